@@ -1,0 +1,106 @@
+"""Causal attention over a packed batch: FlashAttention varlen on CUDA, SDPA text by text on a CPU.
+
+Both take the same spans and give the same numbers. Knows nothing of layers, weights or texts;
+only which rows meet which keys. Scale is 1/sqrt(head_dim) (Vaswani et al. 2017, eq. 1), softmax in
+float32 inside either kernel, grouped key/value heads (Ainslie et al. 2023).
+"""
+
+import inspect
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+
+from e5.packing import Spans
+
+
+def attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    spans: Spans,
+    key_index: torch.Tensor | None,
+) -> torch.Tensor:
+    """Each row attends to its own text's keys, up to its own position and no further.
+
+    Args:
+        query: `[sum of query_lengths, num_heads, head_dim]`, text after text.
+        key: `[total_tokens, num_key_value_heads, head_dim]`, on the flat axis.
+        value: as `key`.
+        spans: which rows meet which keys.
+        key_index: where each text's tokens lie on the flat axis; None: text after text.
+
+    Returns:
+        `[sum of query_lengths, num_heads, head_dim]`, in `query`'s dtype.
+    """
+    if key_index is not None:
+        key, value = key[key_index], value[key_index]
+    return (_varlen if query.is_cuda else _sdpa)(query, key, value, spans)
+
+
+def _varlen(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spans: Spans
+) -> torch.Tensor:
+    from torch.nn.attention.varlen import varlen_attn  # needs a CUDA build to be of any use
+
+    output = varlen_attn(
+        query,
+        key,
+        value,
+        spans.cu_seqlens_q,
+        spans.cu_seqlens_k,
+        spans.max_seqlen_q,
+        spans.max_seqlen_k,
+        **varlen_options(),
+    )
+    assert isinstance(output, torch.Tensor)
+    return output
+
+
+@cache
+def varlen_options() -> dict[str, object]:
+    """The causal, grouped-head options in the words of the torch that is installed.
+
+    `window_size=(-1, 0)` is causal, aligned to each text's end, in 2.11 to 2.13. 2.12 added
+    `enable_gqa`, which it then requires (2.11 groups heads unasked), and `num_splits`, where 1
+    gives a text the same bits whatever its batch mates.
+    """
+    from torch.nn.attention.varlen import varlen_attn
+
+    options: dict[str, object] = {"window_size": (-1, 0), "enable_gqa": True, "num_splits": 1}
+    known = inspect.signature(varlen_attn).parameters
+    return {name: value for name, value in options.items() if name in known}
+
+
+def _sdpa(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spans: Spans
+) -> torch.Tensor:
+    output = torch.empty_like(query)
+    q, k = 0, 0
+    for q_len, k_len in zip(spans.query_lengths, spans.key_lengths, strict=True):
+        output[q : q + q_len] = _one_text(query[q : q + q_len], key[k : k + k_len], value[k : k + k_len])
+        q, k = q + q_len, k + k_len
+    return output
+
+
+def _one_text(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    q_len, num_heads, head_dim = query.shape
+    k_len, num_key_value_heads, _ = key.shape
+    key, value = key.transpose(0, 1)[None], value.transpose(0, 1)[None]  # [1, kv_heads, k_len, head_dim]
+    if q_len == k_len:
+        output = F.scaled_dot_product_attention(
+            query.transpose(0, 1)[None], key, value, is_causal=True, enable_gqa=True
+        )
+        return output[0].transpose(0, 1)
+    # Fewer rows than keys: SDPA's own causal mask would align them to the wrong end, so a mask is
+    # given; and the heads of a group become rows of one head, which is faster for short queries.
+    group = num_heads // num_key_value_heads
+    rows = query.view(q_len, num_key_value_heads, group, head_dim).permute(1, 2, 0, 3)
+    rows = rows.reshape(1, num_key_value_heads, group * q_len, head_dim)
+    mask = None
+    if q_len > 1:  # a single row is the text's last token and sees every key
+        mask = torch.ones(q_len, k_len, dtype=torch.bool, device=query.device)
+        mask = mask.tril(k_len - q_len).repeat(group, 1)  # row i stands at position k_len - q_len + i
+    output = F.scaled_dot_product_attention(rows, key, value, attn_mask=mask)
+    output = output.view(num_key_value_heads, group, q_len, head_dim).permute(2, 0, 1, 3)
+    return output.reshape(q_len, num_heads, head_dim)

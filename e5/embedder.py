@@ -1,0 +1,309 @@
+"""The composer: texts -> vectors, through prompts, tokenizer, packing, model and vectors.
+
+The only place that knows all of them. Knows nothing of requests, HTTP or Cog.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers import MistralModel
+
+from e5 import prompts
+from e5.errors import EngineError, InputError, NonFiniteError, OutOfMemoryError
+from e5.model import forward
+from e5.packing import TokenIds, fill, pack
+from e5.settings import Settings
+from e5.tokenizer import MISTRAL_GOLDENS, MISTRAL_VOCAB_SIZE, RULE, Encoding, Tokenizer
+from e5.vectors import Vectors, cosine_scores, finish
+from e5.weights import TOKENIZER, Checkpoint, choose_device, choose_dtype, load_model
+
+logger = logging.getLogger(__name__)
+
+CPU_BATCH_TOKENS = 4096
+MAX_CUDA_BATCH_TOKENS = 16384  # matrix products gain nothing beyond; latency and memory would
+SELF_CHECK_TEXTS = ("Paris", "The capital of France is Paris", "What is the capital of France?")
+
+
+class Embedder:
+    """A loaded checkpoint that turns texts into vectors.
+
+    Attributes:
+        name: the checkpoint's folder name and the fingerprint of everything that shapes a vector.
+        hidden_size: dimensions of a vector.
+        max_batch_tokens: tokens computed in one forward.
+        tokenizer: the checkpoint's tokenizer under our rule.
+
+    Example:
+        >>> embedder = Embedder.load(Settings(weights="weights/e5-mini"))
+        >>> queries = embedder.encode_query(["how much protein should a female eat"])
+        >>> documents = embedder.encode_document(["46 grams a day.", "A summit is a mountain top."])
+        >>> embedder.similarity(queries, documents).shape
+        (1, 2)
+    """
+
+    def __init__(
+        self, model: MistralModel, tokenizer: Tokenizer, *, name: str, max_batch_tokens: int
+    ) -> None:
+        """Compose loaded parts; `Embedder.load` is the usual way."""
+        self.name = name
+        self.hidden_size = int(model.config.hidden_size)
+        self.max_batch_tokens = max_batch_tokens
+        self.tokenizer = tokenizer
+        self._model = model
+
+    @classmethod
+    def load(cls, settings: Settings) -> "Embedder":
+        """Load, verify and try a checkpoint.
+
+        Raises:
+            WeightsError: the folder is missing, incomplete, damaged or of another kind.
+            TokenizerError: the tokenizer does not give the ids the model was trained on.
+            SettingsError: the device or dtype cannot be had here.
+            EngineError: the model's vectors are not finite, or change with their batch mates.
+        """
+        checkpoint = Checkpoint.find(Path(settings.weights))
+        folder, manifest = checkpoint.folder, checkpoint.manifest
+        device = choose_device(settings.device)
+        dtype = choose_dtype(settings.dtype, device)
+        model = load_model(folder, device=device, dtype=dtype)
+        config = model.config
+        limits = (settings.max_length, config.max_position_embeddings, config.sliding_window)
+        max_length = min(limit for limit in limits if limit is not None)
+        tokenizer = Tokenizer(folder / TOKENIZER, max_length=max_length)
+        if manifest is None:
+            logger.warning("%s has no manifest.json: its files were not verified", folder)
+        else:
+            tokenizer.check(manifest.goldens)
+        if config.vocab_size == MISTRAL_VOCAB_SIZE:
+            tokenizer.check(MISTRAL_GOLDENS)
+        fingerprint = fingerprint_of(checkpoint.digests, dtype=dtype, max_length=max_length)
+        embedder = cls(
+            model,
+            tokenizer,
+            name=f"{folder.resolve().name}@{fingerprint}",
+            max_batch_tokens=settings.max_batch_tokens or CPU_BATCH_TOKENS,
+        )
+        embedder._self_check()
+        if device.type == "cuda" and settings.max_batch_tokens is None:
+            embedder.max_batch_tokens = embedder._measure_batch_tokens()
+        logger.info(
+            "serving %s: %.1f M parameters, %s on %s, %d tokens a text, %d a forward",
+            embedder.name,
+            sum(parameter.numel() for parameter in model.parameters()) / 1e6,
+            str(dtype).removeprefix("torch."),
+            device,
+            max_length,
+            embedder.max_batch_tokens,
+        )
+        return embedder
+
+    def encode_query(
+        self,
+        queries: str | Sequence[str],
+        *,
+        task: str = "web_search_query",
+        normalize: bool = False,
+        dimensions: int | None = None,
+        truncate: bool = True,
+    ) -> Vectors:
+        """Embed queries under a task.
+
+        Args:
+            queries: one text or many.
+            task: an instruction or a registered name; "" for none.
+            normalize: L2-normalise the vectors.
+            dimensions: keep the first n, before normalising.
+            truncate: cut texts over `max_length`; False makes them an error.
+
+        Returns:
+            float32 `[num_queries, dimensions]` in input order; `[dimensions]` for one string.
+
+        Raises:
+            InputError: for a text that cannot be embedded, or `dimensions` out of range.
+        """
+        as_prompt = [prompts.query_prompt(task, query) for query in _as_list(queries, "queries")]
+        vectors = self._encode(as_prompt, "queries", normalize, dimensions, truncate)
+        return vectors[0] if isinstance(queries, str) else vectors
+
+    def encode_document(
+        self,
+        documents: str | Sequence[str],
+        *,
+        task: str = "",
+        symmetric: bool = False,
+        normalize: bool = False,
+        dimensions: int | None = None,
+        truncate: bool = True,
+    ) -> Vectors:
+        """Embed documents: bare, or with the prompt of a symmetric task.
+
+        Args:
+            documents: one text or many.
+            task: the task of the queries they will meet; matters only if it is symmetric.
+            symmetric: the task is symmetric; registered symmetric tasks need not say so.
+            normalize: as for queries.
+            dimensions: as for queries.
+            truncate: as for queries.
+
+        Returns:
+            float32 `[num_documents, dimensions]` in input order; `[dimensions]` for one string.
+
+        Raises:
+            InputError: for a text that cannot be embedded, or `dimensions` out of range.
+        """
+        as_prompt = [
+            prompts.document_prompt(task, document, symmetric=symmetric)
+            for document in _as_list(documents, "documents")
+        ]
+        vectors = self._encode(as_prompt, "documents", normalize, dimensions, truncate)
+        return vectors[0] if isinstance(documents, str) else vectors
+
+    def similarity(self, queries: Vectors, documents: Vectors) -> Vectors:
+        """Cosine x 100, float32 `[num_queries, num_documents]`."""
+        return cosine_scores(np.atleast_2d(queries), np.atleast_2d(documents))
+
+    def tokenize(self, texts: Sequence[str], fields: Sequence[str], *, truncate: bool) -> list[Encoding]:
+        """Token ids of texts that already carry their prompts.
+
+        Args:
+            texts: what to tokenise.
+            fields: the caller's name of each text, for errors.
+            truncate: cut texts over `max_length`; False makes them an error.
+
+        Raises:
+            InputError: for a lone surrogate, or a text too long when `truncate` is False.
+        """
+        for text, field in zip(texts, fields, strict=True):
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise InputError(
+                    field, f"a lone surrogate (character {error.start})", "send valid Unicode"
+                ) from error
+        encodings = self.tokenizer.encode(texts)
+        for encoding, field in zip(encodings, fields, strict=True):
+            if encoding.truncated and not truncate:
+                raise InputError(
+                    field,
+                    f"a text of {encoding.num_tokens} tokens with truncate=false",
+                    f"shorten it to {self.tokenizer.max_length} tokens or allow truncation",
+                )
+        return encodings
+
+    def check_dimensions(self, dimensions: int | None) -> None:
+        """Refuse more dimensions than the model has, or fewer than one.
+
+        Raises:
+            InputError: naming the range.
+        """
+        if dimensions is not None and not 1 <= dimensions <= self.hidden_size:
+            raise InputError("dimensions", str(dimensions), f"use 1 to {self.hidden_size}")
+
+    def embed(self, token_ids: Sequence[TokenIds]) -> Vectors:
+        """The vector of each text's token ids: the one path for one text and for ten thousand.
+
+        Identical texts are computed once, neighbours in sorted order share their prefixes, batches
+        are filled by `max_batch_tokens`.
+
+        Returns:
+            float32 `[num_texts, hidden_size]`, in input order.
+
+        Raises:
+            NonFiniteError: naming the first text whose vector is not finite.
+            OutOfMemoryError: for a text that does not fit in memory even alone.
+        """
+        distinct = sorted(set(token_ids))
+        place = {ids: i for i, ids in enumerate(distinct)}
+        vectors = np.empty((len(distinct), self.hidden_size), np.float32)
+        done = 0
+        with tqdm(total=len(distinct), desc="embedding", unit="text", delay=2, disable=None) as bar:
+            for batch in fill(distinct, max_batch_tokens=self.max_batch_tokens):
+                for rows in self._forward(batch):
+                    vectors[done : done + len(rows)] = rows
+                    done += len(rows)
+                    bar.update(len(rows))
+        vectors = vectors[[place[ids] for ids in token_ids]]
+        finite = np.isfinite(vectors).all(axis=1)
+        if not finite.all():
+            raise NonFiniteError(int(np.argmin(finite)))
+        return vectors
+
+    def _encode(
+        self, texts: list[str], field: str, normalize: bool, dimensions: int | None, truncate: bool
+    ) -> Vectors:
+        self.check_dimensions(dimensions)
+        fields = [f"{field}[{i}]" for i in range(len(texts))]
+        encodings = self.tokenize(texts, fields, truncate=truncate)
+        vectors = self.embed([encoding.token_ids for encoding in encodings])
+        return finish(vectors, dimensions=dimensions, normalize=normalize)
+
+    def _forward(self, texts: Sequence[TokenIds]) -> Iterator[Vectors]:
+        """Vectors of `texts`, in order; in halves where the GPU's memory does not hold them."""
+        try:
+            batch = pack(texts).to(self._model.device)
+            vectors: Vectors = forward(self._model, batch).cpu().numpy()
+        except torch.OutOfMemoryError:
+            pass  # handled below, where the failed forward's tensors are no longer held
+        else:
+            yield vectors
+            return
+        torch.cuda.empty_cache()
+        if len(texts) == 1:
+            raise OutOfMemoryError(len(texts[0]))
+        logger.warning("out of GPU memory with %d texts: going on in two halves", len(texts))
+        half = len(texts) // 2
+        yield from self._forward(texts[:half])
+        yield from self._forward(texts[half:])
+
+    def _self_check(self) -> None:
+        """One forward must be finite, and each text's vector the same alone and in a batch."""
+        texts = [encoding.token_ids for encoding in self.tokenizer.encode(SELF_CHECK_TEXTS)]
+        try:
+            together = self.embed(texts)
+            alone = np.concatenate([self.embed([text]) for text in texts])
+        except NonFiniteError as error:
+            raise EngineError(f"self-check: {error}") from error
+        cosines = np.diag(cosine_scores(together, alone)) / 100
+        if cosines.min() < 0.999:
+            raise EngineError(
+                f"self-check: a text's vector changes with its batch mates (cosine {cosines.min():.4f});"
+                " the attention kernel of this torch build is not to be trusted."
+            )
+
+    def _measure_batch_tokens(self) -> int:
+        """Tokens whose activations fill half of the free memory, measured by one forward."""
+        device = self._model.device
+        probe = [tuple(range(3, 3 + self.tokenizer.max_length))]
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        self.embed([tuple(i % self._model.config.vocab_size for i in probe[0])])
+        per_token = (torch.cuda.max_memory_allocated(device) - before) / len(probe[0])
+        torch.cuda.empty_cache()
+        free, _ = torch.cuda.mem_get_info(device)
+        return min(MAX_CUDA_BATCH_TOKENS, max(1, int(free / 2 / per_token)))
+
+
+def fingerprint_of(digests: Mapping[str, str], *, dtype: torch.dtype, max_length: int) -> str:
+    """Twelve hex digits that change with anything that shapes a vector.
+
+    Args:
+        digests: sha256 of each file of the checkpoint.
+        dtype: of the matrix products.
+        max_length: tokens kept of a text.
+    """
+    ingredients = [dict(digests), RULE, max_length, prompts.TEMPLATE, str(dtype)]
+    return hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _as_list(texts: str | Sequence[str], field: str) -> list[str]:
+    texts = [texts] if isinstance(texts, str) else list(texts)
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InputError(f"{field}[{i}]", repr(text), "send a string")
+    return texts

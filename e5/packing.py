@@ -1,0 +1,185 @@
+"""Packing: token ids of many texts -> one flat batch without padding, shared prefixes once.
+
+Knows only ids. Nothing here knows where ids come from, what a model does with them, or devices.
+
+The flat axis. Texts are laid one after another. A text that begins with the same ids as the text
+before it does not repeat them: under causal attention a token depends on what precedes it and on
+nothing else, so the earlier copy serves both, exactly. With the texts
+
+    [1 7 8 9 2]  and  [1 7 8 5 2]      (min_shared = 3)
+
+the batch is
+
+    input_ids     1 7 8 9 2 5 2
+    position_ids  0 1 2 3 4 3 4
+    query_lengths 5, 2                 tokens computed for each text
+    key_lengths   5, 5                 tokens each text consists of
+    key_index     0 1 2 3 4 0 1 2 5 6  where they lie, text after text
+    last_index    4 6                  the `</s>` of each text: its vector
+
+A chain of texts in sorted order shares whatever each has in common with its neighbour, so the
+tokens of a whole radix tree are computed once, and no tree is built.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import torch
+
+TokenIds: TypeAlias = tuple[int, ...]
+
+# Below this, bookkeeping and the masked attention it needs cost more than the tokens saved.
+MIN_SHARED = 8
+# Keys and values of a shared token are copied for each text that shares it. A copy is about 1/16
+# of the activations of a computed token, so this keeps a batch's memory bounded by its tokens.
+MAX_KEYS_PER_TOKEN = 8
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Which query rows meet which keys: text i owns `query_lengths[i]` rows and all its keys.
+
+    Its rows are the last `query_lengths[i]` of its `key_lengths[i]` tokens. The tensors are the
+    int32 cumulative sums `[num_texts + 1]` of the tuples.
+    """
+
+    query_lengths: tuple[int, ...]
+    key_lengths: tuple[int, ...]
+    cu_seqlens_q: torch.Tensor
+    cu_seqlens_k: torch.Tensor
+
+    @classmethod
+    def of(cls, query_lengths: Sequence[int], key_lengths: Sequence[int]) -> "Spans":
+        """Spans with their cumulative sums, on the CPU."""
+        return cls(
+            tuple(query_lengths), tuple(key_lengths), _cumulative(query_lengths), _cumulative(key_lengths)
+        )
+
+    @property
+    def max_seqlen_q(self) -> int:
+        """The most rows any text owns."""
+        return max(self.query_lengths)
+
+    @property
+    def max_seqlen_k(self) -> int:
+        """The length of the longest text."""
+        return max(self.key_lengths)
+
+    def to(self, device: torch.device) -> "Spans":
+        """The same spans with their tensors on `device`."""
+        return replace(
+            self,
+            cu_seqlens_q=self.cu_seqlens_q.to(device, non_blocking=True),
+            cu_seqlens_k=self.cu_seqlens_k.to(device, non_blocking=True),
+        )
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """One forward's worth of texts, geometry included.
+
+    Attributes:
+        input_ids: int64 `[total_tokens]`.
+        position_ids: int64 `[total_tokens]`, restarted in each text.
+        key_index: int64 `[sum of key_lengths]`, or None where nothing is shared and it would be
+            0, 1, 2, ...
+        last_index: int64 `[num_texts]`, the flat position of each text's last token.
+        spans: every token of every text as a query.
+        last_spans: only the last token of each text as a query.
+    """
+
+    input_ids: torch.Tensor
+    position_ids: torch.Tensor
+    key_index: torch.Tensor | None
+    last_index: torch.Tensor
+    spans: Spans
+    last_spans: Spans
+
+    def to(self, device: torch.device) -> "PackedBatch":
+        """The same batch on `device`."""
+        return PackedBatch(
+            self.input_ids.to(device, non_blocking=True),
+            self.position_ids.to(device, non_blocking=True),
+            None if self.key_index is None else self.key_index.to(device, non_blocking=True),
+            self.last_index.to(device, non_blocking=True),
+            self.spans.to(device),
+            self.last_spans.to(device),
+        )
+
+
+def pack(texts: Sequence[TokenIds], *, min_shared: int = MIN_SHARED) -> PackedBatch:
+    """Lay `texts` (none empty) on one flat axis; row i of the forward is text i.
+
+    Any order is right; sorted order shares the most. Texts share a prefix of at least `min_shared`
+    ids with the text before them, and always keep their own last token.
+
+    Example:
+        >>> pack([(1, 7, 8, 9, 2), (1, 7, 8, 5, 2)], min_shared=3).input_ids.tolist()
+        [1, 7, 8, 9, 2, 5, 2]
+    """
+    input_ids: list[int] = []
+    position_ids: list[int] = []
+    key_index: list[int] = []
+    last_index: list[int] = []
+    query_lengths: list[int] = []
+    where: list[int] = []  # flat position of each token of the current text
+    previous: TokenIds = ()
+    for text in texts:
+        shared = shared_tokens(previous, text, min_shared)
+        own = range(len(input_ids), len(input_ids) + len(text) - shared)
+        where = [*where[:shared], *own]
+        input_ids.extend(text[shared:])
+        position_ids.extend(range(shared, len(text)))
+        key_index.extend(where)
+        last_index.append(where[-1])
+        query_lengths.append(len(own))
+        previous = text
+    key_lengths = [len(text) for text in texts]
+    return PackedBatch(
+        torch.tensor(input_ids),
+        torch.tensor(position_ids),
+        None if query_lengths == key_lengths else torch.tensor(key_index),
+        torch.tensor(last_index),
+        Spans.of(query_lengths, key_lengths),
+        Spans.of([1] * len(texts), key_lengths),
+    )
+
+
+def fill(
+    texts: Sequence[TokenIds], *, max_batch_tokens: int, min_shared: int = MIN_SHARED
+) -> Iterator[Sequence[TokenIds]]:
+    """Cut `texts` into batches of at most `max_batch_tokens` computed tokens, in order.
+
+    Tokens are counted as `pack` will lay them. A text longer than the budget goes alone.
+
+    Example:
+        >>> list(fill([(1, 2), (1, 3), (1, 4, 5, 2)], max_batch_tokens=4))
+        [[(1, 2), (1, 3)], [(1, 4, 5, 2)]]
+    """
+    start, tokens, keys = 0, 0, 0
+    for i, text in enumerate(texts):
+        shared = shared_tokens(texts[i - 1], text, min_shared) if i > start else 0
+        tokens += len(text) - shared
+        keys += len(text)
+        if i > start and (tokens > max_batch_tokens or keys > MAX_KEYS_PER_TOKEN * max_batch_tokens):
+            yield texts[start:i]
+            start, tokens, keys = i, len(text), len(text)
+    if start < len(texts):
+        yield texts[start:]
+
+
+def shared_tokens(previous: TokenIds, text: TokenIds, min_shared: int) -> int:
+    """How many leading ids `text` takes over from `previous`; its last token is always its own.
+
+    Example:
+        >>> shared_tokens((1, 7, 8, 9), (1, 7, 8, 5), min_shared=3)
+        3
+    """
+    limit = min(len(previous), len(text) - 1)
+    shared = next((i for i in range(limit) if previous[i] != text[i]), max(limit, 0))
+    return shared if shared >= min_shared else 0
+
+
+def _cumulative(lengths: Sequence[int]) -> torch.Tensor:
+    return torch.cumsum(torch.tensor([0, *lengths]), 0, dtype=torch.int32)

@@ -1,0 +1,79 @@
+"""Settings: every `E5_*` environment variable, read in one place.
+
+Knows names, defaults and types. Does not know what a device can do or whether a folder exists;
+the modules that use a value check it against the world.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from e5.errors import SettingsError
+
+DTYPES = ("float16", "bfloat16", "float32")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How to load and run a checkpoint. `None` means: chosen for the device.
+
+    Attributes:
+        weights: folder of the checkpoint (`E5_WEIGHTS`).
+        device: `cpu`, `cuda` or `cuda:1` (`E5_DEVICE`); default CUDA where there is one.
+        dtype: `float16`, `bfloat16` or `float32` (`E5_DTYPE`); default float16 on CUDA, bfloat16
+            on a CPU that multiplies it in hardware, else float32.
+        max_length: tokens kept of a text, `<s>` and `</s>` included (`E5_MAX_LENGTH`).
+        max_batch_tokens: tokens computed in one forward (`E5_MAX_BATCH_TOKENS`); default measured
+            from free memory on CUDA.
+        max_queue_tokens: tokens that may wait before requests are refused (`E5_MAX_QUEUE_TOKENS`).
+
+    Example:
+        >>> Settings(weights="weights/e5-mini").max_length
+        4096
+    """
+
+    weights: str | Path = "weights/e5-mistral-7b-instruct"
+    device: str | None = None
+    dtype: str | None = None
+    max_length: int = 4096
+    max_batch_tokens: int | None = None
+    max_queue_tokens: int = 1_000_000
+
+    def __post_init__(self) -> None:
+        """Refuse values that no checkpoint and no device could use."""
+        if self.dtype is not None and self.dtype not in DTYPES:
+            raise SettingsError(f"E5_DTYPE: received {self.dtype!r}; use one of {', '.join(DTYPES)}.")
+        for name, minimum in (("max_length", 3), ("max_batch_tokens", 1), ("max_queue_tokens", 1)):
+            value = getattr(self, name)
+            if value is not None and value < minimum:
+                raise SettingsError(f"E5_{name.upper()}: received {value}; use {minimum} or more.")
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
+        """Read `E5_WEIGHTS`, `E5_DEVICE`, ...; unset or empty ones keep their defaults.
+
+        Raises:
+            SettingsError: for a value of the wrong type, or a variable `E5_*` that does not exist
+                (most likely a misspelt one).
+
+        Example:
+            >>> Settings.from_env({"E5_MAX_LENGTH": "512"}).max_length
+            512
+        """
+        known = {f"E5_{field.name.upper()}": field for field in fields(cls)}
+        values: dict[str, str | int] = {}
+        for variable in sorted(name for name in environ if name.startswith("E5_")):
+            if variable not in known:
+                raise SettingsError(f"{variable}: no such setting; there are {', '.join(known)}.")
+            text = environ[variable].strip()
+            if not text:
+                continue
+            field = known[variable]
+            try:
+                values[field.name] = int(text) if "int" in str(field.type) else text
+            except ValueError as error:
+                raise SettingsError(
+                    f"{variable}: received {text!r}; use a whole number."
+                ) from error
+        return cls(**values)  # type: ignore[arg-type]  # the loop above gives each field its type

@@ -1,0 +1,117 @@
+"""Texts -> exactly the token ids the model was trained on: `<s>` + body + `</s>`.
+
+The rule is ours, not the library's. Tokenizer files and libraries disagree about the final `</s>`,
+about `</s>` written inside a text and about the leading space, and a wrong answer is silent: the
+vector is then read from the wrong token. So the body is tokenised without special ids, control
+tokens inside a text are text, a sentencepiece BPE (Mistral's) gets sentencepiece's own
+normalisation whatever the file says, and both ends are added here.
+
+Knows nothing of prompts or of the model.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tokenizers
+from tokenizers import models, normalizers
+
+from e5.errors import TokenizerError
+from e5.packing import TokenIds
+
+# Named in the fingerprint: change it whenever the ids of any text change.
+RULE = "<s> + body[: max_length - 2] + </s>, control tokens in a text are text"
+
+# What sentencepiece gives on Mistral 7B v0.1's own model (`[1] + sp.encode(text) + [2]`).
+MISTRAL_VOCAB_SIZE = 32000
+MISTRAL_GOLDENS: Mapping[str, TokenIds] = {
+    "The capital of France is Paris": (1, 415, 5565, 302, 4843, 349, 5465, 2),
+    "Hello, my dog is cute. How can I help you?": (
+        *(1, 22557, 28725, 586, 3914, 349, 17949, 28723),
+        *(1602, 541, 315, 1316, 368, 28804, 2),
+    ),
+    "hello": (1, 6312, 28709, 2),
+    "</s>": (1, 1867, 28713, 28767, 2),
+    "a\nb": (1, 264, 13, 28726, 2),
+    "\N{GRINNING FACE} \x00": (1, 28705, 30575, 28705, 3, 2),
+}
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """One text's token ids, and how many there would have been without truncation."""
+
+    token_ids: TokenIds
+    num_tokens: int
+
+    @property
+    def truncated(self) -> bool:
+        """Whether something was cut off."""
+        return self.num_tokens > len(self.token_ids)
+
+
+class Tokenizer:
+    """A checkpoint's tokenizer under our rule.
+
+    Example, with the 7B model's own files:
+        >>> tokenizer.encode(["The capital of France is Paris"])[0].token_ids
+        (1, 415, 5565, 302, 4843, 349, 5465, 2)
+    """
+
+    def __init__(self, file: Path, *, max_length: int) -> None:
+        """Read a `tokenizer.json`.
+
+        Args:
+            file: as saved by the hub, transformers 4 or transformers 5.
+            max_length: tokens kept of a text, both ends included; at least 3.
+
+        Raises:
+            TokenizerError: for a file that is no tokenizer, or has no `<s>` or `</s>`.
+        """
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_file(str(file))
+        except Exception as error:  # the library raises plain Exception
+            raise TokenizerError(f"{file}: not a readable tokenizer.json ({error}).") from error
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._tokenizer.encode_special_tokens = True
+        model = self._tokenizer.model
+        if isinstance(model, models.BPE) and model.byte_fallback:
+            self._tokenizer.normalizer = normalizers.Sequence(
+                [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+            )
+            self._tokenizer.pre_tokenizer = None  # type: ignore[assignment]  # the stub forbids it
+        self._bos, self._eos = (self._control_id(token, file) for token in ("<s>", "</s>"))
+        self.max_length = max_length
+
+    def encode(self, texts: Sequence[str]) -> list[Encoding]:
+        """Token ids of each text, `<s>` first and `</s>` last, at most `max_length` of them.
+
+        Releases the interpreter lock while it works.
+        """
+        keep = self.max_length - 2
+        bodies = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [
+            Encoding((self._bos, *ids[:keep], self._eos), len(ids) + 2)
+            for ids in (body.ids for body in bodies)
+        ]
+
+    def check(self, goldens: Mapping[str, TokenIds]) -> None:
+        """Compare with ids known to be right.
+
+        Raises:
+            TokenizerError: naming the first text whose ids differ.
+        """
+        for text, expected in goldens.items():
+            ids = self.encode([text])[0].token_ids
+            if ids != expected:
+                raise TokenizerError(
+                    f"the tokenizer turns {text!r} into {list(ids)}, the model was trained on "
+                    f"{list(expected)}; restore the checkpoint's own tokenizer.json."
+                )
+
+    def _control_id(self, token: str, file: Path) -> int:
+        token_id = self._tokenizer.token_to_id(token)
+        if token_id is None:
+            raise TokenizerError(f"{file}: has no {token} token; this is not a Mistral tokenizer.")
+        return token_id

@@ -1,0 +1,52 @@
+"""What is done to a vector after the model: dimensions, L2 normalisation, cosine score.
+
+Pure numpy on `[num_texts, hidden]` float32. Knows nothing of texts, tokens or the model.
+"""
+
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vectors: TypeAlias = NDArray[np.float32]
+
+
+def finish(vectors: Vectors, *, dimensions: int | None, normalize: bool) -> Vectors:
+    """Keep the first `dimensions` of each vector, then L2-normalise if asked.
+
+    Args:
+        vectors: `[num_texts, hidden]`.
+        dimensions: how many to keep; None keeps all.
+        normalize: divide each vector by its L2 norm; a zero vector stays zero.
+
+    Returns:
+        `[num_texts, dimensions or hidden]`, float32.
+
+    Example:
+        >>> finish(np.array([[3, 4, 12]], np.float32), dimensions=2, normalize=True)
+        array([[0.6, 0.8]], dtype=float32)
+    """
+    vectors = vectors[:, :dimensions]
+    if normalize:
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors = vectors / np.where(norms == 0, 1, norms)
+    return vectors
+
+
+def cosine_scores(queries: Vectors, documents: Vectors) -> Vectors:
+    """Cosine x 100 of every query with every document, in -100..100.
+
+    Args:
+        queries: `[num_queries, dimensions]`, normalised or not.
+        documents: `[num_documents, dimensions]`, normalised or not.
+
+    Returns:
+        `[num_queries, num_documents]`, float32.
+
+    Example:
+        >>> cosine_scores(np.array([[2, 0]], np.float32), np.array([[1, 0], [0, 5]], np.float32))
+        array([[100.,   0.]], dtype=float32)
+    """
+    unit_queries = finish(queries, dimensions=None, normalize=True)
+    unit_documents = finish(documents, dimensions=None, normalize=True)
+    return np.clip(unit_queries @ unit_documents.T, -1, 1) * np.float32(100)
