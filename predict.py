@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 class Predictor(BaseRunner):
     """Embeds queries and documents with E5-Mistral and scores how well they match."""
 
-    def setup(self) -> None:  # type: ignore[override]  # Cog passes weights only if asked to
+    def setup(self) -> None:
         """Load the checkpoint that `E5_WEIGHTS` names, and try it."""
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
         settings = Settings.from_env()
@@ -43,7 +43,7 @@ class Predictor(BaseRunner):
         dimensions: Optional[int] = Input(default=None, description="Keep the first n dimensions of each embedding.", ge=1),
         truncate: bool = Input(default=True, description="Cut texts that are too long. False: they are an error."),
         encoding_format: str = Input(default="float", description="float, or base64 of little-endian float32.", choices=["float", "base64"]),
-        **unknown,  # type: ignore[no-untyped-def]  # Cog's parser rejects an annotation here
+        **unknown,  # Cog's parser would reject an annotation here
     ) -> Output:
         """One prediction: every text's embedding, and the scores of queries with documents."""
         try:

@@ -7,6 +7,7 @@ float32 inside either kernel, grouped key/value heads (Ainslie et al. 2023).
 
 import inspect
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -58,7 +59,7 @@ def _varlen(
 
 
 @cache
-def varlen_options() -> dict[str, object]:
+def varlen_options() -> dict[str, Any]:
     """The causal, grouped-head options in the words of the torch that is installed.
 
     `window_size=(-1, 0)` is causal, aligned to each text's end, in 2.11 to 2.13. 2.12 added
@@ -67,7 +68,7 @@ def varlen_options() -> dict[str, object]:
     """
     from torch.nn.attention.varlen import varlen_attn
 
-    options: dict[str, object] = {"window_size": (-1, 0), "enable_gqa": True, "num_splits": 1}
+    options = {"window_size": (-1, 0), "enable_gqa": True, "num_splits": 1}
     known = inspect.signature(varlen_attn).parameters
     return {name: value for name, value in options.items() if name in known}
 
@@ -78,7 +79,9 @@ def _sdpa(
     output = torch.empty_like(query)
     q, k = 0, 0
     for q_len, k_len in zip(spans.query_lengths, spans.key_lengths, strict=True):
-        output[q : q + q_len] = _one_text(query[q : q + q_len], key[k : k + k_len], value[k : k + k_len])
+        output[q : q + q_len] = _one_text(
+            query[q : q + q_len], key[k : k + k_len], value[k : k + k_len]
+        )
         q, k = q + q_len, k + k_len
     return output
 
@@ -86,7 +89,10 @@ def _sdpa(
 def _one_text(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     q_len, num_heads, head_dim = query.shape
     k_len, num_key_value_heads, _ = key.shape
-    key, value = key.transpose(0, 1)[None], value.transpose(0, 1)[None]  # [1, kv_heads, k_len, head_dim]
+    key, value = (
+        key.transpose(0, 1)[None],
+        value.transpose(0, 1)[None],
+    )  # [1, kv_heads, k_len, head_dim]
     if q_len == k_len:
         output = F.scaled_dot_product_attention(
             query.transpose(0, 1)[None], key, value, is_causal=True, enable_gqa=True
@@ -100,7 +106,9 @@ def _one_text(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> to
     mask = None
     if q_len > 1:  # a single row is the text's last token and sees every key
         mask = torch.ones(q_len, k_len, dtype=torch.bool, device=query.device)
-        mask = mask.tril(k_len - q_len).repeat(group, 1)  # row i stands at position k_len - q_len + i
+        mask = mask.tril(k_len - q_len).repeat(
+            group, 1
+        )  # row i stands at position k_len - q_len + i
     output = F.scaled_dot_product_attention(rows, key, value, attn_mask=mask)
     output = output.view(num_key_value_heads, group, q_len, head_dim).permute(2, 0, 1, 3)
     return output.reshape(q_len, num_heads, head_dim)

@@ -148,7 +148,7 @@ class Batcher:
         return pieces
 
     def _run(self, pieces: Sequence[_Piece]) -> None:
-        """Compute the pieces in one forward; if that fails, each alone, so that only its own fails."""
+        """Compute the pieces in one forward; if that fails, each alone, so that others do not."""
         started = time.perf_counter()
         try:
             vectors = self._embedder.embed([ids for piece in pieces for ids in piece.token_ids])

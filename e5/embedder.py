@@ -48,14 +48,26 @@ class Embedder:
     """
 
     def __init__(
-        self, model: MistralModel, tokenizer: Tokenizer, *, name: str, max_batch_tokens: int
+        self,
+        model: MistralModel,
+        tokenizer: Tokenizer,
+        *,
+        name: str,
+        max_batch_tokens: int | None = None,
     ) -> None:
-        """Compose loaded parts; `Embedder.load` is the usual way."""
+        """Compose loaded parts; `Embedder.load` is the usual way.
+
+        Args:
+            model: in evaluation mode, on its device.
+            tokenizer: the checkpoint's.
+            name: what the answers say computed them.
+            max_batch_tokens: None measures it.
+        """
         self.name = name
         self.hidden_size = int(model.config.hidden_size)
-        self.max_batch_tokens = max_batch_tokens
         self.tokenizer = tokenizer
         self._model = model
+        self.max_batch_tokens = max_batch_tokens or self._measure_batch_tokens()
 
     @classmethod
     def load(cls, settings: Settings) -> "Embedder":
@@ -87,11 +99,9 @@ class Embedder:
             model,
             tokenizer,
             name=f"{folder.resolve().name}@{fingerprint}",
-            max_batch_tokens=settings.max_batch_tokens or CPU_BATCH_TOKENS,
+            max_batch_tokens=settings.max_batch_tokens,
         )
         embedder._self_check()
-        if device.type == "cuda" and settings.max_batch_tokens is None:
-            embedder.max_batch_tokens = embedder._measure_batch_tokens()
         logger.info(
             "serving %s: %.1f M parameters, %s on %s, %d tokens a text, %d a forward",
             embedder.name,
@@ -168,7 +178,9 @@ class Embedder:
         """Cosine x 100, float32 `[num_queries, num_documents]`."""
         return cosine_scores(np.atleast_2d(queries), np.atleast_2d(documents))
 
-    def tokenize(self, texts: Sequence[str], fields: Sequence[str], *, truncate: bool) -> list[Encoding]:
+    def tokenize(
+        self, texts: Sequence[str], fields: Sequence[str], *, truncate: bool
+    ) -> list[Encoding]:
         """Token ids of texts that already carry their prompts.
 
         Args:
@@ -272,21 +284,23 @@ class Embedder:
         cosines = np.diag(cosine_scores(together, alone)) / 100
         if cosines.min() < 0.999:
             raise EngineError(
-                f"self-check: a text's vector changes with its batch mates (cosine {cosines.min():.4f});"
-                " the attention kernel of this torch build is not to be trusted."
+                "self-check: a text's vector changes with its batch mates "
+                f"(cosine {cosines.min():.4f}); this torch build's attention is not to be trusted."
             )
 
     def _measure_batch_tokens(self) -> int:
-        """Tokens whose activations fill half of the free memory, measured by one forward."""
+        """Tokens whose activations fill half of a GPU's free memory, measured by one forward."""
         device = self._model.device
-        probe = [tuple(range(3, 3 + self.tokenizer.max_length))]
+        if device.type != "cuda":
+            return CPU_BATCH_TOKENS
+        length = self.tokenizer.max_length
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-        self.embed([tuple(i % self._model.config.vocab_size for i in probe[0])])
-        per_token = (torch.cuda.max_memory_allocated(device) - before) / len(probe[0])
+        for _ in self._forward([(3,) * length]):
+            per_token = (torch.cuda.max_memory_allocated(device) - before) / length
         torch.cuda.empty_cache()
         free, _ = torch.cuda.mem_get_info(device)
-        return min(MAX_CUDA_BATCH_TOKENS, max(1, int(free / 2 / per_token)))
+        return max(1, min(MAX_CUDA_BATCH_TOKENS, int(free / 2 / per_token)))
 
 
 def fingerprint_of(digests: Mapping[str, str], *, dtype: torch.dtype, max_length: int) -> str:

@@ -53,7 +53,10 @@ class Spans:
     def of(cls, query_lengths: Sequence[int], key_lengths: Sequence[int]) -> "Spans":
         """Spans with their cumulative sums, on the CPU."""
         return cls(
-            tuple(query_lengths), tuple(key_lengths), _cumulative(query_lengths), _cumulative(key_lengths)
+            tuple(query_lengths),
+            tuple(key_lengths),
+            _cumulative(query_lengths),
+            _cumulative(key_lengths),
         )
 
     @property
@@ -162,7 +165,9 @@ def fill(
         shared = shared_tokens(texts[i - 1], text, min_shared) if i > start else 0
         tokens += len(text) - shared
         keys += len(text)
-        if i > start and (tokens > max_batch_tokens or keys > MAX_KEYS_PER_TOKEN * max_batch_tokens):
+        if i > start and (
+            tokens > max_batch_tokens or keys > MAX_KEYS_PER_TOKEN * max_batch_tokens
+        ):
             yield texts[start:i]
             start, tokens, keys = i, len(text), len(text)
     if start < len(texts):

@@ -45,8 +45,7 @@ _CLASSIFICATION = {
         "emotions: anger, fear, joy, love, sadness, and surprise"
     ),
     "ImdbClassification": (
-        "Classify the sentiment expressed in the given movie review text from the IMDB "
-        "dataset"
+        "Classify the sentiment expressed in the given movie review text from the IMDB dataset"
     ),
     "MassiveIntentClassification": "Given a user utterance as query, find the user intents",
     "MassiveScenarioClassification": "Given a user utterance as query, find the user scenarios",
@@ -66,20 +65,17 @@ _CLASSIFICATION = {
         "Classify sentiment of the customer review into positive, neutral, or negative"
     ),
     "JDReview": (
-        "Classify the customer review for iPhone on e-commerce platform into positive or "
-        "negative"
+        "Classify the customer review for iPhone on e-commerce platform into positive or negative"
     ),
     "OnlineShopping": "Classify the customer review for online shopping into positive or negative",
     "Waimai": (
-        "Classify the customer review from a food takeaway platform into positive or "
-        "negative"
+        "Classify the customer review from a food takeaway platform into positive or negative"
     ),
 }
 
 _CLUSTERING = {
     "ArxivClusteringP2P": (
-        "Identify the main and secondary category of Arxiv papers based on the titles and "
-        "abstracts"
+        "Identify the main and secondary category of Arxiv papers based on the titles and abstracts"
     ),
     "ArxivClusteringS2S": (
         "Identify the main and secondary category of Arxiv papers based on the titles"
@@ -111,8 +107,7 @@ _CLUSTERING = {
         "Identify the topic or theme of the given news articles based on the titles"
     ),
     "ThuNewsClusteringP2P": (
-        "Identify the topic or theme of the given news articles based on the titles and "
-        "contents"
+        "Identify the topic or theme of the given news articles based on the titles and contents"
     ),
 }
 
@@ -131,12 +126,10 @@ _RERANKING_AND_PAIRS = {
         "Given a Chinese search query, retrieve web passages that answer the question"
     ),
     "CMedQAv1": (
-        "Given a Chinese community medical question, retrieve replies that best answer the "
-        "question"
+        "Given a Chinese community medical question, retrieve replies that best answer the question"
     ),
     "CMedQAv2": (
-        "Given a Chinese community medical question, retrieve replies that best answer the "
-        "question"
+        "Given a Chinese community medical question, retrieve replies that best answer the question"
     ),
     "Ocnli": "Retrieve semantically similar text.",
     "Cmnli": "Retrieve semantically similar text.",
@@ -145,8 +138,7 @@ _RERANKING_AND_PAIRS = {
 _RETRIEVAL = {
     "ArguAna": "Given a claim, find documents that refute the claim",
     "ClimateFEVER": (
-        "Given a claim about climate change, retrieve documents that support or refute the "
-        "claim"
+        "Given a claim about climate change, retrieve documents that support or refute the claim"
     ),
     "DBPedia": "Given a query, retrieve relevant entity descriptions from DBPedia",
     "FEVER": "Given a claim, retrieve documents that support or refute the claim",
@@ -160,13 +152,11 @@ _RETRIEVAL = {
         "question"
     ),
     "SCIDOCS": (
-        "Given a scientific paper title, retrieve paper abstracts that are cited by the "
-        "given paper"
+        "Given a scientific paper title, retrieve paper abstracts that are cited by the given paper"
     ),
     "SciFact": "Given a scientific claim, retrieve documents that support or refute the claim",
     "Touche2020": (
-        "Given a question, retrieve detailed and persuasive arguments that answer the "
-        "question"
+        "Given a question, retrieve detailed and persuasive arguments that answer the question"
     ),
     "TRECCOVID": "Given a query on COVID-19, retrieve documents that answer the query",
     "T2Retrieval": "Given a Chinese search query, retrieve web passages that answer the question",
@@ -176,8 +166,7 @@ _RETRIEVAL = {
         "Given a question on COVID-19, retrieve news articles that answer the question"
     ),
     "CmedqaRetrieval": (
-        "Given a Chinese community medical question, retrieve replies that best answer the "
-        "question"
+        "Given a Chinese community medical question, retrieve replies that best answer the question"
     ),
     "EcomRetrieval": (
         "Given a user query from an e-commerce website, retrieve description sentences of "
@@ -236,11 +225,11 @@ def resolve_task(task: str) -> Task:
 
 
 def query_prompt(task: str, query: str) -> str:
-    """The text to tokenise for a query; a blank task embeds the query bare.
+    r"""The text to tokenise for a query; a blank task embeds the query bare.
 
     Example:
         >>> query_prompt("web_search_query", "what is snow")[-37:]
-        'that answer the query\\nQuery: what is snow'
+        'that answer the query\nQuery: what is snow'
     """
     if not task.strip():
         return query
@@ -248,7 +237,7 @@ def query_prompt(task: str, query: str) -> str:
 
 
 def document_prompt(task: str, document: str, *, symmetric: bool = False) -> str:
-    """The text to tokenise for a document: bare, unless the task is symmetric.
+    r"""The text to tokenise for a document: bare, unless the task is symmetric.
 
     Args:
         task: a registered name or an instruction, as for the queries.
@@ -259,7 +248,7 @@ def document_prompt(task: str, document: str, *, symmetric: bool = False) -> str
         >>> document_prompt("web_search_query", "Snow is frozen water.")
         'Snow is frozen water.'
         >>> document_prompt("sts_query", "Snow falls.")
-        'Instruct: Retrieve semantically similar text.\\nQuery: Snow falls.'
+        'Instruct: Retrieve semantically similar text.\nQuery: Snow falls.'
     """
     if symmetric or resolve_task(task).symmetric:
         return query_prompt(task, document)

@@ -43,7 +43,9 @@ class Settings:
     def __post_init__(self) -> None:
         """Refuse values that no checkpoint and no device could use."""
         if self.dtype is not None and self.dtype not in DTYPES:
-            raise SettingsError(f"E5_DTYPE: received {self.dtype!r}; use one of {', '.join(DTYPES)}.")
+            raise SettingsError(
+                f"E5_DTYPE: received {self.dtype!r}; use one of {', '.join(DTYPES)}."
+            )
         for name, minimum in (("max_length", 3), ("max_batch_tokens", 1), ("max_queue_tokens", 1)):
             value = getattr(self, name)
             if value is not None and value < minimum:

@@ -80,7 +80,7 @@ class Tokenizer:
             self._tokenizer.normalizer = normalizers.Sequence(
                 [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
             )
-            self._tokenizer.pre_tokenizer = None  # type: ignore[assignment]  # the stub forbids it
+            self._tokenizer.pre_tokenizer = None
         self._bos, self._eos = (self._control_id(token, file) for token in ("<s>", "</s>"))
         self.max_length = max_length
 

@@ -7,9 +7,12 @@ tokens or of the model, so the checks that need those (`dimensions` against the 
 """
 
 import base64
+import json
 from collections import OrderedDict
 from typing import Annotated, Any, Literal, Optional
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
@@ -95,10 +98,15 @@ class EmbedRequest(BaseModel):
     def prompts(self) -> list[str]:
         """Each text with its prompt, in the order of `fields`."""
         queries = [self.query, *self.queries] if self.query is not None else self.queries
-        documents = [self.document, *self.documents] if self.document is not None else self.documents
+        documents = (
+            [self.document, *self.documents] if self.document is not None else self.documents
+        )
         return [
             *(query_prompt(self.task, query) for query in queries),
-            *(document_prompt(self.task, document, symmetric=self.symmetric) for document in documents),
+            *(
+                document_prompt(self.task, document, symmetric=self.symmetric)
+                for document in documents
+            ),
         ]
 
 
@@ -123,21 +131,26 @@ class Output(BaseModel):
     def of(
         cls, vectors: Vectors, scores: Vectors, usage: Usage, model: str, *, encoding_format: str
     ) -> "Output":
-        """An answer from vectors `[num_texts, dimensions]` and scores `[num_queries, num_documents]`.
+        """An answer, built without validation: the parts are ours, and may be millions of floats.
 
-        Built without validation: the parts are ours, and there may be millions of floats.
+        Args:
+            vectors: `[num_texts, dimensions]`, queries first.
+            scores: `[num_queries, num_documents]`; may be empty.
+            usage: of each text.
+            model: what computed it.
+            encoding_format: `float` or `base64`.
         """
         as_base64 = encoding_format == "base64"
         return cls.model_construct(
-            embeddings=None if as_base64 else vectors.tolist(),
+            embeddings=None if as_base64 else nine_digits(vectors).tolist(),
             embeddings_base64=[encode_base64(row) for row in vectors] if as_base64 else None,
-            score=scores.item() if scores.size == 1 else None,
-            scores=scores.tolist() if scores.size else None,
+            score=nine_digits(scores).item() if scores.size == 1 else None,
+            scores=nine_digits(scores).tolist() if scores.size else None,
             usage=usage,
             model=model,
         )
 
-    def model_dump(self, **_: Any) -> "OrderedDict[str, Any]":  # type: ignore[override]
+    def model_dump(self, **_: Any) -> "OrderedDict[str, Any]":
         """The answer as plain data, in a shape that Cog hands on unread.
 
         Cog walks every element of lists and dicts in Python, 13 us a float: 100 ms for two vectors.
@@ -150,11 +163,27 @@ def encode_base64(vector: Vectors) -> str:
     """Little-endian float32 in base64, as in OpenAI's API.
 
     Example:
-        >>> import numpy as np
         >>> encode_base64(np.array([1.0], np.float32))
         'AACAPw=='
     """
     return base64.b64encode(vector.astype("<f4").tobytes()).decode("ascii")
+
+
+def nine_digits(values: Vectors) -> NDArray[np.float64]:
+    """Float32 as the float64 of nine significant digits, which name each float32 uniquely.
+
+    Read back as float32 they are the same numbers, in two thirds of the bytes and half of the
+    encoder's time that the exact float64 would take.
+
+    Example:
+        >>> nine_digits(np.array([0.1], np.float32)).tolist(), float(np.float32(0.1))
+        ([0.100000001], 0.10000000149011612)
+    """
+    exact = values.astype(np.float64)
+    exponent = np.floor(np.log10(np.abs(exact), where=exact != 0, out=np.zeros_like(exact)))
+    scale = 10.0 ** (8 - exponent)
+    rounded: NDArray[np.float64] = np.round(exact * scale) / scale
+    return rounded
 
 
 def _as_input_error(error: ErrorDetails) -> InputError:
@@ -162,7 +191,8 @@ def _as_input_error(error: ErrorDetails) -> InputError:
     name, *rest = error["loc"]
     field = f"{name}" + "".join(f"[{index}]" for index in rest if isinstance(index, int))
     value, kind = error["input"], error["type"]
-    received = f"{value!r}" if len(repr(value)) <= 60 else f"{repr(value)[:57]}..."
+    received = json.dumps(value, default=repr)  # as the caller wrote it: null, true, "text"
+    received = received if len(received) <= 60 else f"{received[:57]}..."
     if kind == "extra_forbidden":
         return InputError(field, "an unknown input", f"the inputs are {INPUTS}")
     if kind in ("blank", "too_large", "string_too_long"):

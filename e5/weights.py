@@ -59,7 +59,8 @@ class Manifest:
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
             goldens = {text: tuple(ids) for text, ids in raw["goldens"].items()}
-            return cls(str(raw["source"]), dict(raw["files"]), goldens)
+            files = {name: str(sha256) for name, sha256 in raw["files"].items()}
+            return cls(str(raw["source"]), files, goldens)
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise WeightsError(f"{path}: not a manifest of this project; {WAYS_ON}.") from error
 
@@ -116,7 +117,7 @@ def checkpoint_files(folder: Path) -> list[str]:
     if (folder / INDEX).is_file():
         try:
             weight_map = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
-            shards = sorted(set(weight_map.values()))
+            shards = sorted({str(shard) for shard in weight_map.values()})
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise WeightsError(f"{folder / INDEX}: not a safetensors index; {WAYS_ON}.") from error
         names = [INDEX, *shards]
@@ -141,7 +142,7 @@ def hash_files(folder: Path, names: Sequence[str]) -> dict[str, str]:
         try:
             with (folder / name).open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a name that no file can have
             raise WeightsError(f"{folder / name}: cannot be read ({error}); {WAYS_ON}.") from error
 
     with ThreadPoolExecutor() as pool:
@@ -175,29 +176,42 @@ def load_model(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Mis
                         f"{path}: tensor {name} has shape {list(tensor.shape)}, config.json asks "
                         f"for {list(shapes.get(name, ['no such tensor']))}."
                     )
+                if not tensor.is_floating_point():
+                    raise WeightsError(
+                        f"{path}: tensor {name} is {tensor.dtype}; only floating-point weights are "
+                        "served, not quantised ones."
+                    )
                 kept = torch.float32 if tensor.ndim == 1 else dtype
                 tensor = tensor.to(device, kept, copy=True)
                 set_module_tensor_to_device(model, name, device, tensor, dtype=kept)
         except SafetensorError as error:
             raise WeightsError(
-                f"{path}: damaged, or not a safetensors file ({error}); delete the file, then {WAYS_ON}."
+                f"{path}: damaged, or not a safetensors file ({error}); delete the file, "
+                f"then {WAYS_ON}."
             ) from error
     for name, parameter in model.named_parameters():
         if parameter.is_meta:
             raise WeightsError(f"{folder}: tensor {name} is in none of the weight files.")
-    return model.to(device).eval().requires_grad_(False)
+    model.rotary_emb.to(device)  # its table is computed, not loaded
+    model.eval().requires_grad_(False)
+    return model
 
 
 def _empty_model(folder: Path) -> MistralModel:
+    path = folder / CONFIG
+    try:
+        model_type = json.loads(path.read_text(encoding="utf-8"))["model_type"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{path}: not a model configuration ({error}).") from error
+    if model_type != "mistral":
+        raise WeightsError(f"{path}: model_type is {model_type!r}; only 'mistral' is served.")
     try:
         config = MistralConfig.from_pretrained(folder)
-        model_type = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["model_type"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{folder / CONFIG}: not a model configuration ({error}).") from error
-    if model_type != "mistral":
-        raise WeightsError(f"{folder / CONFIG}: model_type is {model_type!r}; only 'mistral' is served.")
-    with init_empty_weights():
-        return MistralModel(config)
+        with init_empty_weights():
+            return MistralModel(config)
+    except Exception as error:  # transformers has no base for what it finds wrong in a value
+        reason = " ".join(str(error).split())
+        raise WeightsError(f"{path}: no model can be made of it ({reason}).") from error
 
 
 def choose_device(device: str | None) -> torch.device:

@@ -91,7 +91,8 @@ def save_checkpoint(
             torch.nn.init.normal_(parameter, std=1.5 / hidden_size**0.5)
         else:
             torch.nn.init.normal_(parameter, mean=1.0, std=0.1)
-    model.to(dtype).save_pretrained(folder, max_shard_size=max_shard_size)
+    torch.nn.Module.to(model, dtype)
+    model.save_pretrained(folder, max_shard_size=max_shard_size)
     save_tokenizer(folder, style)
     return folder
 

@@ -1,0 +1,92 @@
+"""What all tests stand on: small random checkpoints made on the spot, and engines loaded from them.
+
+Nothing is downloaded and nothing is mocked: the engine under test is the real one, only small.
+"""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import hypothesis
+import pytest
+import torch
+from checkpoints import save_checkpoint
+from reference import Reference
+from safetensors.torch import load_file, save_file
+from transformers.utils.logging import disable_progress_bar
+
+from e5.embedder import Embedder
+from e5.settings import Settings
+from e5.weights import SINGLE
+
+EditCheckpoint = Callable[[Path, Callable[[dict[str, torch.Tensor]], None]], Path]
+
+hypothesis.settings.register_profile("shared machine", deadline=None, max_examples=50)
+hypothesis.settings.load_profile("shared machine")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quiet_and_small() -> None:
+    torch.set_num_threads(1)  # the models are small: a second thread costs more than it brings
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # of saving and loading
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three layers, float32, without a manifest."""
+    return save_checkpoint(tmp_path_factory.mktemp("checkpoint") / "small")
+
+
+@pytest.fixture(scope="session")
+def edit_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> EditCheckpoint:
+    """Copies a checkpoint and lets the caller change its tensors in place."""
+
+    def edit(source: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> Path:
+        folder = tmp_path_factory.mktemp("edited") / source.name
+        shutil.copytree(source, folder)
+        tensors = load_file(folder / SINGLE)
+        change(tensors)
+        save_file(tensors, folder / SINGLE, metadata={"format": "pt"})
+        return folder
+
+    return edit
+
+
+@pytest.fixture(scope="session")
+def calm_checkpoint(checkpoint: Path, edit_checkpoint: EditCheckpoint) -> Path:
+    """`checkpoint` with its projections halved, for the half-precision dtypes.
+
+    `checkpoint` is wilder than any trained model, to make every mistake show in float32; that
+    magnifies rounding too (transformers' own bfloat16 forward falls to a cosine of 0.998 there).
+    """
+
+    def halve(tensors: dict[str, torch.Tensor]) -> None:
+        for name, tensor in tensors.items():
+            if "_proj" in name:
+                tensor.mul_(0.5)
+
+    return edit_checkpoint(checkpoint, halve)
+
+
+@pytest.fixture(scope="session")
+def embedder(checkpoint: Path) -> Embedder:
+    """`checkpoint` in float32 on the CPU."""
+    return Embedder.load(Settings(weights=checkpoint, device="cpu", dtype="float32"))
+
+
+@pytest.fixture(scope="session")
+def bf16_embedder(calm_checkpoint: Path) -> Embedder:
+    """`calm_checkpoint` in bfloat16 on the CPU, which works on any, only slower on some."""
+    return Embedder.load(Settings(weights=calm_checkpoint, device="cpu", dtype="bfloat16"))
+
+
+@pytest.fixture(scope="session")
+def reference(checkpoint: Path) -> Reference:
+    """The slow twin of `embedder`."""
+    return Reference(checkpoint)
+
+
+@pytest.fixture(scope="session")
+def calm_reference(calm_checkpoint: Path) -> Reference:
+    """The slow twin of `bf16_embedder`, in float32."""
+    return Reference(calm_checkpoint)

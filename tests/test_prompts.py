@@ -1,0 +1,183 @@
+"""Prompts are the authors', word for word, and reach the side they belong to."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from e5.prompts import DEFAULT_TASK, TASKS, TEMPLATE, document_prompt, query_prompt, resolve_task
+
+HUB = ("web_search_query", "sts_query", "summarization_query", "bitext_query")
+EXTRA = ("miracl", "CQADupstack")  # families of retrieval sets that the authors match by prefix
+
+
+class TestRegistry:
+    """The names and texts of the model's authors."""
+
+    def test_there_are_the_hubs_four_and_the_authors_sixty_eight_and_two_families(self) -> None:
+        assert set(HUB) | set(EXTRA) <= set(TASKS)
+        assert len(TASKS) - len(HUB) - len(EXTRA) == 68
+
+    def test_no_two_names_differ_only_in_case(self) -> None:
+        assert len({name.lower() for name in TASKS}) == len(TASKS)
+
+    @pytest.mark.parametrize(
+        ("name", "instruction"),
+        [
+            (
+                "web_search_query",
+                "Given a web search query, retrieve relevant passages that answer the query",
+            ),
+            ("sts_query", "Retrieve semantically similar text."),
+            (
+                "summarization_query",
+                "Given a news summary, retrieve other semantically similar summaries",
+            ),
+            ("bitext_query", "Retrieve parallel sentences."),
+            (
+                "AmazonCounterfactualClassification",
+                "Classify a given Amazon customer review text as either counterfactual or "
+                "not-counterfactual",
+            ),
+            (
+                "EmotionClassification",
+                "Classify the emotion expressed in the given Twitter message into one of the six "
+                "emotions: anger, fear, joy, love, sadness, and surprise",
+            ),
+            (
+                "ArxivClusteringP2P",
+                "Identify the main and secondary category of Arxiv papers based on the titles and "
+                "abstracts",
+            ),
+            ("AskUbuntuDupQuestions", "Retrieve duplicate questions from AskUbuntu forum"),
+            ("ArguAna", "Given a claim, find documents that refute the claim"),
+            (
+                "SciFact",
+                "Given a scientific claim, retrieve documents that support or refute the claim",
+            ),
+            (
+                "NFCorpus",
+                "Given a question, retrieve relevant documents that best answer the question",
+            ),
+            (
+                "SCIDOCS",
+                "Given a scientific paper title, retrieve paper abstracts that are cited by the "
+                "given paper",
+            ),
+            (
+                "FiQA2018",
+                "Given a financial question, retrieve user replies that best answer the question",
+            ),
+            ("NQ", "Given a question, retrieve Wikipedia passages that answer the question"),
+        ],
+    )
+    def test_a_name_stands_for_the_authors_words(self, name: str, instruction: str) -> None:
+        assert TASKS[name].instruction == instruction
+
+    @pytest.mark.parametrize("name", TASKS)
+    def test_an_instruction_is_one_clean_line(self, name: str) -> None:
+        instruction = TASKS[name].instruction
+        assert instruction == " ".join(instruction.split())
+        assert not set("{}") & set(instruction)
+
+    @pytest.mark.parametrize(
+        ("name", "symmetric"),
+        [
+            ("Banking77Classification", True),
+            ("ToxicConversationsClassification", True),
+            ("TNews", True),
+            ("RedditClustering", True),
+            ("ThuNewsClusteringP2P", True),
+            ("AskUbuntuDupQuestions", True),
+            ("SprintDuplicateQuestions", True),
+            ("TwitterSemEval2015", True),
+            ("T2Reranking", True),
+            ("Ocnli", True),
+            ("sts_query", True),
+            ("summarization_query", True),
+            ("bitext_query", True),
+            ("web_search_query", False),
+            ("MSMARCO", False),
+            ("ArguAna", False),
+            ("QuoraRetrieval", False),
+            ("T2Retrieval", False),
+            ("miracl", False),
+            ("CQADupstack", False),
+        ],
+    )
+    def test_only_retrieval_leaves_documents_bare(self, name: str, symmetric: bool) -> None:
+        assert TASKS[name].symmetric is symmetric
+
+    def test_exactly_the_web_search_prompt_and_the_retrieval_sets_are_asymmetric(self) -> None:
+        assert sum(not task.symmetric for task in TASKS.values()) == 1 + 22 + len(EXTRA)
+
+
+class TestNames:
+    """A task is found under any of its spellings; anything else is an instruction."""
+
+    @pytest.mark.parametrize("name", TASKS)
+    def test_case_and_outer_space_do_not_matter(self, name: str) -> None:
+        assert resolve_task(f" {name.upper()}\n") == resolve_task(name.lower()) == TASKS[name]
+
+    @pytest.mark.parametrize(
+        ("alias", "name"),
+        [
+            ("fiqa", "FiQA2018"),
+            ("trec-covid", "TRECCOVID"),
+            ("climate-fever", "ClimateFEVER"),
+            ("dbpedia-entity", "DBPedia"),
+            ("webis-touche2020", "Touche2020"),
+            ("quora", "QuoraRetrieval"),
+            ("scifact", "SciFact"),
+            ("nfcorpus", "NFCorpus"),
+            ("CQADupstackAndroidRetrieval", "CQADupstack"),
+            ("cqadupstack/english", "CQADupstack"),
+            ("cqadupstack", "CQADupstack"),
+        ],
+    )
+    def test_beirs_spellings_are_known(self, alias: str, name: str) -> None:
+        assert resolve_task(alias) == TASKS[name]
+
+    @given(
+        task=st.text(min_size=1).filter(lambda task: task.strip().lower() not in ("nq", "quora"))
+    )
+    def test_free_text_is_its_own_instruction(self, task: str) -> None:
+        free = f"Given {task}"
+        assert resolve_task(free).instruction == free
+        assert not resolve_task(free).symmetric
+
+
+class TestPrompt:
+    """What the model reads."""
+
+    def test_the_template_is_the_models(self) -> None:
+        assert TEMPLATE == "Instruct: {task}\nQuery: {query}"
+        assert query_prompt("web_search_query", "what is snow") == (
+            "Instruct: Given a web search query, retrieve relevant passages that answer the query\n"
+            "Query: what is snow"
+        )
+        assert query_prompt(DEFAULT_TASK, "x") == query_prompt("web_search_query", "x")
+
+    @pytest.mark.parametrize("blank", ["", " ", "\n\t "])
+    def test_a_blank_task_leaves_the_text_bare(self, blank: str) -> None:
+        assert query_prompt(blank, "what is snow") == "what is snow"
+        assert (
+            document_prompt(blank, "snow")
+            == document_prompt(blank, "snow", symmetric=True)
+            == "snow"
+        )
+
+    @given(task=st.text(), query=st.text())
+    def test_every_character_survives(self, task: str, query: str) -> None:
+        task = f"Find {task}"
+        assert query_prompt(task, query) == "Instruct: " + task + "\nQuery: " + query
+
+    @pytest.mark.parametrize("text", ["{task}", "{query}", "{}", "{0}", "{{a}}", "%s", "\\n", "$x"])
+    def test_braces_and_other_marks_survive(self, text: str) -> None:
+        assert query_prompt(f"Find {text}", text) == f"Instruct: Find {text}\nQuery: {text}"
+
+    def test_documents_carry_the_prompt_of_symmetric_tasks_only(self) -> None:
+        assert document_prompt("MSMARCO", "snow") == "snow"
+        assert document_prompt("sts_query", "snow") == query_prompt("sts_query", "snow")
+        assert document_prompt("Find twins", "snow") == "snow"
+        prompt = "Instruct: Find twins\nQuery: snow"
+        assert document_prompt("Find twins", "snow", symmetric=True) == prompt

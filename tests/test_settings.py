@@ -1,0 +1,99 @@
+"""Every `E5_*` variable is read, or refused with a sentence that says what to do."""
+
+import dataclasses
+
+import pytest
+
+from e5.errors import E5Error, SettingsError
+from e5.settings import Settings
+
+
+def test_unset_variables_keep_their_defaults() -> None:
+    assert Settings.from_env({}) == Settings()
+    assert Settings.from_env({"PATH": "/bin", "E5": "x", "e5_device": "x"}) == Settings()
+
+
+def test_every_setting_is_read_with_its_type() -> None:
+    environ = {
+        "E5_WEIGHTS": "weights/e5-mini",
+        "E5_DEVICE": "cuda:1",
+        "E5_DTYPE": "bfloat16",
+        "E5_MAX_LENGTH": "512",
+        "E5_MAX_BATCH_TOKENS": "2048",
+        "E5_MAX_QUEUE_TOKENS": "9",
+    }
+    assert set(environ) == {f"E5_{field.name.upper()}" for field in dataclasses.fields(Settings)}
+    assert Settings.from_env(environ) == Settings(
+        weights="weights/e5-mini",
+        device="cuda:1",
+        dtype="bfloat16",
+        max_length=512,
+        max_batch_tokens=2048,
+        max_queue_tokens=9,
+    )
+
+
+def test_the_process_environment_is_read_when_asked_and_not_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("E5_MAX_LENGTH", "77")
+    assert Settings.from_env().max_length == 77
+    assert Settings().max_length == 4096
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Settings)])
+@pytest.mark.parametrize("empty", ["", "  "])
+def test_an_empty_variable_means_the_default(name: str, empty: str) -> None:
+    assert Settings.from_env({f"E5_{name.upper()}": empty}) == Settings()
+
+
+def test_spaces_around_a_value_do_not_matter() -> None:
+    environ = {"E5_DEVICE": " cpu ", "E5_MAX_LENGTH": " 12\n"}
+    assert Settings.from_env(environ) == Settings(device="cpu", max_length=12)
+
+
+@pytest.mark.parametrize("variable", ["E5_MAX_LENGHT", "E5_", "E5_WEIGHT", "E5_max_length"])
+def test_a_misspelt_variable_is_refused_and_the_right_ones_are_named(variable: str) -> None:
+    with pytest.raises(SettingsError, match=rf"^{variable}: no such setting; .*E5_MAX_LENGTH"):
+        Settings.from_env({variable: "512"})
+
+
+@pytest.mark.parametrize(
+    "variable", ["E5_MAX_LENGTH", "E5_MAX_BATCH_TOKENS", "E5_MAX_QUEUE_TOKENS"]
+)
+@pytest.mark.parametrize("text", ["many", "1.5", "1e3", "0x10", "4k"])
+def test_what_is_no_whole_number_is_refused(variable: str, text: str) -> None:
+    with pytest.raises(SettingsError, match=rf"^{variable}: received '{text}'; use a whole number"):
+        Settings.from_env({variable: text})
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "minimum"),
+    [
+        ("E5_MAX_LENGTH", "2", 3),  # `<s>`, one token, `</s>`
+        ("E5_MAX_LENGTH", "-1", 3),
+        ("E5_MAX_BATCH_TOKENS", "0", 1),
+        ("E5_MAX_QUEUE_TOKENS", "0", 1),
+    ],
+)
+def test_a_number_too_small_is_refused(variable: str, text: str, minimum: int) -> None:
+    with pytest.raises(
+        SettingsError, match=rf"^{variable}: received {text}; use {minimum} or more"
+    ):
+        Settings.from_env({variable: text})
+    assert Settings.from_env({variable: str(minimum)}) != Settings()
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "float64", "Float16", "torch.float16", "auto"])
+def test_an_unknown_dtype_is_refused(dtype: str) -> None:
+    with pytest.raises(SettingsError, match=rf"^E5_DTYPE: received '{dtype}'; use one of float16,"):
+        Settings.from_env({"E5_DTYPE": dtype})
+    with pytest.raises(E5Error):
+        Settings(dtype=dtype)
+
+
+def test_settings_cannot_be_changed_or_given_by_position() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Settings().max_length = 5  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        Settings("weights/e5-mini")  # type: ignore[call-arg]
