@@ -33,6 +33,7 @@ class Predictor(BaseRunner):
     @concurrent(max=512)
     async def run(
         self,
+        /,  # an unknown input may be called self
         task: str = Input(default="Given a web search query, retrieve relevant passages that answer the query", description="One-sentence instruction for the queries, or the name of a registered task such as sts_query. Empty: no instruction."),
         query: Optional[str] = Input(default=None, description="A query."),
         document: Optional[str] = Input(default=None, description="A document."),

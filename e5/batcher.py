@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -103,6 +104,8 @@ class Batcher:
             EngineError: the engine broke; `healthy` is False from then on.
         """
         vectors = np.empty((len(token_ids), self._embedder.hidden_size), np.float32)
+        if not token_ids:
+            return Batched(vectors, queue_ms=0, forward_ms=0, batch_texts=0)
         request = _Request(token_ids, asyncio.get_running_loop().create_future(), vectors)
         with self._changed:
             waiting = sum(r.waiting_tokens for r in self._waiting if not r.future.cancelled())
@@ -197,4 +200,5 @@ def _settle(future: asyncio.Future[Batched], outcome: Batched | Exception) -> No
         else:
             future.set_result(outcome)
 
-    future.get_loop().call_soon_threadsafe(settle)
+    with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        future.get_loop().call_soon_threadsafe(settle)

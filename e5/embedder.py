@@ -6,7 +6,7 @@ The only place that knows all of them. Knows nothing of requests, HTTP or Cog.
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -137,7 +137,8 @@ class Embedder:
         Raises:
             InputError: for a text that cannot be embedded, or `dimensions` out of range.
         """
-        as_prompt = [prompts.query_prompt(task, query) for query in _as_list(queries, "queries")]
+        texts = _checked(queries, "queries", task)
+        as_prompt = [prompts.query_prompt(task, query) for query in texts]
         vectors = self._encode(as_prompt, "queries", normalize, dimensions, truncate)
         return vectors[0] if isinstance(queries, str) else vectors
 
@@ -167,10 +168,8 @@ class Embedder:
         Raises:
             InputError: for a text that cannot be embedded, or `dimensions` out of range.
         """
-        as_prompt = [
-            prompts.document_prompt(task, document, symmetric=symmetric)
-            for document in _as_list(documents, "documents")
-        ]
+        texts = _checked(documents, "documents", task)
+        as_prompt = [prompts.document_prompt(task, text, symmetric=symmetric) for text in texts]
         vectors = self._encode(as_prompt, "documents", normalize, dimensions, truncate)
         return vectors[0] if isinstance(documents, str) else vectors
 
@@ -189,15 +188,8 @@ class Embedder:
             truncate: cut texts over `max_length`; False makes them an error.
 
         Raises:
-            InputError: for a lone surrogate, or a text too long when `truncate` is False.
+            InputError: for a text too long when `truncate` is False.
         """
-        for text, field in zip(texts, fields, strict=True):
-            try:
-                text.encode()
-            except UnicodeEncodeError as error:
-                raise InputError(
-                    field, f"a lone surrogate (character {error.start})", "send valid Unicode"
-                ) from error
         encodings = self.tokenizer.encode(texts)
         for encoding, field in zip(encodings, fields, strict=True):
             if encoding.truncated and not truncate:
@@ -214,8 +206,9 @@ class Embedder:
         Raises:
             InputError: naming the range.
         """
-        if dimensions is not None and not 1 <= dimensions <= self.hidden_size:
-            raise InputError("dimensions", str(dimensions), f"use 1 to {self.hidden_size}")
+        whole = isinstance(dimensions, int) and not isinstance(dimensions, bool)
+        if dimensions is not None and not (whole and 1 <= dimensions <= self.hidden_size):
+            raise InputError("dimensions", repr(dimensions), f"use 1 to {self.hidden_size}")
 
     def embed(self, token_ids: Sequence[TokenIds]) -> Vectors:
         """The vector of each text's token ids: the one path for one text and for ten thousand.
@@ -315,9 +308,18 @@ def fingerprint_of(digests: Mapping[str, str], *, dtype: torch.dtype, max_length
     return hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _as_list(texts: str | Sequence[str], field: str) -> list[str]:
-    texts = [texts] if isinstance(texts, str) else list(texts)
-    for i, text in enumerate(texts):
+def _checked(texts: str | Sequence[str], field: str, task: str) -> list[str]:
+    """The texts as a list; refuses what is no text, in them and in the task."""
+    if not isinstance(texts, Iterable):
+        raise InputError(field, repr(texts), "send a string or a list of strings")
+    as_list = [texts] if isinstance(texts, str) else list(texts)
+    named = {"task": task} | {f"{field}[{i}]": text for i, text in enumerate(as_list)}
+    for name, text in named.items():
         if not isinstance(text, str):
-            raise InputError(f"{field}[{i}]", repr(text), "send a string")
-    return texts
+            raise InputError(name, repr(text), "send a string")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            received = f"a lone surrogate (character {error.start})"
+            raise InputError(name, received, "send valid Unicode") from error
+    return as_list

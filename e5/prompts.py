@@ -219,7 +219,7 @@ def resolve_task(task: str) -> Task:
         Task(instruction='Find the recipe that uses these leftovers', symmetric=False)
     """
     name = task.strip().lower()
-    if name.startswith("cqadupstack"):  # one instruction for all its forums
+    if name.startswith("cqadupstack") and len(name.split()) == 1:  # one for all its forums
         name = "cqadupstack"
     return _BY_LOWER_NAME.get(name, Task(task, symmetric=False))
 
@@ -228,7 +228,7 @@ def query_prompt(task: str, query: str) -> str:
     r"""The text to tokenise for a query; a blank task embeds the query bare.
 
     Example:
-        >>> query_prompt("web_search_query", "what is snow")[-37:]
+        >>> query_prompt("web_search_query", "what is snow")[-41:]
         'that answer the query\nQuery: what is snow'
     """
     if not task.strip():

@@ -61,7 +61,7 @@ class EmbedRequest(BaseModel):
     encoding_format: Literal["float", "base64"] = "float"
 
     @classmethod
-    def parse(cls, **inputs: object) -> "EmbedRequest":
+    def parse(cls, /, **inputs: object) -> "EmbedRequest":
         """Validate a caller's inputs; None means not given.
 
         Raises:

@@ -13,7 +13,6 @@ import torch
 from checkpoints import save_checkpoint
 from reference import Reference
 from safetensors.torch import load_file, save_file
-from transformers.utils.logging import disable_progress_bar
 
 from e5.embedder import Embedder
 from e5.settings import Settings
@@ -26,9 +25,8 @@ hypothesis.settings.load_profile("shared machine")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _quiet_and_small() -> None:
+def _one_thread() -> None:
     torch.set_num_threads(1)  # the models are small: a second thread costs more than it brings
-    disable_progress_bar()  # type: ignore[no-untyped-call]  # of saving and loading
 
 
 @pytest.fixture(scope="session")

@@ -185,7 +185,11 @@ class TestAfterTheModel:
         expected = [[100 * q @ d / np.sqrt((q @ q) * (d @ d)) for d in documents] for q in queries]
         assert scores.dtype == np.float32
         np.testing.assert_allclose(scores, expected, atol=1e-3)
-        assert embedder.similarity(documents, documents).max() <= 100
+
+    def test_rounding_never_takes_a_score_out_of_its_range(self, embedder: Embedder) -> None:
+        vectors = np.random.default_rng(0).normal(size=(300, 64)).astype(np.float32)
+        assert embedder.similarity(vectors, vectors).max() == 100
+        assert embedder.similarity(vectors, -vectors).min() == -100
 
     def test_similarity_takes_single_vectors_as_well(self, embedder: Embedder) -> None:
         query, document = embedder.encode_query("snow"), embedder.encode_document(["snow", "rain"])

@@ -17,13 +17,13 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from server import ROOT, Server, serve
 
 from e5.embedder import Embedder
 from e5.prompts import DEFAULT_TASK, TASKS
 from e5.settings import Settings
 from e5.types import INPUTS, MAX_CHARACTERS, MAX_TEXTS
 from e5.vectors import Vectors
-from server import ROOT, Server, serve
 
 WEIGHTS = Path("weights/e5-mini")
 SETTINGS = {"E5_DEVICE": "cpu", "E5_DTYPE": "float32"}
@@ -457,16 +457,18 @@ def test_a_cancelled_prediction_ends_and_leaves_the_server_answering(server: Ser
 
 
 def test_a_client_that_hangs_up_leaves_the_server_answering(server: Server) -> None:
+    before = len(server.log)
     body = {"id": "abandoned", "input": a_long_job(random.Random(3))}
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(
-            server.client.base_url.join("/predictions"), json=body, timeout=0.3, trust_env=False
+            server.client.base_url.join("/predictions"), json=body, timeout=0.5, trust_env=False
         )
     assert output_of(server, document=DOCUMENT)["embeddings"]
-    end = time.monotonic() + 30
-    while not re.search("Prediction (cancelled|failed).*abandoned", server.log):
+    end = time.monotonic() + 10
+    while not re.search("Prediction cancelled.*abandoned", server.log):
         assert time.monotonic() < end, "it was computed to its end"
         time.sleep(0.02)
+    assert "Traceback" not in server.log[before:]
 
 
 def test_on_sigterm_a_running_prediction_is_still_answered(python: Embedder) -> None:

@@ -173,7 +173,8 @@ class TestPrompt:
 
     @pytest.mark.parametrize("text", ["{task}", "{query}", "{}", "{0}", "{{a}}", "%s", "\\n", "$x"])
     def test_braces_and_other_marks_survive(self, text: str) -> None:
-        assert query_prompt(f"Find {text}", text) == f"Instruct: Find {text}\nQuery: {text}"
+        assert query_prompt(f"Find {text}", "snow") == f"Instruct: Find {text}\nQuery: snow"
+        assert query_prompt("Find twins", text) == f"Instruct: Find twins\nQuery: {text}"
 
     def test_documents_carry_the_prompt_of_symmetric_tasks_only(self) -> None:
         assert document_prompt("MSMARCO", "snow") == "snow"

@@ -1,0 +1,213 @@
+"""The engine beside its peers and its ceiling, on the same weights and token ids; and its fidelity."""
+
+import argparse
+import random
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from benchmarks.subjects import best_seconds, english_words, subject, workloads_of
+from tqdm import tqdm
+from transformers import MistralConfig, MistralModel
+from transformers.models.mistral.modeling_mistral import MistralDecoderLayer
+
+from e5.embedder import Embedder
+from e5.packing import TokenIds, fill, pack
+from e5.prompts import TASKS, query_prompt
+from e5.settings import Settings
+from e5.tokenizer import Tokenizer
+from e5.weights import choose_device, choose_dtype
+
+
+def engine_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Every workload through every system."""
+    everything: list[dict[str, Any]] = []
+    with subject(arguments) as (model, folder):
+        tokenizer = Tokenizer(folder / "tokenizer.json", max_length=4096)
+        embedder = Embedder(model, tokenizer, name="benchmark")
+        peer = _sentence_transformer(model, folder)
+        workloads = workloads_of(tokenizer)
+        if arguments.workloads:
+            workloads = {name: workloads[name] for name in arguments.workloads.split(",")}
+        for workload, texts in workloads.items():
+            ids = [encoding.token_ids for encoding in tokenizer.encode(texts)]
+            runs = _runs(model, embedder, peer, texts)
+            rows: list[dict[str, Any]] = []
+            for system, run in tqdm(runs.items(), workload, leave=False):
+                if model.device.type == "cuda":
+                    torch.cuda.reset_peak_memory_stats()
+                seconds = best_seconds(run, model.device, arguments.repeats)
+                rows.append(
+                    {
+                        "workload": workload,
+                        "system": system,
+                        "tokens": sum(map(len, ids)),
+                        "ms": round(seconds * 1e3, 2),
+                        "texts/s": round(len(texts) / seconds, 2),
+                        "tokens/s": round(sum(map(len, ids)) / seconds, 1),
+                    }
+                )
+                if model.device.type == "cuda":
+                    peak = torch.cuda.max_memory_allocated() / 2**30
+                    rows[-1]["peak GiB"] = round(peak, 2)
+            ours = next(row["ms"] for row in rows if row["system"] == "this engine")
+            for row in rows:
+                row["ours is faster by"] = round(row["ms"] / ours, 2)
+            everything += rows
+    return everything
+
+
+def _runs(
+    model: MistralModel, embedder: Embedder, peer: Any, texts: list[str]
+) -> dict[str, Callable[[], object]]:
+    """Each system as a call that embeds `texts` once."""
+
+    def tokenize() -> list[TokenIds]:
+        return [encoding.token_ids for encoding in embedder.tokenizer.encode(texts)]
+
+    ids = tokenize()
+    runs: dict[str, Callable[[], object]] = {
+        "ceiling: matrix products alone": _matrix_products(model, ids, embedder),
+        "this engine": lambda: embedder.embed(tokenize()),
+        "padded pair per call": lambda: _padded_pairs(model, ids),
+    }
+    if peer is not None:
+        for size in (32, 8, 4, 1):  # the default, and what may be its best
+            if size <= len(texts) or size == 32:
+                runs[f"sentence-transformers, batch {size}"] = partial(
+                    peer.encode, texts, batch_size=size, show_progress_bar=False
+                )
+    return runs
+
+
+def _matrix_products(
+    model: MistralModel, ids: Sequence[TokenIds], embedder: Embedder
+) -> Callable[[], None]:
+    """Every linear layer once on as many rows as our forward gives it, and nothing else."""
+    layers = cast("list[MistralDecoderLayer]", list(model.layers))
+    batches = []
+    for texts in fill(sorted(set(ids)), max_batch_tokens=embedder.max_batch_tokens):
+        rows = len(pack(texts).input_ids)
+        widths = (model.config.hidden_size, model.config.intermediate_size)
+        inputs = [torch.randn(rows, width).to(model.device, model.dtype) for width in widths]
+        batches.append((inputs, len(texts)))
+
+    def run() -> None:
+        for (x, h), num_texts in batches:
+            for i, layer in enumerate(layers):
+                attn, mlp = layer.self_attn, layer.mlp
+                read = len(x) if i < len(layers) - 1 else num_texts
+                for linear in (attn.k_proj, attn.v_proj):
+                    F.linear(x, linear.weight)
+                for linear in (attn.q_proj, attn.o_proj, mlp.gate_proj, mlp.up_proj):
+                    F.linear(x[:read], linear.weight)
+                F.linear(h[:read], mlp.down_proj.weight)
+
+    return run
+
+
+def _padded_pairs(model: MistralModel, ids: Sequence[TokenIds]) -> None:
+    """The original predictor's way: two texts a call."""
+    for i in range(0, len(ids), 2):
+        _padded_pair(model, ids[i : i + 2])
+
+
+@torch.inference_mode()
+def _padded_pair(model: MistralModel, texts: Sequence[TokenIds]) -> torch.Tensor:
+    """Transformers' own forward: padded, all of every layer; the last tokens' states in float32."""
+    lengths = torch.tensor([len(text) for text in texts])
+    mask = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
+    padded = torch.nn.utils.rnn.pad_sequence(
+        [torch.tensor(text) for text in texts], batch_first=True, padding_value=2
+    )
+    hidden = model(
+        input_ids=padded.to(model.device), attention_mask=mask.to(model.device), use_cache=False
+    ).last_hidden_state
+    last: torch.Tensor = hidden[torch.arange(len(texts)), lengths - 1]
+    return last.float().cpu()
+
+
+def _sentence_transformer(model: MistralModel, folder: Path) -> Any:
+    """sentence-transformers over the same weights, with last-token pooling; None without it."""
+    try:
+        from sentence_transformers import SentenceTransformer
+        from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    except ImportError:
+        print("sentence-transformers is not installed: its rows are left out", file=sys.stderr)
+        return None
+    with tempfile.TemporaryDirectory() as name:
+        # A one-layer stand-in, only to build the object; the real weights are put in its place.
+        tiny = MistralConfig(
+            hidden_size=64,
+            intermediate_size=64,
+            num_hidden_layers=1,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            vocab_size=32000,
+        )
+        MistralModel(tiny).save_pretrained(name)
+        for file in folder.glob("tokenizer*"):
+            (Path(name) / file.name).write_bytes(file.read_bytes())
+        transformer = Transformer(name, max_seq_length=4096)
+        transformer.model = model
+        pooling = Pooling(model.config.hidden_size, pooling_mode="lasttoken")
+        peer = SentenceTransformer(modules=[transformer, pooling], device=str(model.device))
+    peer.tokenizer.padding_side = "right"
+    return peer
+
+
+def growth_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Cost per token from ten texts to ten thousand, at the 7B model's layer shapes."""
+    with subject(arguments, layers=2) as (model, folder):
+        tokenizer = Tokenizer(folder / "tokenizer.json", max_length=4096)
+        embedder = Embedder(model, tokenizer, name="benchmark")
+        draw = random.Random(0)
+        words = english_words()
+        texts = [" ".join(draw.choices(words, k=draw.randint(20, 60))) for _ in range(10_000)]
+        rows = []
+        for count in (10, 100, 1000, 10_000):
+            ids = [encoding.token_ids for encoding in tokenizer.encode(texts[:count])]
+            tokens = sum(map(len, ids))
+            repeats = 1 if count > 1000 else 3
+            seconds = best_seconds(partial(embedder.embed, ids), model.device, repeats)
+            rows.append(
+                {"texts": count, "tokens": tokens, "us/token": round(seconds / tokens * 1e6, 2)}
+            )
+    return rows
+
+
+def fidelity_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Agreement of each dtype with the unmodified, padded model in float32 on the same ids."""
+    weights = Path(arguments.weights or "weights/e5-mini")
+    draw = random.Random(2)
+    words = english_words()
+    texts = [" ".join(draw.choices(words, k=draw.randint(1, 400))) for _ in range(500)]
+    texts += [query_prompt(task, text[:80]) for task, text in zip(TASKS, texts, strict=False)]
+    device = choose_device(arguments.device)
+    reference = MistralModel.from_pretrained(weights, dtype=torch.float32).eval()
+    torch.nn.Module.to(reference, device)
+    rows = []
+    for dtype in ("float32", str(choose_dtype(None, device)).removeprefix("torch.")):
+        embedder = Embedder.load(Settings(weights=weights, device=str(device), dtype=dtype))
+        ids = [encoding.token_ids for encoding in embedder.tokenizer.encode(texts)]
+        ours = torch.from_numpy(embedder.embed(ids))
+        pairs = [
+            _padded_pair(reference, ids[i : i + 2]) for i in tqdm(range(0, len(ids), 2), dtype)
+        ]
+        truth = torch.cat(pairs)
+        scale = truth.abs().amax(dim=1, keepdim=True)
+        rows.append(
+            {
+                "weights": weights.name,
+                "dtype": dtype,
+                "texts": len(texts),
+                "least cosine": round(F.cosine_similarity(ours, truth).min().item(), 7),
+                "greatest difference / scale": f"{((ours - truth).abs() / scale).max():.1e}",
+            }
+        )
+    return rows

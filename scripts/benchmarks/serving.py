@@ -1,0 +1,103 @@
+"""The real server over HTTP: throughput and latency by clients, and what an answer costs.
+
+Needs cog and httpx; starts the server as the tests do.
+"""
+
+import argparse
+import random
+import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from benchmarks.subjects import best_seconds, english_words, saved_checkpoint
+
+from e5.embedder import Embedder
+from e5.settings import Settings
+from e5.weights import choose_device
+
+
+def http_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Clients that each send one text after another, against the engine's own batch rate."""
+    from server import serve
+
+    device = choose_device(arguments.device)
+    with saved_checkpoint(arguments, layers=arguments.layers or 2) as weights:
+        embedder = Embedder.load(Settings(weights=weights, device=str(device)))
+        draw = random.Random(1)
+        words = english_words()
+        texts = [" ".join(draw.choices(words, k=draw.randint(20, 40))) for _ in range(256)]
+        ids = [encoding.token_ids for encoding in embedder.tokenizer.encode(texts)]
+        batch_rate = 64 / best_seconds(partial(embedder.embed, ids[:64]), device, 3)
+        alone = best_seconds(partial(embedder.embed, ids[:1]), device, 5) * 1e3
+        del embedder  # the server needs the memory
+        rows: list[dict[str, Any]] = [
+            {
+                "clients": "engine, one text",
+                "texts/s": round(1e3 / alone, 2),
+                "p50 ms": round(alone, 1),
+            },
+            {"clients": "engine, batch of 64", "texts/s": round(batch_rate, 2)},
+        ]
+        with serve(weights, env={"E5_DEVICE": str(device)}) as server:
+            rows += [
+                _load(server, texts, clients, max(4 * clients, 16), batch_rate)
+                for clients in (1, 2, 4, 8, 16, 32, 64, 128)
+            ]
+    return rows
+
+
+def _load(
+    server: Any, texts: list[str], clients: int, requests: int, batch_rate: float
+) -> dict[str, Any]:
+    latencies: list[float] = []
+
+    def one(i: int) -> None:
+        started = time.perf_counter()
+        answer = server.predict({"document": texts[i % len(texts)], "encoding_format": "base64"})
+        assert answer["status"] == "succeeded", answer
+        latencies.append((time.perf_counter() - started) * 1e3)
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(clients) as pool:
+        list(pool.map(one, range(requests)))
+    rate = requests / (time.perf_counter() - started)
+    cuts = statistics.quantiles(latencies, n=100, method="inclusive")
+    return {
+        "clients": clients,
+        "texts/s": round(rate, 2),
+        "of batch rate": round(rate / batch_rate, 3),
+        "p50 ms": round(cuts[49], 1),
+        "p95 ms": round(cuts[94], 1),
+        "p99 ms": round(cuts[98], 1),
+    }
+
+
+def answer_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Milliseconds over HTTP above the forward, for two vectors of the 7B model's width."""
+    from server import serve
+
+    rows = []
+    device = choose_device(arguments.device)
+    with (
+        saved_checkpoint(arguments, layers=1) as weights,
+        serve(weights, env={"E5_DEVICE": str(device)}) as server,
+    ):
+        for encoding_format in ("float", "base64"):
+            above = []
+            for i in range(60):
+                inputs = {"query": f"what is snow {i}", "document": f"frozen water {i}"}
+                started = time.perf_counter()
+                answer = server.predict(inputs | {"encoding_format": encoding_format})
+                total = (time.perf_counter() - started) * 1e3
+                above.append(total - answer["metrics"]["forward_ms"])
+            cuts = statistics.quantiles(above[10:], n=20)
+            rows.append(
+                {
+                    "encoding_format": encoding_format,
+                    "p50 ms": round(cuts[9], 2),
+                    "p95 ms": round(cuts[18], 2),
+                }
+            )
+    return rows
