@@ -6,6 +6,7 @@ descriptions are plain literals on one line, and types are spelt out.
 
 import asyncio
 import logging
+from functools import partial
 from typing import Optional
 
 from cog import BaseRunner, Input, concurrent
@@ -71,9 +72,11 @@ class Predictor(BaseRunner):
 
     async def _answer(self, request: EmbedRequest) -> Output:
         self.embedder.check_dimensions(request.dimensions)
-        encodings = await asyncio.to_thread(
-            self.embedder.tokenize, request.prompts, request.fields, truncate=request.truncate
-        )
+        texts = request.prompts
+        tokenize = partial(self.embedder.tokenize, texts, request.fields, truncate=request.truncate)
+        # A thread costs more than tokenising a little text, and a lot would hold up everybody else.
+        small = sum(map(len, texts)) < 10_000
+        encodings = tokenize() if small else await asyncio.to_thread(tokenize)
         try:
             batched = await self.batcher.embed([encoding.token_ids for encoding in encodings])
         except NonFiniteError as error:

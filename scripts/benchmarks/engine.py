@@ -77,7 +77,7 @@ def _runs(
         "padded pair per call": lambda: _padded_pairs(model, ids),
     }
     if peer is not None:
-        for size in (32, 8, 4, 1):  # the default, and what may be its best
+        for size in (32, 8, 1):  # the default, and what may be its best
             if size <= len(texts) or size == 32:
                 runs[f"sentence-transformers, batch {size}"] = partial(
                     peer.encode, texts, batch_size=size, show_progress_bar=False

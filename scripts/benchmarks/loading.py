@@ -11,11 +11,12 @@ from benchmarks.subjects import saved_checkpoint
 from e5.weights import choose_device, choose_dtype
 
 _CHILD = """
-import resource, sys, time
+import re, sys, time
 from pathlib import Path
 import torch
 from e5.weights import load_model
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def peak():  # of this process alone; getrusage would begin with the parent's
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 before, started = peak(), time.perf_counter()
 load_model(Path(sys.argv[1]), device=torch.device(sys.argv[2]), dtype=getattr(torch, sys.argv[3]))
 print(peak() - before, time.perf_counter() - started)
