@@ -87,12 +87,18 @@ class Batcher:
             embedder: what computes; nobody else may use it meanwhile.
             max_queue_tokens: refuse new requests while this many tokens wait.
         """
-        self.healthy = True
+        self._failed = False
         self._embedder = embedder
         self._max_queue_tokens = max_queue_tokens
         self._waiting: deque[_Request] = deque()
         self._changed = threading.Condition()
-        threading.Thread(target=self._work, name="e5-engine", daemon=True).start()
+        self._thread = threading.Thread(target=self._work, name="e5-engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def healthy(self) -> bool:
+        """False once the engine has failed for a reason that was nobody's text."""
+        return self._thread.is_alive() and not self._failed
 
     async def embed(self, token_ids: Sequence[TokenIds]) -> Batched:
         """Queue the texts and wait for their vectors; cancelling takes them out of the queue.
@@ -120,10 +126,12 @@ class Batcher:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting)
                 pieces = self._take()
+            if not pieces:  # all that waited was cancelled
+                continue
             self._run(pieces)
-            with self._changed:  # behind whoever came during the forward
-                last = pieces[-1].request if pieces else None
-                if last is not None and last.taken < len(last.token_ids):
+            last = pieces[-1].request
+            if last.taken < len(last.token_ids):
+                with self._changed:  # behind whoever came during the forward
                     self._waiting.append(last)
 
     def _take(self) -> list[_Piece]:
@@ -143,26 +151,40 @@ class Batcher:
                 request.taken += 1
             if request.taken > start:
                 pieces.append(_Piece(request, start, request.taken))
-            if request.taken < len(request.token_ids):
-                if request.taken > start:
-                    self._waiting.popleft()  # `_work` puts it back after this forward
-                break
+            else:
+                break  # its next text must wait for the next forward
             self._waiting.popleft()
+            if request.taken < len(request.token_ids):
+                break  # `_work` puts it back after this forward
         return pieces
 
     def _run(self, pieces: Sequence[_Piece]) -> None:
-        """Compute the pieces in one forward; if that fails, each alone, so that others do not."""
+        """Compute the pieces in one forward; where it fails, whoever is not at fault goes again."""
         started = time.perf_counter()
         try:
             vectors = self._embedder.embed([ids for piece in pieces for ids in piece.token_ids])
+        except NonFiniteError as error:
+            position = error.position
+            for i, piece in enumerate(pieces):
+                if position < len(piece.token_ids):
+                    _settle(piece.request.future, NonFiniteError(piece.start + position))
+                    others = [*pieces[:i], *pieces[i + 1 :]]
+                    if others:
+                        self._run(others)
+                    break
+                position -= len(piece.token_ids)
         except Exception as error:
             if len(pieces) > 1:
                 for piece in pieces:
                     self._run([piece])
             else:
                 self._fail(pieces[0], error)
-            return
-        seconds = time.perf_counter() - started
+        else:
+            self._hand_out(vectors, pieces, started, time.perf_counter() - started)
+
+    def _hand_out(
+        self, vectors: Vectors, pieces: Sequence[_Piece], started: float, seconds: float
+    ) -> None:
         row = 0
         for piece in pieces:
             request = piece.request
@@ -174,17 +196,14 @@ class Batcher:
             request.finished += size
             if request.finished == len(request.token_ids):
                 queue_ms = (request.started - request.submitted) * 1e3
-                batched = Batched(
-                    request.vectors, queue_ms, request.forward_seconds * 1e3, len(vectors)
-                )
+                forward_ms = request.forward_seconds * 1e3
+                batched = Batched(request.vectors, queue_ms, forward_ms, len(vectors))
                 _settle(request.future, batched)
 
     def _fail(self, piece: _Piece, error: Exception) -> None:
-        if isinstance(error, NonFiniteError):
-            error = NonFiniteError(piece.start + error.position)
-        elif not isinstance(error, E5Error):
+        if not isinstance(error, E5Error):
             logger.error("the engine failed", exc_info=error)
-            self.healthy = False
+            self._failed = True
             error = EngineError("the engine failed; the service's log has the reason.")
         _settle(piece.request.future, error)
 

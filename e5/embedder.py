@@ -245,7 +245,10 @@ class Embedder:
         self.check_dimensions(dimensions)
         fields = [f"{field}[{i}]" for i in range(len(texts))]
         encodings = self.tokenize(texts, fields, truncate=truncate)
-        vectors = self.embed([encoding.token_ids for encoding in encodings])
+        try:
+            vectors = self.embed([encoding.token_ids for encoding in encodings])
+        except NonFiniteError as error:
+            raise NonFiniteError(error.position, fields[error.position]) from error
         return finish(vectors, dimensions=dimensions, normalize=normalize)
 
     def _forward(self, texts: Sequence[TokenIds]) -> Iterator[Vectors]:

@@ -309,7 +309,7 @@ class TestRefusals:
 
         poisoned = load(edit_checkpoint(checkpoint, poison))
         texts = ["snow", "the rain", "zoo", "good music here", "a", "music"]
-        with pytest.raises(NonFiniteError, match=r"^text 3: .*NaN or infinity") as caught:
+        with pytest.raises(NonFiniteError, match=r"^documents\[3\]: .*NaN or infinity") as caught:
             poisoned.encode_document(texts)
         assert caught.value.position == 3
         healthy = [text for text in texts if "music" not in text]

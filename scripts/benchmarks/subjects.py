@@ -120,7 +120,7 @@ def workloads_of(tokenizer: Tokenizer) -> dict[str, list[str]]:
     return {
         "one pair": [query(), text(30)],
         "32 queries": [query() for _ in range(32)],
-        "32 documents, lognormal": [text(length) for length in lognormal],
+        "32 documents of lognormal length": [text(length) for length in lognormal],
         "16 documents of 64": [of_tokens(64) for _ in range(16)],
         "8 documents of 256": [of_tokens(256) for _ in range(8)],
         "4 documents of 512": [of_tokens(512) for _ in range(4)],
