@@ -72,6 +72,7 @@ class Predictor(BaseRunner):
 
     async def _answer(self, request: EmbedRequest) -> Output:
         self.embedder.check_dimensions(request.dimensions)
+        request.check_answer(self.embedder.hidden_size)
         texts = request.prompts
         tokenize = partial(self.embedder.tokenize, texts, request.fields, truncate=request.truncate)
         # A thread costs more than tokenising a little text, and a lot would hold up everybody else.

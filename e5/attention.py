@@ -36,7 +36,9 @@ def attention(
     """
     if key_index is not None:
         key, value = key[key_index], value[key_index]
-    return (_varlen if query.is_cuda else _sdpa)(query, key, value, spans)
+    # FlashAttention takes 16-bit numbers alone.
+    varlen = query.is_cuda and query.dtype != torch.float32
+    return (_varlen if varlen else _sdpa)(query, key, value, spans)
 
 
 def _varlen(
@@ -89,26 +91,23 @@ def _sdpa(
 def _one_text(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     q_len, num_heads, head_dim = query.shape
     k_len, num_key_value_heads, _ = key.shape
-    key, value = (
-        key.transpose(0, 1)[None],
-        value.transpose(0, 1)[None],
-    )  # [1, kv_heads, k_len, head_dim]
-    if q_len == k_len:
-        output = F.scaled_dot_product_attention(
-            query.transpose(0, 1)[None], key, value, is_causal=True, enable_gqa=True
-        )
-        return output[0].transpose(0, 1)
-    # Fewer rows than keys: SDPA's own causal mask would align them to the wrong end, so a mask is
-    # given; and the heads of a group become rows of one head, which is faster for short queries.
+    shared = k_len - q_len  # keys before the first row
+    key, value = key.transpose(0, 1)[None], value.transpose(0, 1)[None]  # [1, kv_heads, k_len, ...]
+    if shared < q_len:
+        # SDPA's causal mask aligns the first row with the first key, so rows are put in front that
+        # nobody reads: cheaper than a mask, which would be as large as the scores.
+        rows = F.pad(query, (0, 0, 0, 0, shared, 0)).transpose(0, 1)[None]
+        output = F.scaled_dot_product_attention(rows, key, value, is_causal=True, enable_gqa=True)
+        return output[0].transpose(0, 1)[shared:]
+    # A few rows and many keys: with a mask, and the heads of a group as rows of one head, which is
+    # faster for short queries.
     group = num_heads // num_key_value_heads
     rows = query.view(q_len, num_key_value_heads, group, head_dim).permute(1, 2, 0, 3)
     rows = rows.reshape(1, num_key_value_heads, group * q_len, head_dim)
     mask = None
     if q_len > 1:  # a single row is the text's last token and sees every key
         mask = torch.ones(q_len, k_len, dtype=torch.bool, device=query.device)
-        mask = mask.tril(k_len - q_len).repeat(
-            group, 1
-        )  # row i stands at position k_len - q_len + i
+        mask = mask.tril(shared).repeat(group, 1)  # row i stands at position shared + i
     output = F.scaled_dot_product_attention(rows, key, value, attn_mask=mask)
     output = output.view(num_key_value_heads, group, q_len, head_dim).permute(2, 0, 1, 3)
     return output.reshape(q_len, num_heads, head_dim)

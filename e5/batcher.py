@@ -55,9 +55,8 @@ class _Request:
     taken: int = 0  # texts given to a forward so far
     finished: int = 0  # texts whose vectors are there
 
-    @property
-    def waiting_tokens(self) -> int:
-        return sum(map(len, self.token_ids[self.taken :]))
+    def __post_init__(self) -> None:
+        self.waiting_tokens = sum(map(len, self.token_ids))  # not given to a forward yet
 
 
 @dataclass(frozen=True)
@@ -84,8 +83,9 @@ class Batcher:
         """Start the thread.
 
         Args:
-            embedder: what computes; nobody else may use it meanwhile.
-            max_queue_tokens: refuse new requests while this many tokens wait.
+            embedder: what computes.
+            max_queue_tokens: refuse a request that would make more tokens wait; only an empty
+                queue takes a request of any size.
         """
         self._failed = False
         self._embedder = embedder
@@ -114,8 +114,8 @@ class Batcher:
             return Batched(vectors, queue_ms=0, forward_ms=0, batch_texts=0)
         request = _Request(token_ids, asyncio.get_running_loop().create_future(), vectors)
         with self._changed:
-            waiting = sum(r.waiting_tokens for r in self._waiting if not r.future.cancelled())
-            if waiting >= self._max_queue_tokens:
+            waiting = sum(r.waiting_tokens for r in self._waiting if not r.future.done())
+            if waiting and waiting + request.waiting_tokens > self._max_queue_tokens:
                 raise QueueFullError(waiting, self._max_queue_tokens)
             self._waiting.append(request)
             self._changed.notify()
@@ -129,10 +129,9 @@ class Batcher:
             if not pieces:  # all that waited was cancelled
                 continue
             self._run(pieces)
-            last = pieces[-1].request
-            if last.taken < len(last.token_ids):
-                with self._changed:  # behind whoever came during the forward
-                    self._waiting.append(last)
+            with self._changed:
+                if self._waiting and self._waiting[0] is pieces[-1].request:
+                    self._waiting.rotate(-1)  # behind whoever came during the forward
 
     def _take(self) -> list[_Piece]:
         """The next forward's texts: at least one, then as many as the budget holds."""
@@ -140,65 +139,56 @@ class Batcher:
         room = self._embedder.max_batch_tokens
         while self._waiting:
             request = self._waiting[0]
-            if request.future.done():  # cancelled, or failed by an earlier piece
-                self._waiting.popleft()
-                continue
             start = request.taken
-            for ids in request.token_ids[start:]:
-                if len(ids) > room and (pieces or request.taken > start):
-                    break
-                room -= len(ids)
-                request.taken += 1
-            if request.taken > start:
-                pieces.append(_Piece(request, start, request.taken))
-            else:
-                break  # its next text must wait for the next forward
+            if not request.future.done():  # it may be cancelled, or failed by an earlier piece
+                for ids in request.token_ids[start:]:
+                    if len(ids) > room and (pieces or request.taken > start):
+                        break
+                    room -= len(ids)
+                    request.taken += 1
+                    request.waiting_tokens -= len(ids)
+                if request.taken > start:
+                    pieces.append(_Piece(request, start, request.taken))
+                if request.taken < len(request.token_ids):
+                    break  # the rest of it waits for the next forward
             self._waiting.popleft()
-            if request.taken < len(request.token_ids):
-                break  # `_work` puts it back after this forward
         return pieces
 
     def _run(self, pieces: Sequence[_Piece]) -> None:
-        """Compute the pieces in one forward; where it fails, whoever is not at fault goes again."""
+        """Compute the pieces in one forward; if it breaks, each alone, so that others do not."""
         started = time.perf_counter()
         try:
-            vectors = self._embedder.embed([ids for piece in pieces for ids in piece.token_ids])
-        except NonFiniteError as error:
-            position = error.position
-            for i, piece in enumerate(pieces):
-                if position < len(piece.token_ids):
-                    _settle(piece.request.future, NonFiniteError(piece.start + position))
-                    others = [*pieces[:i], *pieces[i + 1 :]]
-                    if others:
-                        self._run(others)
-                    break
-                position -= len(piece.token_ids)
+            vectors = self._embedder.compute([ids for piece in pieces for ids in piece.token_ids])
         except Exception as error:
             if len(pieces) > 1:
                 for piece in pieces:
                     self._run([piece])
             else:
                 self._fail(pieces[0], error)
-        else:
-            self._hand_out(vectors, pieces, started, time.perf_counter() - started)
-
-    def _hand_out(
-        self, vectors: Vectors, pieces: Sequence[_Piece], started: float, seconds: float
-    ) -> None:
+            return
+        seconds = time.perf_counter() - started
         row = 0
         for piece in pieces:
-            request = piece.request
-            size = piece.stop - piece.start
-            request.vectors[piece.start : piece.stop] = vectors[row : row + size]
-            row += size
-            request.started = request.started or started
-            request.forward_seconds += seconds
-            request.finished += size
-            if request.finished == len(request.token_ids):
-                queue_ms = (request.started - request.submitted) * 1e3
-                forward_ms = request.forward_seconds * 1e3
-                batched = Batched(request.vectors, queue_ms, forward_ms, len(vectors))
-                _settle(request.future, batched)
+            rows = vectors[row : row + len(piece.token_ids)]
+            row += len(rows)
+            finite = np.isfinite(rows).all(axis=1)
+            if finite.all():
+                self._hand_over(piece, rows, started, seconds, len(vectors))
+            else:
+                self._fail(piece, NonFiniteError(piece.start + int(np.argmin(finite))))
+
+    def _hand_over(
+        self, piece: _Piece, rows: Vectors, started: float, seconds: float, batch_texts: int
+    ) -> None:
+        request = piece.request
+        request.vectors[piece.start : piece.stop] = rows
+        request.started = request.started or started
+        request.forward_seconds += seconds
+        request.finished += len(rows)
+        if request.finished == len(request.token_ids):
+            queue_ms = (request.started - request.submitted) * 1e3
+            forward_ms = request.forward_seconds * 1e3
+            _settle(request.future, Batched(request.vectors, queue_ms, forward_ms, batch_texts))
 
     def _fail(self, piece: _Piece, error: Exception) -> None:
         if not isinstance(error, E5Error):

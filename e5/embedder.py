@@ -15,7 +15,7 @@ from tqdm import tqdm
 from transformers import MistralModel
 
 from e5 import prompts
-from e5.errors import EngineError, InputError, NonFiniteError, OutOfMemoryError
+from e5.errors import EngineError, InputError, NonFiniteError, OutOfMemoryError, TokenizerError
 from e5.model import forward
 from e5.packing import TokenIds, fill, pack
 from e5.settings import Settings
@@ -88,6 +88,11 @@ class Embedder:
         limits = (settings.max_length, config.max_position_embeddings, config.sliding_window)
         max_length = min(limit for limit in limits if limit is not None)
         tokenizer = Tokenizer(folder / TOKENIZER, max_length=max_length)
+        if tokenizer.vocab_size > config.vocab_size:
+            raise TokenizerError(
+                f"{folder / TOKENIZER}: gives ids up to {tokenizer.vocab_size - 1}, the model "
+                f"knows {config.vocab_size}; restore the checkpoint's own tokenizer.json."
+            )
         if manifest is None:
             logger.warning("%s has no manifest.json: its files were not verified", folder)
         else:
@@ -174,8 +179,19 @@ class Embedder:
         return vectors[0] if isinstance(documents, str) else vectors
 
     def similarity(self, queries: Vectors, documents: Vectors) -> Vectors:
-        """Cosine x 100, float32 `[num_queries, num_documents]`."""
-        return cosine_scores(np.atleast_2d(queries), np.atleast_2d(documents))
+        """Cosine x 100, float32 `[num_queries, num_documents]`.
+
+        Raises:
+            InputError: for vectors of different widths.
+        """
+        queries, documents = np.atleast_2d(queries), np.atleast_2d(documents)
+        if queries.ndim != 2 or queries.shape[1:] != documents.shape[1:]:
+            raise InputError(
+                "documents",
+                f"vectors of shape {documents.shape} for queries of {queries.shape}",
+                "embed both with the same dimensions",
+            )
+        return cosine_scores(queries, documents)
 
     def tokenize(
         self, texts: Sequence[str], fields: Sequence[str], *, truncate: bool
@@ -206,7 +222,7 @@ class Embedder:
         Raises:
             InputError: naming the range.
         """
-        whole = isinstance(dimensions, int) and not isinstance(dimensions, bool)
+        whole = isinstance(dimensions, int | np.integer) and not isinstance(dimensions, bool)
         if dimensions is not None and not (whole and 1 <= dimensions <= self.hidden_size):
             raise InputError("dimensions", repr(dimensions), f"use 1 to {self.hidden_size}")
 
@@ -223,6 +239,14 @@ class Embedder:
             NonFiniteError: naming the first text whose vector is not finite.
             OutOfMemoryError: for a text that does not fit in memory even alone.
         """
+        vectors = self.compute(token_ids)
+        finite = np.isfinite(vectors).all(axis=1)
+        if not finite.all():
+            raise NonFiniteError(int(np.argmin(finite)))
+        return vectors
+
+    def compute(self, token_ids: Sequence[TokenIds]) -> Vectors:
+        """As `embed`, but vectors that are not finite are handed on, for the caller to judge."""
         distinct = sorted(set(token_ids))
         place = {ids: i for i, ids in enumerate(distinct)}
         vectors = np.empty((len(distinct), self.hidden_size), np.float32)
@@ -233,11 +257,7 @@ class Embedder:
                     vectors[done : done + len(rows)] = rows
                     done += len(rows)
                     bar.update(len(rows))
-        vectors = vectors[[place[ids] for ids in token_ids]]
-        finite = np.isfinite(vectors).all(axis=1)
-        if not finite.all():
-            raise NonFiniteError(int(np.argmin(finite)))
-        return vectors
+        return vectors[[place[ids] for ids in token_ids]]
 
     def _encode(
         self, texts: list[str], field: str, normalize: bool, dimensions: int | None, truncate: bool

@@ -66,7 +66,7 @@ class OutOfMemoryError(E5Error):
 
 
 class QueueFullError(E5Error):
-    """More tokens are waiting than the service is willing to hold."""
+    """More tokens would wait than the service is willing to hold."""
 
     def __init__(self, waiting_tokens: int, max_queue_tokens: int) -> None:
         """`waiting_tokens` were queued when the request arrived."""

@@ -67,7 +67,7 @@ def _layer(
     hidden = hidden + attn.o_proj(attention(query, key, value, spans, key_index).flatten(-2))
     x = _rms_norm(hidden, layer.post_attention_layernorm).to(dtype)
     # SwiGLU (Shazeer 2020): down(silu(gate(x)) * up(x))
-    gate = F.silu(mlp.gate_proj(x), inplace=True)
+    gate = mlp.act_fn(mlp.gate_proj(x))
     return hidden.add_(mlp.down_proj(gate.mul_(mlp.up_proj(x))))
 
 

@@ -5,6 +5,7 @@ the modules that use a value check it against the world.
 """
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,6 +13,9 @@ from pathlib import Path
 from e5.errors import SettingsError
 
 DTYPES = ("float16", "bfloat16", "float32")
+NUMBERS = {"max_length": 3, "max_batch_tokens": 1, "max_queue_tokens": 1}  # and their least values
+# What Kubernetes puts into every pod for a service whose name begins with e5.
+_KUBERNETES = re.compile(r"_(SERVICE_HOST|SERVICE_PORT|PORT)(_|$)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +50,16 @@ class Settings:
             raise SettingsError(
                 f"E5_DTYPE: received {self.dtype!r}; use one of {', '.join(DTYPES)}."
             )
-        for name, minimum in (("max_length", 3), ("max_batch_tokens", 1), ("max_queue_tokens", 1)):
+        for name, minimum in NUMBERS.items():
             value = getattr(self, name)
-            if value is not None and value < minimum:
-                raise SettingsError(f"E5_{name.upper()}: received {value}; use {minimum} or more.")
+            if name == "max_batch_tokens" and value is None:
+                continue
+            if not isinstance(value, int) or value < minimum:
+                raise SettingsError(
+                    f"E5_{name.upper()}: received {value!r}; use a whole number from {minimum} on."
+                )
+        if not isinstance(self.weights, str | Path):
+            raise SettingsError(f"E5_WEIGHTS: received {self.weights!r}; use the path of a folder.")
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
@@ -63,19 +73,20 @@ class Settings:
             >>> Settings.from_env({"E5_MAX_LENGTH": "512"}).max_length
             512
         """
-        known = {f"E5_{field.name.upper()}": field for field in fields(cls)}
+        known = {f"E5_{field.name.upper()}": field.name for field in fields(cls)}
         values: dict[str, str | int] = {}
         for variable in sorted(name for name in environ if name.startswith("E5_")):
             if variable not in known:
+                if _KUBERNETES.search(variable):
+                    continue
                 raise SettingsError(f"{variable}: no such setting; there are {', '.join(known)}.")
-            text = environ[variable].strip()
+            name, text = known[variable], environ[variable].strip()
             if not text:
                 continue
-            field = known[variable]
             try:
-                values[field.name] = int(text) if "int" in str(field.type) else text
+                values[name] = int(text) if name in NUMBERS else text
             except ValueError as error:
                 raise SettingsError(
-                    f"{variable}: received {text!r}; use a whole number."
+                    f"{variable}: received {text[:40]!r}; use a whole number."
                 ) from error
-        return cls(**values)  # type: ignore[arg-type]  # the loop above gives each field its type
+        return cls(**values)  # type: ignore[arg-type]  # NUMBERS gives each field its type

@@ -75,6 +75,13 @@ class Tokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = True
+        added = self._tokenizer.get_added_tokens_decoder().values()
+        words = [token.content for token in added if not token.special]
+        if words:  # they would be cut out of texts before the model's own pieces are tried
+            raise TokenizerError(
+                f"{file}: has added tokens that are not special, such as {words[0]!r}; the "
+                "model was trained without them: restore the checkpoint's own tokenizer.json."
+            )
         model = self._tokenizer.model
         if isinstance(model, models.BPE) and model.byte_fallback:
             self._tokenizer.normalizer = normalizers.Sequence(
@@ -83,6 +90,8 @@ class Tokenizer:
             self._tokenizer.pre_tokenizer = None
         self._bos, self._eos = (self._control_id(token, file) for token in ("<s>", "</s>"))
         self.max_length = max_length
+        vocabulary = self._tokenizer.get_vocab(with_added_tokens=False)
+        self.vocab_size = max(*vocabulary.values(), self._bos, self._eos) + 1
 
     def encode(self, texts: Sequence[str]) -> list[Encoding]:
         """Token ids of each text, `<s>` first and `</s>` last, at most `max_length` of them.
@@ -104,6 +113,7 @@ class Tokenizer:
         """
         for text, expected in goldens.items():
             ids = self.encode([text])[0].token_ids
+            expected = (*expected[:-1][: self.max_length - 1], expected[-1])
             if ids != expected:
                 raise TokenizerError(
                     f"the tokenizer turns {text!r} into {list(ids)}, the model was trained on "

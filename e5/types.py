@@ -22,6 +22,8 @@ from e5.vectors import Vectors
 
 MAX_TEXTS = 2048  # in one request; as many as OpenAI's API takes
 MAX_CHARACTERS = 1_000_000  # in one text; about 60 times what the model can read
+MAX_ALL_CHARACTERS = 10_000_000  # in one request; tokenising takes some 45 bytes for each
+MAX_FLOATS = 2**21  # in one answer: Cog needs about a microsecond for each and serves nobody else
 INPUTS = (
     "task, query, document, queries, documents, symmetric, normalize, dimensions, truncate, "
     "encoding_format"
@@ -77,7 +79,28 @@ class EmbedRequest(BaseModel):
             raise InputError(
                 "queries, documents", f"{len(request.fields)} texts", f"send at most {MAX_TEXTS}"
             )
+        characters = sum(map(len, request.prompts))
+        if characters > MAX_ALL_CHARACTERS:
+            raise InputError(
+                "queries, documents",
+                f"{characters} characters with their prompts",
+                f"send at most {MAX_ALL_CHARACTERS} in one request",
+            )
         return request
+
+    def check_answer(self, hidden_size: int) -> None:
+        """Refuse an answer of more numbers than can be written as numbers without a long stall.
+
+        Raises:
+            InputError: naming base64, which has no such limit.
+        """
+        floats = len(self.fields) * (self.dimensions or hidden_size)
+        if self.encoding_format == "float" and floats > MAX_FLOATS:
+            raise InputError(
+                "encoding_format",
+                f"'float' for an answer of {floats} numbers",
+                f"send 'base64' for more than {MAX_FLOATS}, or fewer texts",
+            )
 
     @property
     def num_queries(self) -> int:
@@ -189,10 +212,9 @@ def nine_digits(values: Vectors) -> NDArray[np.float64]:
 def _as_input_error(error: ErrorDetails) -> InputError:
     """Pydantic's first complaint, as a sentence for the caller."""
     name, *rest = error["loc"]
-    field = f"{name}" + "".join(f"[{index}]" for index in rest if isinstance(index, int))
+    field = _short(str(name)) + "".join(f"[{index}]" for index in rest if isinstance(index, int))
     value, kind = error["input"], error["type"]
-    received = json.dumps(value, default=repr)  # as the caller wrote it: null, true, "text"
-    received = received if len(received) <= 60 else f"{received[:57]}..."
+    received = _short(json.dumps(value, default=repr))  # as it was sent: null, true, "text"
     if kind == "extra_forbidden":
         return InputError(field, "an unknown input", f"the inputs are {INPUTS}")
     if kind in ("blank", "too_large", "string_too_long"):
@@ -208,3 +230,9 @@ def _as_input_error(error: ErrorDetails) -> InputError:
         "string_too_long": f"send at most {MAX_CHARACTERS} characters",
     }
     return InputError(field, received, remedies.get(kind, error["msg"]))
+
+
+def _short(text: str) -> str:
+    """At most 60 characters of one line, whatever a caller sent."""
+    text = " ".join(text.split()) or '""'
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -14,8 +14,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from accelerate import init_empty_weights
-from accelerate.utils import set_module_tensor_to_device
 from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 from transformers import MistralConfig, MistralModel
@@ -26,6 +24,7 @@ from e5.packing import TokenIds
 CONFIG, TOKENIZER, MANIFEST = "config.json", "tokenizer.json", "manifest.json"
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 WAYS_ON = (
     "run ./scripts/download_weights for the 7B model (14 GB), "
     "or set E5_WEIGHTS=weights/e5-mini for the small built-in one"
@@ -146,7 +145,9 @@ def hash_files(folder: Path, names: Sequence[str]) -> dict[str, str]:
             raise WeightsError(f"{folder / name}: cannot be read ({error}); {WAYS_ON}.") from error
 
     with ThreadPoolExecutor() as pool:
-        hashes = tqdm(pool.map(sha256, names), "sha256", len(names), unit="file", delay=2)
+        hashes = tqdm(
+            pool.map(sha256, names), "sha256", len(names), unit="file", delay=2, disable=None
+        )
         return dict(zip(names, hashes, strict=True))
 
 
@@ -160,6 +161,8 @@ def load_model(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Mis
         WeightsError: naming the file that is no safetensors, or the tensor that is missing, unknown
             or of another shape.
     """
+    from accelerate.utils import set_module_tensor_to_device  # only loading needs accelerate
+
     model = _empty_model(folder)
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
     for shard in (name for name in checkpoint_files(folder) if name.endswith(".safetensors")):
@@ -167,16 +170,21 @@ def load_model(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Mis
         try:
             with safe_open(path, framework="pt") as file:
                 names = list(file.keys())
-            for name in tqdm(names, f"loading {shard}", delay=2):
+            for name in tqdm(names, f"loading {shard}", delay=2, disable=None):
                 # Opened anew for each tensor: closing gives the pages that were read back.
                 with safe_open(path, framework="pt") as file:
                     tensor = file.get_tensor(name)
-                if tensor.shape != shapes.get(name):
+                if name not in shapes:
+                    raise WeightsError(
+                        f"{path}: tensor {name} is none of a MistralModel's; of a "
+                        "MistralForCausalLM save the `.model`."
+                    )
+                if tensor.shape != shapes[name]:
                     raise WeightsError(
                         f"{path}: tensor {name} has shape {list(tensor.shape)}, config.json asks "
-                        f"for {list(shapes.get(name, ['no such tensor']))}."
+                        f"for {list(shapes[name])}."
                     )
-                if not tensor.is_floating_point():
+                if tensor.dtype not in FLOATS:
                     raise WeightsError(
                         f"{path}: tensor {name} is {tensor.dtype}; only floating-point weights are "
                         "served, not quantised ones."
@@ -206,6 +214,8 @@ def _empty_model(folder: Path) -> MistralModel:
     if model_type != "mistral":
         raise WeightsError(f"{path}: model_type is {model_type!r}; only 'mistral' is served.")
     try:
+        from accelerate import init_empty_weights
+
         config = MistralConfig.from_pretrained(folder)
         with init_empty_weights():
             return MistralModel(config)
@@ -222,13 +232,14 @@ def choose_device(device: str | None) -> torch.device:
     """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    remedy = f"E5_DEVICE: received {device!r}, which cannot be used here; use cpu or cuda."
     try:
         chosen = torch.device(device)
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError) as error:
-        raise SettingsError(
-            f"E5_DEVICE: received {device!r}, which cannot be used here; use cpu or cuda."
-        ) from error
+        raise SettingsError(remedy) from error
+    if chosen.type not in ("cpu", "cuda"):
+        raise SettingsError(remedy)
     return chosen
 
 

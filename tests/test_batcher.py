@@ -38,12 +38,12 @@ class WatchedEmbedder(Embedder):
         self._held = False
         self._permits = threading.Semaphore(0)
 
-    def embed(self, token_ids: Sequence[TokenIds]) -> Vectors:
+    def compute(self, token_ids: Sequence[TokenIds]) -> Vectors:
         """Record, wait for a permit if held, compute."""
         self.forwards.append(list(token_ids))
         if self._held:
             assert self._permits.acquire(timeout=30)
-        return super().embed(token_ids)
+        return super().compute(token_ids)
 
     def hold(self) -> None:
         """From now on each forward needs a permit."""
@@ -59,7 +59,7 @@ class WatchedEmbedder(Embedder):
 
     def alone(self, texts: Sequence[TokenIds]) -> Vectors:
         """The truth: each text in a forward of its own."""
-        return np.concatenate([Embedder.embed(self, [ids]) for ids in texts])
+        return np.concatenate([Embedder.compute(self, [ids]) for ids in texts])
 
 
 @pytest.fixture(scope="module")
@@ -335,10 +335,10 @@ def test_a_full_queue_refuses_at_once_and_takes_requests_again_later(
         engine.hold()
         running = await submit(batcher, [some_text(200, chance)])
         await engine.has_started(1)
-        waiting = [await submit(batcher, [some_text(60, chance)]) for _ in range(2)]
+        waiting = [await submit(batcher, [some_text(40, chance)]) for _ in range(2)]
         with pytest.raises(QueueFullError) as refusal:
-            await batcher.embed([some_text(3, chance)])
-        assert refusal.value.waiting_tokens == 120
+            await batcher.embed([some_text(30, chance)])
+        assert refusal.value.waiting_tokens == 80
         assert "the limit is 100" in str(refusal.value)
         engine.let_go()
         await asyncio.gather(running, *waiting)
@@ -351,10 +351,10 @@ def test_an_engine_failure_is_logged_and_makes_the_service_unhealthy(
     sound: Embedder, caplog: pytest.LogCaptureFixture
 ) -> None:
     class BrokenEmbedder(WatchedEmbedder):
-        def embed(self, token_ids: Sequence[TokenIds]) -> Vectors:
+        def compute(self, token_ids: Sequence[TokenIds]) -> Vectors:
             if (1, 13, 2) in token_ids:
                 raise RuntimeError("device lost")
-            return super().embed(token_ids)
+            return super().compute(token_ids)
 
     async def story() -> None:
         batcher = Batcher(BrokenEmbedder(sound), max_queue_tokens=1_000_000)
@@ -374,10 +374,10 @@ def test_an_engine_failure_is_logged_and_makes_the_service_unhealthy(
 
 def test_a_text_too_large_for_the_memory_leaves_the_service_healthy(sound: Embedder) -> None:
     class CrampedEmbedder(WatchedEmbedder):
-        def embed(self, token_ids: Sequence[TokenIds]) -> Vectors:
+        def compute(self, token_ids: Sequence[TokenIds]) -> Vectors:
             if max(map(len, token_ids)) > 50:
                 raise OutOfMemoryError(max(map(len, token_ids)))
-            return super().embed(token_ids)
+            return super().compute(token_ids)
 
     chance = random.Random(11)
 

@@ -78,7 +78,7 @@ def test_what_is_no_whole_number_is_refused(variable: str, text: str) -> None:
 )
 def test_a_number_too_small_is_refused(variable: str, text: str, minimum: int) -> None:
     with pytest.raises(
-        SettingsError, match=rf"^{variable}: received {text}; use {minimum} or more"
+        SettingsError, match=rf"^{variable}: received {text}; use a whole number from {minimum} on"
     ):
         Settings.from_env({variable: text})
     assert Settings.from_env({variable: str(minimum)}) != Settings()

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -162,34 +163,48 @@ def machine_facts(arguments: argparse.Namespace) -> dict[str, Any]:
         "versions": versions,
         "command": " ".join(["./scripts/benchmark", *sys.argv[1:]]),
     }
+    return facts | {"name": _name(device)} | measured_ceilings(device)
+
+
+def _name(device: torch.device) -> str:
     if device.type == "cuda":
-        facts["name"] = torch.cuda.get_device_name(device)
-        facts |= _cuda_ceilings(device)
-    else:
-        cpu = (
-            [
-                line
-                for line in Path("/proc/cpuinfo").read_text().splitlines()
-                if "model name" in line
-            ]
-            if Path("/proc/cpuinfo").is_file()
-            else []
-        )
-        facts["name"] = cpu[0].split(":")[1].strip() if cpu else platform.processor()
-    return facts
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
 
 
-def _cuda_ceilings(device: torch.device) -> dict[str, float]:
-    """Measured rates of a large matrix product and a large copy, on random data."""
-    a, b = (torch.randn(8192, 8192, dtype=torch.float16, device=device) for _ in range(2))
-    seconds = best_seconds(lambda: [a @ b for _ in range(10)], device, 3) / 10
-    source = torch.randn(2**29, dtype=torch.float16, device=device)
+@cache
+def measured_ceilings(device: torch.device) -> dict[str, float]:
+    """Rates of a large matrix product and a large copy (bytes read and written), on random data."""
+    size, numel = (8192, 2**29) if device.type == "cuda" else (4096, 2**26)
+    dtype = choose_dtype(None, device)
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    seconds = best_seconds(lambda: a @ b, device, 5)
+    source = torch.ones(numel, dtype=dtype, device=device)
     target = torch.empty_like(source)
-    copy = best_seconds(lambda: [target.copy_(source) for _ in range(10)], device, 3) / 10
+    copy = best_seconds(lambda: target.copy_(source), device, 5)
     return {
-        "matmul TFLOP/s": round(2 * 8192**3 / seconds / 1e12, 1),
-        "copy TB/s": round(2 * source.nbytes / copy / 1e12, 2),
+        "matmul TFLOP/s": round(2 * size**3 / seconds / 1e12, 3),
+        "copy TB/s": round(2 * source.nbytes / copy / 1e12, 4),
     }
+
+
+def reset_peak(device: torch.device) -> None:
+    """Begin to watch the peak of memory anew."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM (man 5 proc)
+
+
+def peak_gib(device: torch.device) -> float:
+    """The peak since `reset_peak`, weights included: allocated on CUDA, resident on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 2**20
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
