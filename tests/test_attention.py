@@ -120,3 +120,14 @@ def test_the_cuda_kernel_gives_a_text_the_same_bits_whatever_its_batch_mates() -
     first = pack([(1,) * 900]).last_spans.to(cuda)
     alone = attention(query[:1], key[:900], value[:900], first, None)
     assert torch.equal(together[:1], alone)
+
+
+@pytest.mark.gpu
+@needs_cuda
+def test_float32_on_cuda_goes_without_the_16_bit_kernel() -> None:
+    lengths = (5, 9)
+    spans = Spans.of(lengths, lengths).to(torch.device("cuda"))
+    query, key, value = (torch.randn(14, heads, 16, device="cuda") for heads in (4, 2, 2))
+    ours = attention(query, key, value, spans, None).cpu()
+    truth = attention(query.cpu(), key.cpu(), value.cpu(), Spans.of(lengths, lengths), None)
+    torch.testing.assert_close(ours, truth, atol=1e-4, rtol=1e-4)

@@ -13,6 +13,7 @@ from conftest import EditCheckpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import Reference
+from safetensors.torch import load_file, save
 
 from e5 import prompts
 from e5.attention import attention
@@ -470,3 +471,30 @@ def test_any_style_of_saved_tokenizer_gives_the_same_vectors(
 ) -> None:
     folder = save_checkpoint(tmp_path / "small", style="transformers5")
     assert_same(load(folder).encode_query(TEXTS), embedder.encode_query(TEXTS))
+
+
+def test_a_tokenizer_that_gives_ids_the_model_does_not_know_is_refused(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(checkpoint, tmp_path / "short")
+    config = json.loads((folder / "config.json").read_text()) | {"vocab_size": 31_000}
+    (folder / "config.json").write_text(json.dumps(config))
+    tensors = load_file(folder / "model.safetensors")
+    tensors["embed_tokens.weight"] = tensors["embed_tokens.weight"][:31_000].clone()
+    (folder / "model.safetensors").write_bytes(save(tensors))
+    with pytest.raises(TokenizerError, match="gives ids up to 31999, the model knows 31000"):
+        load(folder)
+
+
+def test_the_checkpoint_s_own_activation_is_used(checkpoint: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(checkpoint, tmp_path / "gelu")
+    config = json.loads((folder / "config.json").read_text()) | {"hidden_act": "gelu"}
+    (folder / "config.json").write_text(json.dumps(config))
+    ours = load(folder).encode_document(TEXTS)
+    assert_same(ours, Reference(folder)([true_ids(text) for text in TEXTS]))
+
+
+def test_vectors_of_different_widths_are_not_compared(embedder: Embedder) -> None:
+    query = embedder.encode_query("snow", dimensions=8)
+    with pytest.raises(InputError, match=r"^documents: received vectors of shape"):
+        embedder.similarity(query, embedder.encode_document(["ice"]))

@@ -1,5 +1,7 @@
 """The scripts a person runs: `predict` answers as the server does, `probe` tells the truth."""
 
+import asyncio
+import inspect
 import json
 import os
 import signal
@@ -14,8 +16,14 @@ from types import ModuleType
 import pytest
 from server import serve
 
+from e5.errors import EngineError
+from predict import Predictor
+
 ROOT = Path(__file__).parent.parent
 MINI = Path("weights/e5-mini")
+NOTHING_GIVEN = dict.fromkeys(
+    name for name in inspect.signature(Predictor.run).parameters if name not in ("self", "unknown")
+)
 
 
 def run(script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -106,3 +114,19 @@ def test_the_probe_fails_where_nothing_listens() -> None:
     silent = run("probe", PORT="9")
     assert silent.returncode == 1
     assert silent.stdout.startswith("no answer")
+
+
+def test_the_health_check_tells_of_a_broken_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    def break_down(*_: object) -> None:
+        raise RuntimeError("device lost")
+
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("E5_WEIGHTS", str(MINI))
+    predictor = Predictor()
+    predictor.setup()
+    inputs = {"query": "snow", "dimensions": None, "task": ""}
+    assert predictor.healthcheck()
+    monkeypatch.setattr(predictor.embedder, "compute", break_down)
+    with pytest.raises(EngineError, match=r"^the engine failed; .* log has the reason\.$"):
+        asyncio.run(predictor.run(**(NOTHING_GIVEN | inputs)))
+    assert not predictor.healthcheck()

@@ -1,6 +1,7 @@
 """Every `E5_*` variable is read, or refused with a sentence that says what to do."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -97,3 +98,17 @@ def test_settings_cannot_be_changed_or_given_by_position() -> None:
         Settings().max_length = 5  # type: ignore[misc]
     with pytest.raises(TypeError):
         Settings("weights/e5-mini")  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    "variable", ["E5_SERVICE_HOST", "E5_MISTRAL_PORT", "E5_SERVICE_PORT_HTTP", "E5_PORT_80_TCP"]
+)
+def test_what_kubernetes_sets_for_a_service_named_e5_does_not_matter(variable: str) -> None:
+    assert Settings.from_env({variable: "tcp://10.0.0.1:80"}) == Settings()
+
+
+@pytest.mark.parametrize("given", [{"max_length": "512"}, {"max_length": 5.5}, {"weights": None}])
+def test_a_value_of_the_wrong_type_is_refused(given: dict[str, Any]) -> None:
+    (name,) = given
+    with pytest.raises(SettingsError, match=f"^E5_{name.upper()}: received .*; use "):
+        Settings(**given)

@@ -246,3 +246,19 @@ class TestCheck:
         tokenizers.Tokenizer(model).save(str(tmp_path / "tokenizer.json"))
         with pytest.raises(TokenizerError, match="has no <s> token"):
             Tokenizer(tmp_path / "tokenizer.json", max_length=LONG)
+
+    def test_words_added_to_the_vocabulary_are_refused(
+        self, files: dict[Style, Path], tmp_path: Path
+    ) -> None:
+        """They would be cut out of a text before the model's own pieces are tried."""
+        raw = tokenizers.Tokenizer.from_file(str(files["hub"]))
+        raw.add_tokens(["hello"])
+        raw.save(str(tmp_path / "added.json"))
+        with pytest.raises(TokenizerError, match=r"added tokens that are not special.*'hello'"):
+            Tokenizer(tmp_path / "added.json", max_length=LONG)
+
+    @pytest.mark.parametrize("max_length", [3, 5, 10])
+    def test_goldens_hold_for_a_short_max_length(
+        self, files: dict[Style, Path], max_length: int
+    ) -> None:
+        Tokenizer(files["hub"], max_length=max_length).check(MISTRAL_GOLDENS)

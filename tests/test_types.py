@@ -12,7 +12,9 @@ from e5.errors import InputError
 from e5.prompts import DEFAULT_TASK, TASKS
 from e5.types import (
     INPUTS,
+    MAX_ALL_CHARACTERS,
     MAX_CHARACTERS,
+    MAX_FLOATS,
     MAX_TEXTS,
     EmbedRequest,
     Output,
@@ -246,3 +248,28 @@ def test_nine_digits_are_at_most_nine() -> None:
     values = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
     for number in nine_digits(values).tolist():
         assert len(f"{number!r}".lstrip("-0.").replace(".", "").split("e")[0]) <= 9, number
+
+
+def test_a_request_has_a_bound_on_all_its_characters() -> None:
+    texts = ["x" * MAX_CHARACTERS] * (MAX_ALL_CHARACTERS // MAX_CHARACTERS)
+    assert len(EmbedRequest.parse(documents=texts).fields) == len(texts)
+    with pytest.raises(InputError, match=rf"send at most {MAX_ALL_CHARACTERS} in one request"):
+        EmbedRequest.parse(documents=texts, document="one more")
+
+
+def test_an_answer_of_too_many_numbers_is_offered_as_base64() -> None:
+    texts = ["x"] * (MAX_FLOATS // 4096)
+    EmbedRequest.parse(documents=texts).check_answer(4096)
+    with pytest.raises(InputError, match=r"^encoding_format: received 'float' .*send 'base64'"):
+        EmbedRequest.parse(documents=texts, query="x").check_answer(4096)
+    EmbedRequest.parse(documents=texts, query="x", dimensions=8).check_answer(4096)
+    EmbedRequest.parse(documents=texts, query="x", encoding_format="base64").check_answer(4096)
+
+
+@pytest.mark.parametrize(("name", "shown"), [("x" * 100_000, "x" * 57 + "..."), ("a\nb", "a b")])
+def test_the_name_of_an_unknown_input_is_shown_in_short_and_in_one_line(
+    name: str, shown: str
+) -> None:
+    with pytest.raises(InputError) as refusal:
+        EmbedRequest.parse(query="snow", **{name: 1})
+    assert str(refusal.value).startswith(f"{shown}: received an unknown input; ")

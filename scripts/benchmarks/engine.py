@@ -115,22 +115,26 @@ def _matrix_products(
     batches = []
     for texts in fill(sorted(set(ids)), max_batch_tokens=embedder.max_batch_tokens):
         rows = len(pack(texts).input_ids)
-        widths = (model.config.hidden_size, model.config.intermediate_size)
-        inputs = [
-            torch.randn(rows, width, dtype=model.dtype, device=model.device) for width in widths
-        ]
+        attn, mlp = layers[0].self_attn, layers[0].mlp
+        inputs = {
+            width: torch.randn(rows, width, dtype=model.dtype, device=model.device)
+            for width in {
+                linear.in_features for linear in (attn.q_proj, attn.o_proj, mlp.down_proj)
+            }
+        }
         batches.append((inputs, len(texts)))
 
+    @torch.inference_mode()
     def run() -> None:
-        for (x, h), num_texts in batches:
+        for inputs, num_texts in batches:
             for i, layer in enumerate(layers):
                 attn, mlp = layer.self_attn, layer.mlp
-                read = len(x) if i < len(layers) - 1 else num_texts
                 for linear in (attn.k_proj, attn.v_proj):
-                    F.linear(x, linear.weight)
-                for linear in (attn.q_proj, attn.o_proj, mlp.gate_proj, mlp.up_proj):
-                    F.linear(x[:read], linear.weight)
-                F.linear(h[:read], mlp.down_proj.weight)
+                    F.linear(inputs[linear.in_features], linear.weight)
+                read = None if i < len(layers) - 1 else num_texts
+                read_linears = (attn.q_proj, attn.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj)
+                for linear in read_linears:
+                    F.linear(inputs[linear.in_features][:read], linear.weight)
 
     return run
 
@@ -161,8 +165,8 @@ def _sentence_transformer(model: MistralModel, folder: Path) -> Any:
     try:
         from sentence_transformers import SentenceTransformer
         from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-    except ImportError:
-        print("sentence-transformers is not installed: its rows are left out", file=sys.stderr)
+    except ImportError as error:
+        print(f"no sentence-transformers ({error}): its rows are left out", file=sys.stderr)
         return None
     with tempfile.TemporaryDirectory() as name:
         # A one-layer stand-in, only to build the object; the real weights are put in its place.

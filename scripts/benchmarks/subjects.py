@@ -22,9 +22,7 @@ from tokenizers import Tokenizer as RawTokenizer
 from tokenizers import models, pre_tokenizers, processors
 from transformers import MistralConfig, MistralModel, PreTrainedTokenizerFast
 
-from e5.embedder import Embedder
 from e5.prompts import DEFAULT_TASK, TASKS, query_prompt
-from e5.settings import Settings
 from e5.tokenizer import Tokenizer
 from e5.weights import choose_device, choose_dtype
 
@@ -38,8 +36,10 @@ def subject(
     dtype = choose_dtype(None, device)
     if arguments.weights:
         folder = Path(arguments.weights)
-        settings = Settings(weights=folder, device=str(device))
-        yield Embedder.load(settings)._model, folder
+        model = MistralModel.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
+        torch.nn.Module.to(model, device)
+        model.eval()
+        yield model, folder
         return
     layers = layers or arguments.layers or (32 if device.type == "cuda" else 8)
     with tempfile.TemporaryDirectory() as name:
