@@ -29,7 +29,7 @@ class Predictor(BaseRunner):
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
         settings = Settings.from_env()
         self.embedder = Embedder.load(settings)
-        self.batcher = Batcher(self.embedder, max_queue_tokens=settings.max_queue_tokens)
+        self.batcher = Batcher(self.embedder.engine, max_queue_tokens=settings.max_queue_tokens)
 
     @concurrent(max=512)
     async def run(
@@ -72,7 +72,7 @@ class Predictor(BaseRunner):
 
     async def _answer(self, request: EmbedRequest) -> Output:
         self.embedder.check_dimensions(request.dimensions)
-        request.check_answer(self.embedder.hidden_size)
+        request.check_answer(self.embedder.engine.hidden_size)
         texts = request.prompts
         tokenize = partial(self.embedder.tokenize, texts, request.fields, truncate=request.truncate)
         # A thread costs more than tokenising a little text, and a lot would hold up everybody else.

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from e5.embedder import Embedder
+from e5.engine import Engine
 from e5.errors import E5Error, EngineError, NonFiniteError, QueueFullError
 from e5.packing import TokenIds
 from e5.vectors import Vectors
@@ -71,24 +71,24 @@ class _Piece:
 
 
 class Batcher:
-    """The queue in front of an embedder, and the thread that empties it.
+    """The queue in front of an engine, and the thread that empties it.
 
     Example, inside a coroutine:
-        >>> batcher = Batcher(embedder, max_queue_tokens=1_000_000)
+        >>> batcher = Batcher(engine, max_queue_tokens=1_000_000)
         >>> (await batcher.embed([(1, 415, 2)])).vectors.shape
         (1, 4096)
     """
 
-    def __init__(self, embedder: Embedder, *, max_queue_tokens: int) -> None:
+    def __init__(self, engine: Engine, *, max_queue_tokens: int) -> None:
         """Start the thread.
 
         Args:
-            embedder: what computes.
+            engine: what computes.
             max_queue_tokens: refuse a request that would make more tokens wait; only an empty
                 queue takes a request of any size.
         """
         self._failed = False
-        self._embedder = embedder
+        self._engine = engine
         self._max_queue_tokens = max_queue_tokens
         self._waiting: deque[_Request] = deque()
         self._changed = threading.Condition()
@@ -109,7 +109,7 @@ class Batcher:
             OutOfMemoryError: one of these texts does not fit in memory.
             EngineError: the engine broke; `healthy` is False from then on.
         """
-        vectors = np.empty((len(token_ids), self._embedder.hidden_size), np.float32)
+        vectors = np.empty((len(token_ids), self._engine.hidden_size), np.float32)
         if not token_ids:
             return Batched(vectors, queue_ms=0, forward_ms=0, batch_texts=0)
         request = _Request(token_ids, asyncio.get_running_loop().create_future(), vectors)
@@ -136,7 +136,7 @@ class Batcher:
     def _take(self) -> list[_Piece]:
         """The next forward's texts: at least one, then as many as the budget holds."""
         pieces: list[_Piece] = []
-        room = self._embedder.max_batch_tokens
+        room = self._engine.max_batch_tokens
         while self._waiting:
             request = self._waiting[0]
             start = request.taken
@@ -158,7 +158,7 @@ class Batcher:
         """Compute the pieces in one forward; if it breaks, each alone, so that others do not."""
         started = time.perf_counter()
         try:
-            vectors = self._embedder.compute([ids for piece in pieces for ids in piece.token_ids])
+            vectors = self._engine.compute([ids for piece in pieces for ids in piece.token_ids])
         except Exception as error:
             if len(pieces) > 1:
                 for piece in pieces:

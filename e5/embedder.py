@@ -6,18 +6,16 @@ The only place that knows all of them. Knows nothing of requests, HTTP or Cog.
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
-from transformers import MistralModel
 
 from e5 import prompts
-from e5.errors import EngineError, InputError, NonFiniteError, OutOfMemoryError, TokenizerError
-from e5.model import forward
-from e5.packing import TokenIds, fill, pack
+from e5.engine import Engine
+from e5.errors import EngineError, InputError, NonFiniteError, TokenizerError
+from e5.packing import TokenIds
 from e5.settings import Settings
 from e5.tokenizer import MISTRAL_GOLDENS, MISTRAL_VOCAB_SIZE, RULE, Encoding, Tokenizer
 from e5.vectors import Vectors, cosine_scores, finish
@@ -25,8 +23,6 @@ from e5.weights import TOKENIZER, Checkpoint, choose_device, choose_dtype, load_
 
 logger = logging.getLogger(__name__)
 
-CPU_BATCH_TOKENS = 4096
-MAX_CUDA_BATCH_TOKENS = 16384  # matrix products gain nothing beyond; latency and memory would
 SELF_CHECK_TEXTS = ("Paris", "The capital of France is Paris", "What is the capital of France?")
 
 
@@ -34,10 +30,9 @@ class Embedder:
     """A loaded checkpoint that turns texts into vectors.
 
     Attributes:
-        name: the checkpoint's folder name and the fingerprint of everything that shapes a vector.
-        hidden_size: dimensions of a vector.
-        max_batch_tokens: tokens computed in one forward.
+        engine: token ids -> vectors.
         tokenizer: the checkpoint's tokenizer under our rule.
+        name: the checkpoint's folder name and the fingerprint of everything that shapes a vector.
 
     Example:
         >>> embedder = Embedder.load(Settings(weights="weights/e5-mini"))
@@ -47,27 +42,11 @@ class Embedder:
         (1, 2)
     """
 
-    def __init__(
-        self,
-        model: MistralModel,
-        tokenizer: Tokenizer,
-        *,
-        name: str,
-        max_batch_tokens: int | None = None,
-    ) -> None:
-        """Compose loaded parts; `Embedder.load` is the usual way.
-
-        Args:
-            model: in evaluation mode, on its device.
-            tokenizer: the checkpoint's.
-            name: what the answers say computed them.
-            max_batch_tokens: None measures it.
-        """
-        self.name = name
-        self.hidden_size = int(model.config.hidden_size)
+    def __init__(self, engine: Engine, tokenizer: Tokenizer, *, name: str) -> None:
+        """Compose loaded parts; `Embedder.load` is the usual way."""
+        self.engine = engine
         self.tokenizer = tokenizer
-        self._model = model
-        self.max_batch_tokens = max_batch_tokens or self._measure_batch_tokens()
+        self.name = name
 
     @classmethod
     def load(cls, settings: Settings) -> "Embedder":
@@ -100,12 +79,8 @@ class Embedder:
         if config.vocab_size == MISTRAL_VOCAB_SIZE:
             tokenizer.check(MISTRAL_GOLDENS)
         fingerprint = fingerprint_of(checkpoint.digests, dtype=dtype, max_length=max_length)
-        embedder = cls(
-            model,
-            tokenizer,
-            name=f"{folder.resolve().name}@{fingerprint}",
-            max_batch_tokens=settings.max_batch_tokens,
-        )
+        engine = Engine(model, max_batch_tokens=settings.max_batch_tokens)
+        embedder = cls(engine, tokenizer, name=f"{folder.resolve().name}@{fingerprint}")
         embedder._self_check()
         logger.info(
             "serving %s: %.1f M parameters, %s on %s, %d tokens a text, %d a forward",
@@ -114,7 +89,7 @@ class Embedder:
             str(dtype).removeprefix("torch."),
             device,
             max_length,
-            embedder.max_batch_tokens,
+            engine.max_batch_tokens,
         )
         return embedder
 
@@ -223,14 +198,11 @@ class Embedder:
             InputError: naming the range.
         """
         whole = isinstance(dimensions, int | np.integer) and not isinstance(dimensions, bool)
-        if dimensions is not None and not (whole and 1 <= dimensions <= self.hidden_size):
-            raise InputError("dimensions", repr(dimensions), f"use 1 to {self.hidden_size}")
+        if dimensions is not None and not (whole and 1 <= dimensions <= self.engine.hidden_size):
+            raise InputError("dimensions", repr(dimensions), f"use 1 to {self.engine.hidden_size}")
 
     def embed(self, token_ids: Sequence[TokenIds]) -> Vectors:
-        """The vector of each text's token ids: the one path for one text and for ten thousand.
-
-        Identical texts are computed once, neighbours in sorted order share their prefixes, batches
-        are filled by `max_batch_tokens`.
+        """The vector of each text's token ids, checked.
 
         Returns:
             float32 `[num_texts, hidden_size]`, in input order.
@@ -239,25 +211,11 @@ class Embedder:
             NonFiniteError: naming the first text whose vector is not finite.
             OutOfMemoryError: for a text that does not fit in memory even alone.
         """
-        vectors = self.compute(token_ids)
+        vectors = self.engine.compute(token_ids)
         finite = np.isfinite(vectors).all(axis=1)
         if not finite.all():
             raise NonFiniteError(int(np.argmin(finite)))
         return vectors
-
-    def compute(self, token_ids: Sequence[TokenIds]) -> Vectors:
-        """As `embed`, but vectors that are not finite are handed on, for the caller to judge."""
-        distinct = sorted(set(token_ids))
-        place = {ids: i for i, ids in enumerate(distinct)}
-        vectors = np.empty((len(distinct), self.hidden_size), np.float32)
-        done = 0
-        with tqdm(total=len(distinct), desc="embedding", unit="text", delay=2, disable=None) as bar:
-            for batch in fill(distinct, max_batch_tokens=self.max_batch_tokens):
-                for rows in self._forward(batch):
-                    vectors[done : done + len(rows)] = rows
-                    done += len(rows)
-                    bar.update(len(rows))
-        return vectors[[place[ids] for ids in token_ids]]
 
     def _encode(
         self, texts: list[str], field: str, normalize: bool, dimensions: int | None, truncate: bool
@@ -270,24 +228,6 @@ class Embedder:
         except NonFiniteError as error:
             raise NonFiniteError(error.position, fields[error.position]) from error
         return finish(vectors, dimensions=dimensions, normalize=normalize)
-
-    def _forward(self, texts: Sequence[TokenIds]) -> Iterator[Vectors]:
-        """Vectors of `texts`, in order; in halves where the GPU's memory does not hold them."""
-        try:
-            batch = pack(texts).to(self._model.device)
-            vectors: Vectors = forward(self._model, batch).cpu().numpy()
-        except torch.OutOfMemoryError:
-            pass  # handled below, where the failed forward's tensors are no longer held
-        else:
-            yield vectors
-            return
-        torch.cuda.empty_cache()
-        if len(texts) == 1:
-            raise OutOfMemoryError(len(texts[0]))
-        logger.warning("out of GPU memory with %d texts: going on in two halves", len(texts))
-        half = len(texts) // 2
-        yield from self._forward(texts[:half])
-        yield from self._forward(texts[half:])
 
     def _self_check(self) -> None:
         """One forward must be finite, and each text's vector the same alone and in a batch."""
@@ -303,20 +243,6 @@ class Embedder:
                 "self-check: a text's vector changes with its batch mates "
                 f"(cosine {cosines.min():.4f}); this torch build's attention is not to be trusted."
             )
-
-    def _measure_batch_tokens(self) -> int:
-        """Tokens whose activations fill half of a GPU's free memory, measured by one forward."""
-        device = self._model.device
-        if device.type != "cuda":
-            return CPU_BATCH_TOKENS
-        length = self.tokenizer.max_length
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        for _ in self._forward([(3,) * length]):
-            per_token = (torch.cuda.max_memory_allocated(device) - before) / length
-        torch.cuda.empty_cache()
-        free, _ = torch.cuda.mem_get_info(device)
-        return max(1, min(MAX_CUDA_BATCH_TOKENS, int(free / 2 / per_token)))
 
 
 def fingerprint_of(digests: Mapping[str, str], *, dtype: torch.dtype, max_length: int) -> str:

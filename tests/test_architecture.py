@@ -26,9 +26,10 @@ LEVELS = {
     "types": 1,
     "attention": 2,
     "model": 3,
+    "engine": 4,
     "weights": 4,
     "embedder": 5,
-    "batcher": 6,
+    "batcher": 5,
 }
 ALSO = {("settings", "errors"), ("tokenizer", "packing")}
 

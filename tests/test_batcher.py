@@ -1,6 +1,6 @@
 """Requests merged into common forwards: each gets what it would get alone, and nobody waits long.
 
-The engine is the real one on a small random checkpoint. `WatchedEmbedder` records its forwards and
+The engine is the real one on a small random checkpoint. `WatchedEngine` records its forwards and
 can hold them back, so that what arrives during a forward does not depend on the machine's speed.
 """
 
@@ -17,6 +17,7 @@ import torch
 
 from e5.batcher import Batched, Batcher
 from e5.embedder import Embedder
+from e5.engine import Engine
 from e5.errors import EngineError, NonFiniteError, OutOfMemoryError, QueueFullError
 from e5.packing import TokenIds
 from e5.settings import Settings
@@ -26,14 +27,12 @@ BUDGET = 256  # tokens of one forward
 POISON = 31_999  # a token whose embedding is NaN
 
 
-class WatchedEmbedder(Embedder):
+class WatchedEngine(Engine):
     """Records each forward; `hold` makes every further one wait for its own `let_go`."""
 
     def __init__(self, embedder: Embedder) -> None:
-        """Take over the parts of a loaded embedder."""
-        super().__init__(
-            embedder._model, embedder.tokenizer, name=embedder.name, max_batch_tokens=BUDGET
-        )
+        """Take over the model of a loaded embedder."""
+        super().__init__(embedder.engine.model, max_batch_tokens=BUDGET)
         self.forwards: list[list[TokenIds]] = []
         self._held = False
         self._permits = threading.Semaphore(0)
@@ -59,7 +58,7 @@ class WatchedEmbedder(Embedder):
 
     def alone(self, texts: Sequence[TokenIds]) -> Vectors:
         """The truth: each text in a forward of its own."""
-        return np.concatenate([Embedder.compute(self, [ids]) for ids in texts])
+        return np.concatenate([Engine.compute(self, [ids]) for ids in texts])
 
 
 @pytest.fixture(scope="module")
@@ -70,13 +69,13 @@ def sound(checkpoint: Path) -> Embedder:
 @pytest.fixture(scope="module")
 def poisoned(checkpoint: Path) -> Embedder:
     embedder = Embedder.load(Settings(weights=checkpoint, device="cpu", dtype="float32"))
-    embedder._model.embed_tokens.weight[POISON] = torch.nan
+    embedder.engine.model.embed_tokens.weight[POISON] = torch.nan
     return embedder
 
 
 @pytest.fixture
-def engine(sound: Embedder) -> WatchedEmbedder:
-    return WatchedEmbedder(sound)
+def engine(sound: Embedder) -> WatchedEngine:
+    return WatchedEngine(sound)
 
 
 def run(story: Callable[[], Awaitable[None]]) -> None:
@@ -111,7 +110,7 @@ def assert_same(vectors: Vectors, truth: Vectors) -> None:
     assert (np.abs(vectors - truth).max(axis=1) <= 1e-4 * np.abs(truth).max(axis=1)).all()
 
 
-def test_each_of_many_requests_gets_exactly_its_own_vectors(engine: WatchedEmbedder) -> None:
+def test_each_of_many_requests_gets_exactly_its_own_vectors(engine: WatchedEngine) -> None:
     chance = random.Random(0)
     requests = [
         [some_text(chance.randint(3, 60), chance) for _ in range(chance.randint(1, 6))]
@@ -142,7 +141,7 @@ def test_each_of_many_requests_gets_exactly_its_own_vectors(engine: WatchedEmbed
 
 
 def test_texts_that_share_a_prefix_across_requests_get_their_own_vectors(
-    engine: WatchedEmbedder,
+    engine: WatchedEngine,
 ) -> None:
     chance = random.Random(1)
     prompt = some_text(22, chance)[1:-1]
@@ -163,7 +162,7 @@ def test_texts_that_share_a_prefix_across_requests_get_their_own_vectors(
     run(story)
 
 
-def test_what_waits_is_computed_in_one_forward(engine: WatchedEmbedder) -> None:
+def test_what_waits_is_computed_in_one_forward(engine: WatchedEngine) -> None:
     chance = random.Random(2)
 
     async def story() -> None:
@@ -185,7 +184,7 @@ def test_what_waits_is_computed_in_one_forward(engine: WatchedEmbedder) -> None:
 
 
 def test_a_small_request_waits_for_at_most_one_forward_of_a_large_one(
-    engine: WatchedEmbedder,
+    engine: WatchedEngine,
 ) -> None:
     chance = random.Random(3)
     large_texts = [some_text(100, chance) for _ in range(9)]
@@ -211,7 +210,7 @@ def test_a_small_request_waits_for_at_most_one_forward_of_a_large_one(
     run(story)
 
 
-def test_requests_are_served_in_the_order_they_came(engine: WatchedEmbedder) -> None:
+def test_requests_are_served_in_the_order_they_came(engine: WatchedEngine) -> None:
     chance = random.Random(4)
     requests = [[some_text(200, chance)] for _ in range(4)]
 
@@ -226,7 +225,7 @@ def test_requests_are_served_in_the_order_they_came(engine: WatchedEmbedder) -> 
     run(story)
 
 
-def test_a_text_longer_than_the_budget_is_computed_alone(engine: WatchedEmbedder) -> None:
+def test_a_text_longer_than_the_budget_is_computed_alone(engine: WatchedEngine) -> None:
     chance = random.Random(5)
     texts = [some_text(10, chance), some_text(BUDGET + 50, chance), some_text(10, chance)]
 
@@ -238,7 +237,7 @@ def test_a_text_longer_than_the_budget_is_computed_alone(engine: WatchedEmbedder
     run(story)
 
 
-def test_a_cancelled_request_leaves_the_queue_and_costs_no_forward(engine: WatchedEmbedder) -> None:
+def test_a_cancelled_request_leaves_the_queue_and_costs_no_forward(engine: WatchedEngine) -> None:
     chance = random.Random(6)
     first_texts, dropped_texts, last_texts = ([some_text(10, chance)] for _ in range(3))
 
@@ -260,7 +259,7 @@ def test_a_cancelled_request_leaves_the_queue_and_costs_no_forward(engine: Watch
     run(story)
 
 
-def test_a_request_cancelled_during_its_forward_gives_up_the_rest(engine: WatchedEmbedder) -> None:
+def test_a_request_cancelled_during_its_forward_gives_up_the_rest(engine: WatchedEngine) -> None:
     chance = random.Random(7)
     texts = [some_text(BUDGET, chance) for _ in range(5)]
 
@@ -281,7 +280,7 @@ def test_a_request_cancelled_during_its_forward_gives_up_the_rest(engine: Watche
 
 def test_a_text_without_a_finite_vector_fails_its_own_request_only(poisoned: Embedder) -> None:
     chance = random.Random(8)
-    engine = WatchedEmbedder(poisoned)
+    engine = WatchedEngine(poisoned)
     requests = [[some_text(8, chance) for _ in range(3)] for _ in range(6)]
     requests[2][1] = (1, 17, POISON, 18, 2)
     requests[4][2] = (1, POISON, 2)
@@ -311,7 +310,7 @@ def test_a_text_without_a_finite_vector_fails_its_own_request_only(poisoned: Emb
 
 def test_the_position_of_a_bad_text_counts_from_the_requests_start(poisoned: Embedder) -> None:
     chance = random.Random(9)
-    engine = WatchedEmbedder(poisoned)
+    engine = WatchedEngine(poisoned)
     texts = [some_text(100, chance) for _ in range(7)]
     texts[5] = (*texts[5][:50], POISON, *texts[5][51:])
 
@@ -326,7 +325,7 @@ def test_the_position_of_a_bad_text_counts_from_the_requests_start(poisoned: Emb
 
 
 def test_a_full_queue_refuses_at_once_and_takes_requests_again_later(
-    engine: WatchedEmbedder,
+    engine: WatchedEngine,
 ) -> None:
     chance = random.Random(10)
 
@@ -350,14 +349,14 @@ def test_a_full_queue_refuses_at_once_and_takes_requests_again_later(
 def test_an_engine_failure_is_logged_and_makes_the_service_unhealthy(
     sound: Embedder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class BrokenEmbedder(WatchedEmbedder):
+    class BrokenEngine(WatchedEngine):
         def compute(self, token_ids: Sequence[TokenIds]) -> Vectors:
             if (1, 13, 2) in token_ids:
                 raise RuntimeError("device lost")
             return super().compute(token_ids)
 
     async def story() -> None:
-        batcher = Batcher(BrokenEmbedder(sound), max_queue_tokens=1_000_000)
+        batcher = Batcher(BrokenEngine(sound), max_queue_tokens=1_000_000)
         await batcher.embed([(1, 12, 2)])
         assert batcher.healthy
         with caplog.at_level(logging.ERROR), pytest.raises(EngineError) as failure:
@@ -373,7 +372,7 @@ def test_an_engine_failure_is_logged_and_makes_the_service_unhealthy(
 
 
 def test_a_text_too_large_for_the_memory_leaves_the_service_healthy(sound: Embedder) -> None:
-    class CrampedEmbedder(WatchedEmbedder):
+    class CrampedEngine(WatchedEngine):
         def compute(self, token_ids: Sequence[TokenIds]) -> Vectors:
             if max(map(len, token_ids)) > 50:
                 raise OutOfMemoryError(max(map(len, token_ids)))
@@ -382,7 +381,7 @@ def test_a_text_too_large_for_the_memory_leaves_the_service_healthy(sound: Embed
     chance = random.Random(11)
 
     async def story() -> None:
-        batcher = Batcher(CrampedEmbedder(sound), max_queue_tokens=1_000_000)
+        batcher = Batcher(CrampedEngine(sound), max_queue_tokens=1_000_000)
         tasks = [await submit(batcher, [some_text(length, chance)]) for length in (20, 60, 30)]
         answers = await asyncio.gather(*tasks, return_exceptions=True)
         assert [type(answer) for answer in answers] == [Batched, OutOfMemoryError, Batched]

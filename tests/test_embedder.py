@@ -127,7 +127,7 @@ class TestBudget:
         self, checkpoint: Path, embedder: Embedder, max_batch_tokens: int
     ) -> None:
         tiny = load(checkpoint, max_batch_tokens=max_batch_tokens)
-        assert tiny.max_batch_tokens == max_batch_tokens
+        assert tiny.engine.max_batch_tokens == max_batch_tokens
         assert_same(tiny.encode_document(TEXTS), embedder.encode_document(TEXTS))
         assert_same(tiny.encode_query(TEXTS), embedder.encode_query(TEXTS))
 
@@ -141,7 +141,7 @@ class TestBudget:
             forwards.append((len(batch.input_ids), len(batch.last_index)))
             return forward(model, batch)  # type: ignore[arg-type]
 
-        monkeypatch.setattr("e5.embedder.forward", observed)
+        monkeypatch.setattr("e5.engine.forward", observed)
         tiny.encode_document(TEXTS)
         assert sum(texts for _, texts in forwards) == len(set(TEXTS))  # duplicates once
         assert [texts for tokens, texts in forwards if tokens > 20] == [1, 1]  # 43 and 21 tokens
@@ -355,7 +355,7 @@ class TestOutOfMemory:
             return forward(model, batch)  # type: ignore[arg-type]
 
         self.expected = embedder.encode_document(TEXTS)
-        monkeypatch.setattr("e5.embedder.forward", limited)
+        monkeypatch.setattr("e5.engine.forward", limited)
 
     LIMIT = 45  # the longest of TEXTS fits, all together do not
 

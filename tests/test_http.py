@@ -182,8 +182,8 @@ def test_dimensions_are_cut_before_normalising(server: Server, python: Embedder)
 
 
 def test_all_dimensions_may_be_asked_for(server: Server, python: Embedder) -> None:
-    output = output_of(server, document=DOCUMENT, dimensions=python.hidden_size)
-    assert len(output["embeddings"][0]) == python.hidden_size
+    output = output_of(server, document=DOCUMENT, dimensions=python.engine.hidden_size)
+    assert len(output["embeddings"][0]) == python.engine.hidden_size
 
 
 def test_a_named_task_is_its_instruction(server: Server, python: Embedder) -> None:

@@ -126,7 +126,7 @@ def test_the_health_check_tells_of_a_broken_engine(monkeypatch: pytest.MonkeyPat
     predictor.setup()
     inputs = {"query": "snow", "dimensions": None, "task": ""}
     assert predictor.healthcheck()
-    monkeypatch.setattr(predictor.embedder, "compute", break_down)
+    monkeypatch.setattr(predictor.embedder.engine, "compute", break_down)
     with pytest.raises(EngineError, match=r"^the engine failed; .* log has the reason\.$"):
         asyncio.run(predictor.run(**(NOTHING_GIVEN | inputs)))
     assert not predictor.healthcheck()

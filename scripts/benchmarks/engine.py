@@ -25,6 +25,7 @@ from transformers import MistralConfig, MistralModel
 from transformers.models.mistral.modeling_mistral import MistralDecoderLayer
 
 from e5.embedder import Embedder
+from e5.engine import Engine
 from e5.packing import TokenIds, fill, pack
 from e5.prompts import TASKS, query_prompt
 from e5.settings import Settings
@@ -40,7 +41,7 @@ def engine_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     everything: list[dict[str, Any]] = []
     with subject(arguments) as (model, folder):
         tokenizer = Tokenizer(folder / "tokenizer.json", max_length=4096)
-        embedder = Embedder(model, tokenizer, name="benchmark")
+        embedder = Embedder(Engine(model), tokenizer, name="benchmark")
         peer = _sentence_transformer(model, folder)
         weight_bytes = sum(weight.nbytes for weight in model.layers.parameters())
         workloads = workloads_of(tokenizer)
@@ -113,7 +114,7 @@ def _matrix_products(
     """Every linear layer once on as many rows as our forward gives it, and nothing else."""
     layers = cast("list[MistralDecoderLayer]", list(model.layers))
     batches = []
-    for texts in fill(sorted(set(ids)), max_batch_tokens=embedder.max_batch_tokens):
+    for texts in fill(sorted(set(ids)), max_batch_tokens=embedder.engine.max_batch_tokens):
         rows = len(pack(texts).input_ids)
         attn, mlp = layers[0].self_attn, layers[0].mlp
         inputs = {
@@ -193,7 +194,7 @@ def growth_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Cost per token from ten texts to ten thousand, at the 7B model's layer shapes."""
     with subject(arguments, layers=2) as (model, folder):
         tokenizer = Tokenizer(folder / "tokenizer.json", max_length=4096)
-        embedder = Embedder(model, tokenizer, name="benchmark")
+        embedder = Embedder(Engine(model), tokenizer, name="benchmark")
         draw = random.Random(0)
         words = english_words()
         texts = [" ".join(draw.choices(words, k=draw.randint(20, 60))) for _ in range(10_000)]
