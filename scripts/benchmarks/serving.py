@@ -80,7 +80,6 @@ def _load(
 
 
 _BARE = """
-import asyncio, base64
 from collections import OrderedDict
 import numpy as np
 from cog import BaseRunner, Input
