@@ -4,6 +4,7 @@ import argparse
 import random
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -191,23 +192,40 @@ def _sentence_transformer(model: MistralModel, folder: Path) -> Any:
 
 
 def growth_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Cost per token from ten texts to ten thousand, at the 7B model's layer shapes."""
+    """Cost per token from ten texts to ten thousand, at the 7B model's layer shapes.
+
+    The small sizes are measured before and after the large one, in many calls: a machine's speed
+    drifts by more than they differ.
+    """
     with subject(arguments, layers=2) as (model, folder):
         tokenizer = Tokenizer(folder / "tokenizer.json", max_length=4096)
         embedder = Embedder(Engine(model), tokenizer, name="benchmark")
         draw = random.Random(0)
         words = english_words()
         texts = [" ".join(draw.choices(words, k=draw.randint(20, 60))) for _ in range(10_000)]
-        rows = []
-        for count in (10, 100, 1000, 10_000):
-            ids = [encoding.token_ids for encoding in tokenizer.encode(texts[:count])]
-            tokens = sum(map(len, ids))
-            repeats = 1 if count > 1000 else 3
-            seconds = best_seconds(partial(embedder.embed, ids), model.device, repeats)
-            rows.append(
-                {"texts": count, "tokens": tokens, "us/token": round(seconds / tokens * 1e6, 2)}
-            )
-    return rows
+        ids = [encoding.token_ids for encoding in tokenizer.encode(texts)]
+        embedder.embed(ids[:10])
+        small = {10: 50, 100: 5, 1000: 1}  # texts a call: calls
+        seconds = dict.fromkeys((*small, len(ids)), 0.0)
+        tokens = dict.fromkeys(seconds, 0)
+        for calls in (small, {len(ids): 1}, small):
+            for count, times in calls.items():
+                for i in tqdm(range(times), f"{count} texts a call", leave=False):
+                    part = ids[i * count : (i + 1) * count]
+                    started = time.perf_counter()
+                    embedder.embed(part)
+                    seconds[count] += time.perf_counter() - started
+                    tokens[count] += sum(map(len, part))
+        cost = {count: seconds[count] / tokens[count] * 1e6 for count in seconds}
+        return [
+            {
+                "texts a call": count,
+                "tokens": tokens[count],
+                "us/token": round(cost[count], 2),
+                "beside 10 texts": round(cost[count] / cost[10], 3),
+            }
+            for count in cost
+        ]
 
 
 def fidelity_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
