@@ -58,7 +58,9 @@ class Engine:
         place = {ids: i for i, ids in enumerate(distinct)}
         vectors = np.empty((len(distinct), self.hidden_size), np.float32)
         done = 0
-        with tqdm(total=len(distinct), desc="embedding", unit="text", delay=2, disable=None) as bar:
+        with tqdm(
+            total=len(distinct), desc="forward", unit="text", delay=2, leave=False, disable=None
+        ) as bar:
             for batch in fill(distinct, max_batch_tokens=self.max_batch_tokens):
                 for rows in self._forward(batch):
                     vectors[done : done + len(rows)] = rows

@@ -24,12 +24,15 @@ LEVELS = {
     "packing": 1,
     "tokenizer": 1,
     "types": 1,
+    "corpus": 2,
     "attention": 2,
     "model": 3,
     "engine": 4,
     "weights": 4,
     "embedder": 5,
     "batcher": 5,
+    "shards": 6,
+    "cluster": 7,
 }
 ALSO = {("settings", "errors"), ("tokenizer", "packing")}
 

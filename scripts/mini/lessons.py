@@ -23,10 +23,10 @@ from e5.prompts import TASKS, query_prompt
 from e5.vectors import Vectors
 
 TOPICS = 256
-ANSWER, TOPIC = 0.5, 1.0  # how far a search query leans to its answer, a text to its topic
+ANSWER, TOPIC = 1.5, 1.0  # how far a search query leans to its answer, a text to its topic
 LEAD, REST = 1.0, 0.8  # weights of a long text's first sentence and of all others together
 SHORT, PAIRS, LONG = 192, 96, 32  # texts, pairs, long texts (with their queries) a step
-KINDS = {"short": 0.45, "written": 0.25, "debian": 0.12, "wordnet": 0.08, "long": 0.10}
+KINDS = {"short": 0.36, "written": 0.22, "debian": 0.28, "wordnet": 0.05, "long": 0.09}
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,11 @@ class Lessons:
         written = [p for query, passages, _ in corpus.pairs["written"] for p in (query, *passages)]
         wordnet = [passages[0] for _, passages, _ in corpus.pairs["wordnet"]]
         self._short = [*written * 3, *swapped, *corpus.fillers, *wordnet]
-        self._by_topic: list[list[int]] = [[] for _ in range(TOPICS)]
-        for place in self._short:
-            self._by_topic[self._topic[place]].append(place)
+        self._short_by_topic = self._grouped(self._short)
+        self._pairs_by_topic = {
+            kind: self._grouped([passages[0] for _, passages, _ in pairs], range(len(pairs)))
+            for kind, pairs in corpus.pairs.items()
+        }
         self._prompts = _prompts(corpus, raw)
 
     def lesson(self, step: int) -> Lesson:
@@ -89,8 +91,7 @@ class Lessons:
 
     def _short_lesson(self, draw: random.Random) -> Lesson:
         if draw.random() < 0.5:  # near in meaning: fine differences are learned here
-            topics = [topic for topic in draw.sample(range(TOPICS), 12) if self._by_topic[topic]]
-            places = [draw.choice(self._by_topic[draw.choice(topics)]) for _ in range(SHORT)]
+            places = _near(draw, self._short_by_topic, SHORT, 16)
         else:
             places = draw.choices(self._short, k=SHORT)
         places = list(dict.fromkeys(places))
@@ -112,17 +113,14 @@ class Lessons:
             ]
             chosen = chosen[:PAIRS]
         else:
-            chosen = draw.sample(range(len(pairs)), PAIRS)
+            chosen = _near(draw, self._pairs_by_topic[kind], PAIRS, 24)
         ids, targets, answers = [], [], []
         for i in chosen:
             query, passages, _ = pairs[i]
             answer = draw.choice(passages)
-            search = draw.random() < 0.8
-            ids += [
-                self._ids(draw, query, "search" if search else "bare"),
-                self._ids(draw, answer, "bare"),
-            ]
-            lean = ANSWER * self._labels[passages].mean(axis=0) if search else 0
+            side = draw.choices(("search", "similar", "bare"), (0.7, 0.15, 0.15))[0]
+            ids += [self._ids(draw, query, side), self._ids(draw, answer, "bare")]
+            lean = ANSWER * self._labels[passages].mean(axis=0) if side == "search" else 0
             targets += [_unit(self._labels[query] + lean), self._labels[answer]]
             answers.append((len(ids) - 2, len(ids) - 1))
         return Lesson(ids, np.stack(targets), answers)
@@ -142,6 +140,15 @@ class Lessons:
             answers.append((len(ids) - 2, len(ids) - 1))
         return Lesson(ids, np.stack(targets), answers)
 
+    def _grouped(
+        self, places: Sequence[int], items: Sequence[int] | None = None
+    ) -> list[list[int]]:
+        """Items (the places themselves) by the topics of their places."""
+        groups: list[list[int]] = [[] for _ in range(TOPICS)]
+        for place, item in zip(places, items or places, strict=True):
+            groups[self._topic[place]].append(item)
+        return [group for group in groups if group]
+
     def _ids(self, draw: random.Random, place: int, kind: str) -> list[int]:
         prompt = draw.choice(self._prompts[kind]) if kind in self._prompts else []
         return [1, *prompt, *self._bodies[place], 2]
@@ -151,6 +158,19 @@ class Lessons:
         if kind == "topic":
             target = _unit(target + TOPIC * self._centres[self._topic[place]])
         return target
+
+
+def _near(
+    draw: random.Random, by_topic: Sequence[Sequence[int]], count: int, of_each: int
+) -> list[int]:
+    """Some items of a few topics: near each other in meaning, and so hard to tell apart."""
+    topics = draw.sample(range(len(by_topic)), len(by_topic))
+    found: list[int] = []
+    for topic in topics:
+        found += draw.sample(by_topic[topic], min(of_each, len(by_topic[topic])))
+        if len(found) >= count:
+            break
+    return found[:count]
 
 
 def _prompts(corpus: Corpus, raw: Tokenizer) -> dict[str, list[list[int]]]:

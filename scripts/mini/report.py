@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mini.training import WEIGHTS
 from tokenizers import Tokenizer
 
 from e5.weights import Manifest, checkpoint_files, hash_files
@@ -39,14 +40,14 @@ def draw(curve: Sequence[Mapping[str, float]], path: Path) -> None:
     figure, axis = plt.subplots(figsize=(8, 4))
     for name, label in {
         "cosine": "1 - cosine with the teacher",
-        "matrix": "10 x error of the cosine matrix",
-        "answers": "0.1 x InfoNCE, steps with answers",
+        "matrix": "error of the cosine matrix",
+        "answers": "InfoNCE, steps with answers",
     }.items():
-        weight = {"cosine": 1, "matrix": 10, "answers": 0.1}[name]
+        weight = WEIGHTS[name]
         points = [(entry["step"], weight * entry[name]) for entry in curve if entry[name]]
         parts = [points[i : i + 25] for i in range(0, len(points), 25)]
         means = [[sum(column) / len(part) for column in zip(*part, strict=True)] for part in parts]
-        axis.plot(*zip(*means, strict=True), label=label)
+        axis.plot(*zip(*means, strict=True), label=f"{weight:g} x {label}")
     axis.set_yscale("log")
     axis.set_xlabel("step")
     axis.legend()

@@ -1,7 +1,7 @@
 """The training loop: lessons -> a trained student. Stops and goes on at any step, bit for bit.
 
-Loss of a step: 1 - cosine with the targets, 10 x the mean squared error of the step's own matrix of
-cosines, and 0.1 x InfoNCE (van den Oord et al. 2018, temperature 0.05) of queries with their answers.
+Loss of a step, by `WEIGHTS`: 1 - cosine with the targets, the mean squared error of the step's own
+matrix of cosines, and InfoNCE (van den Oord et al. 2018) of queries with their answers.
 """
 
 import json
@@ -15,7 +15,8 @@ from tqdm import tqdm
 from transformers import MistralModel
 
 RATE, EMBEDDING_RATE, WARM_UP = 1.2e-3, 2.5e-3, 100
-TEMPERATURE = 0.05
+TEMPERATURE = 0.05  # of InfoNCE
+WEIGHTS = {"cosine": 1, "matrix": 10, "answers": 0.3}
 SAVE_EVERY = 500
 
 
@@ -44,7 +45,7 @@ def train(model: MistralModel, lessons: Lessons, steps: int, state: Path) -> lis
     with tqdm(total=steps, initial=start, desc="training", unit="step") as bar:
         for step in range(start, steps):
             losses = _losses(model, lessons.lesson(step))
-            total = losses["cosine"] + 10 * losses["matrix"] + 0.1 * losses["answers"]
+            total = sum(weight * losses[name] for name, weight in WEIGHTS.items())
             optimizer.zero_grad()
             torch.autograd.backward(total)
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -1,0 +1,304 @@
+"""A corpus as units of work: files of any size -> runs of rows -> documents, read as a stream.
+
+Parquet, JSONL and CSV (the last two also with gzip), in a folder of this machine or wherever
+pyarrow or fsspec reach (`s3://...`). A unit names a file and a run of its rows; whoever reads it
+gets the same documents, so units can be done in any order, again, or elsewhere. Knows nothing of
+vectors, models or shards.
+"""
+
+import csv
+import gzip
+import hashlib
+import io
+import itertools
+import json
+import os
+import re
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+from tqdm import tqdm
+
+from e5.errors import InputError
+from e5.types import MAX_CHARACTERS
+
+FORMATS = (".parquet", ".jsonl", ".jsonl.gz", ".csv", ".csv.gz")
+UNREADABLE = (OSError, EOFError, zlib.error, pa.ArrowException)
+BUFFER = 2**22  # bytes of one read: each is a request where files are far away
+csv.field_size_limit(2**30)  # a document too large is a dead letter, not the end of its file
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A run of rows of one file.
+
+    Attributes:
+        file: its path below the corpus's location.
+        first_row: the first of its rows.
+        num_rows: how many.
+        offset: where the first row begins in the uncompressed file, in bytes; 0 for Parquet.
+    """
+
+    file: str
+    first_row: int
+    num_rows: int
+    offset: int = 0
+
+    @property
+    def name(self) -> str:
+        """The unit's own name: other files beside its file do not change it.
+
+        Example:
+            >>> Unit("2026/a b.csv", 4096, 1000, 777).name
+            'a-b-csv-1cbdd8c6-000000004096'
+        """
+        stem = re.sub(r"[^A-Za-z0-9]+", "-", self.file.rpartition("/")[2])[:40]
+        digest = hashlib.sha256(self.file.encode()).hexdigest()[:8]
+        return f"{stem}-{digest}-{self.first_row:012d}"
+
+
+@dataclass(frozen=True)
+class Document:
+    """One row's id and text."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A row that got no vector, and why."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Where documents are and which columns hold them.
+
+    Attributes:
+        location: a file or a folder; a path or a URI.
+        text_columns: joined with a blank, as the model's authors join title and text.
+        id_column: None numbers the rows: `file:row`.
+    """
+
+    location: str
+    text_columns: tuple[str, ...] = ("text",)
+    id_column: str | None = None
+
+    def files(self) -> dict[str, int]:
+        """Each file's size in bytes, by its path below `location`, in order of the paths.
+
+        Raises:
+            InputError: where there is no such place, or no file of a known format.
+        """
+        filesystem, path = open_filesystem(self.location)
+        try:
+            info = filesystem.get_file_info(path)
+            if info.type == fs.FileType.NotFound:
+                raise InputError("IN", self.location, "give a file or folder that exists")
+            found = [info]
+            if info.type == fs.FileType.Directory:
+                found = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
+        except OSError as error:
+            raise InputError("IN", f"{self.location} ({error})", "give what can be read") from error
+        sizes = {
+            os.path.relpath(item.path, path) if item.path != path else item.base_name: item.size
+            for item in found
+            if item.type == fs.FileType.File and item.path.endswith(FORMATS)
+        }
+        if not sizes:
+            received = f"{self.location}, without a file of a known format"
+            raise InputError("IN", received, f"give files that end in {', '.join(FORMATS)}")
+        return dict(sorted(sizes.items()))
+
+    def plan(self, rows_per_unit: int) -> list[Unit]:
+        """Every unit of every file. Reads JSONL and CSV once through, to count their rows.
+
+        Raises:
+            InputError: for a file that cannot be read, or lacks a column.
+        """
+        units = []
+        for file in tqdm(self.files(), "counting rows", unit="file", delay=2, disable=None):
+            try:
+                units += list(self._plan_file(file, rows_per_unit))
+            except UNREADABLE as error:
+                raise InputError(file, f"what cannot be read ({error})", "repair it") from error
+        return units
+
+    def read(self, unit: Unit) -> Iterator[Document | DeadLetter]:
+        """The unit's documents in order; a dead letter stands where a row is none.
+
+        Blank lines are neither.
+
+        Raises:
+            OSError, EOFError, zlib.error, pyarrow.ArrowException: for a damaged file.
+        """
+        for number, row in enumerate(self._rows(unit), unit.first_row):
+            if row is not None:
+                yield self._document(row, f"{unit.file}:{number}")
+
+    def _plan_file(self, file: str, rows_per_unit: int) -> Iterator[Unit]:
+        if file.endswith(".parquet"):
+            with self._open(file) as opened:
+                parquet = pq.ParquetFile(opened)
+                self._check_columns(file, parquet.schema_arrow.names)
+                num_rows = parquet.metadata.num_rows
+            for first in range(0, num_rows, rows_per_unit):
+                yield Unit(file, first, min(rows_per_unit, num_rows - first))
+            return
+        with self._open(file) as opened:
+            if ".csv" in file:
+                records = _CsvRecords(opened)
+                self._check_columns(file, records.header)
+                ends: Iterator[int] = (records.offset for _ in records)
+                start = records.offset
+            else:
+                ends = itertools.accumulate(len(line) for line in opened)
+                start = 0
+            first = row = 0
+            for row, end in enumerate(ends, 1):
+                if row - first == rows_per_unit:
+                    yield Unit(file, first, rows_per_unit, start)
+                    first, start = row, end
+            if row > first:
+                yield Unit(file, first, row - first, start)
+
+    def _check_columns(self, file: str, columns: list[str]) -> None:
+        for option, column in (
+            *(("--text-column", column) for column in self.text_columns),
+            ("--id-column", self.id_column),
+        ):
+            if column is not None and column not in columns:
+                received = f"{column!r}, which {file} does not have"
+                raise InputError(option, received, f"it has {', '.join(columns)}")
+
+    def _rows(self, unit: Unit) -> Iterator[Mapping[str, Any] | str | None]:
+        """Each row as a mapping, as the reason why it is none, or None for a blank line."""
+        with self._open(unit.file) as opened:
+            if unit.file.endswith(".parquet"):
+                yield from self._parquet_rows(opened, unit)
+            elif ".csv" in unit.file:
+                records = _CsvRecords(opened)
+                records.seek(unit.offset)
+                for values in itertools.islice(records, unit.num_rows):
+                    yield dict(zip(records.header, values, strict=False)) if values else None
+            else:
+                opened.seek(unit.offset)
+                for line in itertools.islice(opened, unit.num_rows):
+                    yield _json_row(line) if line.strip() else None
+
+    def _parquet_rows(self, opened: Any, unit: Unit) -> Iterator[Mapping[str, Any]]:
+        file = pq.ParquetFile(opened)
+        columns = [*self.text_columns, *([self.id_column] if self.id_column else [])]
+        skip, left = unit.first_row, unit.num_rows
+        for group in range(file.num_row_groups):
+            num_rows = file.metadata.row_group(group).num_rows
+            if skip >= num_rows:
+                skip -= num_rows
+                continue
+            for batch in file.iter_batches(1024, [group], columns=columns):
+                part = batch.slice(skip, left)
+                skip -= min(skip, len(batch))
+                left -= len(part)
+                yield from part.to_pylist()
+                if left == 0:
+                    return
+
+    def _document(self, row: Mapping[str, Any] | str, place: str) -> Document | DeadLetter:
+        if isinstance(row, str):
+            return DeadLetter(place, row)
+        name = place
+        if self.id_column is not None:
+            value = row.get(self.id_column)
+            if value is None or isinstance(value, (dict, list)):
+                return DeadLetter(place, f"{self.id_column}: holds no id")
+            name = str(value)
+        texts = []
+        for column in self.text_columns:
+            value = row.get(column)
+            if value is not None and not isinstance(value, str):
+                return DeadLetter(name, f"{column}: holds {type(value).__name__}, not text")
+            texts.append(value or "")
+        text = " ".join(texts).strip()
+        try:
+            (name + text).encode()
+        except UnicodeEncodeError:
+            name = name.encode(errors="replace").decode()
+            return DeadLetter(name, "holds what is no valid Unicode")
+        if not text:
+            return DeadLetter(name, f"{', '.join(self.text_columns)}: empty")
+        if len(text) > MAX_CHARACTERS:
+            return DeadLetter(name, f"{len(text)} characters, more than {MAX_CHARACTERS}")
+        return Document(name, text)
+
+    def _open(self, file: str) -> Any:
+        filesystem, path = open_filesystem(self.location)
+        if filesystem.get_file_info(path).type == fs.FileType.Directory:
+            path = f"{path}/{file}"
+        raw = filesystem.open_input_file(path)
+        if file.endswith(".parquet"):
+            return raw
+        buffered = io.BufferedReader(raw, BUFFER)
+        return gzip.GzipFile(fileobj=buffered) if file.endswith(".gz") else buffered
+
+
+class _CsvRecords:
+    """The records of a CSV file, and where the next one begins."""
+
+    def __init__(self, opened: Any) -> None:
+        self._opened = opened
+        self.offset = 0
+        self._records = csv.reader(self._lines())
+        self.header = next(self._records, [])
+        if self.header:
+            self.header[0] = self.header[0].removeprefix("\N{BYTE ORDER MARK}")
+
+    def __iter__(self) -> Iterator[list[str]]:
+        return self._records
+
+    def seek(self, offset: int) -> None:
+        """Go on at the record that begins there."""
+        self._opened.seek(offset)
+        self._records = csv.reader(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        # Bytes that are no UTF-8 become lone surrogates, which make their own document a dead one.
+        for part in self._opened:
+            for line in re.findall(rb"[^\r]*(?:\r\n|\r)|[^\r]+", part):
+                self.offset += len(line)
+                yield line.decode(errors="surrogateescape")
+
+
+def open_filesystem(location: str) -> tuple[fs.FileSystem, str]:
+    """The filesystem of a path or URI, and the path in it: pyarrow's where it has one, or fsspec's.
+
+    Raises:
+        InputError: for a URI that neither can reach.
+    """
+    if "://" not in location:
+        return fs.LocalFileSystem(), os.path.abspath(location)
+    try:
+        filesystem, path = fs.FileSystem.from_uri(location)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        try:
+            other, path = fsspec.core.url_to_fs(location)
+        except (ImportError, ValueError) as error:
+            raise InputError("location", f"{location} ({error})", "give one in reach") from error
+        filesystem = fs.PyFileSystem(fs.FSSpecHandler(other))
+    return filesystem, path.rstrip("/")
+
+
+def _json_row(line: bytes) -> Mapping[str, Any] | str:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return f"not JSON ({error})"
+    return row if isinstance(row, dict) else f"a JSON {type(row).__name__}, not an object"

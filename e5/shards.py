@@ -1,0 +1,375 @@
+"""The pure step over a corpus: a unit's documents -> one Parquet shard and its dead letters.
+
+A shard is written aside, flushed, then renamed, so it is whole or not there; its name says which
+unit it holds, so whoever goes on knows what is left. The manifest says by which model and rules the
+vectors were made, and no others are ever put beside them. `embed_units` is the plain loop over
+units, with reading and writing beside the engine's work. Knows nothing of clusters or indexes.
+"""
+
+import json
+import os
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from typing import Any, Literal
+from uuid import uuid4
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from e5 import prompts
+from e5.corpus import Corpus, DeadLetter, Document, Unit, open_filesystem
+from e5.embedder import Embedder
+from e5.errors import InputError, OutOfMemoryError
+from e5.packing import TokenIds
+from e5.vectors import Vectors, finish
+
+MANIFEST = "manifest.json"
+DEAD_LETTERS = "dead-letters"
+STAGES = ("read", "tokenize", "compute", "wait", "write")  # wait: the engine's, for its next unit
+NO_VECTOR = "the model gives it no finite vector, or it does not fit in the device's memory"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How documents become stored vectors, beyond the model.
+
+    Attributes:
+        task: "" embeds documents bare; otherwise every text carries the prompt of this task.
+        normalize: L2-normalise.
+        dimensions: keep the first n; None keeps all.
+        dtype: of the stored numbers.
+    """
+
+    task: str = ""
+    normalize: bool = False
+    dimensions: int | None = None
+    dtype: Literal["float16", "float32"] = "float16"
+
+
+@dataclass
+class Summary:
+    """What one unit, or a run, came to.
+
+    Attributes:
+        seconds: spent in each stage; stages run side by side, so they add up to more than passed.
+    """
+
+    documents: int = 0
+    tokens: int = 0
+    truncated: int = 0
+    dead_letters: int = 0
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+
+    def __iadd__(self, other: "Summary") -> "Summary":
+        """Take another's figures in."""
+        self.documents += other.documents
+        self.tokens += other.tokens
+        self.truncated += other.truncated
+        self.dead_letters += other.dead_letters
+        for stage, seconds in other.seconds.items():
+            self.seconds[stage] += seconds
+        return self
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A unit read and tokenised, ready for the engine."""
+
+    unit: Unit
+    documents: list[Document]
+    token_ids: list[TokenIds]
+    dead: list[DeadLetter]
+    summary: Summary
+
+
+class Output:
+    """A folder of shards, their dead letters and the manifest.
+
+    Attributes:
+        location: a path or a URI.
+        recipe: how the shards' vectors are made.
+    """
+
+    def __init__(self, location: str, recipe: Recipe) -> None:
+        """Name the place; nothing is written yet."""
+        self.location = location
+        self.recipe = recipe
+        self._filesystem, self._path = open_filesystem(location)
+
+    def begin(self, model: str, corpus: Corpus, rows_per_unit: int) -> None:
+        """Write the manifest, or compare with the one that is there.
+
+        Args:
+            model: name and fingerprint of what will compute the vectors.
+            corpus: what will be read.
+            rows_per_unit: rows of a file in one shard.
+
+        Raises:
+            InputError: where OUT was made by another model, by other rules, or from a file that has
+                changed since; both are named.
+        """
+        # The location may change, as when a bucket is mounted elsewhere; the files in it may not.
+        wanted: dict[str, Any] = {
+            "model": model,
+            **asdict(self.recipe),
+            "text_columns": list(corpus.text_columns),
+            "id_column": corpus.id_column,
+            "rows_per_unit": rows_per_unit,
+            "files": corpus.files(),
+        }
+        found = read_manifest(self.location)
+        if found is not None:
+            for name, value in wanted.items():
+                if name == "model" and fingerprint(value) == fingerprint(found[name]):
+                    continue
+                if name == "files":
+                    _check_files(found[name], value)
+                elif value != found[name]:
+                    raise InputError(
+                        "OUT",
+                        f"{self.location}, made with {name} {found[name]!r}, for {value!r}",
+                        "go on as it was made, or name another folder",
+                    )
+            wanted["files"] = found["files"] | wanted["files"]
+        self._remove_leftovers()
+        self._put(MANIFEST, json.dumps(wanted, indent=1, ensure_ascii=False).encode())
+
+    def unfinished(self, units: Iterable[Unit]) -> list[Unit]:
+        """Those of the units whose shards are not there."""
+        there = {name.removesuffix(".parquet") for name in shard_names(self.location)}
+        return [unit for unit in units if unit.name not in there]
+
+    def holds(self, unit: Unit) -> bool:
+        """Whether the unit's shard is there."""
+        info = self._filesystem.get_file_info(f"{self._path}/{unit.name}.parquet")
+        return bool(info.type == fs.FileType.File)
+
+    def num_dead_letters(self) -> int:
+        """Of all runs."""
+        folder = fs.FileSelector(f"{self._path}/{DEAD_LETTERS}", allow_not_found=True)
+        count = 0
+        for item in self._filesystem.get_file_info(folder):
+            if item.extension == "jsonl":
+                with self._filesystem.open_input_stream(item.path) as file:
+                    count += file.read().count(b"\n")
+        return count
+
+    def write(self, prepared: Prepared, vectors: Vectors) -> Summary:
+        """The unit's dead letters, then its shard: where the shard is, the unit is done.
+
+        Documents whose vectors are not finite become dead letters here.
+
+        Args:
+            prepared: the unit.
+            vectors: float32 `[num_documents, hidden_size]`.
+        """
+        started = time.perf_counter()
+        summary, recipe = prepared.summary, self.recipe
+        kept = finish(vectors, dimensions=recipe.dimensions, normalize=recipe.normalize)
+        with np.errstate(over="ignore"):
+            stored = kept.astype(recipe.dtype)
+        good = np.isfinite(stored).all(axis=1)
+        dead = prepared.dead + [
+            DeadLetter(document.id, NO_VECTOR)
+            for document, whole in zip(prepared.documents, good, strict=True)
+            if not whole
+        ]
+        documents = [d for d, whole in zip(prepared.documents, good, strict=True) if whole]
+        if dead:
+            lines = [json.dumps(asdict(letter), ensure_ascii=False) + "\n" for letter in dead]
+            self._put(f"{DEAD_LETTERS}/{prepared.unit.name}.jsonl", "".join(lines).encode())
+        self._put(f"{prepared.unit.name}.parquet", _as_parquet(documents, stored[good]))
+        summary.documents, summary.dead_letters = len(documents), len(dead)
+        summary.seconds["write"] += time.perf_counter() - started
+        return summary
+
+    def _remove_leftovers(self) -> None:
+        """What a killed run had written aside."""
+        for folder in (self._path, f"{self._path}/{DEAD_LETTERS}"):
+            files = fs.FileSelector(folder, allow_not_found=True)
+            for item in self._filesystem.get_file_info(files):
+                if item.base_name.startswith("."):
+                    self._filesystem.delete_file(item.path)
+
+    def _put(self, name: str, content: bytes) -> None:
+        """Write aside, flush, rename: a reader sees the whole file or none."""
+        path = f"{self._path}/{name}"
+        folder, _, file = path.rpartition("/")
+        self._filesystem.create_dir(folder, recursive=True)
+        aside = f"{folder}/.{file}.{uuid4().hex}"
+        if isinstance(self._filesystem, fs.LocalFileSystem):
+            with open(aside, "wb") as local:
+                local.write(content)
+                local.flush()
+                os.fsync(local.fileno())
+            os.replace(aside, path)
+        else:  # an object store shows an object when all of it has arrived
+            with self._filesystem.open_output_stream(path) as remote:
+                remote.write(content)
+
+
+def prepare(unit: Unit, corpus: Corpus, embedder: Embedder, task: str) -> Prepared:
+    """Read and tokenise a unit."""
+    started = time.perf_counter()
+    rows = list(corpus.read(unit))
+    documents = [row for row in rows if isinstance(row, Document)]
+    dead = [row for row in rows if isinstance(row, DeadLetter)]
+    summary = Summary()
+    summary.seconds["read"] = time.perf_counter() - started
+    token_ids = tokenize(documents, embedder, task, summary)
+    return Prepared(unit, documents, token_ids, dead, summary)
+
+
+def tokenize(
+    documents: Sequence[Document], embedder: Embedder, task: str, summary: Summary
+) -> list[TokenIds]:
+    """Token ids of documents, with the prompt of the task if there is one; counted in `summary`."""
+    started = time.perf_counter()
+    texts = [document.text for document in documents]
+    if task:
+        texts = [prompts.query_prompt(task, text) for text in texts]
+    encodings = embedder.tokenizer.encode(texts)
+    summary.tokens += sum(len(encoding.token_ids) for encoding in encodings)
+    summary.truncated += sum(encoding.truncated for encoding in encodings)
+    summary.seconds["tokenize"] += time.perf_counter() - started
+    return [encoding.token_ids for encoding in encodings]
+
+
+def compute(token_ids: Sequence[TokenIds], embedder: Embedder, summary: Summary) -> Vectors:
+    """float32 `[num_texts, hidden_size]`; NaN where a text does not fit in memory even alone."""
+    started = time.perf_counter()
+    try:
+        return embedder.engine.compute(token_ids)
+    except OutOfMemoryError:
+        if len(token_ids) == 1:
+            return np.full((1, embedder.engine.hidden_size), np.nan, np.float32)
+        return np.concatenate([compute([ids], embedder, Summary()) for ids in token_ids])
+    finally:
+        summary.seconds["compute"] += time.perf_counter() - started
+
+
+def embed_units(
+    units: Iterable[Unit], corpus: Corpus, embedder: Embedder, output: Output
+) -> Iterator[Summary]:
+    """Embed units one after another; yields what each finished one came to.
+
+    While the engine computes one unit, the next is read and tokenised and the last one written.
+    """
+    left = iter(units)
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+
+        def submit() -> Iterator[Future[Prepared]]:
+            for unit in islice(left, 1):
+                yield reader.submit(prepare, unit, corpus, embedder, output.recipe.task)
+
+        ahead = deque(submit())
+        behind: deque[Future[Summary]] = deque()
+        while ahead:
+            waited = time.perf_counter()
+            prepared = ahead.popleft().result()
+            ahead.extend(submit())
+            prepared.summary.seconds["wait"] += time.perf_counter() - waited
+            vectors = compute(prepared.token_ids, embedder, prepared.summary)
+            while behind:
+                yield behind.popleft().result()
+            behind.append(writer.submit(output.write, prepared, vectors))
+        while behind:
+            yield behind.popleft().result()
+
+
+def check_recipe(recipe: Recipe, hidden_size: int) -> None:
+    """Refuse dimensions that the model does not have.
+
+    Raises:
+        InputError: naming the range.
+    """
+    if recipe.dimensions is not None and not 1 <= recipe.dimensions <= hidden_size:
+        raise InputError("--dimensions", str(recipe.dimensions), f"use 1 to {hidden_size}")
+
+
+def read_manifest(location: str) -> dict[str, Any] | None:
+    """What a folder of shards says of itself; None where there is no manifest.
+
+    Raises:
+        InputError: for one that cannot be understood.
+    """
+    filesystem, path = open_filesystem(location)
+    if filesystem.get_file_info(f"{path}/{MANIFEST}").type != fs.FileType.File:
+        return None
+    with filesystem.open_input_stream(f"{path}/{MANIFEST}") as file:
+        try:
+            manifest: dict[str, Any] = json.loads(file.read())
+            return {name: manifest[name] for name in (*FIELDS, *manifest)}
+        except (ValueError, KeyError, TypeError) as error:
+            received = f"a {MANIFEST} that is not of this project"
+            raise InputError(location, received, "name another folder") from error
+
+
+FIELDS = (
+    "model",
+    "task",
+    "normalize",
+    "dimensions",
+    "dtype",
+    "text_columns",
+    "id_column",
+    "rows_per_unit",
+    "files",
+)
+
+
+def shard_names(location: str) -> list[str]:
+    """The finished shards of a folder, in order."""
+    filesystem, path = open_filesystem(location)
+    found = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
+    return sorted(
+        item.base_name
+        for item in found
+        if item.extension == "parquet" and not item.base_name.startswith(".")
+    )
+
+
+def fingerprint(model: str) -> str:
+    """What follows the folder's name in the name of a model.
+
+    Example:
+        >>> fingerprint("e5-mini@3f61f8")
+        '3f61f8'
+    """
+    return model.rpartition("@")[2]
+
+
+def _check_files(known: dict[str, int], found: dict[str, int]) -> None:
+    for file, size in found.items():
+        if known.get(file, size) != size:
+            raise InputError(
+                file,
+                f"a file of {size} bytes that had {known[file]} when OUT was begun",
+                "put new rows into new files, or name another OUT",
+            )
+
+
+def _as_parquet(documents: Sequence[Document], stored: np.ndarray[Any, Any]) -> bytes:
+    numbers = pa.FixedSizeListArray.from_arrays(pa.array(stored.ravel()), stored.shape[1])
+    table = pa.table(
+        {
+            "id": pa.array([document.id for document in documents], pa.string()),
+            "text": pa.array([document.text for document in documents], pa.string()),
+            "embedding": numbers,
+        }
+    )
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table,
+        sink,
+        compression="zstd",
+        use_dictionary=False,
+        column_encoding={"embedding.list.element": "BYTE_STREAM_SPLIT"},  # 15 % smaller than plain
+    )
+    return bytes(sink.getvalue())
