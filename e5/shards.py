@@ -102,22 +102,26 @@ class Output:
         self.recipe = recipe
         self._filesystem, self._path = open_filesystem(location)
 
-    def begin(self, model: str, corpus: Corpus, rows_per_unit: int) -> None:
+    def begin(self, model: str, hidden_size: int, corpus: Corpus, rows_per_unit: int) -> None:
         """Write the manifest, or compare with the one that is there.
 
         Args:
             model: name and fingerprint of what will compute the vectors.
+            hidden_size: its vectors' dimensions.
             corpus: what will be read.
             rows_per_unit: rows of a file in one shard.
 
         Raises:
-            InputError: where OUT was made by another model, by other rules, or from a file that has
-                changed since; both are named.
+            InputError: for dimensions that the model does not have; where OUT was made by another
+                model, by other rules, or from a file that has changed since: both are named.
         """
+        dimensions = self.recipe.dimensions or hidden_size
+        if not 1 <= dimensions <= hidden_size:
+            raise InputError("--dimensions", str(dimensions), f"use 1 to {hidden_size}")
         # The location may change, as when a bucket is mounted elsewhere; the files in it may not.
         wanted: dict[str, Any] = {
             "model": model,
-            **asdict(self.recipe),
+            **asdict(self.recipe) | {"dimensions": dimensions},
             "text_columns": list(corpus.text_columns),
             "id_column": corpus.id_column,
             "rows_per_unit": rows_per_unit,
@@ -281,16 +285,6 @@ def embed_units(
             behind.append(writer.submit(output.write, prepared, vectors))
         while behind:
             yield behind.popleft().result()
-
-
-def check_recipe(recipe: Recipe, hidden_size: int) -> None:
-    """Refuse dimensions that the model does not have.
-
-    Raises:
-        InputError: naming the range.
-    """
-    if recipe.dimensions is not None and not 1 <= recipe.dimensions <= hidden_size:
-        raise InputError("--dimensions", str(recipe.dimensions), f"use 1 to {hidden_size}")
 
 
 def read_manifest(location: str) -> dict[str, Any] | None:

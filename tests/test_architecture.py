@@ -33,6 +33,7 @@ LEVELS = {
     "batcher": 5,
     "shards": 6,
     "cluster": 7,
+    "index": 7,
 }
 ALSO = {("settings", "errors"), ("tokenizer", "packing")}
 

@@ -1,0 +1,181 @@
+"""Shards -> an index on disk, by LanceDB; vectors -> the documents nearest to them by cosine.
+
+Vectors are normalised before they are stored. A small table is searched whole; a large one through
+IVF-RQ: a bit for each dimension finds candidates, the stored float16 vectors put them in order.
+Knows nothing of texts to embed or of models, but the name of the one that made its vectors.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import lancedb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from lancedb.index import IvfRq
+from tqdm import tqdm
+
+from e5.corpus import open_filesystem
+from e5.errors import InputError
+from e5.shards import MANIFEST, fingerprint, read_manifest, shard_names
+from e5.vectors import Vectors, finish
+
+TABLE = "documents"
+VECTOR = "embedding"
+SHARDS_AT_ONCE = 32  # added in one commit: all of them are in the index, or none
+ROWS_AT_ONCE = 1024  # held in memory
+FLAT_BELOW = 2**24  # numbers; a scan of as many takes about 30 ms on one core
+PARTITION = 4096  # vectors of one partition of the index
+PROBES, CANDIDATES = 20, 10  # partitions looked into; candidates for each result
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A document found.
+
+    Attributes:
+        id: its id.
+        score: cosine x 100 with the query.
+        text: its text.
+    """
+
+    id: str
+    score: float
+    text: str
+
+
+class Index:
+    """A LanceDB table of documents.
+
+    Attributes:
+        location: a path or a URI.
+        manifest: of the shards it was built from.
+    """
+
+    def __init__(self, location: str) -> None:
+        """Open what `build` made.
+
+        Raises:
+            InputError: where there is no index.
+        """
+        manifest = read_manifest(location)
+        if manifest is None:
+            received = f"{location}, which holds no {MANIFEST}"
+            raise InputError("INDEX", received, "make one with ./scripts/build_index OUT INDEX")
+        self.location = location
+        self.manifest = manifest
+        schema = pa.schema(
+            {
+                "id": pa.string(),
+                "text": pa.string(),
+                "shard": pa.string(),
+                VECTOR: pa.list_(pa.float16(), manifest["dimensions"]),
+            }
+        )
+        self._table = lancedb.connect(location).create_table(TABLE, schema=schema, exist_ok=True)
+
+    @classmethod
+    def build(cls, shards: str, location: str) -> "Index":
+        """Make an index of a folder of shards, or add to it those that it lacks.
+
+        Raises:
+            InputError: where there are no shards, or the index holds vectors of another kind.
+        """
+        manifest = read_manifest(shards)
+        if manifest is None:
+            received = f"{shards}, which holds no {MANIFEST}"
+            raise InputError("OUT", received, "make one with ./scripts/embed_corpus IN OUT")
+        known = read_manifest(location)
+        if known is None:
+            filesystem, path = open_filesystem(location)
+            filesystem.create_dir(path, recursive=True)
+            with filesystem.open_output_stream(f"{path}/{MANIFEST}") as file:
+                file.write(json.dumps(manifest, indent=1, ensure_ascii=False).encode())
+            known = manifest
+        for name in ("model", "task", "dimensions"):
+            theirs, ours = manifest[name], known[name]
+            if name == "model":
+                theirs, ours = fingerprint(theirs), fingerprint(ours)
+            if theirs != ours:
+                received = f"{shards}, made with {name} {manifest[name]!r}"
+                remedy = f"{location} holds {known[name]!r}: name another INDEX"
+                raise InputError("OUT", received, remedy)
+        index = cls(location)
+        index._add(shards)
+        return index
+
+    def __len__(self) -> int:
+        """Documents in it."""
+        return int(self._table.count_rows())
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether a search looks at every vector."""
+        return not self._table.list_indices()
+
+    def check_model(self, model: str) -> None:
+        """Refuse queries of another model.
+
+        Raises:
+            InputError: naming both.
+        """
+        if fingerprint(model) != fingerprint(self.manifest["model"]):
+            remedy = f"this index was made by {self.manifest['model']}: search with the same"
+            raise InputError("E5_WEIGHTS", model, remedy)
+
+    def search(self, query: Vectors, top: int, *, exact: bool = False) -> list[Hit]:
+        """The documents nearest to a query.
+
+        Args:
+            query: float32 `[dimensions]`.
+            top: how many.
+            exact: look at every vector, index or not.
+
+        Returns:
+            at most `top` documents, the best first.
+        """
+        search = self._table.search(query, VECTOR).distance_type("cosine")
+        if exact:
+            search = search.bypass_vector_index()
+        elif not self.is_flat:
+            search = search.nprobes(PROBES).refine_factor(CANDIDATES)
+        rows = search.select(["id", "text", "_distance"]).limit(top).to_list()
+        return [Hit(row["id"], 100 * (1 - row["_distance"]), row["text"]) for row in rows]
+
+    def _add(self, shards: str) -> None:
+        there = self._shards()
+        missing = [name for name in shard_names(shards) if name not in there]
+        with tqdm(missing, "adding", unit="shard", delay=2, disable=None) as bar:
+            for i in range(0, len(missing), SHARDS_AT_ONCE):
+                part = missing[i : i + SHARDS_AT_ONCE]
+                batches = (batch for name in part for batch in self._read(shards, name))
+                self._table.add(pa.RecordBatchReader.from_batches(self._table.schema, batches))
+                bar.update(len(part))
+        if not self.is_flat:
+            self._table.optimize()  # what was added goes into the index too
+        elif len(self) * self.manifest["dimensions"] >= FLAT_BELOW:
+            partitions = max(1, len(self) // PARTITION)
+            config = IvfRq(distance_type="cosine", num_partitions=partitions)
+            self._table.create_index(VECTOR, config=config)
+
+    def _shards(self) -> set[str]:
+        names: set[str] = set()
+        for batch in self._table.search().select(["shard"]).to_batches():
+            names.update(batch.column("shard").unique().to_pylist())
+        return names
+
+    def _read(self, shards: str, name: str) -> Iterator[pa.RecordBatch]:
+        """A shard's rows as the table has them."""
+        filesystem, path = open_filesystem(shards)
+        with filesystem.open_input_file(f"{path}/{name}") as file:
+            for batch in pq.ParquetFile(file).iter_batches(ROWS_AT_ONCE):
+                numbers = batch.column(VECTOR).flatten().to_numpy(zero_copy_only=False)
+                vectors = numbers.reshape(len(batch), -1).astype(np.float32)
+                unit = finish(vectors, dimensions=None, normalize=True).astype(np.float16)
+                columns = [
+                    *(batch.column(name) for name in ("id", "text")),
+                    pa.array([name] * len(batch), pa.string()),
+                    pa.FixedSizeListArray.from_arrays(pa.array(unit.ravel()), unit.shape[1]),
+                ]
+                yield pa.RecordBatch.from_arrays(columns, schema=self._table.schema)

@@ -1,0 +1,210 @@
+"""Whatever its format, a corpus gives every row once, as a document or as a dead letter."""
+
+import csv
+import gzip
+import io
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from e5.corpus import FORMATS, Corpus, DeadLetter, Document, Unit
+from e5.errors import InputError
+from e5.types import MAX_CHARACTERS
+
+Row = dict[str, Any]
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.sampled_from(
+    ['say "no"', "two\nlines", "a\r\nb", "old\rmac", "a,b;c\td", "line\u2028separator", "\x85\x0c"]
+)
+
+
+def write(path: Path, rows: Sequence[Row], rows_per_group: int = 7) -> None:
+    """The rows in the format that the path's ending names."""
+    name = path.name.removesuffix(".gz")
+    if name.endswith(".parquet"):
+        columns = dict.fromkeys(key for row in rows for key in row)
+        table = pa.table({key: pa.array([row.get(key) for row in rows]) for key in columns})
+        pq.write_table(table, path, row_group_size=rows_per_group)
+        return
+    text = io.StringIO(newline="")
+    if name.endswith(".csv"):
+        writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)))
+        writer.writeheader()
+        writer.writerows(rows)
+    else:
+        text.writelines(json.dumps(row) + "\n" for row in rows)
+    content = text.getvalue().encode()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+
+
+def read_all(corpus: Corpus, rows_per_unit: int = 3) -> list[Document | DeadLetter]:
+    """Every unit, read in any order, put back in the corpus's own."""
+    units = corpus.plan(rows_per_unit)
+    shuffled = random.Random(len(units)).sample(units, len(units))
+    read = {unit: list(corpus.read(unit)) for unit in shuffled}
+    return [row for unit in units for row in read[unit]]
+
+
+@settings(max_examples=25)
+@given(texts=st.lists(TEXTS, min_size=1, max_size=20), rows_per_unit=st.integers(1, 21))
+@pytest.mark.parametrize("ending", FORMATS)
+def test_every_row_is_read_once_whatever_the_units(
+    ending: str,
+    texts: list[str],
+    rows_per_unit: int,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    folder = tmp_path_factory.mktemp("corpus")
+    write(folder / f"part{ending}", [{"id": f"row {i}", "text": t} for i, t in enumerate(texts)])
+    corpus = Corpus(str(folder), id_column="id")
+    found = read_all(corpus, rows_per_unit)
+    assert [item.id for item in found] == [f"row {i}" for i in range(len(texts))]
+    for item, text in zip(found, texts, strict=True):
+        if text.strip():
+            assert item == Document(item.id, text.strip())
+        else:
+            assert item == DeadLetter(item.id, "text: empty")
+
+
+def test_units_cover_each_file_without_gap_or_overlap(tmp_path: Path) -> None:
+    for ending, count in zip(FORMATS, (1, 10, 19, 20, 30), strict=True):
+        write(tmp_path / f"part{ending}", [{"text": f"row {i}"} for i in range(count)])
+    units = Corpus(str(tmp_path)).plan(10)
+    rows = {(unit.file, unit.first_row + i) for unit in units for i in range(unit.num_rows)}
+    assert len(rows) == sum(unit.num_rows for unit in units) == 80
+    assert len({unit.name for unit in units}) == len(units) == 9
+
+
+def test_several_columns_are_joined_as_the_model_s_authors_do(tmp_path: Path) -> None:
+    rows = [{"title": "Snow", "text": "Frozen water."}, {"text": "No title."}, {"title": "Only"}]
+    write(tmp_path / "a.jsonl", rows)
+    found = read_all(Corpus(str(tmp_path / "a.jsonl"), ("title", "text")))
+    assert found == [
+        Document("a.jsonl:0", "Snow Frozen water."),
+        Document("a.jsonl:1", "No title."),
+        Document("a.jsonl:2", "Only"),
+    ]
+
+
+def test_other_files_do_not_change_a_unit_s_name(tmp_path: Path) -> None:
+    write(tmp_path / "m.jsonl", [{"text": "one"}])
+    (alone,) = Corpus(str(tmp_path)).plan(10)
+    (tmp_path / "deeper").mkdir()
+    for name in ("a.jsonl", "z.csv", "deeper/m.jsonl"):
+        write(tmp_path / name, [{"text": "more"}])
+    names = [unit.name for unit in Corpus(str(tmp_path)).plan(10)]
+    assert alone.name in names
+    assert len(set(names)) == 4
+
+
+def test_a_bad_row_is_a_dead_letter_and_its_neighbours_are_documents(tmp_path: Path) -> None:
+    bad = {
+        b"{not json": "not JSON",
+        b'["a", "list"]': "a JSON list, not an object",
+        b"7": "a JSON int, not an object",
+        b'{"id": 1, "text": 7}': "text: holds int, not text",
+        b'{"id": 2, "text": null}': "text: empty",
+        b'{"id": 3, "text": " \\n"}': "text: empty",
+        b'{"id": 4}': "text: empty",
+        b'{"id": 5, "text": ["a"]}': "text: holds list, not text",
+        b'{"id": 6, "text": "\\ud800"}': "holds what is no valid Unicode",
+        b'{"id": "\\udfff", "text": "good"}': "holds what is no valid Unicode",
+        b'{"id": 7, "text": "\xff"}': "not JSON",
+        b'{"text": "no id"}': "id: holds no id",
+        b'{"id": {"a": 1}, "text": "good"}': "id: holds no id",
+        b'{"id": 8, "text": "%s"}' % (b"x" * (MAX_CHARACTERS + 1)): "1000001 characters",
+        b"[" * 100_000: "not JSON",
+    }
+    lines = [line for row in bad for line in (row, b'{"id": "good", "text": "neighbour"}')]
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
+    found = read_all(Corpus(str(tmp_path), id_column="id"))
+    assert found[1::2] == [Document("good", "neighbour")] * len(bad)
+    for item, reason in zip(found[::2], bad.values(), strict=True):
+        assert isinstance(item, DeadLetter)
+        assert item.reason.startswith(reason)
+        json.dumps(item.id).encode()
+
+
+def test_bytes_that_are_no_utf_8_cost_a_csv_only_their_own_row(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbftext\ngood\nbad \xff\ngood\n")
+    first, second, third = read_all(Corpus(str(tmp_path)), 1)
+    assert isinstance(first, Document)
+    assert second == DeadLetter("a.csv:1", "holds what is no valid Unicode")
+    assert third == Document("a.csv:2", "good")
+
+
+def test_a_csv_s_ragged_rows_are_read_as_far_as_they_go(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,text\n1,one,too many\n2\n3,three\n")
+    found = read_all(Corpus(str(tmp_path), id_column="id"))
+    expected = [Document("1", "one"), DeadLetter("2", "text: empty"), Document("3", "three")]
+    assert found == expected
+
+
+def test_blank_lines_are_no_rows_but_keep_the_numbers_right(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('\n{"text": "one"}\n \n{"text": "two"}')
+    found = read_all(Corpus(str(tmp_path)), 2)
+    assert found == [Document("a.jsonl:1", "one"), Document("a.jsonl:3", "two")]
+
+
+def test_a_field_may_be_larger_than_the_csv_module_s_own_limit(tmp_path: Path) -> None:
+    write(tmp_path / "a.csv", [{"text": "x" * 200_000}, {"text": "neighbour"}])
+    assert [len(row.text) for row in read_all(Corpus(str(tmp_path))) if isinstance(row, Document)]
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".csv"])
+def test_a_column_that_is_not_there_is_named_with_those_that_are(
+    ending: str, tmp_path: Path
+) -> None:
+    write(tmp_path / f"a{ending}", [{"id": "1", "body": "text"}])
+    with pytest.raises(InputError, match=r"^--text-column: received 'text', which a\..* id, body"):
+        Corpus(str(tmp_path)).plan(10)
+    with pytest.raises(InputError, match=r"^--id-column: received 'key'"):
+        Corpus(str(tmp_path), ("body",), "key").plan(10)
+
+
+def test_places_without_documents_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^IN: received .*/nowhere; give a file or folder"):
+        Corpus(str(tmp_path / "nowhere")).plan(10)
+    (tmp_path / "notes.txt").write_text("not a known format")
+    with pytest.raises(InputError, match=r"give files that end in \.parquet, \.jsonl"):
+        Corpus(str(tmp_path)).plan(10)
+    with pytest.raises(InputError, match=r"^location: received nosuch://"):
+        Corpus("nosuch://bucket/corpus").plan(10)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.csv.gz", "a.parquet"])
+def test_a_damaged_file_is_named(name: str, tmp_path: Path) -> None:
+    write(tmp_path / name, [{"text": f"row {i}"} for i in range(1000)])
+    whole = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=f"^{name}: received what cannot be read"):
+        Corpus(str(tmp_path)).plan(10)
+
+
+def test_what_pyarrow_does_not_reach_fsspec_does() -> None:
+    with fsspec.open("memory://corpus/a.jsonl", "w") as file:
+        file.write('{"text": "far away"}\n')
+    assert read_all(Corpus("memory://corpus")) == [Document("a.jsonl:0", "far away")]
+
+
+def test_binary_columns_are_no_text(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": pa.array([b"bytes"])}), tmp_path / "a.parquet")
+    assert read_all(Corpus(str(tmp_path))) == [
+        DeadLetter("a.parquet:0", "text: holds bytes, not text")
+    ]
+
+
+def test_a_unit_s_name_is_a_file_name() -> None:
+    name = Unit("a/../b/" + "ü b" * 99 + ".jsonl.gz", 12, 1).name
+    assert name.isascii()
+    assert "/" not in name
+    assert len(name) < 100

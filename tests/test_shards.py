@@ -1,0 +1,286 @@
+"""Every document of a corpus ends in one shard or among the dead letters, killed or not."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from conftest import EditCheckpoint
+
+from e5.corpus import Corpus, Unit
+from e5.embedder import Embedder
+from e5.errors import InputError, OutOfMemoryError
+from e5.packing import TokenIds
+from e5.settings import Settings
+from e5.shards import DEAD_LETTERS, Output, Recipe, embed_units, read_manifest, shard_names
+from e5.vectors import Vectors
+
+ROOT = Path(__file__).parent.parent
+WORDS = ["snow", "is", "frozen", "water", "that", "falls", "in", "winter", "on", "mountains"]
+
+
+def texts(count: int, seed: int = 0) -> list[str]:
+    draw = random.Random(seed)
+    return [" ".join(draw.choices(WORDS, k=draw.randint(1, 40))) for _ in range(count)]
+
+
+def write_corpus(path: Path, rows: list[str]) -> Corpus:
+    lines = [json.dumps({"id": f"{path.stem}-{i}", "text": text}) for i, text in enumerate(rows)]
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
+    return Corpus(str(path.parent), id_column="id")
+
+
+def embed(
+    corpus: Corpus, out: Path, embedder: Embedder, recipe: Recipe | None = None, rows: int = 16
+) -> Output:
+    output = Output(str(out), recipe or Recipe())
+    output.begin(embedder.name, embedder.engine.hidden_size, corpus, rows)
+    for _ in embed_units(output.unfinished(corpus.plan(rows)), corpus, embedder, output):
+        pass
+    return output
+
+
+def read_shards(out: Path) -> pa.Table:
+    return pa.concat_tables(pq.read_table(out / name) for name in shard_names(str(out)))
+
+
+def vectors_of(table: pa.Table) -> Vectors:
+    column = table["embedding"].combine_chunks()
+    numbers = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+    return numbers.reshape(len(column), -1)
+
+
+def dead_letters(out: Path) -> dict[str, str]:
+    lines = [
+        line
+        for path in sorted((out / DEAD_LETTERS).glob("*.jsonl"))
+        for line in path.read_text().splitlines()
+    ]
+    return {letter["id"]: letter["reason"] for letter in map(json.loads, lines)}
+
+
+def files(out: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()
+    }
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_a_shard_holds_what_the_embedder_gives(
+    dtype: str, tmp_path: Path, embedder: Embedder
+) -> None:
+    rows = texts(50)
+    corpus = write_corpus(tmp_path / "in" / "a.jsonl", rows)
+    embed(corpus, tmp_path / "out", embedder, Recipe(dtype=dtype))  # type: ignore[arg-type]
+    table = read_shards(tmp_path / "out")
+    assert table["id"].to_pylist() == [f"a-{i}" for i in range(50)]
+    assert table["text"].to_pylist() == rows
+    expected = embedder.encode_document(rows)
+    tolerance = 1e-3 if dtype == "float16" else 1e-5
+    np.testing.assert_allclose(vectors_of(table), expected, rtol=tolerance, atol=tolerance)
+
+
+def test_task_dimensions_and_normalize_do_what_they_do_in_a_request(
+    tmp_path: Path, embedder: Embedder
+) -> None:
+    rows = texts(20)
+    corpus = write_corpus(tmp_path / "in" / "a.jsonl", rows)
+    recipe = Recipe(task="sts_query", normalize=True, dimensions=8, dtype="float32")
+    embed(corpus, tmp_path / "out", embedder, recipe)
+    expected = embedder.encode_query(rows, task="sts_query", normalize=True, dimensions=8)
+    np.testing.assert_allclose(vectors_of(read_shards(tmp_path / "out")), expected, atol=1e-5)
+
+
+def test_shards_are_compressed_as_measured_best(tmp_path: Path, embedder: Embedder) -> None:
+    corpus = write_corpus(tmp_path / "in" / "a.jsonl", texts(9))
+    embed(corpus, tmp_path / "out", embedder)
+    (name,) = shard_names(str(tmp_path / "out"))
+    file = pq.ParquetFile(tmp_path / "out" / name)
+    numbers = file.metadata.row_group(0).column(2)
+    assert numbers.compression == "ZSTD"
+    assert "BYTE_STREAM_SPLIT" in numbers.encodings
+    hidden = embedder.engine.hidden_size
+    assert file.schema_arrow.field("embedding").type == pa.list_(pa.float16(), hidden)
+
+
+def test_a_run_taken_up_again_gives_the_same_bytes(tmp_path: Path, embedder: Embedder) -> None:
+    corpus = write_corpus(tmp_path / "in" / "a.jsonl", [*texts(60), "", *texts(30, 1)])
+    embed(corpus, tmp_path / "undisturbed", embedder)
+    output = Output(str(tmp_path / "out"), Recipe())
+    units = corpus.plan(16)
+    for done in (1, 2, 1):
+        output.begin(embedder.name, embedder.engine.hidden_size, corpus, 16)
+        running = embed_units(output.unfinished(units), corpus, embedder, output)
+        for _ in range(done):
+            next(running)
+        running.close()
+        # What a kill leaves of a file that was being written:
+        (tmp_path / "out" / f".{units[-1].name}.parquet.0123").write_bytes(b"half a shard")
+    embed(corpus, tmp_path / "out", embedder)
+    assert files(tmp_path / "out") == files(tmp_path / "undisturbed")
+
+
+def test_killed_at_any_moment_it_goes_on_where_it_was(tmp_path: Path, checkpoint: Path) -> None:
+    corpus = write_corpus(tmp_path / "in" / "a.jsonl", [*texts(1500), " ", *texts(500, 1)])
+    environment = os.environ | {"E5_WEIGHTS": str(checkpoint), "E5_DTYPE": "float32"}
+
+    def run(out: str) -> "subprocess.Popen[bytes]":
+        command = [str(ROOT / "scripts/embed_corpus"), corpus.location, str(tmp_path / out)]
+        command += ["--id-column", "id", "--rows-per-shard", "50"]
+        return subprocess.Popen(command, env=environment, start_new_session=True)
+
+    assert run("undisturbed").wait() == 3  # one dead letter
+    for more in (1, 9, 10):
+        process = run("out")
+        target = len(shard_names(str(tmp_path / "out"))) + more
+        while len(shard_names(str(tmp_path / "out"))) < target and process.poll() is None:
+            time.sleep(0.005)
+        os.killpg(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert 20 <= len(shard_names(str(tmp_path / "out"))) < 41
+    assert run("out").wait() == 3
+    assert files(tmp_path / "out") == files(tmp_path / "undisturbed")
+
+
+def test_a_document_without_a_finite_vector_loses_no_neighbour(
+    tmp_path: Path, checkpoint: Path, edit_checkpoint: EditCheckpoint, embedder: Embedder
+) -> None:
+    word = embedder.tokenizer.encode(["zebra"])[0].token_ids[-2]
+
+    def poison(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["embed_tokens.weight"][word] = float("nan")
+
+    folder = edit_checkpoint(checkpoint, poison)
+    poisoned = Embedder.load(Settings(weights=folder, device="cpu", dtype="float32"))
+    rows = texts(20)
+    corpus = write_corpus(tmp_path / "in" / "a.jsonl", [*rows[:10], "a zebra", *rows[10:]])
+    embed(corpus, tmp_path / "out", poisoned)
+    assert list(dead_letters(tmp_path / "out")) == ["a-10"]
+    table = read_shards(tmp_path / "out")
+    assert table["text"].to_pylist() == rows
+    np.testing.assert_allclose(vectors_of(table), poisoned.encode_document(rows), atol=1e-2)
+
+
+def test_a_document_too_large_for_memory_loses_no_neighbour(
+    tmp_path: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute = embedder.engine.compute
+
+    def small_memory(token_ids: list[TokenIds]) -> Vectors:
+        if max(map(len, token_ids)) > 200:
+            raise OutOfMemoryError(201)
+        return compute(token_ids)
+
+    monkeypatch.setattr(embedder.engine, "compute", small_memory)
+    rows = [*texts(3), "long " * 300, *texts(3, 1)]
+    corpus = write_corpus(tmp_path / "in" / "a.jsonl", rows)
+    embed(corpus, tmp_path / "out", embedder)
+    assert list(dead_letters(tmp_path / "out")) == ["a-3"]
+    assert read_shards(tmp_path / "out")["id"].to_pylist() == [f"a-{i}" for i in (0, 1, 2, 4, 5, 6)]
+
+
+def test_a_unit_of_dead_letters_only_is_done_all_the_same(
+    tmp_path: Path, embedder: Embedder
+) -> None:
+    corpus = write_corpus(tmp_path / "in" / "a.jsonl", ["", " ", "\n"])
+    output = embed(corpus, tmp_path / "out", embedder)
+    assert output.num_dead_letters() == 3
+    assert len(read_shards(tmp_path / "out")) == 0
+    assert output.unfinished(corpus.plan(16)) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"task": "sts_query"}, "task '', for 'sts_query'"),
+        ({"dimensions": 8}, "dimensions 64, for 8"),
+        ({"normalize": True}, "normalize False, for True"),
+        ({"dtype": "float32"}, "dtype 'float16', for 'float32'"),
+    ],
+)
+def test_other_rules_are_refused_and_both_named(
+    change: dict[str, object], named: str, tmp_path: Path, embedder: Embedder
+) -> None:
+    corpus = write_corpus(tmp_path / "in" / "a.jsonl", texts(5))
+    embed(corpus, tmp_path / "out", embedder)
+    with pytest.raises(InputError, match=named):
+        embed(corpus, tmp_path / "out", embedder, replace(Recipe(), **change))  # type: ignore[arg-type]
+
+
+def test_another_fingerprint_is_refused_another_folder_name_is_not(
+    tmp_path: Path, embedder: Embedder, bf16_embedder: Embedder
+) -> None:
+    corpus = write_corpus(tmp_path / "in" / "a.jsonl", texts(5))
+    output = embed(corpus, tmp_path / "out", embedder)
+    before = files(tmp_path / "out")
+    with pytest.raises(InputError) as refused:
+        output.begin(bf16_embedder.name, 64, corpus, 16)
+    assert embedder.name in str(refused.value)
+    assert bf16_embedder.name in str(refused.value)
+    assert files(tmp_path / "out") == before
+    output.begin("moved@" + embedder.name.partition("@")[2], 64, corpus, 16)
+
+
+def test_a_file_that_has_changed_is_refused_a_new_one_is_taken_in(
+    tmp_path: Path, embedder: Embedder
+) -> None:
+    corpus = write_corpus(tmp_path / "in" / "b.jsonl", texts(5))
+    embed(corpus, tmp_path / "out", embedder)
+    write_corpus(tmp_path / "in" / "a.jsonl", texts(5, 1))
+    embed(corpus, tmp_path / "out", embedder)
+    assert sorted(read_shards(tmp_path / "out")["id"].to_pylist()) == [
+        *(f"a-{i}" for i in range(5)),
+        *(f"b-{i}" for i in range(5)),
+    ]
+    manifest = read_manifest(str(tmp_path / "out"))
+    assert manifest is not None
+    assert list(manifest["files"]) == ["b.jsonl", "a.jsonl"]
+    write_corpus(tmp_path / "in" / "b.jsonl", texts(6))
+    with pytest.raises(InputError, match=r"^b\.jsonl: received a file of .* new rows into new"):
+        embed(corpus, tmp_path / "out", embedder)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"model": "a@b"}'])
+def test_a_manifest_of_something_else_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(InputError, match="not of this project"):
+        read_manifest(str(tmp_path))
+
+
+def test_shards_may_lie_far_away(tmp_path: Path, embedder: Embedder) -> None:
+    corpus = write_corpus(tmp_path / "in" / "a.jsonl", [*texts(20), ""])
+    output = Output("memory://shards/out", Recipe())
+    output.begin(embedder.name, embedder.engine.hidden_size, corpus, 16)
+    for _ in embed_units(corpus.plan(16), corpus, embedder, output):
+        pass
+    assert output.unfinished(corpus.plan(16)) == []
+    assert output.num_dead_letters() == 1
+    assert len(shard_names("memory://shards/out")) == 2
+
+
+def test_what_a_file_loses_while_it_is_read_stops_the_run(
+    tmp_path: Path, embedder: Embedder
+) -> None:
+    corpus = write_corpus(tmp_path / "in" / "a.jsonl", texts(40))
+    units = corpus.plan(16)
+    (tmp_path / "in" / "a.jsonl").unlink()
+    output = Output(str(tmp_path / "out"), Recipe())
+    with pytest.raises(OSError, match=r"a\.jsonl"):
+        list(embed_units(units, corpus, embedder, output))
+    assert shard_names(str(tmp_path / "out")) == []
+
+
+def test_no_units_are_no_work(tmp_path: Path, embedder: Embedder) -> None:
+    none: list[Unit] = []
+    output = Output(str(tmp_path), Recipe())
+    assert list(embed_units(none, Corpus("nowhere"), embedder, output)) == []
