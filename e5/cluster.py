@@ -6,8 +6,10 @@ letter. Knows nothing of how a unit is done, which is `shards`'.
 """
 
 import json
+import logging
 import os
 import threading
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -30,6 +32,8 @@ from e5.errors import E5Error, EngineError, InputError
 from e5.settings import Settings
 from e5.shards import Output, Prepared, Recipe, Summary, compute, prepare, tokenize
 from e5.vectors import Vectors
+
+logger = logging.getLogger(__name__)
 
 ATTEMPTS = "attempts"
 WHOLE_ATTEMPTS = 2  # at a unit as a whole, before its documents are tried one by one
@@ -85,9 +89,15 @@ class Cluster:
         """
         environment = {"py_modules": [os.path.dirname(__file__)]} if self.address else {}
         try:
-            ray.init(self.address, runtime_env=environment, log_to_driver=False)
+            ray.init(
+                self.address,
+                runtime_env=environment,
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+            )
         except (RayError, ConnectionError, RuntimeError, ValueError) as error:
             raise EngineError(f"--ray-address: no cluster at {self.address} ({error}).") from error
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False  # ours counts documents
         context.print_on_execution_start = False
@@ -122,25 +132,30 @@ class Cluster:
         if not units:
             return
         items = [asdict(unit) for unit in units]
-        done = ray.data.from_items(items, override_num_blocks=len(items)).map(
-            Worker,  # type: ignore[arg-type]  # a class is instantiated once an actor
-            fn_constructor_args=(corpus, settings, output.location, output.recipe, model),
-            compute=ray.data.ActorPoolStrategy(
-                min_size=self.min_workers,
-                max_size=self.max_workers,
-                max_tasks_in_flight_per_actor=2,
-                max_concurrent_calls_per_actor=2,  # one unit is read and written beside another
-                enable_true_multi_threading=True,
-            ),
-            num_gpus=self.gpus,
-            max_restarts=RESTARTS,
-            max_task_retries=RESTARTS,
+        pool = ray.data.ActorPoolStrategy(
+            min_size=self.min_workers,
+            max_size=self.max_workers,
+            max_tasks_in_flight_per_actor=2,
+            max_concurrent_calls_per_actor=2,  # one unit is read and written beside another
+            enable_true_multi_threading=True,
         )
+        with warnings.catch_warnings():  # there is no other way yet to say how often to restart
+            warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
+            done = ray.data.from_items(items, override_num_blocks=len(items)).map(
+                Worker,  # type: ignore[arg-type]  # a class is instantiated once an actor
+                fn_constructor_args=(corpus, settings, output.location, output.recipe, model),
+                compute=pool,
+                num_gpus=self.gpus,
+                max_restarts=RESTARTS,
+                max_task_retries=RESTARTS,
+            )
         try:
             for row in done.iter_rows():
                 yield Summary(**row)
         except RayError as error:
-            raise EngineError(f"the cluster gave up: {error}") from error
+            logger.error("the cluster gave up", exc_info=True)
+            reason = str(error).strip().splitlines()[-1]
+            raise EngineError(f"the cluster gave up: {reason}") from error
 
 
 class Worker:

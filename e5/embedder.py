@@ -60,24 +60,25 @@ class Embedder:
         """
         checkpoint = Checkpoint.find(Path(settings.weights))
         folder, manifest = checkpoint.folder, checkpoint.manifest
+        tokenizer = Tokenizer(folder / TOKENIZER, max_length=settings.max_length)
+        if manifest is None:
+            logger.warning("%s has no manifest.json: its files were not verified", folder)
+        else:
+            tokenizer.check(manifest.goldens)
         device = choose_device(settings.device)
         dtype = choose_dtype(settings.dtype, device)
         model = load_model(folder, device=device, dtype=dtype)
         config = model.config
-        limits = (settings.max_length, config.max_position_embeddings, config.sliding_window)
-        max_length = min(limit for limit in limits if limit is not None)
-        tokenizer = Tokenizer(folder / TOKENIZER, max_length=max_length)
         if tokenizer.vocab_size > config.vocab_size:
             raise TokenizerError(
                 f"{folder / TOKENIZER}: gives ids up to {tokenizer.vocab_size - 1}, the model "
                 f"knows {config.vocab_size}; restore the checkpoint's own tokenizer.json."
             )
-        if manifest is None:
-            logger.warning("%s has no manifest.json: its files were not verified", folder)
-        else:
-            tokenizer.check(manifest.goldens)
         if config.vocab_size == MISTRAL_VOCAB_SIZE:
             tokenizer.check(MISTRAL_GOLDENS)
+        limits = (settings.max_length, config.max_position_embeddings, config.sliding_window)
+        max_length = min(limit for limit in limits if limit is not None)
+        tokenizer.max_length = max_length
         fingerprint = fingerprint_of(checkpoint.digests, dtype=dtype, max_length=max_length)
         engine = Engine(model, max_batch_tokens=settings.max_batch_tokens)
         embedder = cls(engine, tokenizer, name=f"{folder.resolve().name}@{fingerprint}")

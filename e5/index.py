@@ -6,6 +6,7 @@ Knows nothing of texts to embed or of models, but the name of the one that made 
 """
 
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,12 +15,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from lancedb.index import IvfRq
+from lancedb.query import LanceVectorQueryBuilder
 from tqdm import tqdm
 
-from e5.corpus import open_filesystem
+from e5.corpus import UNREADABLE, open_filesystem
 from e5.errors import InputError
 from e5.shards import MANIFEST, fingerprint, read_manifest, shard_names
 from e5.vectors import Vectors, finish
+
+logger = logging.getLogger(__name__)
 
 TABLE = "documents"
 VECTOR = "embedding"
@@ -135,7 +139,9 @@ class Index:
         Returns:
             at most `top` documents, the best first.
         """
-        search = self._table.search(query, VECTOR).distance_type("cosine")
+        search = self._table.search(query, VECTOR)
+        assert isinstance(search, LanceVectorQueryBuilder)  # which follows from the query's type
+        search = search.distance_type("cosine")
         if exact:
             search = search.bypass_vector_index()
         elif not self.is_flat:
@@ -149,8 +155,14 @@ class Index:
         with tqdm(missing, "adding", unit="shard", delay=2, disable=None) as bar:
             for i in range(0, len(missing), SHARDS_AT_ONCE):
                 part = missing[i : i + SHARDS_AT_ONCE]
-                batches = (batch for name in part for batch in self._read(shards, name))
-                self._table.add(pa.RecordBatchReader.from_batches(self._table.schema, batches))
+                unreadable: list[Exception] = []  # what LanceDB makes of an exception is no use
+                batches = (b for name in part for b in self._read(shards, name, unreadable))
+                try:
+                    self._table.add(pa.RecordBatchReader.from_batches(self._table.schema, batches))
+                except RuntimeError as error:
+                    logger.error("adding to %s failed", self.location, exc_info=True)
+                    reason = OSError(f"{self.location}: {str(error).splitlines()[0]}")
+                    raise (unreadable or [reason])[0] from error
                 bar.update(len(part))
         if not self.is_flat:
             self._table.optimize()  # what was added goes into the index too
@@ -165,8 +177,18 @@ class Index:
             names.update(batch.column("shard").unique().to_pylist())
         return names
 
-    def _read(self, shards: str, name: str) -> Iterator[pa.RecordBatch]:
+    def _read(
+        self, shards: str, name: str, unreadable: list[Exception]
+    ) -> Iterator[pa.RecordBatch]:
         """A shard's rows as the table has them."""
+        try:
+            yield from self._rows(shards, name)
+        except UNREADABLE as error:
+            remedy = "delete it, then run ./scripts/embed_corpus again"
+            unreadable.append(InputError(name, f"a shard that cannot be read ({error})", remedy))
+            raise
+
+    def _rows(self, shards: str, name: str) -> Iterator[pa.RecordBatch]:
         filesystem, path = open_filesystem(shards)
         with filesystem.open_input_file(f"{path}/{name}") as file:
             for batch in pq.ParquetFile(file).iter_batches(ROWS_AT_ONCE):

@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -260,7 +260,7 @@ def compute(token_ids: Sequence[TokenIds], embedder: Embedder, summary: Summary)
 
 def embed_units(
     units: Iterable[Unit], corpus: Corpus, embedder: Embedder, output: Output
-) -> Iterator[Summary]:
+) -> Generator[Summary, None, None]:
     """Embed units one after another; yields what each finished one came to.
 
     While the engine computes one unit, the next is read and tokenised and the last one written.

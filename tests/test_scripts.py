@@ -8,12 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from importlib.machinery import SourceFileLoader
-from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from conftest import load_script
 from server import serve
 
 from e5.errors import EngineError
@@ -40,12 +39,7 @@ def run(script: str, *arguments: str, **environment: str) -> subprocess.Complete
 @pytest.fixture(scope="module")
 def predict_script() -> ModuleType:
     """`scripts/predict` as a module: its `main` runs here, without seconds of imports per run."""
-    loader = SourceFileLoader("predict_script", str(ROOT / "scripts" / "predict"))
-    spec = spec_from_loader(loader.name, loader)
-    assert spec is not None
-    module = module_from_spec(spec)
-    loader.exec_module(module)
-    return module
+    return load_script("predict")
 
 
 def test_predict_takes_inputs_as_cog_predict_does_and_gives_the_server_s_answer() -> None:

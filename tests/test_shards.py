@@ -56,7 +56,7 @@ def read_shards(out: Path) -> pa.Table:
 
 def vectors_of(table: pa.Table) -> Vectors:
     column = table["embedding"].combine_chunks()
-    numbers = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+    numbers: Vectors = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
     return numbers.reshape(len(column), -1)
 
 

@@ -16,10 +16,12 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from e5.embedder import Embedder
 from e5.settings import Settings
+from e5.vectors import Vectors
 
 Scores = npt.NDArray[np.float32]  # [num_queries, num_documents], larger is nearer
 # queries, documents, whether both are of one kind -> scores
 System = Callable[[Sequence[str], Sequence[str], bool], Scores]
+RESCORED = 40  # of 1000 documents, for one bit
 
 
 def checkpoint(folder: Path) -> tuple[System, Embedder]:
@@ -27,19 +29,75 @@ def checkpoint(folder: Path) -> tuple[System, Embedder]:
     embedder = Embedder.load(Settings(weights=str(folder)))
 
     def score(queries: Sequence[str], documents: Sequence[str], symmetric: bool) -> Scores:
-        if symmetric:
-            return embedder.similarity(
-                *(
-                    embedder.encode_query(list(side), task="sts_query")
-                    for side in (queries, documents)
-                )
-            )
-        return embedder.similarity(
-            embedder.encode_query(list(queries), task="web_search_query"),
-            embedder.encode_document(list(documents)),
-        )
+        return embedder.similarity(*_vectors(embedder, queries, documents, symmetric))
 
     return score, embedder
+
+
+def smaller(embedder: Embedder) -> dict[str, tuple[float, System]]:
+    """The same checkpoint with vectors stored in fewer bytes: bytes a vector, and the system.
+
+    Queries stay whole but for their dimensions, as in a search: only documents are stored.
+    """
+    width = embedder.engine.hidden_size
+
+    def system(store: Callable[[Vectors], Vectors], dimensions: int = width) -> System:
+        def score(queries: Sequence[str], documents: Sequence[str], symmetric: bool) -> Scores:
+            asked, stored = _vectors(embedder, queries, documents, symmetric, dimensions)
+            return embedder.similarity(asked, store(stored))
+
+        return score
+
+    def rescored(queries: Sequence[str], documents: Sequence[str], symmetric: bool) -> Scores:
+        asked, stored = _vectors(embedder, queries, documents, symmetric, width)
+        coarse = embedder.similarity(asked, np.sign(stored))
+        exact = embedder.similarity(asked, _as_float16(stored))
+        if symmetric:  # every pair is looked at
+            return exact
+        candidates = np.argsort(-coarse, axis=1)[:, :RESCORED]
+        scores = coarse - 200  # behind every candidate
+        np.put_along_axis(scores, candidates, np.take_along_axis(exact, candidates, 1), 1)
+        return scores
+
+    return {
+        "float32": (4 * width, system(lambda stored: stored)),
+        "float16": (2 * width, system(_as_float16)),
+        "float16, half the dimensions": (width, system(_as_float16, width // 2)),
+        "float16, a quarter": (width / 2, system(_as_float16, width // 4)),
+        "int8": (width, system(_as_int8)),
+        "one bit": (width / 8, system(np.sign)),
+        f"one bit, best {RESCORED} rescored in float16": (width / 8 + 2 * width, rescored),
+    }
+
+
+def _as_float16(vectors: Vectors) -> Vectors:
+    return vectors.astype(np.float16).astype(np.float32)
+
+
+def _as_int8(vectors: Vectors) -> Vectors:
+    """Rounded to 255 steps between each vector's own extremes."""
+    steps = np.abs(vectors).max(axis=1, keepdims=True) / 127
+    rounded: Vectors = np.round(vectors / steps) * steps
+    return rounded
+
+
+def _vectors(
+    embedder: Embedder,
+    queries: Sequence[str],
+    documents: Sequence[str],
+    symmetric: bool,
+    dimensions: int | None = None,
+) -> tuple[Vectors, Vectors]:
+    if symmetric:
+        first, second = (
+            embedder.encode_query(list(side), task="sts_query", dimensions=dimensions)
+            for side in (queries, documents)
+        )
+        return first, second
+    return (
+        embedder.encode_query(list(queries), task="web_search_query", dimensions=dimensions),
+        embedder.encode_document(list(documents), dimensions=dimensions),
+    )
 
 
 def teacher() -> System:

@@ -45,7 +45,7 @@ def train(model: MistralModel, lessons: Lessons, steps: int, state: Path) -> lis
     with tqdm(total=steps, initial=start, desc="training", unit="step") as bar:
         for step in range(start, steps):
             losses = _losses(model, lessons.lesson(step))
-            total = sum(weight * losses[name] for name, weight in WEIGHTS.items())
+            total = torch.stack([WEIGHTS[name] * loss for name, loss in losses.items()]).sum()
             optimizer.zero_grad()
             torch.autograd.backward(total)
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

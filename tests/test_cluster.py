@@ -1,0 +1,204 @@
+"""On a real Ray, on this machine: the same files as the loop's, whoever dies on the way.
+
+Workers run on the CPU. What kills or delays them is a `sitecustomize` module, so that the code
+under test is the shipped one.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_shards import ROOT, dead_letters, read_shards, texts, vectors_of, write_corpus
+
+from e5.cluster import ATTEMPTS, Cluster, Journal
+from e5.corpus import Unit
+from e5.errors import InputError
+from e5.settings import Settings
+from e5.shards import shard_names
+
+# Runs in every Python that starts with this folder on its path; only Ray's workers are touched.
+SABOTAGE = """
+import os, sys, time
+
+if any("default_worker.py" in argument for argument in sys.orig_argv):
+    import tokenizers
+
+    class Tokenizer:
+        def __init__(self, real):
+            self._real = real
+
+        def __getattr__(self, name):
+            return getattr(self._real, name)
+
+        def encode_batch_fast(self, texts, **options):
+            if any("poison" in text for text in texts):
+                os.kill(os.getpid(), 9)
+            if len(texts) > 5:
+                time.sleep(float(os.environ["TEST_DELAY"]))
+            return self._real.encode_batch_fast(texts, **options)
+
+    import e5.tokenizer
+
+    initialise = e5.tokenizer.Tokenizer.__init__
+
+    def sabotaged(self, file, **options):
+        initialise(self, file, **options)
+        self._tokenizer = Tokenizer(self._tokenizer)
+
+    e5.tokenizer.Tokenizer.__init__ = sabotaged
+"""
+
+
+class Runner:
+    """Starts the command as a user would, with the saboteur on its workers' path."""
+
+    def __init__(self, folder: Path, checkpoint: Path) -> None:
+        """Embed what is in `folder` with a checkpoint."""
+        self.folder = folder
+        (folder / "sitecustomize.py").write_text(SABOTAGE)
+        self.environment = os.environ | {
+            "E5_WEIGHTS": str(checkpoint),
+            "E5_DTYPE": "float32",
+            "E5_DEVICE": "cpu",
+            "PYTHONPATH": f"{ROOT}:{folder}",
+            "TEST_DELAY": "0",
+            "OMP_NUM_THREADS": "1",  # as Ray's workers have
+            "RAY_DISABLE_IMPORT_WARNING": "1",
+        }
+
+    def start(self, out: str, *options: str) -> "subprocess.Popen[str]":
+        code = [ROOT / ".venv/bin/python", ROOT / "scripts/embed_corpus"]
+        command = [*code, self.folder / "in", self.folder / out, "--id-column", "id"]
+        return subprocess.Popen(
+            [*map(str, command), "--rows-per-shard", "20", *options],
+            env=self.environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def run(self, out: str, *options: str) -> tuple[int, str]:
+        process = self.start(out, *options)
+        printed = process.communicate(timeout=240)
+        return process.returncode, "".join(printed)
+
+
+@pytest.fixture
+def runner(tmp_path: Path, checkpoint: Path) -> Runner:
+    return Runner(tmp_path, checkpoint)
+
+
+def workers() -> list[int]:
+    """Process ids of Ray's actors that embed, on this machine."""
+    found = subprocess.run(["pgrep", "-f", "ray::.*Worker"], capture_output=True, text=True)
+    return [int(line) for line in found.stdout.split()]
+
+
+def wait_for_shards(out: Path, count: int, process: "subprocess.Popen[str]") -> None:
+    end = time.monotonic() + 120
+    while len(shard_names(str(out))) < count:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_a_cluster_writes_what_the_loop_writes(runner: Runner, tmp_path: Path) -> None:
+    write_corpus(tmp_path / "in" / "a.jsonl", [*texts(50), " ", *texts(49, 1)])
+    code, printed = runner.run("loop")
+    assert code == 3, printed
+    code, printed = runner.run("ray", "--engine", "ray", "--workers", "1:2")
+    assert code == 3, printed
+    assert "99 documents" in printed
+    assert "1 dead letters" in printed
+    assert shard_names(str(tmp_path / "ray")) == shard_names(str(tmp_path / "loop"))
+    loop, ray = read_shards(tmp_path / "loop"), read_shards(tmp_path / "ray")
+    assert ray.select(["id", "text"]) == loop.select(["id", "text"])
+    np.testing.assert_allclose(vectors_of(ray), vectors_of(loop), atol=1e-3, rtol=1e-3)
+    assert dead_letters(tmp_path / "ray") == dead_letters(tmp_path / "loop")
+    for name in ("loop", "ray"):
+        manifest = json.loads((tmp_path / name / "manifest.json").read_text())
+        assert manifest["model"].startswith("small@")
+
+
+def test_killed_actors_and_a_killed_driver_lose_nothing(runner: Runner, tmp_path: Path) -> None:
+    rows = texts(400)
+    write_corpus(tmp_path / "in" / "a.jsonl", rows)
+    runner.environment["TEST_DELAY"] = "0.3"
+    out = tmp_path / "out"
+    process = runner.start("out", "--engine", "ray", "--workers", "2")
+    for done in (2, 5):
+        wait_for_shards(out, done, process)
+        finished = {name: (out / name).stat().st_mtime_ns for name in shard_names(str(out))}
+        actors = workers()
+        assert actors
+        os.kill(actors[0], signal.SIGKILL)
+    wait_for_shards(out, 9, process)
+    assert finished.items() <= {n: (out / n).stat().st_mtime_ns for n in finished}.items()
+    process.kill()
+    process.communicate()
+    end = time.monotonic() + 60
+    while workers() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert workers() == []  # they end with their driver
+    before = {name: (out / name).stat().st_mtime_ns for name in shard_names(str(out))}
+    assert 9 <= len(before) < 20
+    code, printed = runner.run("out", "--engine", "ray", "--workers", "2")
+    assert code == 0, printed
+    assert before == {name: (out / name).stat().st_mtime_ns for name in before}
+    assert read_shards(out)["text"].to_pylist() == rows
+    assert list((out / ATTEMPTS).iterdir()) == []
+
+
+def test_a_document_that_kills_its_worker_ends_among_the_dead_letters(
+    runner: Runner, tmp_path: Path
+) -> None:
+    rows = texts(60)
+    rows[30], rows[33] = "poison one", "poison two"
+    write_corpus(tmp_path / "in" / "a.jsonl", rows)
+    code, printed = runner.run("out", "--engine", "ray")
+    assert code == 3, printed
+    found = dead_letters(tmp_path / "out")
+    assert list(found) == ["a-30", "a-33"]
+    assert set(found.values()) == {"the worker that computed it died, 2 times"}
+    kept = [row for row in rows if "poison" not in row]
+    assert read_shards(tmp_path / "out")["text"].to_pylist() == kept
+    assert list((tmp_path / "out" / ATTEMPTS).iterdir()) == []
+
+
+def test_what_a_worker_cannot_load_is_said_in_a_sentence(runner: Runner, tmp_path: Path) -> None:
+    write_corpus(tmp_path / "in" / "a.jsonl", texts(5))
+    runner.environment["E5_WEIGHTS"] = str(tmp_path / "nowhere")
+    code, printed = runner.run("out", "--engine", "ray")
+    assert code == 1
+    assert "there is no such weights folder" in printed.splitlines()[-1]
+    assert "Traceback" not in printed
+
+
+def test_a_journal_suspects_a_document_only_if_it_was_alone(tmp_path: Path) -> None:
+    unit = Unit("a.jsonl", 0, 9)
+    for attempt in (1, 2):
+        assert Journal.begin(str(tmp_path), unit).attempts == attempt
+    journal = Journal.begin(str(tmp_path), unit)
+    journal.trying(4)
+    journal.trying(5)
+    journal = Journal.begin(str(tmp_path), unit)
+    assert journal.tries == {"5": 1}
+    journal.trying(5)
+    journal = Journal.begin(str(tmp_path), unit)
+    assert (journal.attempts, journal.tries) == (5, {"5": 2})
+    journal.remove()
+    assert Journal.begin(str(tmp_path), unit).attempts == 1
+
+
+def test_a_pool_is_given_as_a_number_or_as_bounds() -> None:
+    cpu = Settings(device="cpu")
+    assert Cluster.of(None, "3", cpu) == Cluster(None, 3, 3, 0)
+    assert Cluster.of("auto", "1:8", Settings()) == Cluster("auto", 1, 8, 1)
+    for wrong in ("0", "", "two", "4:2", "1:2:3", "-1", ":3"):
+        with pytest.raises(InputError, match=r"^--workers: received"):
+            Cluster.of(None, wrong, cpu)
