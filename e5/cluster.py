@@ -26,11 +26,12 @@ import ray
 import ray.data
 from ray.exceptions import RayError
 
-from e5.corpus import Corpus, DeadLetter, Unit, open_filesystem
+from e5.corpus import Corpus, DeadLetter, Unit
 from e5.embedder import Embedder
 from e5.errors import E5Error, EngineError, InputError
 from e5.settings import Settings
 from e5.shards import Output, Prepared, Recipe, Summary, compute, prepare, tokenize
+from e5.storage import open_filesystem
 from e5.vectors import Vectors
 
 logger = logging.getLogger(__name__)
@@ -72,14 +73,12 @@ class Cluster:
         Raises:
             InputError: for numbers of workers that make no sense.
         """
-        least, _, most = workers.partition(":")
-        if not (least.isdecimal() and (most or least).isdecimal() and int(least) > 0):
+        least, colon, most = workers.partition(":")
+        most = most if colon else least
+        if not (least.isdecimal() and most.isdecimal() and 0 < int(least) <= int(most)):
             raise InputError("--workers", repr(workers), "use a number such as 4, or 1:8")
-        bounds = int(least), int(most or least)
-        if bounds[0] > bounds[1]:
-            raise InputError("--workers", repr(workers), "put the smaller number first")
         cpu = settings.device == "cpu" or not (address or torch.cuda.is_available())
-        return cls(address, *bounds, gpus=0 if cpu else 1)
+        return cls(address, int(least), int(most), gpus=0 if cpu else 1)
 
     def connect(self) -> None:
         """Join the cluster, or start one.
@@ -103,14 +102,17 @@ class Cluster:
         context.print_on_execution_start = False
 
     def model(self, settings: Settings) -> tuple[str, int]:
-        """Name and hidden size of the model that a worker would load.
+        """Name and hidden size of the model that a worker would load; waits for a free GPU.
 
         Raises:
-            E5Error: what loading it raises there.
+            EngineError: where it cannot be loaded there.
         """
-        answer = ray.get(ray.remote(num_gpus=self.gpus)(_describe).remote(settings))
-        if isinstance(answer, E5Error):
-            raise answer
+        try:
+            answer = ray.get(ray.remote(num_gpus=self.gpus)(_describe).remote(settings))
+        except RayError as error:
+            raise _gave_up(error) from error
+        if isinstance(answer, str):
+            raise EngineError(answer)
         name, hidden_size = answer
         return str(name), int(hidden_size)
 
@@ -131,6 +133,9 @@ class Cluster:
         """
         if not units:
             return
+        filesystem, path = open_filesystem(output.location)
+        filesystem.create_dir(f"{path}/{ATTEMPTS}", recursive=True)
+        filesystem.delete_dir_contents(f"{path}/{ATTEMPTS}")  # a killed driver is nobody's fault
         items = [asdict(unit) for unit in units]
         pool = ray.data.ActorPoolStrategy(
             min_size=self.min_workers,
@@ -153,9 +158,13 @@ class Cluster:
             for row in done.iter_rows():
                 yield Summary(**row)
         except RayError as error:
-            logger.error("the cluster gave up", exc_info=True)
-            reason = str(error).strip().splitlines()[-1]
-            raise EngineError(f"the cluster gave up: {reason}") from error
+            raise _gave_up(error) from error
+
+
+def _gave_up(error: RayError) -> EngineError:
+    logger.info("Ray gave up", exc_info=error)
+    reason = str(error).strip().splitlines()[-1]
+    return EngineError(f"the cluster gave up, run again to go on: {reason}")
 
 
 class Worker:
@@ -174,25 +183,34 @@ class Worker:
             raise EngineError(f"this worker loads {self._embedder.name}, the others {model}.")
         self._corpus = corpus
         self._output = Output(location, recipe)
-        self._engine_lock = threading.Lock()
+        # Two units are here at once; each in one of these, so that the engine is never idle, or in
+        # both, to be alone.
+        self._reading, self._computing = threading.Lock(), threading.Lock()
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
         """Do a unit; a row of a `Summary`'s fields."""
-        unit = Unit(**item)
-        if self._output.holds(unit):  # by an actor that died before it could say so
-            return asdict(Summary())
+        try:
+            return asdict(self._embed(Unit(**item)))
+        except E5Error as error:  # not all of them can be sent from process to process
+            raise EngineError(str(error)) from None
+
+    def _embed(self, unit: Unit) -> Summary:
         journal = Journal.begin(self._output.location, unit)
+        if self._output.holds(unit):  # by an actor that died before it could say so
+            journal.remove()
+            return Summary()
         if journal.attempts <= WHOLE_ATTEMPTS:
-            task = self._output.recipe.task
-            prepared = prepare(unit, self._corpus, self._embedder, task)
-            with self._engine_lock:
+            with self._reading:
+                task = self._output.recipe.task
+                prepared = prepare(unit, self._corpus, self._embedder, task)
+            with self._computing:
                 vectors = compute(prepared.token_ids, self._embedder, prepared.summary)
         else:
-            with self._engine_lock:
+            with self._reading, self._computing:
                 prepared, vectors = self._one_by_one(unit, journal)
         summary = self._output.write(prepared, vectors)
         journal.remove()
-        return asdict(summary)
+        return summary
 
     def _one_by_one(self, unit: Unit, journal: "Journal") -> tuple[Prepared, Vectors]:
         """As `prepare` and `compute`, with the journal saying which document is being tried."""
@@ -210,6 +228,7 @@ class Worker:
             journal.trying(i)
             token_ids = tokenize([row], self._embedder, self._output.recipe.task, summary)
             rows_done[i] = compute(token_ids, self._embedder, summary)
+        journal.trying(None)
         kept = sorted(rows_done)
         prepared = Prepared(
             unit=unit,
@@ -241,12 +260,11 @@ class Journal:
     def begin(cls, location: str, unit: Unit) -> "Journal":
         """Count one more attempt."""
         filesystem, folder = open_filesystem(location)
-        filesystem.create_dir(f"{folder}/{ATTEMPTS}", recursive=True)
         path = f"{folder}/{ATTEMPTS}/{unit.name}.json"
         journal = cls(filesystem, path, 1, Counter())
         if filesystem.get_file_info(path).type == fs.FileType.File:
             with filesystem.open_input_stream(path) as file:
-                known = json.loads(file.read() or b"{}")
+                known = json.loads(file.read() or b"{}")  # empty: died before it could write
             tries = Counter(known.get("tries", {}))
             if known.get("trying") is not None:
                 tries[str(known["trying"])] += 1
@@ -265,9 +283,9 @@ class Journal:
         self.filesystem.delete_file(self.path)
 
 
-def _describe(settings: Settings) -> tuple[str, int] | E5Error:
+def _describe(settings: Settings) -> tuple[str, int] | str:
     try:
         embedder = Embedder.load(settings)
     except E5Error as error:
-        return error
+        return str(error)
     return embedder.name, embedder.engine.hidden_size

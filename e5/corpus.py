@@ -6,32 +6,31 @@ gets the same documents, so units can be done in any order, again, or elsewhere.
 vectors, models or shards.
 """
 
+import codecs
 import csv
 import gzip
 import hashlib
 import io
 import itertools
 import json
-import os
 import re
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 from tqdm import tqdm
 
 from e5.errors import InputError
+from e5.storage import UNREADABLE, open_filesystem
 from e5.types import MAX_CHARACTERS
 
-FORMATS = (".parquet", ".jsonl", ".jsonl.gz", ".csv", ".csv.gz")
-UNREADABLE = (OSError, EOFError, zlib.error, pa.ArrowException)
+CSV = (".csv", ".csv.gz")
+FORMATS = (".parquet", ".jsonl", ".jsonl.gz", *CSV)
 BUFFER = 2**22  # bytes of one read: each is a request where files are far away
-csv.field_size_limit(2**30)  # a document too large is a dead letter, not the end of its file
+csv.field_size_limit(2**24)  # a document too large is a dead letter, not the end of its file
 
 
 @dataclass(frozen=True)
@@ -56,10 +55,10 @@ class Unit:
 
         Example:
             >>> Unit("2026/a b.csv", 4096, 1000, 777).name
-            'a-b-csv-1cbdd8c6-000000004096'
+            'a-b-csv-1cbdd8c6a7b9d1ce-000000004096'
         """
         stem = re.sub(r"[^A-Za-z0-9]+", "-", self.file.rpartition("/")[2])[:40]
-        digest = hashlib.sha256(self.file.encode()).hexdigest()[:8]
+        digest = hashlib.sha256(self.file.encode()).hexdigest()[:16]
         return f"{stem}-{digest}-{self.first_row:012d}"
 
 
@@ -102,15 +101,16 @@ class Corpus:
         filesystem, path = open_filesystem(self.location)
         try:
             info = filesystem.get_file_info(path)
-            if info.type == fs.FileType.NotFound:
-                raise InputError("IN", self.location, "give a file or folder that exists")
             found = [info]
             if info.type == fs.FileType.Directory:
                 found = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
-        except OSError as error:
-            raise InputError("IN", f"{self.location} ({error})", "give what can be read") from error
+        except Exception as error:  # each kind of storage has its own
+            received = f"{self.location}, which cannot be listed ({error})"
+            raise InputError("IN", received, "give a file or folder in reach") from error
+        if info.type == fs.FileType.NotFound:
+            raise InputError("IN", self.location, "give a file or folder that exists")
         sizes = {
-            os.path.relpath(item.path, path) if item.path != path else item.base_name: item.size
+            item.path.removeprefix(f"{path}/") if item.path != path else item.base_name: item.size
             for item in found
             if item.type == fs.FileType.File and item.path.endswith(FORMATS)
         }
@@ -119,18 +119,18 @@ class Corpus:
             raise InputError("IN", received, f"give files that end in {', '.join(FORMATS)}")
         return dict(sorted(sizes.items()))
 
-    def plan(self, rows_per_unit: int) -> list[Unit]:
-        """Every unit of every file. Reads JSONL and CSV once through, to count their rows.
+    def plan(self, files: Iterable[str], rows_per_unit: int) -> list[Unit]:
+        """Every unit of the files. Reads JSONL and CSV once through, to count their rows.
 
         Raises:
             InputError: for a file that cannot be read, or lacks a column.
         """
         units = []
-        for file in tqdm(self.files(), "counting rows", unit="file", delay=2, disable=None):
+        for file in tqdm(files, "counting rows", unit="file", delay=2, disable=None):
             try:
                 units += list(self._plan_file(file, rows_per_unit))
             except UNREADABLE as error:
-                raise InputError(file, f"what cannot be read ({error})", "repair it") from error
+                raise _unreadable(file, error) from error
         return units
 
     def read(self, unit: Unit) -> Iterator[Document | DeadLetter]:
@@ -139,24 +139,30 @@ class Corpus:
         Blank lines are neither.
 
         Raises:
-            OSError, EOFError, zlib.error, pyarrow.ArrowException: for a damaged file.
+            InputError: for a file that cannot be read.
         """
-        for number, row in enumerate(self._rows(unit), unit.first_row):
-            if row is not None:
-                yield self._document(row, f"{unit.file}:{number}")
+        try:
+            for number, row in enumerate(self._rows(unit), unit.first_row):
+                if row is not None:
+                    yield self._document(row, f"{unit.file}:{number}")
+        except UNREADABLE as error:
+            raise _unreadable(unit.file, error) from error
 
     def _plan_file(self, file: str, rows_per_unit: int) -> Iterator[Unit]:
         if file.endswith(".parquet"):
             with self._open(file) as opened:
                 parquet = pq.ParquetFile(opened)
                 self._check_columns(file, parquet.schema_arrow.names)
+                self._check_types(file, parquet.schema_arrow)
                 num_rows = parquet.metadata.num_rows
             for first in range(0, num_rows, rows_per_unit):
                 yield Unit(file, first, min(rows_per_unit, num_rows - first))
             return
         with self._open(file) as opened:
-            if ".csv" in file:
+            if file.endswith(CSV):
                 records = _CsvRecords(opened)
+                if not records.header:
+                    return
                 self._check_columns(file, records.header)
                 ends: Iterator[int] = (records.offset for _ in records)
                 start = records.offset
@@ -179,13 +185,25 @@ class Corpus:
             if column is not None and column not in columns:
                 received = f"{column!r}, which {file} does not have"
                 raise InputError(option, received, f"it has {', '.join(columns)}")
+            if columns.count(column or "") > 1:
+                received = f"{column!r}, which {file} has {columns.count(column or '')} times"
+                raise InputError(option, received, "rename one of them")
+
+    def _check_types(self, file: str, schema: pa.Schema) -> None:
+        for column in self.text_columns:
+            kind = schema.field(column).type
+            kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+            tests = ("is_string", "is_large_string", "is_string_view", "is_null")
+            if not any(getattr(pa.types, test)(kind) for test in tests):
+                received = f"{column!r}, which holds {kind} in {file}"
+                raise InputError("--text-column", received, "name a column of text")
 
     def _rows(self, unit: Unit) -> Iterator[Mapping[str, Any] | str | None]:
         """Each row as a mapping, as the reason why it is none, or None for a blank line."""
         with self._open(unit.file) as opened:
             if unit.file.endswith(".parquet"):
                 yield from self._parquet_rows(opened, unit)
-            elif ".csv" in unit.file:
+            elif unit.file.endswith(CSV):
                 records = _CsvRecords(opened)
                 records.seek(unit.offset)
                 for values in itertools.islice(records, unit.num_rows):
@@ -195,7 +213,7 @@ class Corpus:
                 for line in itertools.islice(opened, unit.num_rows):
                     yield _json_row(line) if line.strip() else None
 
-    def _parquet_rows(self, opened: Any, unit: Unit) -> Iterator[Mapping[str, Any]]:
+    def _parquet_rows(self, opened: Any, unit: Unit) -> Iterator[Mapping[str, Any] | str]:
         file = pq.ParquetFile(opened)
         columns = [*self.text_columns, *([self.id_column] if self.id_column else [])]
         skip, left = unit.first_row, unit.num_rows
@@ -208,7 +226,7 @@ class Corpus:
                 part = batch.slice(skip, left)
                 skip -= min(skip, len(batch))
                 left -= len(part)
-                yield from part.to_pylist()
+                yield from _as_rows(part)
                 if left == 0:
                     return
 
@@ -218,7 +236,7 @@ class Corpus:
         name = place
         if self.id_column is not None:
             value = row.get(self.id_column)
-            if value is None or isinstance(value, (dict, list)):
+            if value is None or value == "" or isinstance(value, (bytes, dict, list)):
                 return DeadLetter(place, f"{self.id_column}: holds no id")
             name = str(value)
         texts = []
@@ -258,8 +276,6 @@ class _CsvRecords:
         self.offset = 0
         self._records = csv.reader(self._lines())
         self.header = next(self._records, [])
-        if self.header:
-            self.header[0] = self.header[0].removeprefix("\N{BYTE ORDER MARK}")
 
     def __iter__(self) -> Iterator[list[str]]:
         return self._records
@@ -273,27 +289,26 @@ class _CsvRecords:
         # Bytes that are no UTF-8 become lone surrogates, which make their own document a dead one.
         for part in self._opened:
             for line in re.findall(rb"[^\r]*(?:\r\n|\r)|[^\r]+", part):
+                begins = self.offset == 0
                 self.offset += len(line)
+                if begins:
+                    line = line.removeprefix(codecs.BOM_UTF8)
                 yield line.decode(errors="surrogateescape")
 
 
-def open_filesystem(location: str) -> tuple[fs.FileSystem, str]:
-    """The filesystem of a path or URI, and the path in it: pyarrow's where it has one, or fsspec's.
-
-    Raises:
-        InputError: for a URI that neither can reach.
-    """
-    if "://" not in location:
-        return fs.LocalFileSystem(), os.path.abspath(location)
+def _as_rows(batch: pa.RecordBatch) -> list[Mapping[str, Any] | str]:
+    """Rows as mappings; one that Python cannot hold, as text that is no UTF-8, as the reason."""
     try:
-        filesystem, path = fs.FileSystem.from_uri(location)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        try:
-            other, path = fsspec.core.url_to_fs(location)
-        except (ImportError, ValueError) as error:
-            raise InputError("location", f"{location} ({error})", "give one in reach") from error
-        filesystem = fs.PyFileSystem(fs.FSSpecHandler(other))
-    return filesystem, path.rstrip("/")
+        rows: list[Mapping[str, Any] | str] = batch.to_pylist()
+    except (ValueError, OverflowError) as error:
+        if len(batch) == 1:
+            return [f"holds what cannot be read ({error})"]
+        return [row for i in range(len(batch)) for row in _as_rows(batch.slice(i, 1))]
+    return rows
+
+
+def _unreadable(file: str, error: BaseException) -> InputError:
+    return InputError(file, f"what cannot be read ({error})", "repair it and run again")
 
 
 def _json_row(line: bytes) -> Mapping[str, Any] | str:

@@ -8,6 +8,7 @@ Knows nothing of texts to embed or of models, but the name of the one that made 
 import json
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import lancedb
@@ -18,9 +19,9 @@ from lancedb.index import IvfRq
 from lancedb.query import LanceVectorQueryBuilder
 from tqdm import tqdm
 
-from e5.corpus import UNREADABLE, open_filesystem
 from e5.errors import InputError
-from e5.shards import MANIFEST, fingerprint, read_manifest, shard_names
+from e5.shards import MANIFEST, check_files, fingerprint, read_manifest, shard_names
+from e5.storage import UNREADABLE, open_filesystem, write_whole
 from e5.vectors import Vectors, finish
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ SHARDS_AT_ONCE = 32  # added in one commit: all of them are in the index, or non
 ROWS_AT_ONCE = 1024  # held in memory
 FLAT_BELOW = 2**24  # numbers; a scan of as many takes about 30 ms on one core
 PARTITION = 4096  # vectors of one partition of the index
+OUTGROWN = 4  # times as many partitions as the index has: then it is made anew
 PROBES, CANDIDATES = 20, 10  # partitions looked into; candidates for each result
 
 
@@ -64,20 +66,13 @@ class Index:
             InputError: where there is no index.
         """
         manifest = read_manifest(location)
-        if manifest is None:
-            received = f"{location}, which holds no {MANIFEST}"
+        database = lancedb.connect(location)
+        if manifest is None or TABLE not in database.list_tables().tables:
+            received = f"{location}, which holds no index"
             raise InputError("INDEX", received, "make one with ./scripts/build_index OUT INDEX")
         self.location = location
         self.manifest = manifest
-        schema = pa.schema(
-            {
-                "id": pa.string(),
-                "text": pa.string(),
-                "shard": pa.string(),
-                VECTOR: pa.list_(pa.float16(), manifest["dimensions"]),
-            }
-        )
-        self._table = lancedb.connect(location).create_table(TABLE, schema=schema, exist_ok=True)
+        self._table = database.open_table(TABLE)
 
     @classmethod
     def build(cls, shards: str, location: str) -> "Index":
@@ -85,18 +80,13 @@ class Index:
 
         Raises:
             InputError: where there are no shards, or the index holds vectors of another kind.
+            OSError: where the index cannot be written.
         """
         manifest = read_manifest(shards)
         if manifest is None:
             received = f"{shards}, which holds no {MANIFEST}"
             raise InputError("OUT", received, "make one with ./scripts/embed_corpus IN OUT")
-        known = read_manifest(location)
-        if known is None:
-            filesystem, path = open_filesystem(location)
-            filesystem.create_dir(path, recursive=True)
-            with filesystem.open_output_stream(f"{path}/{MANIFEST}") as file:
-                file.write(json.dumps(manifest, indent=1, ensure_ascii=False).encode())
-            known = manifest
+        known = read_manifest(location) or manifest
         for name in ("model", "task", "dimensions"):
             theirs, ours = manifest[name], known[name]
             if name == "model":
@@ -105,6 +95,16 @@ class Index:
                 received = f"{shards}, made with {name} {manifest[name]!r}"
                 remedy = f"{location} holds {known[name]!r}: name another INDEX"
                 raise InputError("OUT", received, remedy)
+        check_files(known["files"], manifest["files"])
+        known = known | {"files": known["files"] | manifest["files"]}
+        filesystem, path = open_filesystem(location)
+        filesystem.create_dir(path, recursive=True)
+        columns = dict.fromkeys(("id", "text", "shard"), pa.string())
+        schema = pa.schema(columns | {VECTOR: pa.list_(pa.float16(), manifest["dimensions"])})
+        with _told_as_os_error(location):
+            lancedb.connect(location).create_table(TABLE, schema=schema, exist_ok=True)
+        content = json.dumps(known, indent=1, ensure_ascii=False)
+        write_whole(filesystem, f"{path}/{MANIFEST}", content.encode())
         index = cls(location)
         index._add(shards)
         return index
@@ -155,21 +155,30 @@ class Index:
         with tqdm(missing, "adding", unit="shard", delay=2, disable=None) as bar:
             for i in range(0, len(missing), SHARDS_AT_ONCE):
                 part = missing[i : i + SHARDS_AT_ONCE]
-                unreadable: list[Exception] = []  # what LanceDB makes of an exception is no use
+                unreadable: list[InputError] = []  # LanceDB loses the kind of an exception
                 batches = (b for name in part for b in self._read(shards, name, unreadable))
                 try:
-                    self._table.add(pa.RecordBatchReader.from_batches(self._table.schema, batches))
-                except RuntimeError as error:
-                    logger.error("adding to %s failed", self.location, exc_info=True)
-                    reason = OSError(f"{self.location}: {str(error).splitlines()[0]}")
-                    raise (unreadable or [reason])[0] from error
+                    with _told_as_os_error(self.location):
+                        reader = pa.RecordBatchReader.from_batches(self._table.schema, batches)
+                        self._table.add(reader)
+                except OSError as error:
+                    raise (unreadable or [error])[0] from error
                 bar.update(len(part))
-        if not self.is_flat:
-            self._table.optimize()  # what was added goes into the index too
-        elif len(self) * self.manifest["dimensions"] >= FLAT_BELOW:
-            partitions = max(1, len(self) // PARTITION)
+        with _told_as_os_error(self.location):
+            self._order()
+
+    def _order(self) -> None:
+        """Make the index, make it anew where the table has outgrown it, or add to it."""
+        dimensions = self.manifest["dimensions"]
+        partitions = max(1, len(self) // PARTITION)
+        indices = [index.name for index in self._table.list_indices()]
+        if indices and partitions < OUTGROWN * int(indices[0].rpartition("_")[2]):
+            self._table.optimize()
+        elif len(self) * dimensions >= FLAT_BELOW and dimensions % 8 == 0:  # as IVF-RQ needs
             config = IvfRq(distance_type="cosine", num_partitions=partitions)
-            self._table.create_index(VECTOR, config=config)
+            self._table.create_index(VECTOR, config=config, name=f"partitions_{partitions}")
+            for name in indices:
+                self._table.drop_index(name)
 
     def _shards(self) -> set[str]:
         names: set[str] = set()
@@ -178,12 +187,12 @@ class Index:
         return names
 
     def _read(
-        self, shards: str, name: str, unreadable: list[Exception]
+        self, shards: str, name: str, unreadable: list[InputError]
     ) -> Iterator[pa.RecordBatch]:
         """A shard's rows as the table has them."""
         try:
             yield from self._rows(shards, name)
-        except UNREADABLE as error:
+        except (*UNREADABLE, KeyError) as error:
             remedy = "delete it, then run ./scripts/embed_corpus again"
             unreadable.append(InputError(name, f"a shard that cannot be read ({error})", remedy))
             raise
@@ -201,3 +210,13 @@ class Index:
                     pa.FixedSizeListArray.from_arrays(pa.array(unit.ravel()), unit.shape[1]),
                 ]
                 yield pa.RecordBatch.from_arrays(columns, schema=self._table.schema)
+
+
+@contextmanager
+def _told_as_os_error(location: str) -> Iterator[None]:
+    """What LanceDB says of a full disk or a lost network is a RuntimeError of many lines."""
+    try:
+        yield
+    except RuntimeError as error:
+        logger.info("LanceDB failed", exc_info=True)
+        raise OSError(f"{location}: {str(error).splitlines()[0]}") from error

@@ -7,15 +7,14 @@ units, with reading and writing beside the engine's work. Knows nothing of clust
 """
 
 import json
-import os
+import re
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any, Literal
-from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
@@ -23,16 +22,22 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from e5 import prompts
-from e5.corpus import Corpus, DeadLetter, Document, Unit, open_filesystem
+from e5.corpus import Corpus, DeadLetter, Document, Unit
 from e5.embedder import Embedder
 from e5.errors import InputError, OutOfMemoryError
 from e5.packing import TokenIds
+from e5.storage import ASIDE, open_filesystem, write_whole
 from e5.vectors import Vectors, finish
 
 MANIFEST = "manifest.json"
 DEAD_LETTERS = "dead-letters"
+FIELDS = (
+    *("model", "task", "normalize", "dimensions", "dtype"),
+    *("text_columns", "id_column", "rows_per_shard", "files"),
+)
 STAGES = ("read", "tokenize", "compute", "wait", "write")  # wait: the engine's, for its next unit
-NO_VECTOR = "the model gives it no finite vector, or it does not fit in the device's memory"
+NO_VECTOR = "its vector is not finite (in float16; try --dtype float32) or too large for memory"
+TOKENIZED_AT_ONCE = 64  # texts; tokenising takes 73 bytes a token, before truncation
 
 
 @dataclass(frozen=True)
@@ -102,20 +107,38 @@ class Output:
         self.recipe = recipe
         self._filesystem, self._path = open_filesystem(location)
 
-    def begin(self, model: str, hidden_size: int, corpus: Corpus, rows_per_unit: int) -> None:
+    def begin(
+        self,
+        model: str,
+        hidden_size: int,
+        corpus: Corpus,
+        files: Mapping[str, int],
+        rows_per_shard: int,
+    ) -> None:
         """Write the manifest, or compare with the one that is there.
 
         Args:
             model: name and fingerprint of what will compute the vectors.
             hidden_size: its vectors' dimensions.
             corpus: what will be read.
-            rows_per_unit: rows of a file in one shard.
+            files: its files and their sizes, taken before it is planned.
+            rows_per_shard: rows of a file in one shard.
 
         Raises:
-            InputError: for dimensions that the model does not have; where OUT was made by another
-                model, by other rules, or from a file that has changed since: both are named.
+            InputError: for a task or dimensions that cannot be; where OUT lies in the corpus; where
+                it was made by another model, by other rules, or from a file that has changed since:
+                both are named.
         """
-        dimensions = self.recipe.dimensions or hidden_size
+        try:
+            self.recipe.task.encode()
+        except UnicodeEncodeError as error:
+            raise InputError("--task", "what is no valid Unicode", "send text") from error
+        source, path = open_filesystem(corpus.location)
+        if source == self._filesystem and f"{self._path}/".startswith(f"{path}/"):
+            remedy = "name a folder outside: its shards would be read as documents"
+            raise InputError("OUT", f"{self.location}, inside IN", remedy)
+        dimensions = self.recipe.dimensions
+        dimensions = hidden_size if dimensions is None else dimensions
         if not 1 <= dimensions <= hidden_size:
             raise InputError("--dimensions", str(dimensions), f"use 1 to {hidden_size}")
         # The location may change, as when a bucket is mounted elsewhere; the files in it may not.
@@ -124,8 +147,8 @@ class Output:
             **asdict(self.recipe) | {"dimensions": dimensions},
             "text_columns": list(corpus.text_columns),
             "id_column": corpus.id_column,
-            "rows_per_unit": rows_per_unit,
-            "files": corpus.files(),
+            "rows_per_shard": rows_per_shard,
+            "files": dict(files),
         }
         found = read_manifest(self.location)
         if found is not None:
@@ -133,7 +156,7 @@ class Output:
                 if name == "model" and fingerprint(value) == fingerprint(found[name]):
                     continue
                 if name == "files":
-                    _check_files(found[name], value)
+                    check_files(found[name], value)
                 elif value != found[name]:
                     raise InputError(
                         "OUT",
@@ -151,8 +174,7 @@ class Output:
 
     def holds(self, unit: Unit) -> bool:
         """Whether the unit's shard is there."""
-        info = self._filesystem.get_file_info(f"{self._path}/{unit.name}.parquet")
-        return bool(info.type == fs.FileType.File)
+        return self._is_file(f"{unit.name}.parquet")
 
     def num_dead_letters(self) -> int:
         """Of all runs."""
@@ -185,37 +207,31 @@ class Output:
             if not whole
         ]
         documents = [d for d, whole in zip(prepared.documents, good, strict=True) if whole]
+        letters = f"{DEAD_LETTERS}/{prepared.unit.name}.jsonl"
         if dead:
             lines = [json.dumps(asdict(letter), ensure_ascii=False) + "\n" for letter in dead]
-            self._put(f"{DEAD_LETTERS}/{prepared.unit.name}.jsonl", "".join(lines).encode())
+            self._put(letters, "".join(lines).encode())
+        elif self._is_file(letters):  # of a run that was killed before it wrote the shard
+            self._filesystem.delete_file(f"{self._path}/{letters}")
         self._put(f"{prepared.unit.name}.parquet", _as_parquet(documents, stored[good]))
         summary.documents, summary.dead_letters = len(documents), len(dead)
         summary.seconds["write"] += time.perf_counter() - started
         return summary
+
+    def _is_file(self, name: str) -> bool:
+        info = self._filesystem.get_file_info(f"{self._path}/{name}")
+        return info.type == fs.FileType.File and info.size > 0
 
     def _remove_leftovers(self) -> None:
         """What a killed run had written aside."""
         for folder in (self._path, f"{self._path}/{DEAD_LETTERS}"):
             files = fs.FileSelector(folder, allow_not_found=True)
             for item in self._filesystem.get_file_info(files):
-                if item.base_name.startswith("."):
+                if item.type == fs.FileType.File and re.fullmatch(ASIDE, item.base_name):
                     self._filesystem.delete_file(item.path)
 
     def _put(self, name: str, content: bytes) -> None:
-        """Write aside, flush, rename: a reader sees the whole file or none."""
-        path = f"{self._path}/{name}"
-        folder, _, file = path.rpartition("/")
-        self._filesystem.create_dir(folder, recursive=True)
-        aside = f"{folder}/.{file}.{uuid4().hex}"
-        if isinstance(self._filesystem, fs.LocalFileSystem):
-            with open(aside, "wb") as local:
-                local.write(content)
-                local.flush()
-                os.fsync(local.fileno())
-            os.replace(aside, path)
-        else:  # an object store shows an object when all of it has arrived
-            with self._filesystem.open_output_stream(path) as remote:
-                remote.write(content)
+        write_whole(self._filesystem, f"{self._path}/{name}", content)
 
 
 def prepare(unit: Unit, corpus: Corpus, embedder: Embedder, task: str) -> Prepared:
@@ -238,7 +254,11 @@ def tokenize(
     texts = [document.text for document in documents]
     if task:
         texts = [prompts.query_prompt(task, text) for text in texts]
-    encodings = embedder.tokenizer.encode(texts)
+    encodings = [
+        encoding
+        for i in range(0, len(texts), TOKENIZED_AT_ONCE)
+        for encoding in embedder.tokenizer.encode(texts[i : i + TOKENIZED_AT_ONCE])
+    ]
     summary.tokens += sum(len(encoding.token_ids) for encoding in encodings)
     summary.truncated += sum(encoding.truncated for encoding in encodings)
     summary.seconds["tokenize"] += time.perf_counter() - started
@@ -305,19 +325,6 @@ def read_manifest(location: str) -> dict[str, Any] | None:
             raise InputError(location, received, "name another folder") from error
 
 
-FIELDS = (
-    "model",
-    "task",
-    "normalize",
-    "dimensions",
-    "dtype",
-    "text_columns",
-    "id_column",
-    "rows_per_unit",
-    "files",
-)
-
-
 def shard_names(location: str) -> list[str]:
     """The finished shards of a folder, in order."""
     filesystem, path = open_filesystem(location)
@@ -325,7 +332,7 @@ def shard_names(location: str) -> list[str]:
     return sorted(
         item.base_name
         for item in found
-        if item.extension == "parquet" and not item.base_name.startswith(".")
+        if item.extension == "parquet" and item.size and not item.base_name.startswith(".")
     )
 
 
@@ -339,7 +346,12 @@ def fingerprint(model: str) -> str:
     return model.rpartition("@")[2]
 
 
-def _check_files(known: dict[str, int], found: dict[str, int]) -> None:
+def check_files(known: Mapping[str, int], found: Mapping[str, int]) -> None:
+    """Refuse files that have changed since.
+
+    Raises:
+        InputError: naming the first.
+    """
     for file, size in found.items():
         if known.get(file, size) != size:
             raise InputError(

@@ -24,6 +24,7 @@ LEVELS = {
     "packing": 1,
     "tokenizer": 1,
     "types": 1,
+    "storage": 1,
     "corpus": 2,
     "attention": 2,
     "model": 3,

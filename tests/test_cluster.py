@@ -181,6 +181,7 @@ def test_what_a_worker_cannot_load_is_said_in_a_sentence(runner: Runner, tmp_pat
 
 def test_a_journal_suspects_a_document_only_if_it_was_alone(tmp_path: Path) -> None:
     unit = Unit("a.jsonl", 0, 9)
+    (tmp_path / ATTEMPTS).mkdir()
     for attempt in (1, 2):
         assert Journal.begin(str(tmp_path), unit).attempts == attempt
     journal = Journal.begin(str(tmp_path), unit)
@@ -199,6 +200,6 @@ def test_a_pool_is_given_as_a_number_or_as_bounds() -> None:
     cpu = Settings(device="cpu")
     assert Cluster.of(None, "3", cpu) == Cluster(None, 3, 3, 0)
     assert Cluster.of("auto", "1:8", Settings()) == Cluster("auto", 1, 8, 1)
-    for wrong in ("0", "", "two", "4:2", "1:2:3", "-1", ":3"):
+    for wrong in ("0", "", "two", "4:2", "1:2:3", "-1", ":3", "1:"):
         with pytest.raises(InputError, match=r"^--workers: received"):
             Cluster.of(None, wrong, cpu)

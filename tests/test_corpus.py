@@ -46,9 +46,13 @@ def write(path: Path, rows: Sequence[Row], rows_per_group: int = 7) -> None:
     path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
 
 
+def plan(corpus: Corpus, rows_per_unit: int = 10) -> list[Unit]:
+    return corpus.plan(corpus.files(), rows_per_unit)
+
+
 def read_all(corpus: Corpus, rows_per_unit: int = 3) -> list[Document | DeadLetter]:
     """Every unit, read in any order, put back in the corpus's own."""
-    units = corpus.plan(rows_per_unit)
+    units = plan(corpus, rows_per_unit)
     shuffled = random.Random(len(units)).sample(units, len(units))
     read = {unit: list(corpus.read(unit)) for unit in shuffled}
     return [row for unit in units for row in read[unit]]
@@ -78,7 +82,7 @@ def test_every_row_is_read_once_whatever_the_units(
 def test_units_cover_each_file_without_gap_or_overlap(tmp_path: Path) -> None:
     for ending, count in zip(FORMATS, (1, 10, 19, 20, 30), strict=True):
         write(tmp_path / f"part{ending}", [{"text": f"row {i}"} for i in range(count)])
-    units = Corpus(str(tmp_path)).plan(10)
+    units = plan(Corpus(str(tmp_path)))
     rows = {(unit.file, unit.first_row + i) for unit in units for i in range(unit.num_rows)}
     assert len(rows) == sum(unit.num_rows for unit in units) == 80
     assert len({unit.name for unit in units}) == len(units) == 9
@@ -97,11 +101,11 @@ def test_several_columns_are_joined_as_the_model_s_authors_do(tmp_path: Path) ->
 
 def test_other_files_do_not_change_a_unit_s_name(tmp_path: Path) -> None:
     write(tmp_path / "m.jsonl", [{"text": "one"}])
-    (alone,) = Corpus(str(tmp_path)).plan(10)
+    (alone,) = plan(Corpus(str(tmp_path)))
     (tmp_path / "deeper").mkdir()
     for name in ("a.jsonl", "z.csv", "deeper/m.jsonl"):
         write(tmp_path / name, [{"text": "more"}])
-    names = [unit.name for unit in Corpus(str(tmp_path)).plan(10)]
+    names = [unit.name for unit in plan(Corpus(str(tmp_path)))]
     assert alone.name in names
     assert len(set(names)) == 4
 
@@ -166,19 +170,19 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(
 ) -> None:
     write(tmp_path / f"a{ending}", [{"id": "1", "body": "text"}])
     with pytest.raises(InputError, match=r"^--text-column: received 'text', which a\..* id, body"):
-        Corpus(str(tmp_path)).plan(10)
+        plan(Corpus(str(tmp_path)))
     with pytest.raises(InputError, match=r"^--id-column: received 'key'"):
-        Corpus(str(tmp_path), ("body",), "key").plan(10)
+        plan(Corpus(str(tmp_path), ("body",), "key"))
 
 
 def test_places_without_documents_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^IN: received .*/nowhere; give a file or folder"):
-        Corpus(str(tmp_path / "nowhere")).plan(10)
+        plan(Corpus(str(tmp_path / "nowhere")))
     (tmp_path / "notes.txt").write_text("not a known format")
     with pytest.raises(InputError, match=r"give files that end in \.parquet, \.jsonl"):
-        Corpus(str(tmp_path)).plan(10)
+        plan(Corpus(str(tmp_path)))
     with pytest.raises(InputError, match=r"^location: received nosuch://"):
-        Corpus("nosuch://bucket/corpus").plan(10)
+        plan(Corpus("nosuch://bucket/corpus"))
 
 
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.csv.gz", "a.parquet"])
@@ -187,7 +191,7 @@ def test_a_damaged_file_is_named(name: str, tmp_path: Path) -> None:
     whole = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=f"^{name}: received what cannot be read"):
-        Corpus(str(tmp_path)).plan(10)
+        plan(Corpus(str(tmp_path)))
 
 
 def test_what_pyarrow_does_not_reach_fsspec_does() -> None:
@@ -196,11 +200,68 @@ def test_what_pyarrow_does_not_reach_fsspec_does() -> None:
     assert read_all(Corpus("memory://corpus")) == [Document("a.jsonl:0", "far away")]
 
 
-def test_binary_columns_are_no_text(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"text": pa.array([b"bytes"])}), tmp_path / "a.parquet")
-    assert read_all(Corpus(str(tmp_path))) == [
-        DeadLetter("a.parquet:0", "text: holds bytes, not text")
-    ]
+@pytest.mark.parametrize(
+    "column", [pa.array([b"bytes"]), pa.array([7]), pa.array([["a", "list"]]), pa.array([{"a": 1}])]
+)
+def test_a_parquet_column_that_cannot_hold_text_is_refused_at_once(
+    column: pa.Array, tmp_path: Path
+) -> None:
+    pq.write_table(pa.table({"text": column}), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"^--text-column: received 'text', which holds .* a\."):
+        plan(Corpus(str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string()), pa.null()]
+)
+def test_parquet_s_kinds_of_text_are_text(kind: pa.DataType, tmp_path: Path) -> None:
+    texts = [None if kind == pa.null() else "snow"] * 2
+    pq.write_table(pa.table({"text": pa.array(texts, kind)}), tmp_path / "a.parquet")
+    expected = DeadLetter("a.parquet:0", "text: empty")
+    found = read_all(Corpus(str(tmp_path)))
+    assert found[0] == (expected if kind == pa.null() else Document("a.parquet:0", "snow"))
+
+
+def test_parquet_text_that_is_no_utf_8_costs_only_its_own_row(tmp_path: Path) -> None:
+    texts = pa.array([b"good", b"bad \xff", b"fine"]).view(pa.string())
+    pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet")
+    first, second, third = read_all(Corpus(str(tmp_path)))
+    assert (first, third) == (Document("a.parquet:0", "good"), Document("a.parquet:2", "fine"))
+    assert isinstance(second, DeadLetter)
+    assert second.id == "a.parquet:1"
+    assert second.reason.startswith("holds what cannot be read")
+
+
+def test_files_without_rows_have_no_units(tmp_path: Path) -> None:
+    for name, content in {"a.csv": "", "b.csv": "id,text\n", "c.jsonl": ""}.items():
+        (tmp_path / name).write_text(content)
+    pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "d.parquet")
+    assert plan(Corpus(str(tmp_path))) == []
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b'\xef\xbb\xbf"id","text"\r\n1,"one\r\ntwo"\r\n2,three\r\n')
+    found = read_all(Corpus(str(tmp_path), id_column="id"), 1)
+    assert found == [Document("1", "one\r\ntwo"), Document("2", "three")]
+
+
+def test_only_the_last_ending_names_the_format(tmp_path: Path) -> None:
+    (tmp_path / "dump.csv.d").mkdir()
+    write(tmp_path / "dump.csv.d" / "x.csv.jsonl", [{"text": "one"}])
+    assert read_all(Corpus(str(tmp_path))) == [Document("dump.csv.d/x.csv.jsonl:0", "one")]
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,text\none,two\n")
+    with pytest.raises(InputError, match=r"which a\.csv has 2 times; rename"):
+        plan(Corpus(str(tmp_path)))
+
+
+@pytest.mark.parametrize("value", ['""', "null", "[]"])
+def test_an_empty_id_is_none(value: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"id": %s, "text": "good"}' % value)
+    found = read_all(Corpus(str(tmp_path), id_column="id"))
+    assert found == [DeadLetter("a.jsonl:0", "id: holds no id")]
 
 
 def test_a_unit_s_name_is_a_file_name() -> None:

@@ -34,7 +34,8 @@ def write_shards(folder: Path, vectors: Vectors, rows: int = 5000, first: int = 
     name = f"from-{first}.jsonl"
     (folder.parent / "in" / name).write_text("{}")
     output = Output(str(folder), Recipe())
-    output.begin(MODEL, vectors.shape[1], Corpus(str(folder.parent / "in")), rows)
+    corpus = Corpus(str(folder.parent / "in"))
+    output.begin(MODEL, vectors.shape[1], corpus, corpus.files(), rows)
     for i in range(0, len(vectors), rows):
         part = vectors[i : i + rows]
         documents = [
@@ -130,8 +131,51 @@ def test_vectors_of_another_kind_are_refused(tmp_path: Path) -> None:
 def test_places_that_hold_neither_shards_nor_an_index_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^OUT: received .*scripts/embed_corpus"):
         Index.build(str(tmp_path), str(tmp_path / "index"))
-    with pytest.raises(InputError, match=r"^INDEX: received .*scripts/build_index"):
-        Index(str(tmp_path))
+    write_shards(tmp_path / "out", clustered(10, 64))
+    before = sorted((tmp_path / "out").iterdir())
+    for place in (tmp_path, tmp_path / "out", tmp_path / "nowhere"):
+        with pytest.raises(InputError, match=r"^INDEX: received .*scripts/build_index"):
+            Index(str(place))
+    assert sorted((tmp_path / "out").iterdir()) == before
+
+
+def test_dimensions_that_have_no_index_are_searched_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("e5.index.FLAT_BELOW", 1)
+    vectors = clustered(600, 50)
+    write_shards(tmp_path / "out", vectors)
+    index = Index.build(str(tmp_path / "out"), str(tmp_path / "index"))
+    assert index.is_flat
+    assert index.search(vectors[3], 1)[0].id == "3"
+
+
+def test_an_index_that_its_table_has_outgrown_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("e5.index.FLAT_BELOW", 1)
+    monkeypatch.setattr("e5.index.PARTITION", 300)
+    vectors = clustered(6_000, 64)
+    out, where = str(tmp_path / "out"), str(tmp_path / "index")
+    for first, last, partitions in ((0, 600, 2), (600, 1_200, 2), (1_200, 6_000, 20)):
+        write_shards(tmp_path / "out", vectors[first:last], first=first)
+        index = Index.build(out, where)
+        (made,) = index._table.list_indices()
+        assert made.name == f"partitions_{partitions}"
+    assert recall(index, vectors, vectors[::300] * 1.01) >= 0.99
+
+
+def test_another_corpus_with_files_of_the_same_names_is_refused(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_shards(tmp_path / name / "out", clustered(10, 64))
+        (tmp_path / name / "in" / "from-0.jsonl").write_text(name * 9)
+    manifest = tmp_path / "b" / "out" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"from-0.jsonl": 2', '"from-0.jsonl": 9'))
+    where = str(tmp_path / "index")
+    Index.build(str(tmp_path / "a" / "out"), where)
+    with pytest.raises(InputError, match=r"^from-0\.jsonl: received a file of 9 bytes that had 2"):
+        Index.build(str(tmp_path / "b" / "out"), where)
 
 
 @pytest.fixture

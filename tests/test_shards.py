@@ -44,10 +44,19 @@ def embed(
     corpus: Corpus, out: Path, embedder: Embedder, recipe: Recipe | None = None, rows: int = 16
 ) -> Output:
     output = Output(str(out), recipe or Recipe())
-    output.begin(embedder.name, embedder.engine.hidden_size, corpus, rows)
-    for _ in embed_units(output.unfinished(corpus.plan(rows)), corpus, embedder, output):
+    begin(output, embedder, corpus, rows)
+    for _ in embed_units(output.unfinished(plan(corpus, rows)), corpus, embedder, output):
         pass
     return output
+
+
+def begin(output: Output, embedder: Embedder, corpus: Corpus, rows: int = 16) -> None:
+    hidden_size = embedder.engine.hidden_size
+    output.begin(embedder.name, hidden_size, corpus, corpus.files(), rows)
+
+
+def plan(corpus: Corpus, rows: int = 16) -> list[Unit]:
+    return corpus.plan(corpus.files(), rows)
 
 
 def read_shards(out: Path) -> pa.Table:
@@ -117,15 +126,15 @@ def test_a_run_taken_up_again_gives_the_same_bytes(tmp_path: Path, embedder: Emb
     corpus = write_corpus(tmp_path / "in" / "a.jsonl", [*texts(60), "", *texts(30, 1)])
     embed(corpus, tmp_path / "undisturbed", embedder)
     output = Output(str(tmp_path / "out"), Recipe())
-    units = corpus.plan(16)
+    units = plan(corpus)
     for done in (1, 2, 1):
-        output.begin(embedder.name, embedder.engine.hidden_size, corpus, 16)
+        begin(output, embedder, corpus)
         running = embed_units(output.unfinished(units), corpus, embedder, output)
         for _ in range(done):
             next(running)
         running.close()
         # What a kill leaves of a file that was being written:
-        (tmp_path / "out" / f".{units[-1].name}.parquet.0123").write_bytes(b"half a shard")
+        (tmp_path / "out" / f".{units[-1].name}.parquet.{0:032x}").write_bytes(b"half a shard")
     embed(corpus, tmp_path / "out", embedder)
     assert files(tmp_path / "out") == files(tmp_path / "undisturbed")
 
@@ -196,7 +205,7 @@ def test_a_unit_of_dead_letters_only_is_done_all_the_same(
     output = embed(corpus, tmp_path / "out", embedder)
     assert output.num_dead_letters() == 3
     assert len(read_shards(tmp_path / "out")) == 0
-    assert output.unfinished(corpus.plan(16)) == []
+    assert output.unfinished(plan(corpus)) == []
 
 
 @pytest.mark.parametrize(
@@ -224,11 +233,12 @@ def test_another_fingerprint_is_refused_another_folder_name_is_not(
     output = embed(corpus, tmp_path / "out", embedder)
     before = files(tmp_path / "out")
     with pytest.raises(InputError) as refused:
-        output.begin(bf16_embedder.name, 64, corpus, 16)
+        begin(output, bf16_embedder, corpus)
     assert embedder.name in str(refused.value)
     assert bf16_embedder.name in str(refused.value)
     assert files(tmp_path / "out") == before
-    output.begin("moved@" + embedder.name.partition("@")[2], 64, corpus, 16)
+    moved = "moved@" + embedder.name.partition("@")[2]
+    output.begin(moved, 64, corpus, corpus.files(), 16)
 
 
 def test_a_file_that_has_changed_is_refused_a_new_one_is_taken_in(
@@ -260,10 +270,10 @@ def test_a_manifest_of_something_else_is_refused(content: str, tmp_path: Path) -
 def test_shards_may_lie_far_away(tmp_path: Path, embedder: Embedder) -> None:
     corpus = write_corpus(tmp_path / "in" / "a.jsonl", [*texts(20), ""])
     output = Output("memory://shards/out", Recipe())
-    output.begin(embedder.name, embedder.engine.hidden_size, corpus, 16)
-    for _ in embed_units(corpus.plan(16), corpus, embedder, output):
+    begin(output, embedder, corpus)
+    for _ in embed_units(plan(corpus), corpus, embedder, output):
         pass
-    assert output.unfinished(corpus.plan(16)) == []
+    assert output.unfinished(plan(corpus)) == []
     assert output.num_dead_letters() == 1
     assert len(shard_names("memory://shards/out")) == 2
 
@@ -272,10 +282,10 @@ def test_what_a_file_loses_while_it_is_read_stops_the_run(
     tmp_path: Path, embedder: Embedder
 ) -> None:
     corpus = write_corpus(tmp_path / "in" / "a.jsonl", texts(40))
-    units = corpus.plan(16)
+    units = plan(corpus)
     (tmp_path / "in" / "a.jsonl").unlink()
     output = Output(str(tmp_path / "out"), Recipe())
-    with pytest.raises(OSError, match=r"a\.jsonl"):
+    with pytest.raises(InputError, match=r"^a\.jsonl: received what cannot be read"):
         list(embed_units(units, corpus, embedder, output))
     assert shard_names(str(tmp_path / "out")) == []
 
@@ -284,3 +294,71 @@ def test_no_units_are_no_work(tmp_path: Path, embedder: Embedder) -> None:
     none: list[Unit] = []
     output = Output(str(tmp_path), Recipe())
     assert list(embed_units(none, Corpus("nowhere"), embedder, output)) == []
+
+
+def test_shards_are_never_read_as_documents(tmp_path: Path, embedder: Embedder) -> None:
+    corpus = write_corpus(tmp_path / "in" / "a.jsonl", texts(5))
+    for place in ("in", "in/out", "in/deeper/out"):
+        with pytest.raises(InputError, match=r"^OUT: received .*, inside IN"):
+            embed(corpus, tmp_path / place, embedder)
+    embed(corpus, tmp_path / "in-other", embedder)
+
+
+def test_what_else_lies_in_the_folder_stays(tmp_path: Path, embedder: Embedder) -> None:
+    corpus = write_corpus(tmp_path / "in" / "a.jsonl", texts(5))
+    (tmp_path / "out" / ".git").mkdir(parents=True)
+    (tmp_path / "out" / ".profile").write_text("mine")
+    embed(corpus, tmp_path / "out", embedder)
+    embed(corpus, tmp_path / "out", embedder)
+    assert (tmp_path / "out" / ".profile").read_text() == "mine"
+
+
+def test_a_file_that_grows_after_its_size_was_taken_is_refused_later(
+    tmp_path: Path, embedder: Embedder
+) -> None:
+    path = tmp_path / "in" / "a.jsonl"
+    corpus = write_corpus(path, texts(5))
+    output = Output(str(tmp_path / "out"), Recipe())
+    begin(output, embedder, corpus)
+    path.write_text(path.read_text() + '{"id": "late", "text": "late"}\n')
+    list(embed_units(plan(corpus), corpus, embedder, output))
+    with pytest.raises(InputError, match=r"^a\.jsonl: received a file of"):
+        embed(corpus, tmp_path / "out", embedder)
+
+
+def test_an_empty_shard_is_no_shard(tmp_path: Path, embedder: Embedder) -> None:
+    corpus = write_corpus(tmp_path / "in" / "a.jsonl", texts(20))
+    output = embed(corpus, tmp_path / "out", embedder)
+    name = shard_names(str(tmp_path / "out"))[1]
+    (tmp_path / "out" / name).write_bytes(b"")
+    assert [unit.name for unit in output.unfinished(plan(corpus))] == [name.partition(".")[0]]
+    embed(corpus, tmp_path / "out", embedder)
+    assert len(read_shards(tmp_path / "out")) == 20
+
+
+def test_dead_letters_of_a_killed_attempt_do_not_outlive_it(
+    tmp_path: Path, embedder: Embedder
+) -> None:
+    corpus = write_corpus(tmp_path / "in" / "a.jsonl", texts(5))
+    (unit,) = plan(corpus)
+    (tmp_path / "out" / DEAD_LETTERS).mkdir(parents=True)
+    stale = tmp_path / "out" / DEAD_LETTERS / f"{unit.name}.jsonl"
+    stale.write_text('{"id": "a-1", "reason": "no memory then"}\n')
+    assert embed(corpus, tmp_path / "out", embedder).num_dead_letters() == 0
+
+
+@pytest.mark.parametrize("dimensions", [0, -1, 65])
+def test_dimensions_that_cannot_be_are_refused(
+    dimensions: int, tmp_path: Path, embedder: Embedder
+) -> None:
+    corpus = write_corpus(tmp_path / "in" / "a.jsonl", texts(5))
+    with pytest.raises(InputError, match=r"^--dimensions: received .*; use 1 to 64\.$"):
+        embed(corpus, tmp_path / "out", embedder, Recipe(dimensions=dimensions))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, embedder: Embedder) -> None:
+    corpus = write_corpus(tmp_path / "in" / "a.jsonl", texts(5))
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(OSError, match=r"/file/out/manifest\.json: cannot be written .*run again"):
+        embed(corpus, tmp_path / "file" / "out", embedder)

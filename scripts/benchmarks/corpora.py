@@ -84,7 +84,7 @@ def _beside_the_engine(weights: Path, corpus_file: Path, folder: Path) -> dict[s
 
     embedder = Embedder.load(Settings(weights=weights))
     corpus = Corpus(str(corpus_file))
-    units = corpus.plan(2048)
+    units = corpus.plan(corpus.files(), 2048)
     prepared = [prepare(unit, corpus, embedder, "").token_ids for unit in units]
     ratios = []
     for turn in range(5):

@@ -76,7 +76,7 @@ def _as_float16(vectors: Vectors) -> Vectors:
 
 def _as_int8(vectors: Vectors) -> Vectors:
     """Rounded to 255 steps between each vector's own extremes."""
-    steps = np.abs(vectors).max(axis=1, keepdims=True) / 127
+    steps = np.maximum(np.abs(vectors).max(axis=1, keepdims=True), 1e-9) / 127
     rounded: Vectors = np.round(vectors / steps) * steps
     return rounded
 

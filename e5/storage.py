@@ -1,0 +1,70 @@
+"""Places: a path or a URI -> a filesystem; files that are written whole or not at all.
+
+pyarrow's filesystems (this machine, `s3://`, `gs://`, `abfs://`, `hdfs://`), and fsspec's for
+whatever else. Knows nothing of what is in the files.
+"""
+
+import csv
+import os
+import zlib
+from uuid import uuid4
+
+import fsspec
+import pyarrow as pa
+from pyarrow import fs
+
+from e5.errors import InputError
+
+# What reading a damaged file, or one out of reach, may raise.
+UNREADABLE = (OSError, EOFError, zlib.error, csv.Error, pa.ArrowException)
+OBJECT_STORES = ("s3", "gcs", "abfs")  # they show an object when all of it has arrived
+ASIDE = r"\..+\.[0-9a-f]{32}"  # names of files that are being written
+
+
+def open_filesystem(location: str) -> tuple[fs.FileSystem, str]:
+    """The filesystem of a path or URI, and the path in it.
+
+    Raises:
+        InputError: for a URI that nobody can reach.
+    """
+    if "://" not in location:
+        return fs.LocalFileSystem(), os.path.abspath(location)
+    try:
+        filesystem, path = fs.FileSystem.from_uri(location)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        try:
+            other, path = fsspec.core.url_to_fs(location)
+        except (ImportError, ValueError) as error:
+            received = f"a place that cannot be reached ({error})"
+            raise InputError(location, received, "give a path or another URI") from error
+        filesystem = fs.PyFileSystem(fs.FSSpecHandler(other))
+    return filesystem, path.rstrip("/")
+
+
+def write_whole(filesystem: fs.FileSystem, path: str, content: bytes) -> None:
+    """Write a file aside, flush it, rename it: a reader sees all of it or none.
+
+    Raises:
+        OSError: naming the file.
+    """
+    folder, _, name = path.rpartition("/")
+    aside = f"{folder}/.{name}.{uuid4().hex}"
+    try:
+        filesystem.create_dir(folder, recursive=True)
+        if isinstance(filesystem, fs.LocalFileSystem):
+            with open(aside, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, path)
+            opened = os.open(folder, os.O_RDONLY)
+            os.fsync(opened)  # or a power cut may undo the renames in another order
+            os.close(opened)
+        else:
+            in_place = filesystem.type_name in OBJECT_STORES
+            with filesystem.open_output_stream(path if in_place else aside) as stream:
+                stream.write(content)
+            if not in_place:
+                filesystem.move(aside, path)
+    except OSError as error:
+        raise OSError(f"{path}: cannot be written ({error}); run again when it can.") from error
