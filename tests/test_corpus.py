@@ -259,7 +259,7 @@ def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", ['""', "null", "[]"])
 def test_an_empty_id_is_none(value: str, tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text('{"id": %s, "text": "good"}' % value)
+    (tmp_path / "a.jsonl").write_text('{"text": "good", "id": ' + value + "}")
     found = read_all(Corpus(str(tmp_path), id_column="id"))
     assert found == [DeadLetter("a.jsonl:0", "id: holds no id")]
 
