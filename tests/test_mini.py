@@ -3,7 +3,7 @@
 import json
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -177,6 +177,15 @@ def test_any_text_has_ids_and_the_service_reads_them(raw: RawTokenizer, tmp_path
     assert raw.get_vocab_size() == VOCABULARY
 
 
+def test_of_equally_rare_letters_the_first_have_ids() -> None:
+    letters = [chr(code) for code in range(0x4E00, 0x4E00 + 200)]  # each once: the trainer's choice
+    texts = [" ".join(letters), *("common words of the language" for _ in range(9))]
+    vocabulary = build_tokenizer(texts, ["common", "words", "of", "the"], 400).get_vocab()
+    kept = [letter for letter in letters if letter in vocabulary]
+    assert kept == letters[: len(kept)]
+    assert kept
+
+
 def test_a_prompt_s_ids_stand_before_the_text_s_own(raw: RawTokenizer) -> None:
     def ids(text: str) -> Sequence[int]:
         return list(raw.encode(text, add_special_tokens=False).ids)
@@ -217,22 +226,23 @@ def test_training_stopped_and_gone_on_with_is_training(
     lessons: Lessons, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mini.training.SAVE_EVERY", 2)
+    monkeypatch.setattr("mini.training.LAST_PART", 2)
     monkeypatch.setattr("mini.training.WARM_UP", 2)
     whole = new_model(5)
-    train(whole, lessons, 4, tmp_path / "whole.pt")
+    train(whole, lessons, 6, tmp_path / "whole.pt")
 
-    def lesson_until_3(step: int) -> object:
-        if step == 3:
+    def lesson_until_5(step: int, kinds: Mapping[str, float]) -> object:
+        if step == 5:
             raise KeyboardInterrupt
-        return Lessons.lesson(lessons, step)
+        return Lessons.lesson(lessons, step, kinds)
 
     broken = new_model(5)
     with monkeypatch.context() as patch:
-        patch.setattr(lessons, "lesson", lesson_until_3)
+        patch.setattr(lessons, "lesson", lesson_until_5)
         with pytest.raises(KeyboardInterrupt):
-            train(broken, lessons, 4, tmp_path / "state.pt")
+            train(broken, lessons, 6, tmp_path / "state.pt")
     resumed = new_model(5)
-    train(resumed, lessons, 4, tmp_path / "state.pt")
+    train(resumed, lessons, 6, tmp_path / "state.pt")
     for name, weight in whole.state_dict().items():
         assert torch.equal(weight, resumed.state_dict()[name]), name
 
@@ -242,7 +252,7 @@ def test_training_brings_vectors_to_their_targets(
 ) -> None:
     with monkeypatch.context() as patch:
         only = next(it for it in map(lessons.lesson, range(99)) if not it.answers)
-        patch.setattr(lessons, "lesson", lambda _: only)
+        patch.setattr(lessons, "lesson", lambda *_: only)
         patch.setattr("mini.training.WARM_UP", 2)
         curve = train(new_model(3), lessons, 21, tmp_path / "state.pt")
     assert curve[-1]["cosine"] < 0.9 * curve[0]["cosine"]

@@ -40,7 +40,7 @@ def measure(system: System, titles: Sequence[Pair]) -> dict[str, Any]:
         "questions": int(_right(plain).sum()),
         "behind 200 words": int(_right(_choices(system, items, _fillers(items, 200))).sum()),
         "right": round(float(plain[:, 0].mean()), 1),
-        "distractors": round(float(plain[:, 1:].mean()), 1),
+        "above distractors": round(float(plain[:, 0].mean() - plain[:, 1:].mean()), 1),
     }
     pairs = read("pairs.jsonl")
     first, second = ([pair[side] for pair in pairs] for side in ("a", "b"))

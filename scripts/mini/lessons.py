@@ -10,7 +10,7 @@ and a document without an instruction as it is. A long text is its first sentenc
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,7 @@ ANSWER, TOPIC = 1.5, 1.0  # how far a search query leans to its answer, a text t
 LEAD, REST = 1.0, 0.8  # weights of a long text's first sentence and of all others together
 SHORT, PAIRS, LONG = 192, 96, 32  # texts, pairs, long texts (with their queries) a step
 KINDS = {"short": 0.36, "written": 0.22, "debian": 0.28, "wordnet": 0.05, "long": 0.09}
+LAST_KINDS = {"short": 0.7, "written": 0.05, "debian": 0.15, "wordnet": 0.0, "long": 0.1}
 
 
 @dataclass(frozen=True)
@@ -79,10 +80,10 @@ class Lessons:
         }
         self._prompts = _prompts(corpus, raw)
 
-    def lesson(self, step: int) -> Lesson:
-        """The texts of a step, always the same for the same number."""
+    def lesson(self, step: int, kinds: Mapping[str, float] = KINDS) -> Lesson:
+        """The texts of a step, always the same for the same number; `kinds` says how often which."""
         draw = random.Random(step)
-        kind = draw.choices(list(KINDS), list(KINDS.values()))[0]
+        kind = draw.choices(list(kinds), list(kinds.values()))[0]
         if kind == "short":
             return self._short_lesson(draw)
         if kind == "long":

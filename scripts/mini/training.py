@@ -1,7 +1,9 @@
 """The training loop: lessons -> a trained student. Stops and goes on at any step, bit for bit.
 
 Loss of a step, by `WEIGHTS`: 1 - cosine with the targets, the mean squared error of the step's own
-matrix of cosines, and InfoNCE (van den Oord et al. 2018) of queries with their answers.
+matrix of cosines, and InfoNCE (van den Oord et al. 2018) of queries with their answers. InfoNCE
+finds answers at the cost of likeness; so the last eighth of the steps, at a rate that rises once
+more to less, is for likeness.
 """
 
 import json
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from mini.lessons import Lesson, Lessons
+from mini.lessons import KINDS, LAST_KINDS, Lesson, Lessons
 from mini.student import forward
 from tqdm import tqdm
 from transformers import MistralModel
@@ -17,6 +19,7 @@ from transformers import MistralModel
 RATE, EMBEDDING_RATE, WARM_UP = 1.2e-3, 2.5e-3, 100
 TEMPERATURE = 0.05  # of InfoNCE
 WEIGHTS = {"cosine": 1, "matrix": 10, "answers": 0.3}
+LAST_PART, LAST_RATE, LAST_WEIGHTS = 8, 0.3, {"cosine": 1, "matrix": 10, "answers": 0.1}
 SAVE_EVERY = 500
 
 
@@ -31,8 +34,10 @@ def train(model: MistralModel, lessons: Lessons, steps: int, state: Path) -> lis
         weight_decay=0.01,
         fused=True,
     )
+    main = steps - steps // LAST_PART
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / WARM_UP, (steps - step) / max(1, steps - WARM_UP))
+        optimizer,
+        lambda step: _rate(step, main) or LAST_RATE * _rate(step - main - 1, steps - main),
     )
     start, curve = 0, []
     if state.is_file():
@@ -44,8 +49,9 @@ def train(model: MistralModel, lessons: Lessons, steps: int, state: Path) -> lis
     model.train()
     with tqdm(total=steps, initial=start, desc="training", unit="step") as bar:
         for step in range(start, steps):
-            losses = _losses(model, lessons.lesson(step))
-            total = torch.stack([WEIGHTS[name] * loss for name, loss in losses.items()]).sum()
+            kinds, weights = (KINDS, WEIGHTS) if step < main else (LAST_KINDS, LAST_WEIGHTS)
+            losses = _losses(model, lessons.lesson(step, kinds))
+            total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
             optimizer.zero_grad()
             torch.autograd.backward(total)
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -72,6 +78,11 @@ def train(model: MistralModel, lessons: Lessons, steps: int, state: Path) -> lis
                 aside.rename(state)
     model.eval()
     return curve
+
+
+def _rate(step: int, steps: int) -> float:
+    """A share of the full rate: up from nothing, down to nothing, nothing ever after."""
+    return max(0.0, min((step + 1) / WARM_UP, (steps - step) / max(1, steps - WARM_UP)))
 
 
 def _losses(model: MistralModel, lesson: Lesson) -> dict[str, torch.Tensor]:

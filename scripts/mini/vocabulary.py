@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from string import ascii_lowercase
 
 from tokenizers import (
     AddedToken,
@@ -25,6 +26,7 @@ from tokenizers import pre_tokenizers as cut
 CONTROL = ("<unk>", "<s>", "</s>")
 # Log-probabilities: a word beats any two pieces, a piece beats its bytes.
 WORD, PIECE, BYTE, NEVER = -10.0, -16.0, -25.0, -30.0
+LETTERS = 64  # that pieces are made of; of others there are bytes
 SYMBOLS = [
     *"!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~0123456789",
     *"\u20ac\u00a3\u00b0\u2013\u2014\u201c\u201d\u2018\u2019\u2026\n",
@@ -98,11 +100,17 @@ def words_of(text: str) -> list[str]:
 
 def _pieces(words: dict[str, int], size: int) -> list[str]:
     """The pieces from which rare words are best built, letters first."""
+    letters = Counter(letter for word in words for letter in word)
+    others = sorted(letters.keys() - set(ascii_lowercase), key=lambda x: (-letters[x], x))
+    # Chosen here, because among equally rare ones the trainer's choice changes from run to run.
+    kept = [*ascii_lowercase, *others[: LETTERS - 27], "▁"]
     raw = Tokenizer(models.BPE())
     raw.pre_tokenizer = cut.Metaspace(prepend_scheme="always")
-    letters = [*"abcdefghijklmnopqrstuvwxyz", "▁"]
     trainer = trainers.BpeTrainer(
-        vocab_size=size, initial_alphabet=letters, limit_alphabet=64, show_progress=False
+        vocab_size=size,
+        initial_alphabet=kept,
+        limit_alphabet=LETTERS,
+        show_progress=False,
     )
     raw.train_from_iterator(
         (word for word, count in sorted(words.items()) for _ in range(min(count, 20))), trainer
