@@ -162,7 +162,7 @@ class Index:
                         reader = pa.RecordBatchReader.from_batches(self._table.schema, batches)
                         self._table.add(reader)
                 except OSError as error:
-                    raise (unreadable or [error])[0] from error
+                    raise (unreadable[0] if unreadable else error) from error
                 bar.update(len(part))
         with _told_as_os_error(self.location):
             self._order()

@@ -220,7 +220,7 @@ class Output:
 
     def _is_file(self, name: str) -> bool:
         info = self._filesystem.get_file_info(f"{self._path}/{name}")
-        return info.type == fs.FileType.File and info.size > 0
+        return bool(info.type == fs.FileType.File and info.size > 0)
 
     def _remove_leftovers(self) -> None:
         """What a killed run had written aside."""
