@@ -163,6 +163,18 @@ def test_debian_wordnet_and_help_pages_are_read(tmp_path: Path) -> None:
     assert list(sources.help_pages(tmp_path)) == [("Click & drag", ["Use the left button of it."])]
 
 
+def test_a_snapshot_is_named_by_what_it_holds_not_by_where_it_came_from() -> None:
+    head = (
+        "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\nOrigin: Debian\n"
+        "Label: Debian-Security\nSuite: oldstable-security\nCodename: bookworm-security\n"
+        "Date: Sat, 21 Nov 2026 00:53:02 UTC\nValid-Until: Sat, 28 Nov 2026 00:53:02 UTC\n"
+    )
+    assert sources.release(head) == (
+        "Debian-Security bookworm-security",
+        "Sat, 21 Nov 2026 00:53:02 UTC",
+    )
+
+
 def test_any_text_has_ids_and_the_service_reads_them(raw: RawTokenizer, tmp_path: Path) -> None:
     raw.save(str(tmp_path / "tokenizer.json"))
     tokenizer = Tokenizer(tmp_path / "tokenizer.json", max_length=4096)

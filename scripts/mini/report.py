@@ -69,7 +69,7 @@ def write_readme(folder: Path, facts: Mapping[str, Any]) -> None:
         "pairs": ", ".join(f"{count:,} {kind}" for kind, count in facts["pairs"].items()),
         "table": "\n".join(f"| {' | '.join(cells)} |" for cells in table),
         "snapshot": "\n".join(
-            [f"- {name}: {date}" for name, date in facts["lists"].items()]
+            [f"- {name}: {date}" for name, date in sorted(facts["lists"].items())]
             + [f"- {name}" for name in facts["packages"]]
         ),
         "files": "\n".join(f"- `{name}` {digest}" for name, digest in sorted(files.files.items())),

@@ -56,12 +56,20 @@ def fetch(folder: Path) -> None:
     archives = sorted((folder / "packages").glob("*.deb"))
     for archive in archives:
         subprocess.run(["dpkg-deb", "-x", archive, folder / "packages"], check=True)
-    releases = {
-        path.name: path.read_text().partition("\nDate: ")[2].partition("\n")[0]
-        for path in sorted((folder / "lists").glob("*_InRelease"))
-    }
+    releases = dict(release(path.read_text()) for path in (folder / "lists").glob("*_InRelease"))
     facts = {"lists": releases, "packages": [archive.name for archive in archives]}
     done.write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def release(head: str) -> tuple[str, str]:
+    """What a list of packages calls itself, and its date.
+
+    Example:
+        >>> release("Label: Debian\\nCodename: bookworm\\nDate: Sat, 11 Jul 2026 10:16:37 UTC\\n")
+        ('Debian bookworm', 'Sat, 11 Jul 2026 10:16:37 UTC')
+    """
+    fields = dict(re.findall(r"^(Label|Codename|Date): (.*)$", head, re.MULTILINE))
+    return f"{fields['Label']} {fields['Codename']}", fields["Date"]
 
 
 def descriptions(folder: Path) -> list[Pair]:
