@@ -2,7 +2,7 @@
 
 An actor reads, tokenises and writes one unit while it computes another. One that dies is replaced
 and its units are done again; a document that keeps killing whoever computes it becomes a dead
-letter. Knows nothing of how a unit is done, which is `shards`'.
+letter. Knows nothing of how a unit is done, which is `step`'s.
 """
 
 import json
@@ -19,9 +19,8 @@ import numpy as np
 import torch
 from pyarrow import fs
 
-os.environ.setdefault(
-    "RAY_AUTH_MODE", "disabled"
-)  # else Ray leaves a token file in the home folder
+# Else Ray leaves a token file in the home folder.
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 import ray
 import ray.data
 from ray.exceptions import RayError
@@ -30,7 +29,8 @@ from e5.corpus import Corpus, DeadLetter, Unit
 from e5.embedder import Embedder
 from e5.errors import E5Error, EngineError, InputError
 from e5.settings import Settings
-from e5.shards import Output, Prepared, Recipe, Summary, compute, prepare, tokenize
+from e5.shards import Output, Recipe
+from e5.step import Prepared, Summary, compute, prepare, tokenize, write
 from e5.storage import open_filesystem
 from e5.vectors import Vectors
 
@@ -39,9 +39,8 @@ logger = logging.getLogger(__name__)
 ATTEMPTS = "attempts"
 WHOLE_ATTEMPTS = 2  # at a unit as a whole, before its documents are tried one by one
 TRIES = 2  # at a document that was alone with its worker when that died
-RESTARTS = (
-    64  # of an actor; each document that kills costs TRIES of them, each unit with one, two more
-)
+# Of an actor; each document that kills costs TRIES of them, each unit with one, two more.
+RESTARTS = 64
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ class Cluster:
         environment = {"py_modules": [os.path.dirname(__file__)]} if self.address else {}
         try:
             ray.init(
-                self.address,
+                self.address or "local",  # else Ray would join whatever runs on this machine
                 runtime_env=environment,
                 log_to_driver=False,
                 logging_level=logging.WARNING,
@@ -208,7 +207,7 @@ class Worker:
         else:
             with self._reading, self._computing:
                 prepared, vectors = self._one_by_one(unit, journal)
-        summary = self._output.write(prepared, vectors)
+        summary = write(prepared, vectors, self._output)
         journal.remove()
         return summary
 

@@ -29,6 +29,7 @@ from e5.types import MAX_CHARACTERS
 
 CSV = (".csv", ".csv.gz")
 FORMATS = (".parquet", ".jsonl", ".jsonl.gz", *CSV)
+CHECKED_ROWS = 1000  # of a JSONL file, before all its rows are taken to lack a column
 BUFFER = 2**22  # bytes of one read: each is a request where files are far away
 csv.field_size_limit(2**24)  # a document too large is a dead letter, not the end of its file
 
@@ -123,7 +124,8 @@ class Corpus:
         """Every unit of the files. Reads JSONL and CSV once through, to count their rows.
 
         Raises:
-            InputError: for a file that cannot be read, or lacks a column.
+            InputError: for a file that cannot be read, or lacks a column (of JSONL: in each of its
+                first `CHECKED_ROWS`).
         """
         units = []
         for file in tqdm(files, "counting rows", unit="file", delay=2, disable=None):
@@ -167,6 +169,9 @@ class Corpus:
                 ends: Iterator[int] = (records.offset for _ in records)
                 start = records.offset
             else:
+                if columns := _json_columns(itertools.islice(opened, CHECKED_ROWS)):
+                    self._check_columns(file, columns)
+                opened.seek(0)
                 ends = itertools.accumulate(len(line) for line in opened)
                 start = 0
             first = row = 0
@@ -184,7 +189,7 @@ class Corpus:
         ):
             if column is not None and column not in columns:
                 received = f"{column!r}, which {file} does not have"
-                raise InputError(option, received, f"it has {', '.join(columns)}")
+                raise InputError(option, received, f"it has {', '.join(columns[:20])}")
             if columns.count(column or "") > 1:
                 received = f"{column!r}, which {file} has {columns.count(column or '')} times"
                 raise InputError(option, received, "rename one of them")
@@ -275,7 +280,7 @@ class _CsvRecords:
         self._opened = opened
         self.offset = 0
         self._records = csv.reader(self._lines())
-        self.header = next(self._records, [])
+        self.header = next((record for record in self._records if record), [])
 
     def __iter__(self) -> Iterator[list[str]]:
         return self._records
@@ -309,6 +314,12 @@ def _as_rows(batch: pa.RecordBatch) -> list[Mapping[str, Any] | str]:
 
 def _unreadable(file: str, error: BaseException) -> InputError:
     return InputError(file, f"what cannot be read ({error})", "repair it and run again")
+
+
+def _json_columns(lines: Iterable[bytes]) -> list[str]:
+    """Every column that one of the rows has."""
+    rows = map(_json_row, lines)
+    return list(dict.fromkeys(name for row in rows if isinstance(row, dict) for name in row))
 
 
 def _json_row(line: bytes) -> Mapping[str, Any] | str:

@@ -33,6 +33,8 @@ ROWS_AT_ONCE = 1024  # held in memory
 FLAT_BELOW = 2**24  # numbers; a scan of as many takes about 30 ms on one core
 PARTITION = 4096  # vectors of one partition of the index
 OUTGROWN = 4  # times as many partitions as the index has: then it is made anew
+# What must be alike in all of an index's shards. The last three decide what a shard's name means.
+RULES = ("model", "task", "dimensions", "text_columns", "id_column", "rows_per_shard")
 PROBES, CANDIDATES = 20, 10  # partitions looked into; candidates for each result
 
 
@@ -87,7 +89,7 @@ class Index:
             received = f"{shards}, which holds no {MANIFEST}"
             raise InputError("OUT", received, "make one with ./scripts/embed_corpus IN OUT")
         known = read_manifest(location) or manifest
-        for name in ("model", "task", "dimensions"):
+        for name in RULES:
             theirs, ours = manifest[name], known[name]
             if name == "model":
                 theirs, ours = fingerprint(theirs), fingerprint(ours)

@@ -1,19 +1,14 @@
-"""The pure step over a corpus: a unit's documents -> one Parquet shard and its dead letters.
+"""A folder of shards: the manifest, one Parquet shard for each unit, and its dead letters.
 
 A shard is written aside, flushed, then renamed, so it is whole or not there; its name says which
 unit it holds, so whoever goes on knows what is left. The manifest says by which model and rules the
-vectors were made, and no others are ever put beside them. `embed_units` is the plain loop over
-units, with reading and writing beside the engine's work. Knows nothing of clusters or indexes.
+vectors were made, and no others are ever put beside them. Knows nothing of how they are computed.
 """
 
 import json
 import re
-import time
-from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
-from itertools import islice
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -21,11 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from e5 import prompts
 from e5.corpus import Corpus, DeadLetter, Document, Unit
-from e5.embedder import Embedder
-from e5.errors import InputError, OutOfMemoryError
-from e5.packing import TokenIds
+from e5.errors import InputError
 from e5.storage import ASIDE, open_filesystem, write_whole
 from e5.vectors import Vectors, finish
 
@@ -35,9 +27,7 @@ FIELDS = (
     *("model", "task", "normalize", "dimensions", "dtype"),
     *("text_columns", "id_column", "rows_per_shard", "files"),
 )
-STAGES = ("read", "tokenize", "compute", "wait", "write")  # wait: the engine's, for its next unit
 NO_VECTOR = "its vector is not finite (in float16; try --dtype float32) or too large for memory"
-TOKENIZED_AT_ONCE = 64  # texts; tokenising takes 73 bytes a token, before truncation
 
 
 @dataclass(frozen=True)
@@ -55,42 +45,6 @@ class Recipe:
     normalize: bool = False
     dimensions: int | None = None
     dtype: Literal["float16", "float32"] = "float16"
-
-
-@dataclass
-class Summary:
-    """What one unit, or a run, came to.
-
-    Attributes:
-        seconds: spent in each stage; stages run side by side, so they add up to more than passed.
-    """
-
-    documents: int = 0
-    tokens: int = 0
-    truncated: int = 0
-    dead_letters: int = 0
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
-
-    def __iadd__(self, other: "Summary") -> "Summary":
-        """Take another's figures in."""
-        self.documents += other.documents
-        self.tokens += other.tokens
-        self.truncated += other.truncated
-        self.dead_letters += other.dead_letters
-        for stage, seconds in other.seconds.items():
-            self.seconds[stage] += seconds
-        return self
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A unit read and tokenised, ready for the engine."""
-
-    unit: Unit
-    documents: list[Document]
-    token_ids: list[TokenIds]
-    dead: list[DeadLetter]
-    summary: Summary
 
 
 class Output:
@@ -115,7 +69,7 @@ class Output:
         files: Mapping[str, int],
         rows_per_shard: int,
     ) -> None:
-        """Write the manifest, or compare with the one that is there.
+        """Write the manifest, or compare with that of the shards that are there.
 
         Args:
             model: name and fingerprint of what will compute the vectors.
@@ -151,7 +105,7 @@ class Output:
             "files": dict(files),
         }
         found = read_manifest(self.location)
-        if found is not None:
+        if found is not None and shard_names(self.location):
             for name, value in wanted.items():
                 if name == "model" and fingerprint(value) == fingerprint(found[name]):
                     continue
@@ -186,37 +140,40 @@ class Output:
                     count += file.read().count(b"\n")
         return count
 
-    def write(self, prepared: Prepared, vectors: Vectors) -> Summary:
+    def write(
+        self,
+        unit: Unit,
+        documents: Sequence[Document],
+        vectors: Vectors,
+        dead: Sequence[DeadLetter],
+    ) -> tuple[int, int]:
         """The unit's dead letters, then its shard: where the shard is, the unit is done.
 
-        Documents whose vectors are not finite become dead letters here.
-
         Args:
-            prepared: the unit.
-            vectors: float32 `[num_documents, hidden_size]`.
+            unit: what was done.
+            documents: of the unit.
+            vectors: float32 `[num_documents, hidden_size]`; a document whose vector is not finite
+                becomes a dead letter here.
+            dead: the unit's other rows.
+
+        Returns:
+            how many documents are in the shard, and how many dead letters beside it.
         """
-        started = time.perf_counter()
-        summary, recipe = prepared.summary, self.recipe
+        recipe = self.recipe
         kept = finish(vectors, dimensions=recipe.dimensions, normalize=recipe.normalize)
         with np.errstate(over="ignore"):
             stored = kept.astype(recipe.dtype)
         good = np.isfinite(stored).all(axis=1)
-        dead = prepared.dead + [
-            DeadLetter(document.id, NO_VECTOR)
-            for document, whole in zip(prepared.documents, good, strict=True)
-            if not whole
-        ]
-        documents = [d for d, whole in zip(prepared.documents, good, strict=True) if whole]
-        letters = f"{DEAD_LETTERS}/{prepared.unit.name}.jsonl"
-        if dead:
-            lines = [json.dumps(asdict(letter), ensure_ascii=False) + "\n" for letter in dead]
-            self._put(letters, "".join(lines).encode())
-        elif self._is_file(letters):  # of a run that was killed before it wrote the shard
-            self._filesystem.delete_file(f"{self._path}/{letters}")
-        self._put(f"{prepared.unit.name}.parquet", _as_parquet(documents, stored[good]))
-        summary.documents, summary.dead_letters = len(documents), len(dead)
-        summary.seconds["write"] += time.perf_counter() - started
-        return summary
+        alive = [documents[i] for i in np.flatnonzero(good)]
+        letters = [*dead, *(DeadLetter(documents[i].id, NO_VECTOR) for i in np.flatnonzero(~good))]
+        name = f"{DEAD_LETTERS}/{unit.name}.jsonl"
+        if letters:
+            lines = [json.dumps(asdict(letter), ensure_ascii=False) + "\n" for letter in letters]
+            self._put(name, "".join(lines).encode())
+        elif self._is_file(name):  # of a run that was killed before it wrote the shard
+            self._filesystem.delete_file(f"{self._path}/{name}")
+        self._put(f"{unit.name}.parquet", _as_parquet(alive, stored[good]))
+        return len(alive), len(letters)
 
     def _is_file(self, name: str) -> bool:
         info = self._filesystem.get_file_info(f"{self._path}/{name}")
@@ -232,79 +189,6 @@ class Output:
 
     def _put(self, name: str, content: bytes) -> None:
         write_whole(self._filesystem, f"{self._path}/{name}", content)
-
-
-def prepare(unit: Unit, corpus: Corpus, embedder: Embedder, task: str) -> Prepared:
-    """Read and tokenise a unit."""
-    started = time.perf_counter()
-    rows = list(corpus.read(unit))
-    documents = [row for row in rows if isinstance(row, Document)]
-    dead = [row for row in rows if isinstance(row, DeadLetter)]
-    summary = Summary()
-    summary.seconds["read"] = time.perf_counter() - started
-    token_ids = tokenize(documents, embedder, task, summary)
-    return Prepared(unit, documents, token_ids, dead, summary)
-
-
-def tokenize(
-    documents: Sequence[Document], embedder: Embedder, task: str, summary: Summary
-) -> list[TokenIds]:
-    """Token ids of documents, with the prompt of the task if there is one; counted in `summary`."""
-    started = time.perf_counter()
-    texts = [document.text for document in documents]
-    if task:
-        texts = [prompts.query_prompt(task, text) for text in texts]
-    encodings = [
-        encoding
-        for i in range(0, len(texts), TOKENIZED_AT_ONCE)
-        for encoding in embedder.tokenizer.encode(texts[i : i + TOKENIZED_AT_ONCE])
-    ]
-    summary.tokens += sum(len(encoding.token_ids) for encoding in encodings)
-    summary.truncated += sum(encoding.truncated for encoding in encodings)
-    summary.seconds["tokenize"] += time.perf_counter() - started
-    return [encoding.token_ids for encoding in encodings]
-
-
-def compute(token_ids: Sequence[TokenIds], embedder: Embedder, summary: Summary) -> Vectors:
-    """float32 `[num_texts, hidden_size]`; NaN where a text does not fit in memory even alone."""
-    started = time.perf_counter()
-    try:
-        return embedder.engine.compute(token_ids)
-    except OutOfMemoryError:
-        if len(token_ids) == 1:
-            return np.full((1, embedder.engine.hidden_size), np.nan, np.float32)
-        return np.concatenate([compute([ids], embedder, Summary()) for ids in token_ids])
-    finally:
-        summary.seconds["compute"] += time.perf_counter() - started
-
-
-def embed_units(
-    units: Iterable[Unit], corpus: Corpus, embedder: Embedder, output: Output
-) -> Generator[Summary, None, None]:
-    """Embed units one after another; yields what each finished one came to.
-
-    While the engine computes one unit, the next is read and tokenised and the last one written.
-    """
-    left = iter(units)
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-
-        def submit() -> Iterator[Future[Prepared]]:
-            for unit in islice(left, 1):
-                yield reader.submit(prepare, unit, corpus, embedder, output.recipe.task)
-
-        ahead = deque(submit())
-        behind: deque[Future[Summary]] = deque()
-        while ahead:
-            waited = time.perf_counter()
-            prepared = ahead.popleft().result()
-            ahead.extend(submit())
-            prepared.summary.seconds["wait"] += time.perf_counter() - waited
-            vectors = compute(prepared.token_ids, embedder, prepared.summary)
-            while behind:
-                yield behind.popleft().result()
-            behind.append(writer.submit(output.write, prepared, vectors))
-        while behind:
-            yield behind.popleft().result()
 
 
 def read_manifest(location: str) -> dict[str, Any] | None:

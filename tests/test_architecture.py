@@ -32,9 +32,10 @@ LEVELS = {
     "weights": 4,
     "embedder": 5,
     "batcher": 5,
-    "shards": 6,
+    "shards": 3,
+    "index": 4,
+    "step": 6,
     "cluster": 7,
-    "index": 7,
 }
 ALSO = {("settings", "errors"), ("tokenizer", "packing")}
 

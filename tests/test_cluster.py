@@ -68,7 +68,7 @@ class Runner:
             "PYTHONPATH": f"{ROOT}:{folder}",
             "TEST_DELAY": "0",
             "OMP_NUM_THREADS": "1",  # as Ray's workers have
-            "RAY_DISABLE_IMPORT_WARNING": "1",
+            "RAY_ADDRESS": "127.0.0.1:1",  # a cluster that nobody asked for
         }
 
     def start(self, out: str, *options: str) -> "subprocess.Popen[str]":

@@ -164,7 +164,7 @@ def test_a_field_may_be_larger_than_the_csv_module_s_own_limit(tmp_path: Path) -
     assert [len(row.text) for row in read_all(Corpus(str(tmp_path))) if isinstance(row, Document)]
 
 
-@pytest.mark.parametrize("ending", [".parquet", ".csv"])
+@pytest.mark.parametrize("ending", FORMATS)
 def test_a_column_that_is_not_there_is_named_with_those_that_are(
     ending: str, tmp_path: Path
 ) -> None:
@@ -173,6 +173,18 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(
         plan(Corpus(str(tmp_path)))
     with pytest.raises(InputError, match=r"^--id-column: received 'key'"):
         plan(Corpus(str(tmp_path), ("body",), "key"))
+
+
+def test_a_column_that_only_some_rows_of_jsonl_have_is_there(tmp_path: Path) -> None:
+    rows: list[Row] = [{"text": "one"}] * 500 + [{"text": "two", "title": "The"}]
+    write(tmp_path / "a.jsonl", rows)
+    assert read_all(Corpus(str(tmp_path), ("title", "text")), 400)[-1].id == "a.jsonl:500"
+
+
+def test_blank_lines_before_a_csv_s_head_are_none(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("\n\ntext\none\n\ntwo\n")
+    found = read_all(Corpus(str(tmp_path)), 1)
+    assert found == [Document("a.csv:0", "one"), Document("a.csv:2", "two")]
 
 
 def test_places_without_documents_are_refused(tmp_path: Path) -> None:

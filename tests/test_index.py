@@ -13,7 +13,7 @@ from e5.corpus import Corpus, Document, Unit
 from e5.embedder import Embedder
 from e5.errors import InputError
 from e5.index import Index
-from e5.shards import Output, Prepared, Recipe, Summary
+from e5.shards import Output, Recipe
 from e5.vectors import Vectors, cosine_scores
 
 MODEL = "made-up@0123456789ab"
@@ -42,7 +42,7 @@ def write_shards(folder: Path, vectors: Vectors, rows: int = 5000, first: int = 
             Document(str(first + i + j), f"text {first + i + j}") for j in range(len(part))
         ]
         unit = Unit(name, i, len(part))
-        output.write(Prepared(unit, documents, [], [], Summary()), part)
+        output.write(unit, documents, part, dead=[])
 
 
 def recall(index: Index, vectors: Vectors, queries: Vectors, top: int = 10) -> float:
@@ -176,6 +176,19 @@ def test_another_corpus_with_files_of_the_same_names_is_refused(tmp_path: Path) 
     Index.build(str(tmp_path / "a" / "out"), where)
     with pytest.raises(InputError, match=r"^from-0\.jsonl: received a file of 9 bytes that had 2"):
         Index.build(str(tmp_path / "b" / "out"), where)
+
+
+@pytest.mark.parametrize("rule", ["text_columns", "id_column", "rows_per_shard", "task"])
+def test_shards_of_the_same_names_made_by_other_rules_are_refused(
+    rule: str, tmp_path: Path
+) -> None:
+    write_shards(tmp_path / "out", clustered(10, 64))
+    out, where = str(tmp_path / "out"), str(tmp_path / "index")
+    Index.build(out, where)
+    path = tmp_path / "out" / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {rule: "another"}))
+    with pytest.raises(InputError, match=f"made with {rule} 'another'; .*name another INDEX"):
+        Index.build(out, where)
 
 
 @pytest.fixture

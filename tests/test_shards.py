@@ -21,7 +21,8 @@ from e5.embedder import Embedder
 from e5.errors import InputError, OutOfMemoryError
 from e5.packing import TokenIds
 from e5.settings import Settings
-from e5.shards import DEAD_LETTERS, Output, Recipe, embed_units, read_manifest, shard_names
+from e5.shards import DEAD_LETTERS, Output, Recipe, read_manifest, shard_names
+from e5.step import embed_units
 from e5.vectors import Vectors
 
 ROOT = Path(__file__).parent.parent
@@ -258,6 +259,15 @@ def test_a_file_that_has_changed_is_refused_a_new_one_is_taken_in(
     write_corpus(tmp_path / "in" / "b.jsonl", texts(6))
     with pytest.raises(InputError, match=r"^b\.jsonl: received a file of .* new rows into new"):
         embed(corpus, tmp_path / "out", embedder)
+
+
+def test_rules_that_no_shard_was_made_by_bind_nobody(tmp_path: Path, embedder: Embedder) -> None:
+    corpus = write_corpus(tmp_path / "in" / "a.jsonl", texts(5))
+    misspelt = replace(corpus, text_columns=("txet",))
+    with pytest.raises(InputError, match=r"^--text-column: received 'txet'.*it has id, text"):
+        embed(misspelt, tmp_path / "out", embedder)
+    embed(corpus, tmp_path / "out", embedder)
+    assert len(read_shards(tmp_path / "out")) == 5
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"model": "a@b"}'])

@@ -80,7 +80,8 @@ def _run(weights: Path, corpus: Path, out: Path) -> dict[str, Any]:
 def _beside_the_engine(weights: Path, corpus_file: Path, folder: Path) -> dict[str, Any]:
     """The loop's rate over the rate of `Engine.compute` on the same token ids, turn by turn."""
     from e5.corpus import Corpus
-    from e5.shards import Output, Recipe, embed_units, prepare
+    from e5.shards import Output, Recipe
+    from e5.step import embed_units, prepare
 
     embedder = Embedder.load(Settings(weights=weights))
     corpus = Corpus(str(corpus_file))

@@ -62,10 +62,10 @@ def fetch(folder: Path) -> None:
 
 
 def release(head: str) -> tuple[str, str]:
-    """What a list of packages calls itself, and its date.
+    r"""What a list of packages calls itself, and its date.
 
     Example:
-        >>> release("Label: Debian\\nCodename: bookworm\\nDate: Sat, 11 Jul 2026 10:16:37 UTC\\n")
+        >>> release("Label: Debian\nCodename: bookworm\nDate: Sat, 11 Jul 2026 10:16:37 UTC\n")
         ('Debian bookworm', 'Sat, 11 Jul 2026 10:16:37 UTC')
     """
     fields = dict(re.findall(r"^(Label|Codename|Date): (.*)$", head, re.MULTILINE))
