@@ -6,11 +6,9 @@ trained on, fetched by apt), through the built-in checkpoint unless another is n
 
 import argparse
 import json
-import os
 import random
 import re
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
@@ -19,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from benchmarks.subjects import child
 
 from e5.embedder import Embedder
 from e5.settings import Settings
@@ -53,16 +52,22 @@ def corpus_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     return [*rows, {"documents": f"{SIZES[1]}, of the engine's own rate", **share}]
 
 
+_CHILD = """
+import runpy, sys
+import torch
+from benchmarks.subjects import peak_gib
+del sys.argv[0]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+finally:
+    print(peak_gib(torch.device("cpu")))
+"""
+
+
 def _run(weights: Path, corpus: Path, out: Path) -> dict[str, Any]:
     """One run of the command, in a process of its own."""
-    command = [ROOT / "scripts/embed_corpus", corpus, out]
-    environment = os.environ | {"E5_WEIGHTS": str(Path(weights).resolve())}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        printed = process.stdout.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0, printed
+    script = ROOT / "scripts/embed_corpus"
+    printed = child(_CHILD, script, corpus, out, E5_WEIGHTS=str(Path(weights).resolve()))
     found = re.match(r"([\d,]+) documents, ([\d,]+) tokens in ([\d.]+) s", printed)
     assert found, printed
     documents, tokens, seconds = (float(number.replace(",", "")) for number in found.groups())
@@ -72,7 +77,7 @@ def _run(weights: Path, corpus: Path, out: Path) -> dict[str, Any]:
         "seconds": seconds,
         "documents/s": round(documents / seconds),
         "us/token": round(1e6 * seconds / tokens, 2),
-        "peak MB": round(usage.ru_maxrss / 1e3),
+        "peak GiB": round(float(printed.split()[-1]), 2),
         "bytes/document": round(size / documents),
     }
 

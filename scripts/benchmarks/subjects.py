@@ -5,8 +5,10 @@ Knows nothing of the systems that are compared.
 
 import argparse
 import math
+import os
 import platform
 import random
+import subprocess
 import sys
 import tempfile
 import time
@@ -207,11 +209,25 @@ def reset_peak(device: torch.device) -> None:
 
 
 def peak_gib(device: torch.device) -> float:
-    """The peak since `reset_peak`, weights included: allocated on CUDA, resident on a CPU."""
+    """The peak since `reset_peak`, weights included: allocated on CUDA, resident on a CPU.
+
+    Of this process alone; getrusage would begin with its parent's.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 2**20
+
+
+def child(code: str, *arguments: object, **environment: str) -> str:
+    """What Python code prints in a process of its own, which finds `e5` and `benchmarks`."""
+    scripts = Path(__file__).resolve().parents[1]
+    paths = {"PYTHONPATH": f"{scripts}{os.pathsep}{scripts.parent}"}
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    environ = os.environ | paths | environment
+    return subprocess.run(
+        command, env=environ, check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
