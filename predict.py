@@ -12,8 +12,8 @@ from typing import Optional
 from cog import BaseRunner, Input, concurrent
 
 from e5.batcher import Batcher
-from e5.embedder import Embedder
-from e5.errors import E5Error, NonFiniteError
+from e5.embedder import Embedder, naming
+from e5.errors import E5Error
 from e5.settings import Settings
 from e5.types import EmbedRequest, Output, Usage
 from e5.vectors import cosine_scores, finish
@@ -31,7 +31,7 @@ class Predictor(BaseRunner):
         self.embedder = Embedder.load(settings)
         self.batcher = Batcher(self.embedder.engine, max_queue_tokens=settings.max_queue_tokens)
 
-    @concurrent(max=512)
+    @concurrent(max=256)
     async def run(
         self,
         /,  # an unknown input may be called self
@@ -78,10 +78,8 @@ class Predictor(BaseRunner):
         # A thread costs more than tokenising a little text, and a lot would hold up everybody else.
         small = sum(map(len, texts)) < 10_000
         encodings = tokenize() if small else await asyncio.to_thread(tokenize)
-        try:
+        with naming(request.fields, encodings):
             batched = await self.batcher.embed([encoding.token_ids for encoding in encodings])
-        except NonFiniteError as error:
-            raise NonFiniteError(error.position, request.fields[error.position]) from error
         vectors = finish(batched.vectors, dimensions=request.dimensions, normalize=request.normalize)
         usage = Usage(
             tokens=[len(encoding.token_ids) for encoding in encodings],

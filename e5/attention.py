@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.torch_version import TorchVersion
 
 from e5.packing import Spans
 
@@ -66,13 +67,18 @@ def varlen_options() -> dict[str, Any]:
 
     `window_size=(-1, 0)` is causal, aligned to each text's end, in 2.11 to 2.13. 2.12 added
     `enable_gqa`, which it then requires (2.11 groups heads unasked), and `num_splits`, where 1
-    gives a text the same bits whatever its batch mates.
+    gives a text the same bits whatever its batch mates; but 2.12 has that only with a kernel that
+    torch does not bring, and refuses it otherwise.
     """
     from torch.nn.attention.varlen import varlen_attn
 
-    options = {"window_size": (-1, 0), "enable_gqa": True, "num_splits": 1}
+    options: dict[str, Any] = {"window_size": (-1, 0)}
     known = inspect.signature(varlen_attn).parameters
-    return {name: value for name, value in options.items() if name in known}
+    if "enable_gqa" in known:
+        options["enable_gqa"] = True
+    if "num_splits" in known and TorchVersion(torch.__version__) >= "2.13":
+        options["num_splits"] = 1
+    return options
 
 
 def _sdpa(

@@ -20,7 +20,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from e5.engine import Engine
-from e5.errors import E5Error, EngineError, NonFiniteError, QueueFullError
+from e5.errors import (
+    E5Error,
+    EngineError,
+    NonFiniteError,
+    QueueFullError,
+    RequestTooLargeError,
+)
 from e5.packing import TokenIds
 from e5.vectors import Vectors
 
@@ -84,8 +90,7 @@ class Batcher:
 
         Args:
             engine: what computes.
-            max_queue_tokens: refuse a request that would make more tokens wait; only an empty
-                queue takes a request of any size.
+            max_queue_tokens: refuse a request that would make more tokens wait.
         """
         self._failed = False
         self._engine = engine
@@ -104,6 +109,7 @@ class Batcher:
         """Queue the texts and wait for their vectors; cancelling takes them out of the queue.
 
         Raises:
+            RequestTooLargeError: more tokens than may wait at all.
             QueueFullError: too many tokens wait already.
             NonFiniteError: one of these texts has no finite vector; `position` says which.
             OutOfMemoryError: one of these texts does not fit in memory.
@@ -113,10 +119,13 @@ class Batcher:
         if not token_ids:
             return Batched(vectors, queue_ms=0, forward_ms=0, batch_texts=0)
         request = _Request(token_ids, asyncio.get_running_loop().create_future(), vectors)
+        num_tokens, limit = request.waiting_tokens, self._max_queue_tokens
+        if num_tokens > limit:
+            raise RequestTooLargeError(num_tokens, limit)
         with self._changed:
             waiting = sum(r.waiting_tokens for r in self._waiting if not r.future.done())
-            if waiting and waiting + request.waiting_tokens > self._max_queue_tokens:
-                raise QueueFullError(waiting, self._max_queue_tokens)
+            if waiting + num_tokens > limit:
+                raise QueueFullError(waiting, num_tokens, limit)
             self._waiting.append(request)
             self._changed.notify()
         return await request.future
@@ -161,6 +170,8 @@ class Batcher:
             vectors = self._engine.compute([ids for piece in pieces for ids in piece.token_ids])
         except Exception as error:
             if len(pieces) > 1:
+                if not isinstance(error, E5Error):
+                    logger.warning("a forward failed: each request in it alone", exc_info=error)
                 for piece in pieces:
                     self._run([piece])
             else:

@@ -132,9 +132,7 @@ class Cluster:
         """
         if not units:
             return
-        filesystem, path = open_filesystem(output.location)
-        filesystem.create_dir(f"{path}/{ATTEMPTS}", recursive=True)
-        filesystem.delete_dir_contents(f"{path}/{ATTEMPTS}")  # a killed driver is nobody's fault
+        Journal.forgive(output.location)
         items = [asdict(unit) for unit in units]
         pool = ray.data.ActorPoolStrategy(
             min_size=self.min_workers,
@@ -259,17 +257,31 @@ class Journal:
     def begin(cls, location: str, unit: Unit) -> "Journal":
         """Count one more attempt."""
         filesystem, folder = open_filesystem(location)
-        path = f"{folder}/{ATTEMPTS}/{unit.name}.json"
-        journal = cls(filesystem, path, 1, Counter())
+        journal, trying = cls._read(filesystem, f"{folder}/{ATTEMPTS}/{unit.name}.json")
+        if trying is not None:
+            journal.tries[str(trying)] += 1
+        journal = replace(journal, attempts=journal.attempts + 1)
+        journal.trying(None)
+        return journal
+
+    @classmethod
+    def forgive(cls, location: str) -> None:
+        """Forget the attempts of a run that was killed, nobody's fault; but not what killed."""
+        filesystem, folder = open_filesystem(location)
+        filesystem.create_dir(f"{folder}/{ATTEMPTS}", recursive=True)
+        for item in filesystem.get_file_info(fs.FileSelector(f"{folder}/{ATTEMPTS}")):
+            journal, _ = cls._read(filesystem, item.path)
+            replace(journal, attempts=0).trying(None)
+
+    @classmethod
+    def _read(cls, filesystem: fs.FileSystem, path: str) -> "tuple[Journal, int | None]":
+        """What is known of a unit, and the place of the document that was being tried."""
+        known: dict[str, Any] = {}
         if filesystem.get_file_info(path).type == fs.FileType.File:
             with filesystem.open_input_stream(path) as file:
                 known = json.loads(file.read() or b"{}")  # empty: died before it could write
-            tries = Counter(known.get("tries", {}))
-            if known.get("trying") is not None:
-                tries[str(known["trying"])] += 1
-            journal = replace(journal, attempts=known.get("attempts", 0) + 1, tries=tries)
-        journal.trying(None)
-        return journal
+        tries = Counter(known.get("tries", {}))
+        return cls(filesystem, path, known.get("attempts", 0), tries), known.get("trying")
 
     def trying(self, place: int | None) -> None:
         """Say, before it is computed, which document is alone with its worker."""

@@ -13,8 +13,10 @@ import hashlib
 import io
 import itertools
 import json
+import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,11 +29,14 @@ from e5.errors import InputError
 from e5.storage import UNREADABLE, open_filesystem
 from e5.types import MAX_CHARACTERS
 
+logger = logging.getLogger(__name__)
+
 CSV = (".csv", ".csv.gz")
 FORMATS = (".parquet", ".jsonl", ".jsonl.gz", *CSV)
 CHECKED_ROWS = 1000  # of a JSONL file, before all its rows are taken to lack a column
 BUFFER = 2**22  # bytes of one read: each is a request where files are far away
-csv.field_size_limit(2**24)  # a document too large is a dead letter, not the end of its file
+ENDS = 2**16  # bytes of a file's head and of its tail that tell whether it has changed
+csv.field_size_limit(2**24)  # a larger field is most likely a quote that was left open
 
 
 @dataclass(frozen=True)
@@ -59,8 +64,7 @@ class Unit:
             'a-b-csv-1cbdd8c6a7b9d1ce-000000004096'
         """
         stem = re.sub(r"[^A-Za-z0-9]+", "-", self.file.rpartition("/")[2])[:40]
-        digest = hashlib.sha256(self.file.encode()).hexdigest()[:16]
-        return f"{stem}-{digest}-{self.first_row:012d}"
+        return f"{stem}-{file_digest(self.file)}-{self.first_row:012d}"
 
 
 @dataclass(frozen=True)
@@ -93,8 +97,11 @@ class Corpus:
     text_columns: tuple[str, ...] = ("text",)
     id_column: str | None = None
 
-    def files(self) -> dict[str, int]:
-        """Each file's size in bytes, by its path below `location`, in order of the paths.
+    def files(self) -> dict[str, str]:
+        """What tells each file from a changed one, by its path below `location`, in order.
+
+        That is its size in bytes, and a digest of its head and its tail. Files of other formats are
+        left out, with a warning.
 
         Raises:
             InputError: where there is no such place, or no file of a known format.
@@ -105,20 +112,26 @@ class Corpus:
             found = [info]
             if info.type == fs.FileType.Directory:
                 found = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
+            names = {
+                item.path.removeprefix(f"{path}/") if item.path != path else item.base_name: item
+                for item in found
+                if item.type == fs.FileType.File
+            }
         except Exception as error:  # each kind of storage has its own
             received = f"{self.location}, which cannot be listed ({error})"
             raise InputError("IN", received, "give a file or folder in reach") from error
         if info.type == fs.FileType.NotFound:
             raise InputError("IN", self.location, "give a file or folder that exists")
-        sizes = {
-            item.path.removeprefix(f"{path}/") if item.path != path else item.base_name: item.size
-            for item in found
-            if item.type == fs.FileType.File and item.path.endswith(FORMATS)
-        }
-        if not sizes:
+        others = sorted(name for name in names if not name.lower().endswith(FORMATS))
+        if len(others) == len(names):
             received = f"{self.location}, without a file of a known format"
             raise InputError("IN", received, f"give files that end in {', '.join(FORMATS)}")
-        return dict(sorted(sizes.items()))
+        if others:
+            logger.warning("%d files of other formats are left out: %s", len(others), others[:5])
+        known = sorted(names.keys() - set(others))
+        with ThreadPoolExecutor() as pool:
+            identities = pool.map(lambda name: _identity(filesystem, names[name]), known)
+            return dict(zip(known, identities, strict=True))
 
     def plan(self, files: Iterable[str], rows_per_unit: int) -> list[Unit]:
         """Every unit of the files. Reads JSONL and CSV once through, to count their rows.
@@ -151,7 +164,7 @@ class Corpus:
             raise _unreadable(unit.file, error) from error
 
     def _plan_file(self, file: str, rows_per_unit: int) -> Iterator[Unit]:
-        if file.endswith(".parquet"):
+        if _is(file, ".parquet"):
             with self._open(file) as opened:
                 parquet = pq.ParquetFile(opened)
                 self._check_columns(file, parquet.schema_arrow.names)
@@ -161,7 +174,7 @@ class Corpus:
                 yield Unit(file, first, min(rows_per_unit, num_rows - first))
             return
         with self._open(file) as opened:
-            if file.endswith(CSV):
+            if _is(file, *CSV):
                 records = _CsvRecords(opened)
                 if not records.header:
                     return
@@ -206,9 +219,9 @@ class Corpus:
     def _rows(self, unit: Unit) -> Iterator[Mapping[str, Any] | str | None]:
         """Each row as a mapping, as the reason why it is none, or None for a blank line."""
         with self._open(unit.file) as opened:
-            if unit.file.endswith(".parquet"):
+            if _is(unit.file, ".parquet"):
                 yield from self._parquet_rows(opened, unit)
-            elif unit.file.endswith(CSV):
+            elif _is(unit.file, *CSV):
                 records = _CsvRecords(opened)
                 records.seek(unit.offset)
                 for values in itertools.islice(records, unit.num_rows):
@@ -267,10 +280,10 @@ class Corpus:
         if filesystem.get_file_info(path).type == fs.FileType.Directory:
             path = f"{path}/{file}"
         raw = filesystem.open_input_file(path)
-        if file.endswith(".parquet"):
+        if _is(file, ".parquet"):
             return raw
         buffered = io.BufferedReader(raw, BUFFER)
-        return gzip.GzipFile(fileobj=buffered) if file.endswith(".gz") else buffered
+        return gzip.GzipFile(fileobj=buffered) if _is(file, ".gz") else buffered
 
 
 class _CsvRecords:
@@ -299,6 +312,26 @@ class _CsvRecords:
                 if begins:
                     line = line.removeprefix(codecs.BOM_UTF8)
                 yield line.decode(errors="surrogateescape")
+
+
+def file_digest(file: str) -> str:
+    """Sixteen hex digits of a file's name."""
+    return hashlib.sha256(file.encode()).hexdigest()[:16]
+
+
+def _is(file: str, *endings: str) -> bool:
+    return file.lower().endswith(endings)
+
+
+def _identity(filesystem: fs.FileSystem, info: fs.FileInfo) -> str:
+    try:
+        with filesystem.open_input_file(info.path) as file:
+            ends = file.read(ENDS)
+            file.seek(max(0, info.size - ENDS))
+            ends += file.read(ENDS)
+    except UNREADABLE as error:
+        raise _unreadable(info.base_name, error) from error
+    return f"{info.size}-{hashlib.sha256(ends).hexdigest()[:16]}"
 
 
 def _as_rows(batch: pa.RecordBatch) -> list[Mapping[str, Any] | str]:

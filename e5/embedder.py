@@ -6,7 +6,8 @@ The only place that knows all of them. Knows nothing of requests, HTTP or Cog.
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,13 @@ import torch
 
 from e5 import prompts
 from e5.engine import Engine
-from e5.errors import EngineError, InputError, NonFiniteError, TokenizerError
+from e5.errors import (
+    EngineError,
+    InputError,
+    NonFiniteError,
+    OutOfMemoryError,
+    TokenizerError,
+)
 from e5.packing import TokenIds
 from e5.settings import Settings
 from e5.tokenizer import MISTRAL_GOLDENS, MISTRAL_VOCAB_SIZE, RULE, Encoding, Tokenizer
@@ -23,7 +30,12 @@ from e5.weights import TOKENIZER, Checkpoint, choose_device, choose_dtype, load_
 
 logger = logging.getLogger(__name__)
 
-SELF_CHECK_TEXTS = ("Paris", "The capital of France is Paris", "What is the capital of France?")
+# Two share a prefix: its vectors would change with what follows if attention were not causal.
+SELF_CHECK_TEXTS = (
+    "Paris",
+    prompts.query_prompt(prompts.DEFAULT_TASK, "What is the capital of France?"),
+    prompts.query_prompt(prompts.DEFAULT_TASK, "Snow"),
+)
 
 
 class Embedder:
@@ -224,10 +236,8 @@ class Embedder:
         self.check_dimensions(dimensions)
         fields = [f"{field}[{i}]" for i in range(len(texts))]
         encodings = self.tokenize(texts, fields, truncate=truncate)
-        try:
+        with naming(fields, encodings):
             vectors = self.embed([encoding.token_ids for encoding in encodings])
-        except NonFiniteError as error:
-            raise NonFiniteError(error.position, fields[error.position]) from error
         return finish(vectors, dimensions=dimensions, normalize=normalize)
 
     def _self_check(self) -> None:
@@ -244,6 +254,19 @@ class Embedder:
                 "self-check: a text's vector changes with its batch mates "
                 f"(cosine {cosines.min():.4f}); this torch build's attention is not to be trusted."
             )
+
+
+@contextmanager
+def naming(fields: Sequence[str], encodings: Sequence[Encoding]) -> Iterator[None]:
+    """Within, an engine's error about one of the texts gets the caller's name of that text."""
+    try:
+        yield
+    except NonFiniteError as error:
+        raise NonFiniteError(error.position, fields[error.position]) from error
+    except OutOfMemoryError as error:
+        lengths = [len(encoding.token_ids) for encoding in encodings]
+        field = fields[lengths.index(error.num_tokens)]
+        raise OutOfMemoryError(error.num_tokens, field) from error
 
 
 def fingerprint_of(digests: Mapping[str, str], *, dtype: torch.dtype, max_length: int) -> str:

@@ -56,10 +56,11 @@ class NonFiniteError(E5Error):
 class OutOfMemoryError(E5Error):
     """A single text that does not fit in the device's memory even alone."""
 
-    def __init__(self, num_tokens: int) -> None:
-        """`num_tokens` is the length of the text."""
+    def __init__(self, num_tokens: int, field: str | None = None) -> None:
+        """`num_tokens` is the text's length, `field` the caller's own name for it."""
+        name = f"{field}: " if field is not None else ""
         super().__init__(
-            f"a text of {num_tokens} tokens does not fit in the GPU's memory on its own; "
+            f"{name}a text of {num_tokens} tokens does not fit in the GPU's memory on its own; "
             "shorten it, lower E5_MAX_LENGTH or use a larger card."
         )
         self.num_tokens = num_tokens
@@ -68,13 +69,24 @@ class OutOfMemoryError(E5Error):
 class QueueFullError(E5Error):
     """More tokens would wait than the service is willing to hold."""
 
-    def __init__(self, waiting_tokens: int, max_queue_tokens: int) -> None:
-        """`waiting_tokens` were queued when the request arrived."""
+    def __init__(self, waiting_tokens: int, num_tokens: int, max_queue_tokens: int) -> None:
+        """`waiting_tokens` were queued when a request of `num_tokens` arrived."""
         super().__init__(
-            f"the queue is full ({waiting_tokens} tokens wait, the limit is {max_queue_tokens}); "
-            "try again in a moment."
+            f"the queue is full ({waiting_tokens} tokens wait, {num_tokens} more would pass the "
+            f"limit of {max_queue_tokens}); try again in a moment."
         )
         self.waiting_tokens = waiting_tokens
+
+
+class RequestTooLargeError(E5Error):
+    """A request of more tokens than may wait at all."""
+
+    def __init__(self, num_tokens: int, max_queue_tokens: int) -> None:
+        """`num_tokens` are the request's, of all its texts."""
+        super().__init__(
+            f"received a request of {num_tokens} tokens; send at most {max_queue_tokens} in one "
+            "(E5_MAX_QUEUE_TOKENS)."
+        )
 
 
 class EngineError(E5Error):

@@ -26,6 +26,7 @@ from e5.vectors import Vectors, finish
 
 logger = logging.getLogger(__name__)
 
+INDEX_MANIFEST = "index.json"
 TABLE = "documents"
 VECTOR = "embedding"
 SHARDS_AT_ONCE = 32  # added in one commit: all of them are in the index, or none
@@ -33,9 +34,14 @@ ROWS_AT_ONCE = 1024  # held in memory
 FLAT_BELOW = 2**24  # numbers; a scan of as many takes about 30 ms on one core
 PARTITION = 4096  # vectors of one partition of the index
 OUTGROWN = 4  # times as many partitions as the index has: then it is made anew
-# What must be alike in all of an index's shards. The last three decide what a shard's name means.
-RULES = ("model", "task", "dimensions", "text_columns", "id_column", "rows_per_shard")
-PROBES, CANDIDATES = 20, 10  # partitions looked into; candidates for each result
+# What must be alike in all of an index's shards. All but the first three decide what a shard of a
+# name holds.
+RULES = (
+    *("model", "task", "dimensions"),
+    *("text_columns", "id_column", "rows_per_shard", "dtype"),
+)
+CANDIDATES = 10  # for each result, by their bits
+LEAST_RESULTS = 20  # that candidates are found for, however few are wanted
 
 
 @dataclass(frozen=True)
@@ -67,14 +73,14 @@ class Index:
         Raises:
             InputError: where there is no index.
         """
-        manifest = read_manifest(location)
-        database = lancedb.connect(location)
-        if manifest is None or TABLE not in database.list_tables().tables:
+        manifest = read_manifest(location, INDEX_MANIFEST)
+        # Connecting would make the folder.
+        if manifest is None or TABLE not in lancedb.connect(location).list_tables().tables:
             received = f"{location}, which holds no index"
             raise InputError("INDEX", received, "make one with ./scripts/build_index OUT INDEX")
         self.location = location
         self.manifest = manifest
-        self._table = database.open_table(TABLE)
+        self._table = lancedb.connect(location).open_table(TABLE)
 
     @classmethod
     def build(cls, shards: str, location: str) -> "Index":
@@ -88,7 +94,7 @@ class Index:
         if manifest is None:
             received = f"{shards}, which holds no {MANIFEST}"
             raise InputError("OUT", received, "make one with ./scripts/embed_corpus IN OUT")
-        known = read_manifest(location) or manifest
+        known = read_manifest(location, INDEX_MANIFEST) or manifest
         for name in RULES:
             theirs, ours = manifest[name], known[name]
             if name == "model":
@@ -106,7 +112,7 @@ class Index:
         with _told_as_os_error(location):
             lancedb.connect(location).create_table(TABLE, schema=schema, exist_ok=True)
         content = json.dumps(known, indent=1, ensure_ascii=False)
-        write_whole(filesystem, f"{path}/{MANIFEST}", content.encode())
+        write_whole(filesystem, f"{path}/{INDEX_MANIFEST}", content.encode())
         index = cls(location)
         index._add(shards)
         return index
@@ -118,7 +124,7 @@ class Index:
     @property
     def is_flat(self) -> bool:
         """Whether a search looks at every vector."""
-        return not self._table.list_indices()
+        return self._partitions() == 0
 
     def check_model(self, model: str) -> None:
         """Refuse queries of another model.
@@ -127,7 +133,10 @@ class Index:
             InputError: naming both.
         """
         if fingerprint(model) != fingerprint(self.manifest["model"]):
-            remedy = f"this index was made by {self.manifest['model']}: search with the same"
+            remedy = (
+                f"this index was made by {self.manifest['model']}: search with the same weights, "
+                "E5_DTYPE (float16 where a GPU made it) and E5_MAX_LENGTH"
+            )
             raise InputError("E5_WEIGHTS", model, remedy)
 
     def search(self, query: Vectors, top: int, *, exact: bool = False) -> list[Hit]:
@@ -144,12 +153,14 @@ class Index:
         search = self._table.search(query, VECTOR)
         assert isinstance(search, LanceVectorQueryBuilder)  # which follows from the query's type
         search = search.distance_type("cosine")
-        if exact:
+        results = max(top, LEAST_RESULTS)
+        partitions = self._partitions()
+        if exact or results * CANDIDATES > len(self):
             search = search.bypass_vector_index()
-        elif not self.is_flat:
-            search = search.nprobes(PROBES).refine_factor(CANDIDATES)
-        rows = search.select(["id", "text", "_distance"]).limit(top).to_list()
-        return [Hit(row["id"], 100 * (1 - row["_distance"]), row["text"]) for row in rows]
+        elif partitions:
+            search = search.nprobes(_probes(partitions)).refine_factor(CANDIDATES)
+        rows = search.select(["id", "text", "_distance"]).limit(results).to_list()
+        return [Hit(row["id"], 100 * (1 - row["_distance"]), row["text"]) for row in rows[:top]]
 
     def _add(self, shards: str) -> None:
         there = self._shards()
@@ -173,14 +184,20 @@ class Index:
         """Make the index, make it anew where the table has outgrown it, or add to it."""
         dimensions = self.manifest["dimensions"]
         partitions = max(1, len(self) // PARTITION)
-        indices = [index.name for index in self._table.list_indices()]
-        if indices and partitions < OUTGROWN * int(indices[0].rpartition("_")[2]):
+        if partitions < OUTGROWN * self._partitions():
             self._table.optimize()
         elif len(self) * dimensions >= FLAT_BELOW and dimensions % 8 == 0:  # as IVF-RQ needs
             config = IvfRq(distance_type="cosine", num_partitions=partitions)
             self._table.create_index(VECTOR, config=config, name=f"partitions_{partitions}")
-            for name in indices:
-                self._table.drop_index(name)
+        for index in self._table.list_indices():  # more than one after this, or after a kill
+            if index.name != f"partitions_{self._partitions()}":
+                self._table.drop_index(index.name)
+
+    def _partitions(self) -> int:
+        """Of the index, the newest if a kill has left an older one; 0 where there is none."""
+        names = [index.name for index in self._table.list_indices()]
+        newest: int = max([0, *(int(name.rpartition("_")[2]) for name in names)])
+        return newest
 
     def _shards(self) -> set[str]:
         names: set[str] = set()
@@ -212,6 +229,11 @@ class Index:
                     pa.FixedSizeListArray.from_arrays(pa.array(unit.ravel()), unit.shape[1]),
                 ]
                 yield pa.RecordBatch.from_arrays(columns, schema=self._table.schema)
+
+
+def _probes(partitions: int) -> int:
+    """How many partitions to look into: all of a few, ever fewer of many."""
+    return max(20, round(4 * partitions**0.5))
 
 
 @contextmanager

@@ -16,13 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from e5.corpus import Corpus, DeadLetter, Document, Unit
+from e5.corpus import Corpus, DeadLetter, Document, Unit, file_digest
 from e5.errors import InputError
 from e5.storage import ASIDE, open_filesystem, write_whole
 from e5.vectors import Vectors, finish
 
 MANIFEST = "manifest.json"
 DEAD_LETTERS = "dead-letters"
+SHARD = r"[A-Za-z0-9-]*-[0-9a-f]{16}-\d{12}\.parquet"  # a unit's name
 FIELDS = (
     *("model", "task", "normalize", "dimensions", "dtype"),
     *("text_columns", "id_column", "rows_per_shard", "files"),
@@ -66,7 +67,7 @@ class Output:
         model: str,
         hidden_size: int,
         corpus: Corpus,
-        files: Mapping[str, int],
+        files: Mapping[str, str],
         rows_per_shard: int,
     ) -> None:
         """Write the manifest, or compare with that of the shards that are there.
@@ -75,7 +76,7 @@ class Output:
             model: name and fingerprint of what will compute the vectors.
             hidden_size: its vectors' dimensions.
             corpus: what will be read.
-            files: its files and their sizes, taken before it is planned.
+            files: its files, as `Corpus.files` gave them before they are planned.
             rows_per_shard: rows of a file in one shard.
 
         Raises:
@@ -105,7 +106,7 @@ class Output:
             "files": dict(files),
         }
         found = read_manifest(self.location)
-        if found is not None and shard_names(self.location):
+        if found is not None and found["files"]:
             for name, value in wanted.items():
                 if name == "model" and fingerprint(value) == fingerprint(found[name]):
                     continue
@@ -191,22 +192,29 @@ class Output:
         write_whole(self._filesystem, f"{self._path}/{name}", content)
 
 
-def read_manifest(location: str) -> dict[str, Any] | None:
-    """What a folder of shards says of itself; None where there is no manifest.
+def read_manifest(location: str, name: str = MANIFEST) -> dict[str, Any] | None:
+    """What a folder of shards, or what was made of it, says of itself; None where it says nothing.
+
+    Of the files, those that have shards: whatever else was to be read may still change.
 
     Raises:
         InputError: for one that cannot be understood.
     """
     filesystem, path = open_filesystem(location)
-    if filesystem.get_file_info(f"{path}/{MANIFEST}").type != fs.FileType.File:
+    if filesystem.get_file_info(f"{path}/{name}").type != fs.FileType.File:
         return None
-    with filesystem.open_input_stream(f"{path}/{MANIFEST}") as file:
+    with filesystem.open_input_stream(f"{path}/{name}") as file:
         try:
             manifest: dict[str, Any] = json.loads(file.read())
-            return {name: manifest[name] for name in (*FIELDS, *manifest)}
+            manifest = {key: manifest[key] for key in (*FIELDS, *manifest)}
+            files = dict(manifest["files"])
         except (ValueError, KeyError, TypeError) as error:
-            received = f"a {MANIFEST} that is not of this project"
+            received = f"a {name} that is not of this project"
             raise InputError(location, received, "name another folder") from error
+    if name == MANIFEST:
+        begun = {shard.rsplit("-", 2)[1] for shard in shard_names(location)}
+        files = {file: identity for file, identity in files.items() if file_digest(file) in begun}
+    return manifest | {"files": files}
 
 
 def shard_names(location: str) -> list[str]:
@@ -214,9 +222,7 @@ def shard_names(location: str) -> list[str]:
     filesystem, path = open_filesystem(location)
     found = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
     return sorted(
-        item.base_name
-        for item in found
-        if item.extension == "parquet" and item.size and not item.base_name.startswith(".")
+        item.base_name for item in found if item.size and re.fullmatch(SHARD, item.base_name)
     )
 
 
@@ -230,19 +236,16 @@ def fingerprint(model: str) -> str:
     return model.rpartition("@")[2]
 
 
-def check_files(known: Mapping[str, int], found: Mapping[str, int]) -> None:
-    """Refuse files that have changed since.
+def check_files(known: Mapping[str, str], found: Mapping[str, str]) -> None:
+    """Refuse files that have changed since their vectors were made.
 
     Raises:
         InputError: naming the first.
     """
-    for file, size in found.items():
-        if known.get(file, size) != size:
-            raise InputError(
-                file,
-                f"a file of {size} bytes that had {known[file]} when OUT was begun",
-                "put new rows into new files, or name another OUT",
-            )
+    for file, identity in found.items():
+        if known.get(file, identity) != identity:
+            remedy = "put new rows into new files, or begin anew elsewhere"
+            raise InputError(file, "a file that has changed since its vectors were made", remedy)
 
 
 def _as_parquet(documents: Sequence[Document], stored: np.ndarray[Any, Any]) -> bytes:

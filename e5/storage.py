@@ -28,7 +28,7 @@ def open_filesystem(location: str) -> tuple[fs.FileSystem, str]:
         InputError: for a URI that nobody can reach.
     """
     if "://" not in location:
-        return fs.LocalFileSystem(), os.path.abspath(location)
+        return fs.LocalFileSystem(), os.path.realpath(location)
     try:
         filesystem, path = fs.FileSystem.from_uri(location)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):

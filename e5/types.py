@@ -22,6 +22,7 @@ from e5.vectors import Vectors
 
 MAX_TEXTS = 2048  # in one request; as many as OpenAI's API takes
 MAX_CHARACTERS = 1_000_000  # in one text; about 60 times what the model can read
+MAX_TASK = 10_000  # characters; it is put before each of the queries
 MAX_ALL_CHARACTERS = 10_000_000  # in one request; tokenising takes some 45 bytes for each
 MAX_FLOATS = 2**21  # in one answer: Cog needs about a microsecond for each and serves nobody else
 INPUTS = (
@@ -51,7 +52,7 @@ class EmbedRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    task: Annotated[str, Field(max_length=MAX_CHARACTERS)] = DEFAULT_TASK
+    task: Annotated[str, Field(max_length=MAX_TASK)] = DEFAULT_TASK
     query: Text | None = None
     document: Text | None = None
     queries: list[Text] = []
@@ -94,7 +95,9 @@ class EmbedRequest(BaseModel):
         Raises:
             InputError: naming base64, which has no such limit.
         """
+        num_documents = len(self.fields) - self.num_queries
         floats = len(self.fields) * (self.dimensions or hidden_size)
+        floats += self.num_queries * num_documents
         if self.encoding_format == "float" and floats > MAX_FLOATS:
             raise InputError(
                 "encoding_format",
@@ -227,7 +230,7 @@ def _as_input_error(error: ErrorDetails) -> InputError:
         "list_type": "send a list of strings",
         "literal_error": "send 'float' or 'base64'",
         "greater_than_equal": "send 1 or more",
-        "string_too_long": f"send at most {MAX_CHARACTERS} characters",
+        "string_too_long": f"send at most {MAX_TASK} characters",
     }
     return InputError(field, received, remedies.get(kind, error["msg"]))
 

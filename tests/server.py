@@ -6,6 +6,7 @@ test asks for one.
 """
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -116,13 +117,19 @@ def serve(
             "TMPDIR": folder,
             "PORT": str(port),
             "COG_PREDICT_TYPE_STUB": "predict.py:Predictor",
-            "COG_MAX_CONCURRENCY": "512",
+            "COG_MAX_CONCURRENCY": "256",
             "LOG_FORMAT": "console",
             "E5_WEIGHTS": str(ROOT / weights),
             **(env or {}),
         }
         log_file = home / "server.log"
-        with log_file.open("wb") as log:
+        limits = httpx.Limits(max_connections=None)
+        with (
+            httpx.Client(
+                base_url=f"http://127.0.0.1:{port}", timeout=60, limits=limits, trust_env=False
+            ) as client,
+            log_file.open("wb") as log,
+        ):
             process = subprocess.Popen(
                 [sys.executable, "-m", "cog.server.http", "--host", "127.0.0.1"],
                 cwd=home,
@@ -130,11 +137,8 @@ def serve(
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_few_open_files,
             )
-        limits = httpx.Limits(max_connections=None)
-        with httpx.Client(
-            base_url=f"http://127.0.0.1:{port}", timeout=60, limits=limits, trust_env=False
-        ) as client:
             server = Server(client, process, log_file)
             try:
                 status = server.wait_for(
@@ -148,6 +152,12 @@ def serve(
                 assert code == 0, f"exit code {code}:\n{server.log}"
             finally:
                 _kill_group(process)
+
+
+def _few_open_files() -> None:
+    """As many as most shells and containers allow; each of Cog's slots takes two."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
 
 
 @contextmanager

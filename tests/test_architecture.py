@@ -113,6 +113,7 @@ def test_the_public_names_are_these() -> None:
         "NonFiniteError",
         "OutOfMemoryError",
         "QueueFullError",
+        "RequestTooLargeError",
         "Settings",
         "SettingsError",
         "Task",

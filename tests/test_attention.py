@@ -11,8 +11,6 @@ from reference import dense_attention
 from e5.attention import attention, varlen_options
 from e5.packing import Spans, pack
 
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-
 # (rows, keys) of each text: all tokens as rows, the last one only, or the last few
 SPANS = st.lists(
     st.integers(1, 24).flatmap(
@@ -81,11 +79,12 @@ def test_the_options_of_the_cuda_kernel_are_those_of_the_installed_torch() -> No
     assert options["window_size"] == (-1, 0)  # without it the kernel would not be causal
     known = signature(varlen.varlen_attn).parameters
     assert options.get("enable_gqa", False) == ("enable_gqa" in known)
-    assert options.get("num_splits", 0) == ("num_splits" in known)
+    # 2.12 knows the word, but only a kernel that it does not bring takes it.
+    newest = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 13)
+    assert options.get("num_splits", 0) == newest
 
 
 @pytest.mark.gpu
-@needs_cuda
 @pytest.mark.parametrize("group", [1, 2, 4])
 @pytest.mark.parametrize("shared", [False, True])
 def test_the_cuda_kernel_equals_the_cpu_path(group: int, shared: bool) -> None:
@@ -108,7 +107,6 @@ def test_the_cuda_kernel_equals_the_cpu_path(group: int, shared: bool) -> None:
 
 
 @pytest.mark.gpu
-@needs_cuda
 def test_the_cuda_kernel_gives_a_text_the_same_bits_whatever_its_batch_mates() -> None:
     if "num_splits" not in varlen_options():
         pytest.skip("this torch cannot fix the number of splits")
@@ -123,7 +121,6 @@ def test_the_cuda_kernel_gives_a_text_the_same_bits_whatever_its_batch_mates() -
 
 
 @pytest.mark.gpu
-@needs_cuda
 def test_float32_on_cuda_goes_without_the_16_bit_kernel() -> None:
     lengths = (5, 9)
     spans = Spans.of(lengths, lengths).to(torch.device("cuda"))

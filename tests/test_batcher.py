@@ -18,7 +18,13 @@ import torch
 from e5.batcher import Batched, Batcher
 from e5.embedder import Embedder
 from e5.engine import Engine
-from e5.errors import EngineError, NonFiniteError, OutOfMemoryError, QueueFullError
+from e5.errors import (
+    EngineError,
+    NonFiniteError,
+    OutOfMemoryError,
+    QueueFullError,
+    RequestTooLargeError,
+)
 from e5.packing import TokenIds
 from e5.settings import Settings
 from e5.vectors import Vectors
@@ -242,7 +248,7 @@ def test_a_cancelled_request_leaves_the_queue_and_costs_no_forward(engine: Watch
     first_texts, dropped_texts, last_texts = ([some_text(10, chance)] for _ in range(3))
 
     async def story() -> None:
-        batcher = Batcher(engine, max_queue_tokens=15)
+        batcher = Batcher(engine, max_queue_tokens=25)
         engine.hold()
         first = await submit(batcher, first_texts)
         await engine.has_started(1)
@@ -332,18 +338,108 @@ def test_a_full_queue_refuses_at_once_and_takes_requests_again_later(
     async def story() -> None:
         batcher = Batcher(engine, max_queue_tokens=100)
         engine.hold()
-        running = await submit(batcher, [some_text(200, chance)])
+        running = await submit(batcher, [some_text(90, chance)])
         await engine.has_started(1)
         waiting = [await submit(batcher, [some_text(40, chance)]) for _ in range(2)]
         with pytest.raises(QueueFullError) as refusal:
             await batcher.embed([some_text(30, chance)])
         assert refusal.value.waiting_tokens == 80
-        assert "the limit is 100" in str(refusal.value)
+        assert "80 tokens wait, 30 more would pass the limit of 100" in str(refusal.value)
         engine.let_go()
         await asyncio.gather(running, *waiting)
         assert (await batcher.embed([some_text(3, chance)])).batch_texts == 1
 
     run(story)
+
+
+def test_a_large_request_keeps_the_queue_full_only_for_what_still_waits_of_it(
+    engine: WatchedEngine,
+) -> None:
+    chance = random.Random(12)
+    large_texts = [some_text(100, chance) for _ in range(5)]
+
+    async def story() -> None:
+        batcher = Batcher(engine, max_queue_tokens=500)
+        engine.hold()
+        large = await submit(batcher, large_texts)
+        await engine.has_started(1)  # with two of its texts
+        with pytest.raises(QueueFullError) as refusal:
+            await batcher.embed([some_text(201, chance)])
+        assert refusal.value.waiting_tokens == 300
+        small = await submit(batcher, [some_text(200, chance)])
+        engine.let_go()
+        await asyncio.gather(large, small)
+
+    run(story)
+
+
+def test_a_request_of_more_tokens_than_may_wait_is_refused_whatever_waits(
+    engine: WatchedEngine,
+) -> None:
+    chance = random.Random(13)
+
+    async def story() -> None:
+        batcher = Batcher(engine, max_queue_tokens=100)
+        for _ in range(2):
+            with pytest.raises(RequestTooLargeError, match=r"of 120 tokens; .* at most 100"):
+                await batcher.embed([some_text(60, chance)] * 2)
+            await batcher.embed([some_text(100, chance)])
+
+    run(story)
+
+
+def test_the_times_of_an_answer_are_those_of_all_its_forwards(engine: WatchedEngine) -> None:
+    chance = random.Random(14)
+
+    async def story() -> None:
+        batcher = Batcher(engine, max_queue_tokens=1_000_000)
+        engine.hold()
+        first = await submit(batcher, [some_text(10, chance)])
+        await engine.has_started(1)
+        large = await submit(batcher, [some_text(BUDGET, chance) for _ in range(3)])
+        for forwards in (2, 3, 4):
+            await asyncio.sleep(0.05)
+            engine.let_go(1)
+            await engine.has_started(forwards)
+        await asyncio.sleep(0.05)
+        engine.let_go()
+        await first
+        answer = await large
+        assert answer.forward_ms >= 140, "three forwards, each held for 50 ms"
+        assert 40 <= answer.queue_ms < answer.forward_ms, "only until the first of them"
+        assert answer.batch_texts == 1
+
+    run(story)
+
+
+def test_a_forward_that_fails_together_and_not_alone_is_logged(
+    sound: Embedder, caplog: pytest.LogCaptureFixture
+) -> None:
+    class FragileEngine(WatchedEngine):
+        def compute(self, token_ids: Sequence[TokenIds]) -> Vectors:
+            vectors = super().compute(token_ids)
+            if len(token_ids) > 1:
+                raise RuntimeError("only alone")
+            return vectors
+
+    engine = FragileEngine(sound)
+
+    async def story() -> None:
+        batcher = Batcher(engine, max_queue_tokens=1_000_000)
+        engine.hold()
+        first = await submit(batcher, [(1, 12, 2)])
+        await engine.has_started(1)
+        others = [await submit(batcher, [(1, word, 2)]) for word in (13, 14)]
+        engine.let_go()
+        for answer, word in zip(await asyncio.gather(first, *others), (12, 13, 14), strict=True):
+            assert_same(answer.vectors, engine.alone([(1, word, 2)]))
+        assert batcher.healthy
+
+    with caplog.at_level(logging.WARNING):
+        run(story)
+    (record,) = caplog.records
+    assert record.message == "a forward failed: each request in it alone"
+    assert "only alone" in caplog.text
 
 
 def test_an_engine_failure_is_logged_and_makes_the_service_unhealthy(

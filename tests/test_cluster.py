@@ -192,7 +192,12 @@ def test_a_journal_suspects_a_document_only_if_it_was_alone(tmp_path: Path) -> N
     journal.trying(5)
     journal = Journal.begin(str(tmp_path), unit)
     assert (journal.attempts, journal.tries) == (5, {"5": 2})
+    journal.trying(7)  # with a driver that is killed
+    Journal.forgive(str(tmp_path))
+    journal = Journal.begin(str(tmp_path), unit)
+    assert (journal.attempts, journal.tries) == (1, {"5": 2})
     journal.remove()
+    Journal.forgive(str(tmp_path))
     assert Journal.begin(str(tmp_path), unit).attempts == 1
 
 

@@ -257,6 +257,25 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> Non
     assert found == [Document("1", "one\r\ntwo"), Document("2", "three")]
 
 
+def test_endings_may_be_in_capitals_and_other_files_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "A.CSV").write_text("text\none\n")
+    (tmp_path / "B.Jsonl.GZ").write_bytes(gzip.compress(b'{"text": "two"}\n'))
+    (tmp_path / "notes.txt").write_text("left out")
+    found = read_all(Corpus(str(tmp_path)))
+    assert found == [Document("A.CSV:0", "one"), Document("B.Jsonl.GZ:0", "two")]
+    assert "1 files of other formats are left out: ['notes.txt']" in caplog.text
+
+
+def test_a_file_name_that_is_no_utf_8_is_an_error_not_a_traceback(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", [{"text": "one"}])
+    with open(bytes(tmp_path) + b"/\xff.txt", "w"):
+        pass
+    with pytest.raises(InputError, match="which cannot be listed"):
+        Corpus(str(tmp_path)).files()
+
+
 def test_only_the_last_ending_names_the_format(tmp_path: Path) -> None:
     (tmp_path / "dump.csv.d").mkdir()
     write(tmp_path / "dump.csv.d" / "x.csv.jsonl", [{"text": "one"}])

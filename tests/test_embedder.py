@@ -2,12 +2,14 @@
 
 import json
 import logging
+import random
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from checkpoints import save_checkpoint, save_tokenizer, true_ids
 from conftest import EditCheckpoint
 from hypothesis import given, settings
@@ -18,6 +20,7 @@ from safetensors.torch import load_file, save
 from e5 import prompts
 from e5.attention import attention
 from e5.embedder import Embedder, fingerprint_of
+from e5.engine import MAX_CUDA_BATCH_TOKENS, Engine
 from e5.errors import EngineError, InputError, NonFiniteError, OutOfMemoryError, TokenizerError
 from e5.model import forward
 from e5.packing import PackedBatch, Spans
@@ -341,6 +344,67 @@ class TestRefusals:
         with pytest.raises(EngineError, match="self-check: a text's vector changes with its batch"):
             load(checkpoint)
 
+    @pytest.mark.parametrize("mask", ["none", "aligned to the first key"])
+    def test_a_kernel_with_a_wrong_mask_is_refused_at_loading(
+        self, checkpoint: Path, mask: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def wrong(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+            q, k, v = (x.transpose(0, 1)[None] for x in (query, key, value))
+            causal = mask != "none" and len(query) > 1
+            output = F.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=True)
+            return output[0].transpose(0, 1)
+
+        monkeypatch.setattr("e5.attention._one_text", wrong)
+        with pytest.raises(EngineError, match="self-check: a text's vector changes with its batch"):
+            load(checkpoint)
+
+
+@pytest.mark.gpu
+class TestCuda:
+    """All of it on a GPU, in float16."""
+
+    @pytest.fixture(scope="class")
+    def on_cuda(self, calm_checkpoint: Path) -> Embedder:
+        return Embedder.load(Settings(weights=calm_checkpoint, device="cuda"))
+
+    @pytest.fixture(scope="class")
+    def prompts(self) -> list[str]:
+        """Queries of one task among documents of many lengths, some twice."""
+        draw = random.Random(0)
+        texts = [" ".join(draw.choices(WORDS, k=draw.randint(0, 300))) for _ in range(60)]
+        queries = [query_prompt("web_search_query", text[:60]) for text in texts]
+        return draw.sample([*texts, *queries, *texts[:9]], 129)
+
+    def test_texts_in_any_order_equal_the_reference(
+        self, on_cuda: Embedder, calm_reference: Reference, prompts: list[str]
+    ) -> None:
+        truth = calm_reference([true_ids(text) for text in prompts])
+        for step in (1, -1):
+            scores = on_cuda.similarity(on_cuda.encode_document(prompts[::step]), truth[::step])
+            assert np.diag(scores).min() >= 99.95
+
+    def test_the_budget_is_measured_from_free_memory(self, on_cuda: Embedder) -> None:
+        assert on_cuda.engine.max_batch_tokens == MAX_CUDA_BATCH_TOKENS  # the model is tiny
+
+    def test_out_of_memory_goes_on_in_halves_with_the_same_vectors(
+        self, on_cuda: Embedder, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        draw = random.Random(1)
+        texts = [(1, *draw.choices(range(3, 32_000), k=250), 2) for _ in range(2000)]
+        expected = on_cuda.embed(texts)
+        large = Engine(on_cuda.engine.model, max_batch_tokens=2**20)
+        torch.cuda.empty_cache()
+        _, total = torch.cuda.mem_get_info()
+        room = torch.cuda.memory_reserved() + 256 * 2**20
+        torch.cuda.set_per_process_memory_fraction(room / total)
+        try:
+            with caplog.at_level(logging.WARNING):
+                vectors = large.compute(texts)
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0)
+        assert "going on in two halves" in caplog.text
+        assert np.diag(on_cuda.similarity(vectors, expected)).min() >= 99.95
+
 
 class TestOutOfMemory:
     """A forward that does not fit goes on in halves, and says so."""
@@ -379,7 +443,8 @@ class TestOutOfMemory:
     def test_a_text_that_does_not_fit_alone_is_an_error(self, embedder: Embedder) -> None:
         long = "snow " * 60
         num_tokens = len(true_ids(long))
-        with pytest.raises(OutOfMemoryError, match=f"a text of {num_tokens} tokens") as caught:
+        message = rf"^documents\[8\]: a text of {num_tokens} tokens does not fit"
+        with pytest.raises(OutOfMemoryError, match=message) as caught:
             embedder.encode_document([*TEXTS, long])
         assert caught.value.num_tokens == num_tokens
         assert_same(embedder.encode_document(TEXTS), self.expected)  # and the engine goes on

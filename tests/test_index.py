@@ -12,7 +12,7 @@ from test_shards import ROOT, embed, texts, write_corpus
 from e5.corpus import Corpus, Document, Unit
 from e5.embedder import Embedder
 from e5.errors import InputError
-from e5.index import Index
+from e5.index import Index, _probes
 from e5.shards import Output, Recipe
 from e5.vectors import Vectors, cosine_scores
 
@@ -62,7 +62,53 @@ def test_an_index_finds_what_an_exact_search_finds(
     index = Index.build(str(tmp_path / "out"), str(tmp_path / "index"))
     assert not index.is_flat
     assert len(index) == count
-    assert recall(index, vectors[:count], vectors[count:]) >= 0.99
+    for top in (1, 3, 10, 30):
+        assert recall(index, vectors[:count], vectors[count:], top) >= 0.99
+
+
+def test_few_partitions_of_many_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("e5.index.FLAT_BELOW", 1)
+    monkeypatch.setattr("e5.index.PARTITION", 64)
+    vectors = clustered(20_100, 64)
+    write_shards(tmp_path / "out", vectors[:20_000])
+    index = Index.build(str(tmp_path / "out"), str(tmp_path / "index"))
+    partitions = 20_000 // 64
+    assert index._partitions() == partitions
+    assert _probes(partitions) < partitions / 4
+    assert recall(index, vectors[:20_000], vectors[20_000:]) >= 0.99
+    assert len(index.search(vectors[0], 10_000)) == 10_000
+
+
+def test_an_index_that_a_kill_left_beside_a_newer_one_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("e5.index.FLAT_BELOW", 1)
+    write_shards(tmp_path / "out", clustered(1_200, 64))
+    out, where = str(tmp_path / "out"), str(tmp_path / "index")
+    monkeypatch.setattr("e5.index.PARTITION", 600)
+    table = Index.build(out, where)._table
+    monkeypatch.setattr("e5.index.PARTITION", 60)
+    with monkeypatch.context() as patch:
+
+        def killed(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr(type(table), "drop_index", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Index.build(out, where)
+    assert len(list(Index(where)._table.list_indices())) == 2
+    (left,) = Index.build(out, where)._table.list_indices()
+    assert left.name == "partitions_20"
+
+
+def test_vectors_of_a_corpus_beside_an_index_do_not_change_the_index(
+    tmp_path: Path, embedder: Embedder
+) -> None:
+    write_shards(tmp_path / "out", clustered(10, 64))
+    where = tmp_path / "index"
+    Index.build(str(tmp_path / "out"), str(where))
+    embed(write_corpus(tmp_path / "other" / "a.jsonl", texts(5)), where, embedder)
+    Index(str(where)).check_model(MODEL)
 
 
 def test_a_small_table_is_searched_whole_and_scores_are_cosines(tmp_path: Path) -> None:
@@ -137,6 +183,7 @@ def test_places_that_hold_neither_shards_nor_an_index_are_refused(tmp_path: Path
         with pytest.raises(InputError, match=r"^INDEX: received .*scripts/build_index"):
             Index(str(place))
     assert sorted((tmp_path / "out").iterdir()) == before
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_dimensions_that_have_no_index_are_searched_whole(
@@ -169,12 +216,13 @@ def test_another_corpus_with_files_of_the_same_names_is_refused(tmp_path: Path) 
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         write_shards(tmp_path / name / "out", clustered(10, 64))
-        (tmp_path / name / "in" / "from-0.jsonl").write_text(name * 9)
     manifest = tmp_path / "b" / "out" / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"from-0.jsonl": 2', '"from-0.jsonl": 9'))
+    content = json.loads(manifest.read_text())
+    content["files"]["from-0.jsonl"] = "another"
+    manifest.write_text(json.dumps(content))
     where = str(tmp_path / "index")
     Index.build(str(tmp_path / "a" / "out"), where)
-    with pytest.raises(InputError, match=r"^from-0\.jsonl: received a file of 9 bytes that had 2"):
+    with pytest.raises(InputError, match=r"^from-0\.jsonl: received a file that has changed"):
         Index.build(str(tmp_path / "b" / "out"), where)
 
 

@@ -122,7 +122,6 @@ class TestFidelity:
         assert is_faithful_in_half_precision(vectors, calm_reference(texts))
 
     @pytest.mark.gpu
-    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
     @pytest.mark.parametrize("min_shared", [8, UNSHARED])
     def test_float16_on_cuda_is_as_near_as_promised(
         self, calm_checkpoint: Path, calm_reference: Reference, min_shared: int

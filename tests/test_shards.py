@@ -257,8 +257,38 @@ def test_a_file_that_has_changed_is_refused_a_new_one_is_taken_in(
     assert manifest is not None
     assert list(manifest["files"]) == ["b.jsonl", "a.jsonl"]
     write_corpus(tmp_path / "in" / "b.jsonl", texts(6))
-    with pytest.raises(InputError, match=r"^b\.jsonl: received a file of .* new rows into new"):
+    with pytest.raises(InputError, match=r"^b\.jsonl: received a file that has changed"):
         embed(corpus, tmp_path / "out", embedder)
+
+
+def test_a_file_whose_rows_changed_places_is_refused(tmp_path: Path, embedder: Embedder) -> None:
+    rows = texts(40)
+    corpus = write_corpus(tmp_path / "in" / "a.jsonl", rows)
+    embed(corpus, tmp_path / "out", embedder)
+    path = tmp_path / "in" / "a.jsonl"
+    path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
+    with pytest.raises(InputError, match=r"^a\.jsonl: received a file that has changed"):
+        embed(corpus, tmp_path / "out", embedder)
+
+
+def test_a_file_none_of_whose_rows_is_done_may_be_repaired(
+    tmp_path: Path, embedder: Embedder
+) -> None:
+    corpus = write_corpus(tmp_path / "in" / "a.jsonl", texts(5))
+    embed(corpus, tmp_path / "out", embedder)
+    (tmp_path / "in" / "b.csv").write_text("txet\nsnow\n")
+    with pytest.raises(InputError, match=r"^--id-column: received 'id'|^--text-column"):
+        embed(corpus, tmp_path / "out", embedder)
+    (tmp_path / "in" / "b.csv").write_text("id,text\nb-0,snow\n")
+    embed(corpus, tmp_path / "out", embedder)
+    assert len(read_shards(tmp_path / "out")) == 6
+
+
+def test_a_parquet_file_of_somebody_else_is_no_shard(tmp_path: Path, embedder: Embedder) -> None:
+    corpus = write_corpus(tmp_path / "in" / "a.jsonl", texts(5))
+    embed(corpus, tmp_path / "out", embedder)
+    pq.write_table(read_shards(tmp_path / "out"), tmp_path / "out" / "mine.parquet")
+    assert len(shard_names(str(tmp_path / "out"))) == 1
 
 
 def test_rules_that_no_shard_was_made_by_bind_nobody(tmp_path: Path, embedder: Embedder) -> None:
@@ -308,7 +338,8 @@ def test_no_units_are_no_work(tmp_path: Path, embedder: Embedder) -> None:
 
 def test_shards_are_never_read_as_documents(tmp_path: Path, embedder: Embedder) -> None:
     corpus = write_corpus(tmp_path / "in" / "a.jsonl", texts(5))
-    for place in ("in", "in/out", "in/deeper/out"):
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    for place in ("in", "in/out", "in/deeper/out", "link/out"):
         with pytest.raises(InputError, match=r"^OUT: received .*, inside IN"):
             embed(corpus, tmp_path / place, embedder)
     embed(corpus, tmp_path / "in-other", embedder)
@@ -332,7 +363,7 @@ def test_a_file_that_grows_after_its_size_was_taken_is_refused_later(
     begin(output, embedder, corpus)
     path.write_text(path.read_text() + '{"id": "late", "text": "late"}\n')
     list(embed_units(plan(corpus), corpus, embedder, output))
-    with pytest.raises(InputError, match=r"^a\.jsonl: received a file of"):
+    with pytest.raises(InputError, match=r"^a\.jsonl: received a file that has changed"):
         embed(corpus, tmp_path / "out", embedder)
 
 

@@ -15,6 +15,7 @@ from e5.types import (
     MAX_ALL_CHARACTERS,
     MAX_CHARACTERS,
     MAX_FLOATS,
+    MAX_TASK,
     MAX_TEXTS,
     EmbedRequest,
     Output,
@@ -129,7 +130,7 @@ BAD = [
     ({"documents": ["x"] * (MAX_TEXTS + 1)}, "queries, documents", "2049 texts", "at most 2048"),
     ({"query": "q", "documents": ["x"] * MAX_TEXTS}, "queries, documents", "2049 texts", "2048"),
     ({"query": "x" * (MAX_CHARACTERS + 1)}, "query", "1000001 characters", "at most 1000000"),
-    ({"query": "q", "task": "x" * (MAX_CHARACTERS + 1)}, "task", "1000001 characters", "at most"),
+    ({"query": "q", "task": "x" * (MAX_TASK + 1)}, "task", "10001 characters", "at most 10000"),
     ({"documents": ["d", "x" * (MAX_CHARACTERS + 1)]}, "documents[1]", "1000001 characters", "at"),
 ]
 
@@ -264,6 +265,10 @@ def test_an_answer_of_too_many_numbers_is_offered_as_base64() -> None:
         EmbedRequest.parse(documents=texts, query="x").check_answer(4096)
     EmbedRequest.parse(documents=texts, query="x", dimensions=8).check_answer(4096)
     EmbedRequest.parse(documents=texts, query="x", encoding_format="base64").check_answer(4096)
+    texts = ["x"] * 1000  # scores are numbers too: a million
+    EmbedRequest.parse(documents=texts, queries=texts, dimensions=512).check_answer(4096)
+    with pytest.raises(InputError, match="for an answer of 2200000 numbers"):
+        EmbedRequest.parse(documents=texts, queries=texts, dimensions=600).check_answer(4096)
 
 
 @pytest.mark.parametrize(("name", "shown"), [("x" * 100_000, "x" * 57 + "..."), ("a\nb", "a b")])

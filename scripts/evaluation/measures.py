@@ -24,6 +24,7 @@ from scipy.stats import spearmanr
 from e5.embedder import Embedder
 
 HERE = Path(__file__).parent
+MEANS = ("right", "above distractors")  # of scores; all else goes by their order
 TOPIC_TASK = "TwentyNewsgroupsClustering"
 
 
