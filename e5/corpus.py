@@ -1,18 +1,11 @@
 """A corpus as units of work: files of any size -> runs of rows -> documents, read as a stream.
 
-Parquet, JSONL and CSV (the last two also with gzip), in a folder of this machine or wherever
-pyarrow or fsspec reach (`s3://...`). A unit names a file and a run of its rows; whoever reads it
-gets the same documents, so units can be done in any order, again, or elsewhere. Knows nothing of
-vectors, models or shards.
+In a folder of this machine or wherever pyarrow or fsspec reach (`s3://...`). A unit names a file
+and a run of its rows; whoever reads it gets the same documents, so units can be done in any order,
+again, or elsewhere. Knows nothing of vectors, models or shards.
 """
 
-import codecs
-import csv
-import gzip
 import hashlib
-import io
-import itertools
-import json
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,23 +13,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pyarrow import fs
 from tqdm import tqdm
 
 from e5.errors import InputError
+from e5.formats import FORMATS, Reader, Run, open_reader
 from e5.storage import UNREADABLE, open_filesystem
 from e5.types import MAX_CHARACTERS
 
 logger = logging.getLogger(__name__)
 
-CSV = (".csv", ".csv.gz")
-FORMATS = (".parquet", ".jsonl", ".jsonl.gz", *CSV)
-CHECKED_ROWS = 1000  # of a JSONL file, before all its rows are taken to lack a column
-BUFFER = 2**22  # bytes of one read: each is a request where files are far away
 ENDS = 2**16  # bytes of a file's head and of its tail that tell whether it has changed
-csv.field_size_limit(2**24)  # a larger field is most likely a quote that was left open
 
 
 @dataclass(frozen=True)
@@ -138,12 +125,14 @@ class Corpus:
 
         Raises:
             InputError: for a file that cannot be read, or lacks a column (of JSONL: in each of its
-                first `CHECKED_ROWS`).
+                first thousand rows).
         """
         units = []
         for file in tqdm(files, "counting rows", unit="file", delay=2, disable=None):
             try:
-                units += list(self._plan_file(file, rows_per_unit))
+                with open_reader(*self._place(file)) as reader:
+                    self._check(reader, file)
+                    units += [Unit(file, *run) for run in reader.runs(rows_per_unit)]
             except UNREADABLE as error:
                 raise _unreadable(file, error) from error
         return units
@@ -156,97 +145,33 @@ class Corpus:
         Raises:
             InputError: for a file that cannot be read.
         """
+        columns = [*self.text_columns, *([self.id_column] if self.id_column else [])]
+        run = Run(unit.first_row, unit.num_rows, unit.offset)
         try:
-            for number, row in enumerate(self._rows(unit), unit.first_row):
-                if row is not None:
-                    yield self._document(row, f"{unit.file}:{number}")
+            with open_reader(*self._place(unit.file)) as reader:
+                for number, row in enumerate(reader.rows(run, columns), unit.first_row):
+                    if row is not None:
+                        yield self._document(row, f"{unit.file}:{number}")
         except UNREADABLE as error:
             raise _unreadable(unit.file, error) from error
 
-    def _plan_file(self, file: str, rows_per_unit: int) -> Iterator[Unit]:
-        if _is(file, ".parquet"):
-            with self._open(file) as opened:
-                parquet = pq.ParquetFile(opened)
-                self._check_columns(file, parquet.schema_arrow.names)
-                self._check_types(file, parquet.schema_arrow)
-                num_rows = parquet.metadata.num_rows
-            for first in range(0, num_rows, rows_per_unit):
-                yield Unit(file, first, min(rows_per_unit, num_rows - first))
-            return
-        with self._open(file) as opened:
-            if _is(file, *CSV):
-                records = _CsvRecords(opened)
-                if not records.header:
-                    return
-                self._check_columns(file, records.header)
-                ends: Iterator[int] = (records.offset for _ in records)
-                start = records.offset
-            else:
-                if columns := _json_columns(itertools.islice(opened, CHECKED_ROWS)):
-                    self._check_columns(file, columns)
-                opened.seek(0)
-                ends = itertools.accumulate(len(line) for line in opened)
-                start = 0
-            first = row = 0
-            for row, end in enumerate(ends, 1):
-                if row - first == rows_per_unit:
-                    yield Unit(file, first, rows_per_unit, start)
-                    first, start = row, end
-            if row > first:
-                yield Unit(file, first, row - first, start)
-
-    def _check_columns(self, file: str, columns: list[str]) -> None:
-        for option, column in (
-            *(("--text-column", column) for column in self.text_columns),
-            ("--id-column", self.id_column),
-        ):
-            if column is not None and column not in columns:
+    def _check(self, reader: Reader, file: str) -> None:
+        """Refuse a file without the columns, or with one that cannot hold text."""
+        columns, other_kinds = reader.columns(), reader.other_kinds()
+        asked = [("--text-column", column) for column in self.text_columns]
+        if self.id_column is not None:
+            asked.append(("--id-column", self.id_column))
+        for option, column in asked:
+            if columns and column not in columns:
                 received = f"{column!r}, which {file} does not have"
                 raise InputError(option, received, f"it has {', '.join(columns[:20])}")
-            if columns.count(column or "") > 1:
-                received = f"{column!r}, which {file} has {columns.count(column or '')} times"
+            if columns.count(column) > 1:
+                received = f"{column!r}, which {file} has {columns.count(column)} times"
                 raise InputError(option, received, "rename one of them")
-
-    def _check_types(self, file: str, schema: pa.Schema) -> None:
         for column in self.text_columns:
-            kind = schema.field(column).type
-            kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-            tests = ("is_string", "is_large_string", "is_string_view", "is_null")
-            if not any(getattr(pa.types, test)(kind) for test in tests):
-                received = f"{column!r}, which holds {kind} in {file}"
+            if column in other_kinds:
+                received = f"{column!r}, which holds {other_kinds[column]} in {file}"
                 raise InputError("--text-column", received, "name a column of text")
-
-    def _rows(self, unit: Unit) -> Iterator[Mapping[str, Any] | str | None]:
-        """Each row as a mapping, as the reason why it is none, or None for a blank line."""
-        with self._open(unit.file) as opened:
-            if _is(unit.file, ".parquet"):
-                yield from self._parquet_rows(opened, unit)
-            elif _is(unit.file, *CSV):
-                records = _CsvRecords(opened)
-                records.seek(unit.offset)
-                for values in itertools.islice(records, unit.num_rows):
-                    yield dict(zip(records.header, values, strict=False)) if values else None
-            else:
-                opened.seek(unit.offset)
-                for line in itertools.islice(opened, unit.num_rows):
-                    yield _json_row(line) if line.strip() else None
-
-    def _parquet_rows(self, opened: Any, unit: Unit) -> Iterator[Mapping[str, Any] | str]:
-        file = pq.ParquetFile(opened)
-        columns = [*self.text_columns, *([self.id_column] if self.id_column else [])]
-        skip, left = unit.first_row, unit.num_rows
-        for group in range(file.num_row_groups):
-            num_rows = file.metadata.row_group(group).num_rows
-            if skip >= num_rows:
-                skip -= num_rows
-                continue
-            for batch in file.iter_batches(1024, [group], columns=columns):
-                part = batch.slice(skip, left)
-                skip -= min(skip, len(batch))
-                left -= len(part)
-                yield from _as_rows(part)
-                if left == 0:
-                    return
 
     def _document(self, row: Mapping[str, Any] | str, place: str) -> Document | DeadLetter:
         if isinstance(row, str):
@@ -275,52 +200,16 @@ class Corpus:
             return DeadLetter(name, f"{len(text)} characters, more than {MAX_CHARACTERS}")
         return Document(name, text)
 
-    def _open(self, file: str) -> Any:
+    def _place(self, file: str) -> tuple[fs.FileSystem, str]:
         filesystem, path = open_filesystem(self.location)
         if filesystem.get_file_info(path).type == fs.FileType.Directory:
             path = f"{path}/{file}"
-        raw = filesystem.open_input_file(path)
-        if _is(file, ".parquet"):
-            return raw
-        buffered = io.BufferedReader(raw, BUFFER)
-        return gzip.GzipFile(fileobj=buffered) if _is(file, ".gz") else buffered
-
-
-class _CsvRecords:
-    """The records of a CSV file, and where the next one begins."""
-
-    def __init__(self, opened: Any) -> None:
-        self._opened = opened
-        self.offset = 0
-        self._records = csv.reader(self._lines())
-        self.header = next((record for record in self._records if record), [])
-
-    def __iter__(self) -> Iterator[list[str]]:
-        return self._records
-
-    def seek(self, offset: int) -> None:
-        """Go on at the record that begins there."""
-        self._opened.seek(offset)
-        self._records = csv.reader(self._lines())
-
-    def _lines(self) -> Iterator[str]:
-        # Bytes that are no UTF-8 become lone surrogates, which make their own document a dead one.
-        for part in self._opened:
-            for line in re.findall(rb"[^\r]*(?:\r\n|\r)|[^\r]+", part):
-                begins = self.offset == 0
-                self.offset += len(line)
-                if begins:
-                    line = line.removeprefix(codecs.BOM_UTF8)
-                yield line.decode(errors="surrogateescape")
+        return filesystem, path
 
 
 def file_digest(file: str) -> str:
     """Sixteen hex digits of a file's name."""
     return hashlib.sha256(file.encode()).hexdigest()[:16]
-
-
-def _is(file: str, *endings: str) -> bool:
-    return file.lower().endswith(endings)
 
 
 def _identity(filesystem: fs.FileSystem, info: fs.FileInfo) -> str:
@@ -334,30 +223,5 @@ def _identity(filesystem: fs.FileSystem, info: fs.FileInfo) -> str:
     return f"{info.size}-{hashlib.sha256(ends).hexdigest()[:16]}"
 
 
-def _as_rows(batch: pa.RecordBatch) -> list[Mapping[str, Any] | str]:
-    """Rows as mappings; one that Python cannot hold, as text that is no UTF-8, as the reason."""
-    try:
-        rows: list[Mapping[str, Any] | str] = batch.to_pylist()
-    except (ValueError, OverflowError) as error:
-        if len(batch) == 1:
-            return [f"holds what cannot be read ({error})"]
-        return [row for i in range(len(batch)) for row in _as_rows(batch.slice(i, 1))]
-    return rows
-
-
 def _unreadable(file: str, error: BaseException) -> InputError:
     return InputError(file, f"what cannot be read ({error})", "repair it and run again")
-
-
-def _json_columns(lines: Iterable[bytes]) -> list[str]:
-    """Every column that one of the rows has."""
-    rows = map(_json_row, lines)
-    return list(dict.fromkeys(name for row in rows if isinstance(row, dict) for name in row))
-
-
-def _json_row(line: bytes) -> Mapping[str, Any] | str:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        return f"not JSON ({error})"
-    return row if isinstance(row, dict) else f"a JSON {type(row).__name__}, not an object"

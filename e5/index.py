@@ -7,6 +7,7 @@ Knows nothing of texts to embed or of models, but the name of the one that made 
 
 import json
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -189,15 +190,16 @@ class Index:
         elif len(self) * dimensions >= FLAT_BELOW and dimensions % 8 == 0:  # as IVF-RQ needs
             config = IvfRq(distance_type="cosine", num_partitions=partitions)
             self._table.create_index(VECTOR, config=config, name=f"partitions_{partitions}")
+        newest = f"partitions_{self._partitions()}"
         for index in self._table.list_indices():  # more than one after this, or after a kill
-            if index.name != f"partitions_{self._partitions()}":
+            if index.name != newest:
                 self._table.drop_index(index.name)
 
     def _partitions(self) -> int:
         """Of the index, the newest if a kill has left an older one; 0 where there is none."""
         names = [index.name for index in self._table.list_indices()]
-        newest: int = max([0, *(int(name.rpartition("_")[2]) for name in names)])
-        return newest
+        most: int = max([0, *(int(name.rpartition("_")[2]) for name in names)])
+        return most
 
     def _shards(self) -> set[str]:
         names: set[str] = set()
@@ -233,7 +235,7 @@ class Index:
 
 def _probes(partitions: int) -> int:
     """How many partitions to look into: all of a few, ever fewer of many."""
-    return max(20, round(4 * partitions**0.5))
+    return max(20, 4 * math.isqrt(partitions))
 
 
 @contextmanager

@@ -7,6 +7,7 @@ under test is the shipped one.
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -168,6 +169,35 @@ def test_a_document_that_kills_its_worker_ends_among_the_dead_letters(
     kept = [row for row in rows if "poison" not in row]
     assert read_shards(tmp_path / "out")["text"].to_pylist() == kept
     assert list((tmp_path / "out" / ATTEMPTS).iterdir()) == []
+
+
+def test_a_running_cluster_is_joined_by_its_address(runner: Runner, tmp_path: Path) -> None:
+    write_corpus(tmp_path / "in" / "a.jsonl", texts(45))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    head = subprocess.Popen(
+        [
+            *(ROOT / ".venv/bin/python", "-m", "ray.scripts.scripts", "start", "--head", "--block"),
+            *("--node-ip-address=127.0.0.1", f"--port={address.rpartition(':')[2]}"),
+            *("--num-cpus=2", "--include-dashboard=false", "--disable-usage-stats"),
+        ],
+        env=os.environ | {"RAY_AUTH_MODE": "disabled"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        end = time.monotonic() + 60
+        code, printed = 1, "no cluster"
+        while "no cluster" in printed and time.monotonic() < end:
+            code, printed = runner.run("out", "--engine", "ray", "--ray-address", address)
+        assert code == 0, printed
+        assert head.poll() is None
+    finally:
+        os.killpg(head.pid, signal.SIGKILL)
+        head.wait()
+    assert len(shard_names(str(tmp_path / "out"))) == 3
 
 
 def test_what_a_worker_cannot_load_is_said_in_a_sentence(runner: Runner, tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from e5.corpus import FORMATS, Corpus, DeadLetter, Document, Unit
+from e5.corpus import Corpus, DeadLetter, Document, Unit
 from e5.errors import InputError
+from e5.formats import FORMATS
 from e5.types import MAX_CHARACTERS
 
 Row = dict[str, Any]

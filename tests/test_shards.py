@@ -307,15 +307,20 @@ def test_a_manifest_of_something_else_is_refused(content: str, tmp_path: Path) -
         read_manifest(str(tmp_path))
 
 
-def test_shards_may_lie_far_away(tmp_path: Path, embedder: Embedder) -> None:
+@pytest.mark.parametrize("stores", [(), ("py::fsspec+memory",)])
+def test_shards_may_lie_far_away(
+    stores: tuple[str, ...], tmp_path: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("e5.storage.OBJECT_STORES", stores)  # which show no half of an object
     corpus = write_corpus(tmp_path / "in" / "a.jsonl", [*texts(20), ""])
-    output = Output("memory://shards/out", Recipe())
+    where = f"memory://shards-{len(stores)}/out"
+    output = Output(where, Recipe())
     begin(output, embedder, corpus)
     for _ in embed_units(plan(corpus), corpus, embedder, output):
         pass
     assert output.unfinished(plan(corpus)) == []
     assert output.num_dead_letters() == 1
-    assert len(shard_names("memory://shards/out")) == 2
+    assert len(shard_names(where)) == 2
 
 
 def test_what_a_file_loses_while_it_is_read_stops_the_run(
