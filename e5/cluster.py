@@ -12,6 +12,7 @@ import threading
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -270,16 +271,21 @@ class Journal:
         filesystem, folder = open_filesystem(location)
         filesystem.create_dir(f"{folder}/{ATTEMPTS}", recursive=True)
         for item in filesystem.get_file_info(fs.FileSelector(f"{folder}/{ATTEMPTS}")):
-            journal, _ = cls._read(filesystem, item.path)
-            replace(journal, attempts=0).trying(None)
+            if item.extension == "json":
+                journal, _ = cls._read(filesystem, item.path)
+                if journal.tries:
+                    replace(journal, attempts=0).trying(None)
+                else:
+                    journal.remove()
 
     @classmethod
     def _read(cls, filesystem: fs.FileSystem, path: str) -> "tuple[Journal, int | None]":
         """What is known of a unit, and the place of the document that was being tried."""
         known: dict[str, Any] = {}
         if filesystem.get_file_info(path).type == fs.FileType.File:
-            with filesystem.open_input_stream(path) as file:
-                known = json.loads(file.read() or b"{}")  # empty: died before it could write
+            # No JSON: died before it had written all of it.
+            with filesystem.open_input_stream(path) as file, suppress(ValueError):
+                known = json.loads(file.read())
         tries = Counter(known.get("tries", {}))
         return cls(filesystem, path, known.get("attempts", 0), tries), known.get("trying")
 

@@ -7,6 +7,7 @@ again, or elsewhere. Knows nothing of vectors, models or shards.
 
 import hashlib
 import logging
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -88,7 +89,7 @@ class Corpus:
         """What tells each file from a changed one, by its path below `location`, in order.
 
         That is its size in bytes, and a digest of its head and its tail. Files of other formats are
-        left out, with a warning.
+        left out, with a warning. A file to which several links lead is there once.
 
         Raises:
             InputError: where there is no such place, or no file of a known format.
@@ -99,10 +100,13 @@ class Corpus:
             found = [info]
             if info.type == fs.FileType.Directory:
                 found = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
+            found = [item for item in found if item.type == fs.FileType.File]
+            if isinstance(filesystem, fs.LocalFileSystem):
+                shortest = sorted(found, key=lambda item: (-len(item.path), item.path))
+                found = list({os.path.realpath(item.path): item for item in shortest}.values())
             names = {
                 item.path.removeprefix(f"{path}/") if item.path != path else item.base_name: item
                 for item in found
-                if item.type == fs.FileType.File
             }
         except Exception as error:  # each kind of storage has its own
             received = f"{self.location}, which cannot be listed ({error})"
@@ -179,9 +183,12 @@ class Corpus:
         name = place
         if self.id_column is not None:
             value = row.get(self.id_column)
-            if value is None or value == "" or isinstance(value, (bytes, dict, list)):
+            kinds = (bool, bytes, dict, list)
+            if value is None or value == "" or value != value or isinstance(value, kinds):
                 return DeadLetter(place, f"{self.id_column}: holds no id")
-            name = str(value)
+            name = str(value).encode(errors="replace").decode()
+            if name != str(value):
+                return DeadLetter(name, f"{self.id_column}: holds what is no valid Unicode")
         texts = []
         for column in self.text_columns:
             value = row.get(column)
@@ -190,10 +197,10 @@ class Corpus:
             texts.append(value or "")
         text = " ".join(texts).strip()
         try:
-            (name + text).encode()
+            text.encode()
         except UnicodeEncodeError:
-            name = name.encode(errors="replace").decode()
-            return DeadLetter(name, "holds what is no valid Unicode")
+            columns = ", ".join(self.text_columns)
+            return DeadLetter(name, f"{columns}: holds what is no valid Unicode")
         if not text:
             return DeadLetter(name, f"{', '.join(self.text_columns)}: empty")
         if len(text) > MAX_CHARACTERS:

@@ -130,8 +130,8 @@ class _Csv:
     def __init__(self, opened: Any) -> None:
         self._opened = opened
         self._offset = 0  # where the next record begins
-        self._records = csv.reader(self._lines())
-        self._head = next((record for record in self._records if record), [])
+        self._lines = self._decoded_lines()
+        self._head = next((record for record in csv.reader(self._lines) if record), [])
 
     def columns(self) -> list[str]:
         return self._head
@@ -140,15 +140,38 @@ class _Csv:
         return {}
 
     def runs(self, num_rows: int) -> Iterator[Run]:
-        return _runs((self._offset for _ in self._records), self._offset, num_rows)
+        return _runs(self._ends(), self._offset, num_rows)
 
     def rows(self, run: Run, columns: Sequence[str]) -> Iterator[Row]:  # noqa: ARG002
         self._opened.seek(run.offset)
-        self._records = csv.reader(self._lines())
-        for values in itertools.islice(self._records, run.num_rows):
-            yield dict(zip(self._head, values, strict=False)) if values else None
+        width = len(self._head)
+        for values in itertools.islice(csv.reader(self._decoded_lines()), run.num_rows):
+            if any(values[width:]):
+                yield f"{len(values)} values for {width} columns"
+            else:
+                yield dict(zip(self._head, values, strict=False)) if values else None
 
-    def _lines(self) -> Iterator[str]:
+    def _ends(self) -> Iterator[int]:
+        """Where each record ends.
+
+        Raises:
+            csv.Error: for a quote that is never closed: it has taken in all that follows.
+        """
+        lines: list[str] = []  # read since the last record
+
+        def noted() -> Iterator[str]:
+            for line in self._lines:
+                lines.append(line)
+                yield line
+
+        record: list[str] = []
+        for _ in csv.reader(noted()):
+            record, lines = lines, []
+            yield self._offset
+        if record and len(list(csv.reader([*record, ""]))) == 1:
+            raise csv.Error("a quote is opened and never closed")
+
+    def _decoded_lines(self) -> Iterator[str]:
         # Bytes that are no UTF-8 become lone surrogates, which make their own document a dead one.
         for part in self._opened:
             for line in re.findall(rb"[^\r]*(?:\r\n|\r)|[^\r]+", part):

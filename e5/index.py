@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import lancedb
 import numpy as np
@@ -75,13 +76,13 @@ class Index:
             InputError: where there is no index.
         """
         manifest = read_manifest(location, INDEX_MANIFEST)
-        # Connecting would make the folder.
-        if manifest is None or TABLE not in lancedb.connect(location).list_tables().tables:
+        table = None if manifest is None else _open_table(location)  # which would make the folder
+        if manifest is None or table is None:
             received = f"{location}, which holds no index"
             raise InputError("INDEX", received, "make one with ./scripts/build_index OUT INDEX")
         self.location = location
         self.manifest = manifest
-        self._table = lancedb.connect(location).open_table(TABLE)
+        self._table = table
 
     @classmethod
     def build(cls, shards: str, location: str) -> "Index":
@@ -95,23 +96,23 @@ class Index:
         if manifest is None:
             received = f"{shards}, which holds no {MANIFEST}"
             raise InputError("OUT", received, "make one with ./scripts/embed_corpus IN OUT")
-        known = read_manifest(location, INDEX_MANIFEST) or manifest
-        for name in RULES:
-            theirs, ours = manifest[name], known[name]
-            if name == "model":
-                theirs, ours = fingerprint(theirs), fingerprint(ours)
-            if theirs != ours:
-                received = f"{shards}, made with {name} {manifest[name]!r}"
-                remedy = f"{location} holds {known[name]!r}: name another INDEX"
-                raise InputError("OUT", received, remedy)
-        check_files(known["files"], manifest["files"])
-        known = known | {"files": known["files"] | manifest["files"]}
         filesystem, path = open_filesystem(location)
+        known = read_manifest(location, INDEX_MANIFEST)
         filesystem.create_dir(path, recursive=True)
+        table = _open_table(location)
+        begun = table is not None and table.count_rows() > 0
+        if begun and known is None:
+            received = f"{location}, which holds a table {TABLE} and no {INDEX_MANIFEST}"
+            raise InputError("INDEX", received, "name another folder")
+        known = known if known is not None and begun else manifest
+        _check_alike(manifest, known, shards, location)
+        known = known | {"files": known["files"] | manifest["files"]}
         columns = dict.fromkeys(("id", "text", "shard"), pa.string())
         schema = pa.schema(columns | {VECTOR: pa.list_(pa.float16(), manifest["dimensions"])})
-        with _told_as_os_error(location):
-            lancedb.connect(location).create_table(TABLE, schema=schema, exist_ok=True)
+        if not begun:
+            mode = "create" if table is None else "overwrite"
+            with _told_as_os_error(location):
+                lancedb.connect(location).create_table(TABLE, schema=schema, mode=mode)
         content = json.dumps(known, indent=1, ensure_ascii=False)
         write_whole(filesystem, f"{path}/{INDEX_MANIFEST}", content.encode())
         index = cls(location)
@@ -150,6 +151,9 @@ class Index:
 
         Returns:
             at most `top` documents, the best first.
+
+        Raises:
+            OSError: where the index cannot be read.
         """
         search = self._table.search(query, VECTOR)
         assert isinstance(search, LanceVectorQueryBuilder)  # which follows from the query's type
@@ -160,7 +164,8 @@ class Index:
             search = search.bypass_vector_index()
         elif partitions:
             search = search.nprobes(_probes(partitions)).refine_factor(CANDIDATES)
-        rows = search.select(["id", "text", "_distance"]).limit(results).to_list()
+        with _told_as_os_error(self.location):
+            rows = search.select(["id", "text", "_distance"]).limit(results).to_list()
         return [Hit(row["id"], 100 * (1 - row["_distance"]), row["text"]) for row in rows[:top]]
 
     def _add(self, shards: str) -> None:
@@ -203,8 +208,9 @@ class Index:
 
     def _shards(self) -> set[str]:
         names: set[str] = set()
-        for batch in self._table.search().select(["shard"]).to_batches():
-            names.update(batch.column("shard").unique().to_pylist())
+        with _told_as_os_error(self.location):
+            for batch in self._table.search().select(["shard"]).to_batches():
+                names.update(batch.column("shard").unique().to_pylist())
         return names
 
     def _read(
@@ -238,6 +244,28 @@ def _probes(partitions: int) -> int:
     return max(20, 4 * math.isqrt(partitions))
 
 
+def _check_alike(
+    manifest: dict[str, Any], known: dict[str, Any], shards: str, location: str
+) -> None:
+    """Refuse shards that were made otherwise than those of the index."""
+    for name in RULES:
+        theirs, ours = manifest[name], known[name]
+        if name == "model":
+            theirs, ours = fingerprint(theirs), fingerprint(ours)
+        if theirs != ours:
+            received = f"{shards}, made with {name} {manifest[name]!r}"
+            remedy = f"{location} holds {known[name]!r}: name another INDEX"
+            raise InputError("OUT", received, remedy)
+    check_files(known["files"], manifest["files"])
+
+
+def _open_table(location: str) -> lancedb.table.Table | None:
+    """The table of documents; None where there is none."""
+    with _told_as_os_error(location):
+        connection = lancedb.connect(location)
+        return connection.open_table(TABLE) if TABLE in connection.list_tables().tables else None
+
+
 @contextmanager
 def _told_as_os_error(location: str) -> Iterator[None]:
     """What LanceDB says of a full disk or a lost network is a RuntimeError of many lines."""
@@ -245,4 +273,6 @@ def _told_as_os_error(location: str) -> Iterator[None]:
         yield
     except RuntimeError as error:
         logger.info("LanceDB failed", exc_info=True)
-        raise OSError(f"{location}: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0].partition(", /")[0]  # then its authors' own folders
+        remedy = "mend the place, or build the index anew"
+        raise OSError(f"{location}: received {reason!r} from LanceDB; {remedy}.") from error

@@ -81,15 +81,19 @@ class Output:
 
         Raises:
             InputError: for a task or dimensions that cannot be; where OUT lies in the corpus; where
-                it was made by another model, by other rules, or from a file that has changed since:
-                both are named.
+                it was made by another model, by other rules, or from a file that has changed since
+                (both are named), or holds shards that its manifest does not know.
         """
-        try:
-            self.recipe.task.encode()
-        except UnicodeEncodeError as error:
-            raise InputError("--task", "what is no valid Unicode", "send text") from error
+        words = {"--task": self.recipe.task, "--id-column": corpus.id_column or ""}
+        for option, text in [*words.items(), *(("--text-column", c) for c in corpus.text_columns)]:
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise InputError(option, "what is no valid Unicode", "send text") from error
+        if self._filesystem.get_file_info(self._path).type == fs.FileType.File:
+            raise InputError("OUT", f"{self.location}, which is a file", "name a folder")
         source, path = open_filesystem(corpus.location)
-        if source == self._filesystem and f"{self._path}/".startswith(f"{path}/"):
+        if source == self._filesystem and f"{self._path}/".startswith(f"{path.rstrip('/')}/"):
             remedy = "name a folder outside: its shards would be read as documents"
             raise InputError("OUT", f"{self.location}, inside IN", remedy)
         dimensions = self.recipe.dimensions
@@ -106,6 +110,10 @@ class Output:
             "files": dict(files),
         }
         found = read_manifest(self.location)
+        known = set() if found is None else {file_digest(file) for file in found["files"]}
+        if unknown := _digests(shard_names(self.location)) - known:
+            received = f"{self.location}, where {MANIFEST} lacks the files of {len(unknown)} shards"
+            raise InputError("OUT", received, "name another folder")
         if found is not None and found["files"]:
             for name, value in wanted.items():
                 if name == "model" and fingerprint(value) == fingerprint(found[name]):
@@ -212,7 +220,7 @@ def read_manifest(location: str, name: str = MANIFEST) -> dict[str, Any] | None:
             received = f"a {name} that is not of this project"
             raise InputError(location, received, "name another folder") from error
     if name == MANIFEST:
-        begun = {shard.rsplit("-", 2)[1] for shard in shard_names(location)}
+        begun = _digests(shard_names(location))
         files = {file: identity for file, identity in files.items() if file_digest(file) in begun}
     return manifest | {"files": files}
 
@@ -224,6 +232,11 @@ def shard_names(location: str) -> list[str]:
     return sorted(
         item.base_name for item in found if item.size and re.fullmatch(SHARD, item.base_name)
     )
+
+
+def _digests(shards: Iterable[str]) -> set[str]:
+    """Of the files that shards are of, as `file_digest` gives them."""
+    return {shard.rsplit("-", 2)[1] for shard in shards}
 
 
 def fingerprint(model: str) -> str:

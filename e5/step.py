@@ -21,7 +21,6 @@ from e5.shards import Output
 from e5.vectors import Vectors
 
 STAGES = ("read", "tokenize", "compute", "wait", "write")  # wait: the engine's, for its next unit
-TOKENIZED_AT_ONCE = 64  # texts; tokenising takes 73 bytes a token, before truncation
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -100,11 +99,8 @@ def tokenize(
     texts = [document.text for document in documents]
     if task:
         texts = [prompts.query_prompt(task, text) for text in texts]
-    encodings = [
-        encoding
-        for i in range(0, len(texts), TOKENIZED_AT_ONCE)
-        for encoding in embedder.tokenizer.encode(texts[i : i + TOKENIZED_AT_ONCE])
-    ]
+    # One at a time: many would be spread over all cores, the engine's too, and fill the memory.
+    encodings = [embedder.tokenizer.encode([text])[0] for text in texts]
     summary.tokens += sum(len(encoding.token_ids) for encoding in encodings)
     summary.truncated += sum(encoding.truncated for encoding in encodings)
     summary.seconds["tokenize"] += time.perf_counter() - started

@@ -27,18 +27,28 @@ def open_filesystem(location: str) -> tuple[fs.FileSystem, str]:
     Raises:
         InputError: for a URI that nobody can reach.
     """
-    if "://" not in location:
-        return fs.LocalFileSystem(), os.path.realpath(location)
     try:
-        filesystem, path = fs.FileSystem.from_uri(location)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        try:
-            other, path = fsspec.core.url_to_fs(location)
-        except (ImportError, ValueError) as error:
-            received = f"a place that cannot be reached ({error})"
-            raise InputError(location, received, "give a path or another URI") from error
-        filesystem = fs.PyFileSystem(fs.FSSpecHandler(other))
+        location.encode()
+        if "://" not in location:
+            filesystem, path = fs.LocalFileSystem(), location
+        else:
+            filesystem, path = _filesystem_of_uri(location)
+    except Exception as error:  # each kind of storage has its own
+        reason = " ".join(str(error).split())
+        received = f"a place that cannot be reached ({reason})"
+        raise InputError(location, received, "give a path or another URI") from error
+    if isinstance(filesystem, fs.LocalFileSystem):
+        return filesystem, os.path.realpath(path)
     return filesystem, path.rstrip("/")
+
+
+def _filesystem_of_uri(location: str) -> tuple[fs.FileSystem, str]:
+    try:
+        filesystem, path = fs.FileSystem.from_uri(location.replace(" ", "%20"))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        other, path = fsspec.core.url_to_fs(location)
+        filesystem = fs.PyFileSystem(fs.FSSpecHandler(other))
+    return filesystem, path
 
 
 def write_whole(filesystem: fs.FileSystem, path: str, content: bytes) -> None:

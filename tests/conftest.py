@@ -3,6 +3,7 @@
 Nothing is downloaded and nothing is mocked: the engine under test is the real one, only small.
 """
 
+import os
 import shutil
 from collections.abc import Callable
 from importlib.machinery import SourceFileLoader
@@ -22,6 +23,8 @@ from e5.settings import Settings
 from e5.weights import SINGLE
 
 ROOT = Path(__file__).parent.parent
+# The models are small, and two test processes share the cores: a second thread only waits.
+os.environ["OMP_NUM_THREADS"] = "1"  # of what tests start
 EditCheckpoint = Callable[[Path, Callable[[dict[str, torch.Tensor]], None]], Path]
 
 hypothesis.settings.register_profile("shared machine", deadline=None, max_examples=50)
@@ -48,7 +51,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
-    torch.set_num_threads(1)  # the models are small: a second thread costs more than it brings
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

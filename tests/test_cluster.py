@@ -68,7 +68,6 @@ class Runner:
             "E5_DEVICE": "cpu",
             "PYTHONPATH": f"{ROOT}:{folder}",
             "TEST_DELAY": "0",
-            "OMP_NUM_THREADS": "1",  # as Ray's workers have
             "RAY_ADDRESS": "127.0.0.1:1",  # a cluster that nobody asked for
         }
 
@@ -227,7 +226,10 @@ def test_a_journal_suspects_a_document_only_if_it_was_alone(tmp_path: Path) -> N
     journal = Journal.begin(str(tmp_path), unit)
     assert (journal.attempts, journal.tries) == (1, {"5": 2})
     journal.remove()
+    (tmp_path / ATTEMPTS / f"{unit.name}.json").write_text('{"attem')  # a full disk
+    (tmp_path / ATTEMPTS / "notes.txt").write_text("somebody's own")
     Journal.forgive(str(tmp_path))
+    assert [path.name for path in (tmp_path / ATTEMPTS).iterdir()] == ["notes.txt"]
     assert Journal.begin(str(tmp_path), unit).attempts == 1
 
 

@@ -121,8 +121,11 @@ def test_a_bad_row_is_a_dead_letter_and_its_neighbours_are_documents(tmp_path: P
         b'{"id": 3, "text": " \\n"}': "text: empty",
         b'{"id": 4}': "text: empty",
         b'{"id": 5, "text": ["a"]}': "text: holds list, not text",
-        b'{"id": 6, "text": "\\ud800"}': "holds what is no valid Unicode",
-        b'{"id": "\\udfff", "text": "good"}': "holds what is no valid Unicode",
+        b'{"id": 6, "text": "\\ud800"}': "text: holds what is no valid Unicode",
+        b'{"id": "\\udfff", "text": "good"}': "id: holds what is no valid Unicode",
+        b'{"id": "\\udfff", "text": 7}': "id: holds what is no valid Unicode",
+        b'{"id": NaN, "text": "good"}': "id: holds no id",
+        b'{"id": true, "text": "good"}': "id: holds no id",
         b'{"id": 7, "text": "\xff"}': "not JSON",
         b'{"text": "no id"}': "id: holds no id",
         b'{"id": {"a": 1}, "text": "good"}': "id: holds no id",
@@ -136,22 +139,44 @@ def test_a_bad_row_is_a_dead_letter_and_its_neighbours_are_documents(tmp_path: P
     for item, reason in zip(found[::2], bad.values(), strict=True):
         assert isinstance(item, DeadLetter)
         assert item.reason.startswith(reason)
-        json.dumps(item.id).encode()
+        json.dumps(item.id, ensure_ascii=False).encode()
 
 
 def test_bytes_that_are_no_utf_8_cost_a_csv_only_their_own_row(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbftext\ngood\nbad \xff\ngood\n")
     first, second, third = read_all(Corpus(str(tmp_path)), 1)
     assert isinstance(first, Document)
-    assert second == DeadLetter("a.csv:1", "holds what is no valid Unicode")
+    assert second == DeadLetter("a.csv:1", "text: holds what is no valid Unicode")
     assert third == Document("a.csv:2", "good")
 
 
-def test_a_csv_s_ragged_rows_are_read_as_far_as_they_go(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("id,text\n1,one,too many\n2\n3,three\n")
-    found = read_all(Corpus(str(tmp_path), id_column="id"))
-    expected = [Document("1", "one"), DeadLetter("2", "text: empty"), Document("3", "three")]
-    assert found == expected
+def test_a_csv_s_ragged_rows_lose_nothing_unsaid(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,text\n1,Hello, world\n2\n3,three,,\n")
+    assert read_all(Corpus(str(tmp_path), id_column="id")) == [
+        DeadLetter("a.csv:0", "3 values for 2 columns"),
+        DeadLetter("2", "text: empty"),
+        Document("3", "three"),
+    ]
+
+
+@pytest.mark.parametrize("rest", ["", "\n", "\n2,good\n3,good\n"])
+def test_a_quote_that_is_never_closed_swallows_no_rows(rest: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f'id,text\n0,"a\nb"\n1,"unclosed{rest}')
+    with pytest.raises(InputError, match=r"^a\.csv: received .*a quote is opened and never closed"):
+        plan(Corpus(str(tmp_path)))
+    (tmp_path / "a.csv").write_text(f'id,text\n0,"a\nb"\n1,"closed{rest}"')
+    assert len(read_all(Corpus(str(tmp_path)))) == 2
+
+
+def test_a_file_to_which_several_links_lead_is_read_once(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    write(tmp_path / "in" / "a.jsonl", [{"text": "one"}])
+    (tmp_path / "in" / "again.jsonl").symlink_to("a.jsonl")
+    (tmp_path / "in" / "self").symlink_to(".")
+    (tmp_path / "away.jsonl").write_text('{"text": "two"}')
+    (tmp_path / "in" / "b.jsonl").symlink_to("../away.jsonl")
+    found = read_all(Corpus(str(tmp_path / "in")))
+    assert found == [Document("a.jsonl:0", "one"), Document("b.jsonl:0", "two")]
 
 
 def test_blank_lines_are_no_rows_but_keep_the_numbers_right(tmp_path: Path) -> None:
@@ -162,7 +187,8 @@ def test_blank_lines_are_no_rows_but_keep_the_numbers_right(tmp_path: Path) -> N
 
 def test_a_field_may_be_larger_than_the_csv_module_s_own_limit(tmp_path: Path) -> None:
     write(tmp_path / "a.csv", [{"text": "x" * 200_000}, {"text": "neighbour"}])
-    assert [len(row.text) for row in read_all(Corpus(str(tmp_path))) if isinstance(row, Document)]
+    found = read_all(Corpus(str(tmp_path)))
+    assert [len(row.text) for row in found if isinstance(row, Document)] == [200_000, 9]
 
 
 @pytest.mark.parametrize("ending", FORMATS)

@@ -311,3 +311,39 @@ def test_a_query_of_other_weights_is_refused(
     assert f"made by {embedder.name}" in said
     assert run("search", tmp_path / "index", "snow", "--top", 0)[0] == 1
     assert run("build_index", tmp_path, tmp_path / "index")[0] == 1
+
+
+def test_a_damaged_index_is_named_with_a_remedy(tmp_path: Path) -> None:
+    vectors = clustered(60, 16)
+    write_shards(tmp_path / "out", vectors[:50])
+    place = str(tmp_path / "index")
+    index = Index.build(str(tmp_path / "out"), place)
+    for file in (tmp_path / "index").rglob("*.lance"):
+        if file.is_file():
+            file.unlink()
+    for attempt in (
+        lambda: index.search(vectors[50], 3),
+        lambda: Index.build(index.location, place),
+    ):
+        with pytest.raises((OSError, InputError)) as caught:
+            attempt()
+        assert "\n" not in str(caught.value)
+    with pytest.raises(OSError, match=r"index: received '.*' from LanceDB; .*build the index anew"):
+        index.search(vectors[50], 3)
+
+
+def test_a_table_that_no_manifest_describes_is_left_alone(tmp_path: Path) -> None:
+    write_shards(tmp_path / "out", clustered(50, 16))
+    Index.build(str(tmp_path / "out"), str(tmp_path / "index"))
+    (tmp_path / "index" / "index.json").unlink()
+    with pytest.raises(
+        InputError, match=r"^INDEX: received .*a table documents and no index\.json"
+    ):
+        Index.build(str(tmp_path / "out"), str(tmp_path / "index"))
+
+
+def test_an_index_of_nothing_binds_nobody(tmp_path: Path) -> None:
+    write_shards(tmp_path / "none", clustered(50, 16)[:0])
+    Index.build(str(tmp_path / "none"), str(tmp_path / "index"))
+    write_shards(tmp_path / "out", clustered(50, 24))
+    assert len(Index.build(str(tmp_path / "out"), str(tmp_path / "index"))) == 50

@@ -408,3 +408,43 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, embedder: Embed
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(OSError, match=r"/file/out/manifest\.json: cannot be written .*run again"):
         embed(corpus, tmp_path / "file" / "out", embedder)
+
+
+def test_shards_that_no_manifest_knows_are_nobody_s(tmp_path: Path, embedder: Embedder) -> None:
+    corpus = write_corpus(tmp_path / "in" / "a.jsonl", texts(5))
+    out = tmp_path / "out"
+    embed(corpus, out, embedder)
+    (out / "manifest.json").unlink()
+    with pytest.raises(InputError, match=r"^OUT: received .*lacks the files of 1 shards; name an"):
+        begin(Output(str(out), Recipe()), embedder, corpus)
+    assert not (out / "manifest.json").exists()
+
+
+def test_a_file_is_no_folder_of_shards(tmp_path: Path, embedder: Embedder) -> None:
+    corpus = write_corpus(tmp_path / "in" / "a.jsonl", texts(5))
+    (tmp_path / "out").write_text("somebody's own")
+    with pytest.raises(InputError, match=r"^OUT: received .*which is a file; name a folder\.$"):
+        begin(Output(str(tmp_path / "out"), Recipe()), embedder, corpus)
+
+
+@pytest.mark.parametrize("name", ["--task", "--text-column", "--id-column"])
+def test_options_that_are_no_unicode_are_named(
+    name: str, tmp_path: Path, embedder: Embedder
+) -> None:
+    corpus = write_corpus(tmp_path / "in" / "a.jsonl", texts(5))
+    recipe = Recipe(task="\udcff") if name == "--task" else Recipe()
+    if name != "--task":
+        bad = {
+            "--text-column": {"text_columns": ("\udcff",)},
+            "--id-column": {"id_column": "\udcff"},
+        }
+        corpus = replace(corpus, **bad[name])  # type: ignore[arg-type]  # one field of each kind
+    with pytest.raises(InputError, match=rf"^{name}: received what is no valid Unicode; send"):
+        begin(Output(str(tmp_path / "out"), recipe), embedder, corpus)
+
+
+@pytest.mark.parametrize("place", ["out\udcff", "abfs://no account", "nothing://here"])
+def test_a_place_out_of_reach_is_said_in_a_sentence(place: str) -> None:
+    with pytest.raises(InputError, match=r"received a place that cannot be reached") as caught:
+        Output(place, Recipe())
+    assert "\n" not in str(caught.value)
