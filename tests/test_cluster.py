@@ -39,8 +39,7 @@ if any("default_worker.py" in argument for argument in sys.orig_argv):
         def encode_batch_fast(self, texts, **options):
             if any("poison" in text for text in texts):
                 os.kill(os.getpid(), 9)
-            if len(texts) > 5:
-                time.sleep(float(os.environ["TEST_DELAY"]))
+            time.sleep(float(os.environ["TEST_DELAY"]))
             return self._real.encode_batch_fast(texts, **options)
 
     import e5.tokenizer
@@ -128,7 +127,7 @@ def test_a_cluster_writes_what_the_loop_writes(runner: Runner, tmp_path: Path) -
 def test_killed_actors_and_a_killed_driver_lose_nothing(runner: Runner, tmp_path: Path) -> None:
     rows = texts(400)
     write_corpus(tmp_path / "in" / "a.jsonl", rows)
-    runner.environment["TEST_DELAY"] = "0.3"
+    runner.environment["TEST_DELAY"] = "0.015"  # a text; a unit has 20
     out = tmp_path / "out"
     process = runner.start("out", "--engine", "ray", "--workers", "2")
     for done in (2, 5):
