@@ -5,20 +5,16 @@ and its units are done again; a document that keeps killing whoever computes it 
 letter. Knows nothing of how a unit is done, which is `step`'s.
 """
 
-import json
 import logging
 import os
 import threading
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from pyarrow import fs
 
 # Else Ray leaves a token file in the home folder.
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -29,15 +25,14 @@ from ray.exceptions import RayError
 from e5.corpus import Corpus, DeadLetter, Unit
 from e5.embedder import Embedder
 from e5.errors import E5Error, EngineError, InputError
+from e5.journal import Journal
 from e5.settings import Settings
 from e5.shards import Output, Recipe
 from e5.step import Prepared, Summary, compute, prepare, tokenize, write
-from e5.storage import open_filesystem
 from e5.vectors import Vectors
 
 logger = logging.getLogger(__name__)
 
-ATTEMPTS = "attempts"
 WHOLE_ATTEMPTS = 2  # at a unit as a whole, before its documents are tried one by one
 TRIES = 2  # at a document that was alone with its worker when that died
 # Of an actor; each document that kills costs TRIES of them, each unit with one, two more.
@@ -210,7 +205,7 @@ class Worker:
         journal.remove()
         return summary
 
-    def _one_by_one(self, unit: Unit, journal: "Journal") -> tuple[Prepared, Vectors]:
+    def _one_by_one(self, unit: Unit, journal: Journal) -> tuple[Prepared, Vectors]:
         """As `prepare` and `compute`, with the journal saying which document is being tried."""
         rows = list(self._corpus.read(unit))
         rows_done: dict[int, Vectors] = {}
@@ -237,67 +232,6 @@ class Worker:
         )
         empty = np.empty((0, self._embedder.engine.hidden_size), np.float32)
         return prepared, np.concatenate([empty, *(rows_done[i] for i in kept)])
-
-
-@dataclass(frozen=True)
-class Journal:
-    """What whoever begins a unit must know of those who died over it.
-
-    Attributes:
-        path: of its file.
-        attempts: at the unit, with the present one.
-        tries: how often a document, by its place in the unit, was alone with a worker that died.
-    """
-
-    filesystem: fs.FileSystem
-    path: str
-    attempts: int
-    tries: Counter[str]
-
-    @classmethod
-    def begin(cls, location: str, unit: Unit) -> "Journal":
-        """Count one more attempt."""
-        filesystem, folder = open_filesystem(location)
-        journal, trying = cls._read(filesystem, f"{folder}/{ATTEMPTS}/{unit.name}.json")
-        if trying is not None:
-            journal.tries[str(trying)] += 1
-        journal = replace(journal, attempts=journal.attempts + 1)
-        journal.trying(None)
-        return journal
-
-    @classmethod
-    def forgive(cls, location: str) -> None:
-        """Forget the attempts of a run that was killed, nobody's fault; but not what killed."""
-        filesystem, folder = open_filesystem(location)
-        filesystem.create_dir(f"{folder}/{ATTEMPTS}", recursive=True)
-        for item in filesystem.get_file_info(fs.FileSelector(f"{folder}/{ATTEMPTS}")):
-            if item.extension == "json":
-                journal, _ = cls._read(filesystem, item.path)
-                if journal.tries:
-                    replace(journal, attempts=0).trying(None)
-                else:
-                    journal.remove()
-
-    @classmethod
-    def _read(cls, filesystem: fs.FileSystem, path: str) -> "tuple[Journal, int | None]":
-        """What is known of a unit, and the place of the document that was being tried."""
-        known: dict[str, Any] = {}
-        if filesystem.get_file_info(path).type == fs.FileType.File:
-            # No JSON: died before it had written all of it.
-            with filesystem.open_input_stream(path) as file, suppress(ValueError):
-                known = json.loads(file.read())
-        tries = Counter(known.get("tries", {}))
-        return cls(filesystem, path, known.get("attempts", 0), tries), known.get("trying")
-
-    def trying(self, place: int | None) -> None:
-        """Say, before it is computed, which document is alone with its worker."""
-        content = {"attempts": self.attempts, "tries": self.tries, "trying": place}
-        with self.filesystem.open_output_stream(self.path) as file:
-            file.write(json.dumps(content).encode())
-
-    def remove(self) -> None:
-        """The unit is done."""
-        self.filesystem.delete_file(self.path)
 
 
 def _describe(settings: Settings) -> tuple[str, int] | str:

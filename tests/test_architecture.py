@@ -34,6 +34,7 @@ LEVELS = {
     "embedder": 5,
     "batcher": 5,
     "shards": 4,
+    "journal": 4,
     "index": 5,
     "step": 6,
     "cluster": 7,

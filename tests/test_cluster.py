@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from test_shards import ROOT, dead_letters, read_shards, texts, vectors_of, write_corpus
 
-from e5.cluster import ATTEMPTS, Cluster, Journal
-from e5.corpus import Unit
+from e5.cluster import Cluster
 from e5.errors import InputError
+from e5.journal import ATTEMPTS
 from e5.settings import Settings
 from e5.shards import shard_names
 
@@ -205,31 +205,6 @@ def test_what_a_worker_cannot_load_is_said_in_a_sentence(runner: Runner, tmp_pat
     assert code == 1
     assert "there is no such weights folder" in printed.splitlines()[-1]
     assert "Traceback" not in printed
-
-
-def test_a_journal_suspects_a_document_only_if_it_was_alone(tmp_path: Path) -> None:
-    unit = Unit("a.jsonl", 0, 9)
-    (tmp_path / ATTEMPTS).mkdir()
-    for attempt in (1, 2):
-        assert Journal.begin(str(tmp_path), unit).attempts == attempt
-    journal = Journal.begin(str(tmp_path), unit)
-    journal.trying(4)
-    journal.trying(5)
-    journal = Journal.begin(str(tmp_path), unit)
-    assert journal.tries == {"5": 1}
-    journal.trying(5)
-    journal = Journal.begin(str(tmp_path), unit)
-    assert (journal.attempts, journal.tries) == (5, {"5": 2})
-    journal.trying(7)  # with a driver that is killed
-    Journal.forgive(str(tmp_path))
-    journal = Journal.begin(str(tmp_path), unit)
-    assert (journal.attempts, journal.tries) == (1, {"5": 2})
-    journal.remove()
-    (tmp_path / ATTEMPTS / f"{unit.name}.json").write_text('{"attem')  # a full disk
-    (tmp_path / ATTEMPTS / "notes.txt").write_text("somebody's own")
-    Journal.forgive(str(tmp_path))
-    assert [path.name for path in (tmp_path / ATTEMPTS).iterdir()] == ["notes.txt"]
-    assert Journal.begin(str(tmp_path), unit).attempts == 1
 
 
 def test_a_pool_is_given_as_a_number_or_as_bounds() -> None:
