@@ -1,6 +1,6 @@
 """The text that e5-mini learns from: where it comes from, fetched once, and read into plain records.
 
-Three packages' worth of Debian text, by the machine's own apt and without root, and what the project
+Debian's package lists and two of its packages, by the machine's own apt and without root, and what the project
 wrote itself (`written/*.jsonl`). Knows nothing of teachers, tokens or models. None of the fetched
 text is shipped.
 
