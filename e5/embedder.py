@@ -1,50 +1,51 @@
-"""The composer: texts -> vectors, through prompts, tokenizer, packing, model and vectors.
+"""The one road from texts to vectors: prompts, tokenizer and engine of a checkpoint, composed.
 
-The only place that knows all of them. Knows nothing of requests, HTTP or Cog.
+Everybody who wants a vector asks here: the service, corpora, search, adapters, benchmarks. Owns the
+prompt template, the checks of a text and of a vector, and what becomes of a text that does not fit
+in memory. Knows nothing of requests, HTTP, files of documents or Cog.
 """
 
-import hashlib
-import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from e5 import prompts
+from e5.checkpoint import TOKENIZER, Checkpoint
+from e5.device import choose_device, choose_dtype
 from e5.engine import Engine
-from e5.errors import (
-    EngineError,
-    InputError,
-    NonFiniteError,
-    OutOfMemoryError,
-    TokenizerError,
-)
+from e5.errors import InputError, NonFiniteError, OutOfMemoryError, TextError, TokenizerError
 from e5.packing import TokenIds
 from e5.settings import Settings
-from e5.tokenizer import MISTRAL_GOLDENS, MISTRAL_VOCAB_SIZE, RULE, Encoding, Tokenizer
-from e5.vectors import Vectors, cosine_scores, finish
-from e5.weights import TOKENIZER, Checkpoint, choose_device, choose_dtype, load_model
+from e5.texts import check_task, check_texts
+from e5.tokenizer import MISTRAL_GOLDENS, MISTRAL_VOCAB_SIZE, Encoding, Tokenizer
+from e5.vectors import Vectors, finish, similarity
+from e5.weights import load_model
 
 logger = logging.getLogger(__name__)
 
-# Two share a prefix: its vectors would change with what follows if attention were not causal.
-SELF_CHECK_TEXTS = (
-    "Paris",
-    prompts.query_prompt(prompts.DEFAULT_TASK, "What is the capital of France?"),
-    prompts.query_prompt(prompts.DEFAULT_TASK, "Snow"),
-)
+
+@dataclass(frozen=True)
+class Computed:
+    """The vectors of some texts, and which of them are none.
+
+    Attributes:
+        vectors: float32 `[num_texts, dimensions]`, in input order; a fault's row means nothing.
+        faults: why a text has no vector, by its position.
+    """
+
+    vectors: Vectors
+    faults: Mapping[int, TextError] = field(default_factory=dict)
 
 
 class Embedder:
-    """A loaded checkpoint that turns texts into vectors.
+    """A loaded checkpoint that turns texts into vectors. An `Encoder`.
 
     Attributes:
-        engine: token ids -> vectors.
-        tokenizer: the checkpoint's tokenizer under our rule.
         name: the checkpoint's folder name and the fingerprint of everything that shapes a vector.
+        template: of a query's prompt.
 
     Example:
         >>> embedder = Embedder.load(Settings(weights="weights/e5-mini"))
@@ -54,11 +55,19 @@ class Embedder:
         (1, 2)
     """
 
-    def __init__(self, engine: Engine, tokenizer: Tokenizer, *, name: str) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        tokenizer: Tokenizer,
+        *,
+        name: str,
+        template: str = prompts.TEMPLATE,
+    ) -> None:
         """Compose loaded parts; `Embedder.load` is the usual way."""
-        self.engine = engine
-        self.tokenizer = tokenizer
+        self._engine = engine
+        self._tokenizer = tokenizer
         self.name = name
+        self.template = template
 
     @classmethod
     def load(cls, settings: Settings) -> "Embedder":
@@ -71,40 +80,56 @@ class Embedder:
             EngineError: the model's vectors are not finite, or change with their batch mates.
         """
         checkpoint = Checkpoint.find(Path(settings.weights))
-        folder, manifest = checkpoint.folder, checkpoint.manifest
-        tokenizer = Tokenizer(folder / TOKENIZER, max_length=settings.max_length)
-        if manifest is None:
-            logger.warning("%s has no manifest.json: its files were not verified", folder)
+        tokenizer_file = checkpoint.folder / TOKENIZER
+        tokenizer = Tokenizer(tokenizer_file, max_length=settings.max_length)
+        if checkpoint.manifest is None:
+            logger.warning("%s has no manifest.json: its files were not verified", settings.weights)
         else:
-            tokenizer.check(manifest.goldens)
+            tokenizer.check(checkpoint.manifest.goldens)
         device = choose_device(settings.device)
         dtype = choose_dtype(settings.dtype, device)
-        model = load_model(folder, device=device, dtype=dtype)
+        model = load_model(checkpoint, device=device, dtype=dtype)
         config = model.config
         if tokenizer.vocab_size > config.vocab_size:
             raise TokenizerError(
-                f"{folder / TOKENIZER}: gives ids up to {tokenizer.vocab_size - 1}, the model "
-                f"knows {config.vocab_size}; restore the checkpoint's own tokenizer.json."
+                f"{tokenizer_file}: gives ids up to {tokenizer.vocab_size - 1}, the model knows "
+                f"{config.vocab_size}; restore the checkpoint's own tokenizer.json."
             )
         if config.vocab_size == MISTRAL_VOCAB_SIZE:
             tokenizer.check(MISTRAL_GOLDENS)
         limits = (settings.max_length, config.max_position_embeddings, config.sliding_window)
-        max_length = min(limit for limit in limits if limit is not None)
-        tokenizer.max_length = max_length
-        fingerprint = fingerprint_of(checkpoint.digests, dtype=dtype, max_length=max_length)
+        tokenizer.max_length = min(limit for limit in limits if limit is not None)
+        fingerprint = checkpoint.fingerprint(dtype=str(dtype), max_length=tokenizer.max_length)
         engine = Engine(model, max_batch_tokens=settings.max_batch_tokens)
-        embedder = cls(engine, tokenizer, name=f"{folder.resolve().name}@{fingerprint}")
-        embedder._self_check()
+        name = f"{checkpoint.name}@{fingerprint}"
+        embedder = cls(engine, tokenizer, name=name, template=checkpoint.template)
+        check = embedder.tokenize(["What is the capital of France?", "Snow"], ["Paris"])
+        engine.self_check([encoding.token_ids for encoding in check])
         logger.info(
             "serving %s: %.1f M parameters, %s on %s, %d tokens a text, %d a forward",
             embedder.name,
             sum(parameter.numel() for parameter in model.parameters()) / 1e6,
             str(dtype).removeprefix("torch."),
             device,
-            max_length,
-            engine.max_batch_tokens,
+            embedder.max_length,
+            embedder.max_batch_tokens,
         )
         return embedder
+
+    @property
+    def dimensions(self) -> int:
+        """Of a whole vector."""
+        return self._engine.hidden_size
+
+    @property
+    def max_length(self) -> int:
+        """Tokens kept of a text, `<s>` and `</s>` included."""
+        return self._tokenizer.max_length
+
+    @property
+    def max_batch_tokens(self) -> int:
+        """Tokens computed in one forward."""
+        return self._engine.max_batch_tokens
 
     def encode_query(
         self,
@@ -115,24 +140,15 @@ class Embedder:
         dimensions: int | None = None,
         truncate: bool = True,
     ) -> Vectors:
-        """Embed queries under a task.
-
-        Args:
-            queries: one text or many.
-            task: an instruction or a registered name; "" for none.
-            normalize: L2-normalise the vectors.
-            dimensions: keep the first n, before normalising.
-            truncate: cut texts over `max_length`; False makes them an error.
-
-        Returns:
-            float32 `[num_queries, dimensions]` in input order; `[dimensions]` for one string.
+        """See `Encoder.encode_query`.
 
         Raises:
-            InputError: for a text that cannot be embedded, or `dimensions` out of range.
+            TextError: for a text that has no finite vector, or does not fit in memory.
         """
-        texts = _checked(queries, "queries", task)
-        as_prompt = [prompts.query_prompt(task, query) for query in texts]
-        vectors = self._encode(as_prompt, "queries", normalize, dimensions, truncate)
+        texts, fields = check_texts(queries, "queries")
+        self.check_dimensions(dimensions)
+        encodings = self.tokenize(texts, task=check_task(task), fields=fields, truncate=truncate)
+        vectors = finish(self._vectors(encodings, fields), dimensions, normalize=normalize)
         return vectors[0] if isinstance(queries, str) else vectors
 
     def encode_document(
@@ -145,64 +161,26 @@ class Embedder:
         dimensions: int | None = None,
         truncate: bool = True,
     ) -> Vectors:
-        """Embed documents: bare, or with the prompt of a symmetric task.
-
-        Args:
-            documents: one text or many.
-            task: the task of the queries they will meet; matters only if it is symmetric.
-            symmetric: the task is symmetric; registered symmetric tasks need not say so.
-            normalize: as for queries.
-            dimensions: as for queries.
-            truncate: as for queries.
-
-        Returns:
-            float32 `[num_documents, dimensions]` in input order; `[dimensions]` for one string.
+        """See `Encoder.encode_document`.
 
         Raises:
-            InputError: for a text that cannot be embedded, or `dimensions` out of range.
+            TextError: for a text that has no finite vector, or does not fit in memory.
         """
-        texts = _checked(documents, "documents", task)
-        as_prompt = [prompts.document_prompt(task, text, symmetric=symmetric) for text in texts]
-        vectors = self._encode(as_prompt, "documents", normalize, dimensions, truncate)
+        texts, fields = check_texts(documents, "documents")
+        self.check_dimensions(dimensions)
+        encodings = self.tokenize(
+            documents=texts,
+            task=check_task(task),
+            symmetric=symmetric,
+            fields=fields,
+            truncate=truncate,
+        )
+        vectors = finish(self._vectors(encodings, fields), dimensions, normalize=normalize)
         return vectors[0] if isinstance(documents, str) else vectors
 
     def similarity(self, queries: Vectors, documents: Vectors) -> Vectors:
-        """Cosine x 100, float32 `[num_queries, num_documents]`.
-
-        Raises:
-            InputError: for vectors of different widths.
-        """
-        queries, documents = np.atleast_2d(queries), np.atleast_2d(documents)
-        if queries.ndim != 2 or queries.shape[1:] != documents.shape[1:]:
-            raise InputError(
-                "documents",
-                f"vectors of shape {documents.shape} for queries of {queries.shape}",
-                "embed both with the same dimensions",
-            )
-        return cosine_scores(queries, documents)
-
-    def tokenize(
-        self, texts: Sequence[str], fields: Sequence[str], *, truncate: bool
-    ) -> list[Encoding]:
-        """Token ids of texts that already carry their prompts.
-
-        Args:
-            texts: what to tokenise.
-            fields: the caller's name of each text, for errors.
-            truncate: cut texts over `max_length`; False makes them an error.
-
-        Raises:
-            InputError: for a text too long when `truncate` is False.
-        """
-        encodings = self.tokenizer.encode(texts)
-        for encoding, field in zip(encodings, fields, strict=True):
-            if encoding.truncated and not truncate:
-                raise InputError(
-                    field,
-                    f"a text of {encoding.num_tokens} tokens with truncate=false",
-                    f"shorten it to {self.tokenizer.max_length} tokens or allow truncation",
-                )
-        return encodings
+        """See `Encoder.similarity`."""
+        return similarity(queries, documents)
 
     def check_dimensions(self, dimensions: int | None) -> None:
         """Refuse more dimensions than the model has, or fewer than one.
@@ -211,88 +189,94 @@ class Embedder:
             InputError: naming the range.
         """
         whole = isinstance(dimensions, int | np.integer) and not isinstance(dimensions, bool)
-        if dimensions is not None and not (whole and 1 <= dimensions <= self.engine.hidden_size):
-            raise InputError("dimensions", repr(dimensions), f"use 1 to {self.engine.hidden_size}")
+        if dimensions is not None and not (whole and 1 <= dimensions <= self.dimensions):
+            raise InputError("dimensions", repr(dimensions), f"use 1 to {self.dimensions}")
 
-    def embed(self, token_ids: Sequence[TokenIds]) -> Vectors:
-        """The vector of each text's token ids, checked.
+    def tokenize(
+        self,
+        queries: Sequence[str] = (),
+        documents: Sequence[str] = (),
+        *,
+        task: str = prompts.DEFAULT_TASK,
+        symmetric: bool = False,
+        fields: Sequence[str] | None = None,
+        truncate: bool = True,
+        one_by_one: bool = False,
+    ) -> list[Encoding]:
+        """Token ids of checked texts with their prompts: of the queries, then of the documents.
 
-        Returns:
-            float32 `[num_texts, hidden_size]`, in input order.
+        Args:
+            queries: carry the task.
+            documents: are bare, unless the task is symmetric.
+            task: an instruction or a registered name; "" for none.
+            symmetric: the task is symmetric; registered symmetric tasks need not say so.
+            fields: the caller's name of each text, for errors.
+            truncate: cut texts over `max_length`; False makes them an error.
+            one_by_one: keep to one core and little memory, for corpora. A batch is spread over all
+                cores, also over those on which the engine computes beside it.
 
         Raises:
-            NonFiniteError: naming the first text whose vector is not finite.
-            OutOfMemoryError: for a text that does not fit in memory even alone.
+            InputError: for a text too long when `truncate` is False.
         """
-        vectors = self.engine.compute(token_ids)
-        finite = np.isfinite(vectors).all(axis=1)
-        if not finite.all():
-            raise NonFiniteError(int(np.argmin(finite)))
-        return vectors
+        template = self.template
+        texts = [prompts.query_prompt(task, query, template=template) for query in queries]
+        texts += [
+            prompts.document_prompt(task, document, symmetric=symmetric, template=template)
+            for document in documents
+        ]
+        if one_by_one:
+            encodings = [self._tokenizer.encode([text])[0] for text in texts]
+        else:
+            encodings = self._tokenizer.encode(texts)
+        for position, encoding in enumerate(encodings):
+            if encoding.truncated and not truncate:
+                raise InputError(
+                    fields[position] if fields is not None else f"text {position}",
+                    f"a text of {encoding.num_tokens} tokens with truncate=false",
+                    f"shorten it to {self.max_length} tokens or allow truncation",
+                )
+        return encodings
 
-    def _encode(
-        self, texts: list[str], field: str, normalize: bool, dimensions: int | None, truncate: bool
-    ) -> Vectors:
-        self.check_dimensions(dimensions)
-        fields = [f"{field}[{i}]" for i in range(len(texts))]
-        encodings = self.tokenize(texts, fields, truncate=truncate)
-        with naming(fields, encodings):
-            vectors = self.embed([encoding.token_ids for encoding in encodings])
-        return finish(vectors, dimensions=dimensions, normalize=normalize)
+    def compute(self, sequences: Sequence[TokenIds]) -> Computed:
+        """The vector of each text's token ids, checked.
 
-    def _self_check(self) -> None:
-        """One forward must be finite, and each text's vector the same alone and in a batch."""
-        texts = [encoding.token_ids for encoding in self.tokenizer.encode(SELF_CHECK_TEXTS)]
+        A text whose vector is not finite, or that does not fit in memory even alone, is a fault and
+        costs no other text its vector.
+        """
+        return self._compute(sequences, share_prefixes=True)
+
+    def _compute(self, sequences: Sequence[TokenIds], *, share_prefixes: bool) -> Computed:
         try:
-            together = self.embed(texts)
-            alone = np.concatenate([self.embed([text]) for text in texts])
-        except NonFiniteError as error:
-            raise EngineError(f"self-check: {error}") from error
-        cosines = np.diag(cosine_scores(together, alone)) / 100
-        if cosines.min() < 0.999:
-            raise EngineError(
-                "self-check: a text's vector changes with its batch mates "
-                f"(cosine {cosines.min():.4f}); this torch build's attention is not to be trusted."
+            vectors = self._engine.compute(sequences, share_prefixes=share_prefixes)
+        except OutOfMemoryError as error:  # of one text: the halves without it are computed
+            if len(sequences) == 1:
+                return Computed(np.zeros((1, self.dimensions), np.float32), {0: error})
+            half = len(sequences) // 2
+            parts = [
+                self._compute(part, share_prefixes=share_prefixes)
+                for part in (sequences[:half], sequences[half:])
+            ]
+            vectors = np.concatenate([part.vectors for part in parts])
+            return Computed(
+                vectors, {**parts[0].faults, **_moved(parts[1].faults, range(half, len(sequences)))}
             )
+        infinite = np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist()
+        if infinite and share_prefixes:
+            # One text's NaN reaches all that share its prefix: attention gives the tokens after the
+            # prefix a weight of 0, and 0 x NaN is NaN. So each is computed with its own prefix.
+            again = self._compute([sequences[i] for i in infinite], share_prefixes=False)
+            vectors[infinite] = again.vectors
+            return Computed(vectors, _moved(again.faults, infinite))
+        return Computed(vectors, {position: NonFiniteError(position) for position in infinite})
+
+    def _vectors(self, encodings: Sequence[Encoding], fields: Sequence[str]) -> Vectors:
+        """The vectors of all texts; the first fault is raised under the caller's name of it."""
+        computed = self.compute([encoding.token_ids for encoding in encodings])
+        for position, fault in computed.faults.items():
+            raise fault.about(position, fields[position])
+        return computed.vectors
 
 
-@contextmanager
-def naming(fields: Sequence[str], encodings: Sequence[Encoding]) -> Iterator[None]:
-    """Within, an engine's error about one of the texts gets the caller's name of that text."""
-    try:
-        yield
-    except NonFiniteError as error:
-        raise NonFiniteError(error.position, fields[error.position]) from error
-    except OutOfMemoryError as error:
-        lengths = [len(encoding.token_ids) for encoding in encodings]
-        field = fields[lengths.index(error.num_tokens)]
-        raise OutOfMemoryError(error.num_tokens, field) from error
-
-
-def fingerprint_of(digests: Mapping[str, str], *, dtype: torch.dtype, max_length: int) -> str:
-    """Twelve hex digits that change with anything that shapes a vector.
-
-    Args:
-        digests: sha256 of each file of the checkpoint.
-        dtype: of the matrix products.
-        max_length: tokens kept of a text.
-    """
-    ingredients = [dict(digests), RULE, max_length, prompts.TEMPLATE, str(dtype)]
-    return hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _checked(texts: str | Sequence[str], field: str, task: str) -> list[str]:
-    """The texts as a list; refuses what is no text, in them and in the task."""
-    if not isinstance(texts, Iterable):
-        raise InputError(field, repr(texts), "send a string or a list of strings")
-    as_list = [texts] if isinstance(texts, str) else list(texts)
-    named = {"task": task} | {f"{field}[{i}]": text for i, text in enumerate(as_list)}
-    for name, text in named.items():
-        if not isinstance(text, str):
-            raise InputError(name, repr(text), "send a string")
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            received = f"a lone surrogate (character {error.start})"
-            raise InputError(name, received, "send valid Unicode") from error
-    return as_list
+def _moved(faults: Mapping[int, TextError], positions: Sequence[int]) -> dict[int, TextError]:
+    """Faults of a part of the texts, at the positions that its texts have in the whole."""
+    return {positions[i]: fault.about(positions[i]) for i, fault in faults.items()}

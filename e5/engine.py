@@ -4,6 +4,7 @@ Knows batches, order and memory. Knows nothing of texts, prompts, files or reque
 """
 
 import logging
+import sys
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -11,10 +12,10 @@ import torch
 from tqdm import tqdm
 from transformers import MistralModel
 
-from e5.errors import OutOfMemoryError
+from e5.errors import EngineError, OutOfMemoryError
 from e5.model import forward
-from e5.packing import TokenIds, fill, pack
-from e5.vectors import Vectors
+from e5.packing import MIN_SHARED, TokenIds, fill, pack
+from e5.vectors import Vectors, cosine_scores
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ class Engine:
     """A model on its device, and the token budget of its forwards.
 
     Attributes:
+        model: what computes, on its device.
         hidden_size: dimensions of a vector.
         max_batch_tokens: tokens computed in one forward.
 
@@ -43,11 +45,15 @@ class Engine:
         self.hidden_size = int(model.config.hidden_size)
         self.max_batch_tokens = max_batch_tokens or self._measure_batch_tokens()
 
-    def compute(self, token_ids: Sequence[TokenIds]) -> Vectors:
+    def compute(self, sequences: Sequence[TokenIds], *, share_prefixes: bool = True) -> Vectors:
         """The vector of each text's token ids: the one path for one text and for ten thousand.
 
         Identical texts are computed once, neighbours in sorted order share their prefixes, batches
         are filled by `max_batch_tokens`.
+
+        Args:
+            sequences: token ids of each text.
+            share_prefixes: False keeps texts apart, so that one's NaN cannot reach another.
 
         Returns:
             float32 `[num_texts, hidden_size]`, in input order. Some may hold NaN or infinity: the
@@ -56,24 +62,53 @@ class Engine:
         Raises:
             OutOfMemoryError: for a text that does not fit in memory even alone.
         """
-        distinct = sorted(set(token_ids))
+        min_shared = MIN_SHARED if share_prefixes else sys.maxsize
+        distinct = sorted(set(sequences))
         place = {ids: i for i, ids in enumerate(distinct)}
         vectors = np.empty((len(distinct), self.hidden_size), np.float32)
         done = 0
         with tqdm(
             total=len(distinct), desc="forward", unit="text", delay=2, leave=False, disable=None
         ) as bar:
-            for batch in fill(distinct, max_batch_tokens=self.max_batch_tokens):
-                for rows in self._forward(batch):
+            for batch in fill(
+                distinct, max_batch_tokens=self.max_batch_tokens, min_shared=min_shared
+            ):
+                for rows in self._forward(batch, min_shared):
                     vectors[done : done + len(rows)] = rows
                     done += len(rows)
                     bar.update(len(rows))
-        return vectors[[place[ids] for ids in token_ids]]
+        return vectors[[place[ids] for ids in sequences]]
 
-    def _forward(self, texts: Sequence[TokenIds]) -> Iterator[Vectors]:
+    def self_check(self, sequences: Sequence[TokenIds]) -> None:
+        """One forward must be finite, and each text's vector the same alone and in a batch.
+
+        Args:
+            sequences: token ids of a few texts. Two should share a prefix: its vectors would
+                change with what follows if attention were not causal.
+
+        Raises:
+            EngineError: saying which of the two does not hold.
+        """
+        together = self.compute(sequences)
+        alone = np.concatenate([self.compute([token_ids]) for token_ids in sequences])
+        if not (np.isfinite(together).all() and np.isfinite(alone).all()):
+            raise EngineError(
+                "self-check: the model produced a vector with NaN or infinity for a short text; "
+                "its weights are damaged, or need another E5_DTYPE."
+            )
+        cosines = np.diag(cosine_scores(together, alone)) / 100
+        if cosines.min() < 0.999:
+            raise EngineError(
+                "self-check: a text's vector changes with its batch mates "
+                f"(cosine {cosines.min():.4f}); this torch build's attention is not to be trusted."
+            )
+
+    def _forward(
+        self, texts: Sequence[TokenIds], min_shared: int = MIN_SHARED
+    ) -> Iterator[Vectors]:
         """Vectors of `texts`, in order; in halves where the GPU's memory does not hold them."""
         try:
-            batch = pack(texts).to(self.model.device)
+            batch = pack(texts, min_shared=min_shared).to(self.model.device)
             vectors: Vectors = forward(self.model, batch).cpu().numpy()
         except torch.OutOfMemoryError:
             pass  # handled below, where the failed forward's tensors are no longer held
@@ -85,8 +120,8 @@ class Engine:
             raise OutOfMemoryError(len(texts[0]))
         logger.warning("out of GPU memory with %d texts: going on in two halves", len(texts))
         half = len(texts) // 2
-        yield from self._forward(texts[:half])
-        yield from self._forward(texts[half:])
+        yield from self._forward(texts[:half], min_shared)
+        yield from self._forward(texts[half:], min_shared)
 
     def _measure_batch_tokens(self) -> int:
         """Tokens whose activations fill half of a GPU's free memory, measured by one forward."""

@@ -1,12 +1,50 @@
 """Every error this package raises on purpose.
 
 The text of an `E5Error` is written for the person who caused it and is safe to send to a caller:
-what was received, then the remedy. Nothing here knows about HTTP, Cog or logging.
+what was received, then the remedy. Knows nothing of HTTP, Cog or logging.
 """
+
+import json
+import re
+from typing import Self
 
 
 class E5Error(Exception):
     """Base of every error below; `str(error)` is one sentence for the caller."""
+
+    @classmethod
+    def from_sentence(cls, sentence: str) -> Self:
+        """The error that another process has put into words.
+
+        Its text is the sentence. What the sentence does not say, such as a position, is not known.
+
+        Example:
+            >>> QueueFullError.from_sentence("the queue is full; try again in a moment.")
+            QueueFullError('the queue is full; try again in a moment.')
+        """
+        error = cls.__new__(cls)
+        error.args = (sentence,)
+        return error
+
+
+def quoted(value: object) -> str:
+    """A value that a caller sent, for an error: as JSON, on one line of at most 60 characters.
+
+    Example:
+        >>> quoted(None), quoted("x" * 80)[-5:]
+        ('null', 'xx...')
+    """
+    try:
+        text = json.dumps(value, default=repr)
+    except Exception:  # keys that are no strings, a list within itself, a repr that fails, ...
+        text = f"<{type(value).__name__}>"
+    return shortened(text)
+
+
+def shortened(text: str) -> str:
+    """At most 60 characters of one line, whatever a caller sent."""
+    text = " ".join(text.split()) or '""'
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 class InputError(E5Error):
@@ -24,6 +62,19 @@ class InputError(E5Error):
         self.received = received
         self.remedy = remedy
 
+    @classmethod
+    def from_sentence(cls, sentence: str) -> Self:
+        """As for every error; field, received and remedy are read back from the sentence.
+
+        Example:
+            >>> InputError.from_sentence("documents[2]: received 7; send a string.").field
+            'documents[2]'
+        """
+        error = super().from_sentence(sentence)
+        parts = re.fullmatch(r"(.+?): received (.*); (.*)\.", sentence, re.DOTALL)
+        error.field, error.received, error.remedy = parts.groups() if parts else ("", "", "")
+        return error
+
 
 class SettingsError(E5Error):
     """An `E5_*` setting whose value cannot be used."""
@@ -37,33 +88,64 @@ class TokenizerError(E5Error):
     """A tokenizer that does not produce the token ids the model was trained on."""
 
 
-class NonFiniteError(E5Error):
-    """A forward that produced NaN or infinity: never an answer.
+class TextError(E5Error):
+    """A text that the model cannot embed. Other texts of the same batch are not affected.
 
-    `position` is the text's place in the list that was embedded.
+    Attributes:
+        position: the text's place in the list that was computed.
+        reason: the sentence without its subject.
     """
 
-    def __init__(self, position: int, field: str | None = None) -> None:
-        """`field` is the caller's own name for the text, where there is one."""
-        name = field if field is not None else f"text {position}"
-        super().__init__(
-            f"{name}: the model produced a vector with NaN or infinity; "
-            "change or shorten this text, or serve with E5_DTYPE=float32."
-        )
+    position: int = 0
+    reason: str = ""
+
+    def __init__(self, reason: str, position: int, field: str | None = None) -> None:
+        """`reason` is the sentence without its subject; `field` the caller's name of the text."""
+        super().__init__(f"{field if field is not None else f'text {position}'}: {reason}")
+        self.reason = reason
         self.position = position
 
+    @classmethod
+    def from_sentence(cls, sentence: str) -> Self:
+        """As for every error; the reason is read back from the sentence, so that `about` works."""
+        error = super().from_sentence(sentence)
+        error.reason = sentence.partition(": ")[2]
+        return error
 
-class OutOfMemoryError(E5Error):
+    def about(self, position: int, field: str | None = None) -> "TextError":
+        """The same error of the text at another position, or under the caller's name of it.
+
+        Example:
+            >>> str(NonFiniteError(0).about(2, "documents[2]"))[:32]
+            'documents[2]: the model produced'
+        """
+        error = TextError.__new__(type(self))
+        TextError.__init__(error, self.reason, position, field)
+        return error
+
+
+class NonFiniteError(TextError):
+    """The model produced NaN or infinity for a text. Such a vector is never an answer."""
+
+    def __init__(self, position: int, field: str | None = None) -> None:
+        """See `TextError`."""
+        reason = (
+            "the model produced a vector with NaN or infinity; "
+            "change or shorten this text, or serve with E5_DTYPE=float32."
+        )
+        super().__init__(reason, position, field)
+
+
+class OutOfMemoryError(TextError):
     """A single text that does not fit in the device's memory even alone."""
 
-    def __init__(self, num_tokens: int, field: str | None = None) -> None:
-        """`num_tokens` is the text's length, `field` the caller's own name for it."""
-        name = f"{field}: " if field is not None else ""
-        super().__init__(
-            f"{name}a text of {num_tokens} tokens does not fit in the GPU's memory on its own; "
+    def __init__(self, num_tokens: int, position: int = 0, field: str | None = None) -> None:
+        """`num_tokens` is the text's length."""
+        reason = (
+            f"a text of {num_tokens} tokens does not fit in the GPU's memory on its own; "
             "shorten it, lower E5_MAX_LENGTH or use a larger card."
         )
-        self.num_tokens = num_tokens
+        super().__init__(reason, position, field)
 
 
 class QueueFullError(E5Error):
@@ -91,3 +173,7 @@ class RequestTooLargeError(E5Error):
 
 class EngineError(E5Error):
     """The engine failed for a reason that is not the caller's; our log has the traceback."""
+
+
+class ServiceError(E5Error):
+    """A service that cannot be reached, or whose answer is none; the sentence names its URL."""

@@ -11,6 +11,7 @@ passages stay bare. Knows nothing of tokens.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from string import Formatter
 
 TEMPLATE = "Instruct: {task}\nQuery: {query}"
 DEFAULT_TASK = "Given a web search query, retrieve relevant passages that answer the query"
@@ -224,8 +225,13 @@ def resolve_task(task: str) -> Task:
     return _BY_LOWER_NAME.get(name, Task(task, symmetric=False))
 
 
-def query_prompt(task: str, query: str) -> str:
+def query_prompt(task: str, query: str, *, template: str = TEMPLATE) -> str:
     r"""The text to tokenise for a query; a blank task embeds the query bare.
+
+    Args:
+        task: a registered name or an instruction.
+        query: the text.
+        template: of the checkpoint, with `{task}` and `{query}`; E5's own by default.
 
     Example:
         >>> query_prompt("web_search_query", "what is snow")[-41:]
@@ -233,16 +239,19 @@ def query_prompt(task: str, query: str) -> str:
     """
     if not task.strip():
         return query
-    return TEMPLATE.format(task=resolve_task(task).instruction, query=query)
+    return template.format(task=resolve_task(task).instruction, query=query)
 
 
-def document_prompt(task: str, document: str, *, symmetric: bool = False) -> str:
+def document_prompt(
+    task: str, document: str, *, symmetric: bool = False, template: str = TEMPLATE
+) -> str:
     r"""The text to tokenise for a document: bare, unless the task is symmetric.
 
     Args:
         task: a registered name or an instruction, as for the queries.
         document: the text.
         symmetric: treat the task as symmetric; registered symmetric tasks always are.
+        template: as for queries.
 
     Example:
         >>> document_prompt("web_search_query", "Snow is frozen water.")
@@ -251,5 +260,19 @@ def document_prompt(task: str, document: str, *, symmetric: bool = False) -> str
         'Instruct: Retrieve semantically similar text.\nQuery: Snow falls.'
     """
     if symmetric or resolve_task(task).symmetric:
-        return query_prompt(task, document)
+        return query_prompt(task, document, template=template)
     return document
+
+
+def is_template(template: str) -> bool:
+    """Whether a text can be a template: `{query}` once, `{task}` at most once, nothing else.
+
+    Example:
+        >>> is_template(TEMPLATE), is_template("query: {query}"), is_template("{0}")
+        (True, True, False)
+    """
+    try:
+        fields = [part[1:] for part in Formatter().parse(template) if part[1] is not None]
+    except ValueError:  # a brace that is never closed
+        return False
+    return sorted(fields) in ([("query", "", None)], [("query", "", None), ("task", "", None)])

@@ -1,6 +1,6 @@
 """What is done to a vector after the model: dimensions, L2 normalisation, cosine score.
 
-Pure numpy on `[num_texts, hidden]` float32. Knows nothing of texts, tokens or the model.
+Pure numpy on `[num_texts, dimensions]` float32. Knows nothing of texts, tokens or the model.
 """
 
 from typing import TypeAlias
@@ -8,10 +8,12 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from e5.errors import InputError
+
 Vectors: TypeAlias = NDArray[np.float32]
 
 
-def finish(vectors: Vectors, *, dimensions: int | None, normalize: bool) -> Vectors:
+def finish(vectors: Vectors, dimensions: int | None, *, normalize: bool) -> Vectors:
     """Keep the first `dimensions` of each vector, then L2-normalise if asked.
 
     Args:
@@ -23,7 +25,7 @@ def finish(vectors: Vectors, *, dimensions: int | None, normalize: bool) -> Vect
         `[num_texts, dimensions or hidden]`, float32.
 
     Example:
-        >>> finish(np.array([[3, 4, 12]], np.float32), dimensions=2, normalize=True)
+        >>> finish(np.array([[3, 4, 12]], np.float32), 2, normalize=True)
         array([[0.6, 0.8]], dtype=float32)
     """
     vectors = vectors[:, :dimensions]
@@ -47,6 +49,30 @@ def cosine_scores(queries: Vectors, documents: Vectors) -> Vectors:
         >>> cosine_scores(np.array([[2, 0]], np.float32), np.array([[1, 0], [0, 5]], np.float32))
         array([[100.,   0.]], dtype=float32)
     """
-    unit_queries = finish(queries, dimensions=None, normalize=True)
-    unit_documents = finish(documents, dimensions=None, normalize=True)
+    unit_queries = finish(queries, None, normalize=True)
+    unit_documents = finish(documents, None, normalize=True)
     return np.clip(unit_queries @ unit_documents.T, -1, 1) * np.float32(100)
+
+
+def similarity(queries: Vectors, documents: Vectors) -> Vectors:
+    """`cosine_scores` of what a caller gives: one vector or many on either side.
+
+    Args:
+        queries: `[num_queries, dimensions]`, or `[dimensions]` for one.
+        documents: `[num_documents, dimensions]`, or `[dimensions]` for one.
+
+    Returns:
+        `[num_queries, num_documents]`, float32.
+
+    Raises:
+        InputError: for vectors of different widths.
+
+    Example:
+        >>> similarity(np.array([2, 0], np.float32), np.array([1, 0], np.float32))
+        array([[100.]], dtype=float32)
+    """
+    queries, documents = np.atleast_2d(queries), np.atleast_2d(documents)
+    if queries.ndim != 2 or queries.shape[1:] != documents.shape[1:]:
+        received = f"vectors of shape {documents.shape} for queries of {queries.shape}"
+        raise InputError("documents", received, "embed both with the same dimensions")
+    return cosine_scores(queries, documents)

@@ -15,7 +15,21 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 from transformers import AutoTokenizer, MistralConfig, MistralModel
 
+from e5.embedder import Embedder
+from e5.settings import Settings
+
 SENTENCEPIECE_MODEL = Path(mistral_common.__file__).parent / "data" / "tokenizer.model.v1"
+
+TEXTS = [
+    "Snow is frozen water.",
+    "a",
+    "A summit is the highest point of a mountain. " * 4,
+    "Snow is frozen water.",
+    ".",
+    "As a general guideline, women should eat 46 grams of protein a day.",
+    "🙂",
+    "a",
+]
 
 Style = Literal["hub", "transformers4", "transformers5"]
 
@@ -127,3 +141,9 @@ def _mistral_tokenizer() -> Tokenizer:
         ]
     )
     return tokenizer
+
+
+def load(folder: Path, **options: int | str) -> Embedder:
+    """A folder's embedder on the CPU, in float32 unless told otherwise."""
+    given = {"device": "cpu", "dtype": "float32"} | options
+    return Embedder.load(Settings(weights=folder, **given))  # type: ignore[arg-type]

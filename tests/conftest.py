@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from e5.embedder import Embedder
 from e5.settings import Settings
-from e5.weights import SINGLE
+from e5.checkpoint import SINGLE
 
 ROOT = Path(__file__).parent.parent
 # The models are small, and two test processes share the cores: a second thread only waits.

@@ -7,6 +7,7 @@ is attention as a table of all rows and all keys with a mask over it, in float64
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from transformers import MistralModel
 
@@ -68,3 +69,11 @@ def dense_attention(
         allowed &= torch.tensor(row_position)[:, None] >= torch.tensor(key_position)
     weights = scores.masked_fill(~allowed, -torch.inf).softmax(dim=-1)
     return torch.einsum("hqk,khd->qhd", weights, value).to(query.dtype)
+
+
+def assert_same(ours: Vectors, truth: Vectors) -> None:
+    """To 1e-4 of each vector's own largest element."""
+    assert ours.shape == truth.shape
+    assert ours.dtype == np.float32
+    scale = np.abs(truth).max(axis=-1, keepdims=True)
+    assert (np.abs(ours - truth) <= 1e-4 * scale).all()

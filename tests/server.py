@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 
 ROOT = Path(__file__).parent.parent
 SCHEMA = Path(__file__).parent / "openapi_schema.json"
@@ -37,7 +37,7 @@ class Server:
         log_file: what both wrote.
     """
 
-    client: httpx.Client
+    client: httpx2.Client
     process: subprocess.Popen[bytes]
     log_file: Path
 
@@ -62,7 +62,7 @@ class Server:
                 )
             try:
                 seen = self.health()["status"]
-            except httpx.TransportError:
+            except httpx2.TransportError:
                 seen = "no answer"
             if seen in statuses:
                 return seen
@@ -71,7 +71,7 @@ class Server:
 
     def post(
         self, path: str = "/predictions", *, headers: Mapping[str, str] | None = None, **body: Any
-    ) -> httpx.Response:
+    ) -> httpx2.Response:
         """POST, and again while the answer is 409: Cog frees a slot only after it has answered."""
         while True:
             response = self.client.post(path, headers=headers, **body)
@@ -123,9 +123,9 @@ def serve(
             **(env or {}),
         }
         log_file = home / "server.log"
-        limits = httpx.Limits(max_connections=None)
+        limits = httpx2.Limits(max_connections=None)
         with (
-            httpx.Client(
+            httpx2.Client(
                 base_url=f"http://127.0.0.1:{port}", timeout=60, limits=limits, trust_env=False
             ) as client,
             log_file.open("wb") as log,

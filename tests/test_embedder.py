@@ -1,7 +1,6 @@
 """The public API: texts in, vectors out, in order, whatever the batch; errors name their text."""
 
 import json
-import logging
 import random
 import shutil
 from pathlib import Path
@@ -9,50 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from checkpoints import save_checkpoint, save_tokenizer, true_ids
+from checkpoints import TEXTS, load, true_ids
 from conftest import EditCheckpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import Reference
-from safetensors.torch import load_file, save
+from reference import Reference, assert_same
 
-from e5 import prompts
-from e5.attention import attention
-from e5.embedder import Embedder, fingerprint_of
-from e5.engine import MAX_CUDA_BATCH_TOKENS, Engine
-from e5.errors import EngineError, InputError, NonFiniteError, OutOfMemoryError, TokenizerError
-from e5.model import forward
-from e5.packing import PackedBatch, Spans
+from e5.embedder import Embedder
+from e5.errors import InputError, NonFiniteError, OutOfMemoryError
+from e5.packing import TokenIds
 from e5.prompts import query_prompt
 from e5.settings import Settings
 from e5.vectors import Vectors
-from e5.weights import Manifest, checkpoint_files, hash_files
 
-TEXTS = [
-    "Snow is frozen water.",
-    "a",
-    "A summit is the highest point of a mountain. " * 4,
-    "Snow is frozen water.",
-    "",
-    "As a general guideline, women should eat 46 grams of protein a day.",
-    "🙂",
-    "a",
-]
 WORDS = ["snow", "rain", "sun", "</s>", "ist", "weiß", "46", "\n"]
-
-
-def load(folder: Path, **options: int | str) -> Embedder:
-    given = {"device": "cpu", "dtype": "float32"} | options
-    return Embedder.load(Settings(weights=folder, **given))  # type: ignore[arg-type]
-
-
-def assert_same(ours: Vectors, truth: Vectors) -> None:
-    """To 1e-4 of each vector's own largest element."""
-    assert ours.shape == truth.shape
-    assert ours.dtype == np.float32
-    scale = np.abs(truth).max(axis=-1, keepdims=True)
-    assert (np.abs(ours - truth) <= 1e-4 * scale).all()
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +70,9 @@ class TestVectors:
     @settings(max_examples=20)
     @given(
         texts=st.lists(
-            st.lists(st.sampled_from(WORDS), max_size=30).map(" ".join), min_size=1, max_size=8
+            st.lists(st.sampled_from(WORDS), max_size=30).map(" ".join).filter(str.strip),
+            min_size=1,
+            max_size=8,
         )
     )
     def test_any_texts_in_any_order_equal_the_reference(
@@ -120,35 +91,6 @@ class TestVectors:
         texts = list(TEXTS)
         embedder.encode_query(texts)
         assert texts == TEXTS
-
-
-class TestBudget:
-    """The budget changes memory and speed, never a vector."""
-
-    @pytest.mark.parametrize("max_batch_tokens", [1, 8, 40])
-    def test_a_tiny_budget_gives_the_same_vectors(
-        self, checkpoint: Path, embedder: Embedder, max_batch_tokens: int
-    ) -> None:
-        tiny = load(checkpoint, max_batch_tokens=max_batch_tokens)
-        assert tiny.engine.max_batch_tokens == max_batch_tokens
-        assert_same(tiny.encode_document(TEXTS), embedder.encode_document(TEXTS))
-        assert_same(tiny.encode_query(TEXTS), embedder.encode_query(TEXTS))
-
-    def test_forwards_keep_the_budget_and_a_text_over_it_goes_alone(
-        self, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        tiny = load(checkpoint, max_batch_tokens=20)
-        forwards: list[tuple[int, int]] = []  # tokens and texts of each
-
-        def observed(model: torch.nn.Module, batch: PackedBatch) -> torch.Tensor:
-            forwards.append((len(batch.input_ids), len(batch.last_index)))
-            return forward(model, batch)  # type: ignore[arg-type]
-
-        monkeypatch.setattr("e5.engine.forward", observed)
-        tiny.encode_document(TEXTS)
-        assert sum(texts for _, texts in forwards) == len(set(TEXTS))  # duplicates once
-        assert [texts for tokens, texts in forwards if tokens > 20] == [1, 1]  # 43 and 21 tokens
-        assert max(texts for _, texts in forwards) > 1
 
 
 class TestAfterTheModel:
@@ -272,12 +214,19 @@ class TestTruncation:
         folder = Path(shutil.copytree(checkpoint, tmp_path / "limited"))
         config = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps(config | entries))
-        assert load(folder).tokenizer.max_length == max_length
-        assert load(folder, max_length=32).tokenizer.max_length == 32
+        assert load(folder).max_length == max_length
+        assert load(folder, max_length=32).max_length == 32
 
 
 class TestRefusals:
     """An error names the text and says what to send."""
+
+    @pytest.mark.parametrize("wrong", ["", " \n", "x" * 1_000_001])
+    def test_what_a_request_may_not_hold_python_may_not_either(
+        self, embedder: Embedder, wrong: str
+    ) -> None:
+        with pytest.raises(InputError, match=r"^documents\[1\]: received .*; send"):
+            embedder.encode_document(["snow", wrong])
 
     @pytest.mark.parametrize("wrong", [7, None, b"snow", ["snow"], np.float32(1)])
     def test_what_is_no_string_is_refused_with_its_index(
@@ -319,61 +268,24 @@ class TestRefusals:
         healthy = [text for text in texts if "music" not in text]
         assert np.isfinite(poisoned.encode_document(healthy)).all()
 
-    def test_weights_that_are_not_finite_are_refused_at_loading(
-        self, checkpoint: Path, edit_checkpoint: EditCheckpoint
-    ) -> None:
-        def damage(tensors: dict[str, torch.Tensor]) -> None:
-            tensors["layers.1.mlp.up_proj.weight"][5, 5] = float("nan")
 
-        with pytest.raises(EngineError, match=r"self-check: .*NaN or infinity"):
-            load(edit_checkpoint(checkpoint, damage))
+@pytest.fixture(scope="module")
+def on_cuda(calm_checkpoint: Path) -> Embedder:
+    return Embedder.load(Settings(weights=calm_checkpoint, device="cuda"))
 
-    def test_a_kernel_that_mixes_texts_is_refused_at_loading(
-        self, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def mixing(
-            query: torch.Tensor,
-            key: torch.Tensor,
-            value: torch.Tensor,
-            spans: Spans,
-            key_index: torch.Tensor | None,
-        ) -> torch.Tensor:
-            return attention(query, key, value.roll(1, dims=0), spans, key_index)
 
-        monkeypatch.setattr("e5.model.attention", mixing)
-        with pytest.raises(EngineError, match="self-check: a text's vector changes with its batch"):
-            load(checkpoint)
-
-    @pytest.mark.parametrize("mask", ["none", "aligned to the first key"])
-    def test_a_kernel_with_a_wrong_mask_is_refused_at_loading(
-        self, checkpoint: Path, mask: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def wrong(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-            q, k, v = (x.transpose(0, 1)[None] for x in (query, key, value))
-            causal = mask != "none" and len(query) > 1
-            output = F.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=True)
-            return output[0].transpose(0, 1)
-
-        monkeypatch.setattr("e5.attention._one_text", wrong)
-        with pytest.raises(EngineError, match="self-check: a text's vector changes with its batch"):
-            load(checkpoint)
+@pytest.fixture(scope="module")
+def prompts() -> list[str]:
+    """Queries of one task among documents of many lengths, some twice."""
+    draw = random.Random(0)
+    texts = [" ".join(draw.choices(WORDS, k=draw.randint(1, 300))) for _ in range(60)]
+    queries = [query_prompt("web_search_query", text[:60]) for text in texts]
+    return draw.sample([*texts, *queries, *texts[:9]], 129)
 
 
 @pytest.mark.gpu
 class TestCuda:
     """All of it on a GPU, in float16."""
-
-    @pytest.fixture(scope="class")
-    def on_cuda(self, calm_checkpoint: Path) -> Embedder:
-        return Embedder.load(Settings(weights=calm_checkpoint, device="cuda"))
-
-    @pytest.fixture(scope="class")
-    def prompts(self) -> list[str]:
-        """Queries of one task among documents of many lengths, some twice."""
-        draw = random.Random(0)
-        texts = [" ".join(draw.choices(WORDS, k=draw.randint(0, 300))) for _ in range(60)]
-        queries = [query_prompt("web_search_query", text[:60]) for text in texts]
-        return draw.sample([*texts, *queries, *texts[:9]], 129)
 
     def test_texts_in_any_order_equal_the_reference(
         self, on_cuda: Embedder, calm_reference: Reference, prompts: list[str]
@@ -383,180 +295,54 @@ class TestCuda:
             scores = on_cuda.similarity(on_cuda.encode_document(prompts[::step]), truth[::step])
             assert np.diag(scores).min() >= 99.95
 
-    def test_the_budget_is_measured_from_free_memory(self, on_cuda: Embedder) -> None:
-        assert on_cuda.engine.max_batch_tokens == MAX_CUDA_BATCH_TOKENS  # the model is tiny
 
-    def test_out_of_memory_goes_on_in_halves_with_the_same_vectors(
-        self, on_cuda: Embedder, caplog: pytest.LogCaptureFixture
+@pytest.fixture(scope="module")
+def poisoned(checkpoint: Path, edit_checkpoint: EditCheckpoint) -> Embedder:
+    """Knows no finite vector for "music"."""
+    _, token, _ = true_ids("music")
+
+    def poison(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["embed_tokens.weight"][token] = float("nan")
+
+    return load(edit_checkpoint(checkpoint, poison))
+
+
+class TestFaults:
+    """A text without a vector costs no other text its own."""
+
+    @settings(max_examples=20)
+    @given(kinds=st.lists(st.sampled_from(["good", "endless", "poisoned"]), max_size=12))
+    def test_whatever_else_is_computed(
+        self, poisoned: Embedder, embedder: Embedder, kinds: list[str]
     ) -> None:
-        draw = random.Random(1)
-        texts = [(1, *draw.choices(range(3, 32_000), k=250), 2) for _ in range(2000)]
-        expected = on_cuda.embed(texts)
-        large = Engine(on_cuda.engine.model, max_batch_tokens=2**20)
-        torch.cuda.empty_cache()
-        _, total = torch.cuda.mem_get_info()
-        room = torch.cuda.memory_reserved() + 256 * 2**20
-        torch.cuda.set_per_process_memory_fraction(room / total)
-        try:
-            with caplog.at_level(logging.WARNING):
-                vectors = large.compute(texts)
-        finally:
-            torch.cuda.set_per_process_memory_fraction(1.0)
-        assert "going on in two halves" in caplog.text
-        assert np.diag(on_cuda.similarity(vectors, expected)).min() >= 99.95
-
-
-class TestOutOfMemory:
-    """A forward that does not fit goes on in halves, and says so."""
-
-    @pytest.fixture(autouse=True)
-    def _small_memory(self, embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Memory for `LIMIT` tokens: a CPU has no such error of its own."""
-
-        def limited(model: torch.nn.Module, batch: PackedBatch) -> torch.Tensor:
-            if len(batch.input_ids) > self.LIMIT:
-                raise torch.OutOfMemoryError("CUDA out of memory.")
-            return forward(model, batch)  # type: ignore[arg-type]
-
-        self.expected = embedder.encode_document(TEXTS)
-        monkeypatch.setattr("e5.engine.forward", limited)
-
-    LIMIT = 45  # the longest of TEXTS fits, all together do not
-
-    def test_it_goes_on_in_halves_with_the_same_vectors(
-        self, embedder: Embedder, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        lengths = sorted(len(true_ids(text)) for text in set(TEXTS))
-        assert lengths[-1] <= self.LIMIT < sum(lengths)
-        with caplog.at_level(logging.WARNING):
-            vectors = embedder.encode_document(TEXTS)
-        assert_same(vectors, self.expected)
-        assert "out of GPU memory with 6 texts: going on in two halves" in caplog.messages
-
-    def test_what_fits_is_not_split(
-        self, embedder: Embedder, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        with caplog.at_level(logging.WARNING):
-            assert_same(embedder.encode_document(TEXTS[:2]), self.expected[:2])
-        assert not caplog.messages
-
-    def test_a_text_that_does_not_fit_alone_is_an_error(self, embedder: Embedder) -> None:
-        long = "snow " * 60
-        num_tokens = len(true_ids(long))
-        message = rf"^documents\[8\]: a text of {num_tokens} tokens does not fit"
-        with pytest.raises(OutOfMemoryError, match=message) as caught:
-            embedder.encode_document([*TEXTS, long])
-        assert caught.value.num_tokens == num_tokens
-        assert_same(embedder.encode_document(TEXTS), self.expected)  # and the engine goes on
-
-
-class TestFingerprint:
-    """The name changes with everything that shapes a vector, and with nothing else."""
-
-    def test_it_changes_with_weights_tokenizer_dtype_and_length(
-        self, checkpoint: Path, edit_checkpoint: EditCheckpoint, tmp_path: Path, embedder: Embedder
-    ) -> None:
-        def one_weight(tensors: dict[str, torch.Tensor]) -> None:
-            tensors["norm.weight"][0] += 1e-3
-
-        other_tokenizer = Path(shutil.copytree(checkpoint, tmp_path / checkpoint.name))
-        save_tokenizer(other_tokenizer, "transformers4")
-        names = [
-            embedder.name,
-            load(edit_checkpoint(checkpoint, one_weight)).name,
-            load(other_tokenizer).name,
-            load(checkpoint, dtype="bfloat16").name,
-            load(checkpoint, max_length=100).name,
+        texts = {"good": "snow is", "endless": "snow " * 70, "poisoned": "good music"}
+        expected = {"endless": OutOfMemoryError, "poisoned": NonFiniteError}
+        sequences = [  # they share the prompt, and so might a NaN
+            true_ids(query_prompt("sts_query", f"{texts[kind]} {i}"))
+            for i, kind in enumerate(kinds)
         ]
-        assert len(set(names)) == len(names)
+        with pytest.MonkeyPatch.context() as patch:
+            compute = poisoned._engine.compute
 
-    def test_it_does_not_change_with_the_budget_or_the_place(
-        self, checkpoint: Path, tmp_path: Path, embedder: Embedder
-    ) -> None:
-        assert load(checkpoint, max_batch_tokens=17, max_queue_tokens=3).name == embedder.name
-        elsewhere = load(Path(shutil.copytree(checkpoint, tmp_path / "elsewhere")))
-        folder, fingerprint = elsewhere.name.split("@")
-        assert folder == "elsewhere"
-        assert f"{checkpoint.name}@{fingerprint}" == embedder.name
+            def small_memory(sequences: list[TokenIds], *, share_prefixes: bool) -> Vectors:
+                if any(len(token_ids) > 60 for token_ids in sequences):
+                    raise OutOfMemoryError(90)
+                return compute(sequences, share_prefixes=share_prefixes)
 
-    def test_it_is_twelve_hex_digits_and_always_the_same(self) -> None:
-        digests = {"a": "0", "b": "1"}
-        first = fingerprint_of(digests, dtype=torch.float16, max_length=512)
-        turned = fingerprint_of({"b": "1", "a": "0"}, dtype=torch.float16, max_length=512)
-        assert first == turned
-        assert len(first) == 12
-        int(first, 16)
+            patch.setattr(poisoned._engine, "compute", small_memory)
+            computed = poisoned.compute(sequences)
+        faulty = {i: expected[kind] for i, kind in enumerate(kinds) if kind != "good"}
+        assert {i: type(fault) for i, fault in computed.faults.items()} == faulty
+        for i, fault in computed.faults.items():
+            assert fault.position == i
+            assert str(fault).startswith(f"text {i}: ")
+        good = [i for i, kind in enumerate(kinds) if kind == "good"]
+        truth = embedder.compute([sequences[i] for i in good]).vectors
+        assert_same(computed.vectors[good], truth)
 
-    def test_each_ingredient_counts(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        digests, f16 = {"model.safetensors": "0"}, torch.float16
-        fingerprints = [
-            fingerprint_of(digests, dtype=f16, max_length=512),
-            fingerprint_of({"model.safetensors": "1"}, dtype=f16, max_length=512),
-            fingerprint_of({"renamed.safetensors": "0"}, dtype=f16, max_length=512),
-            fingerprint_of(digests, dtype=torch.bfloat16, max_length=512),
-            fingerprint_of(digests, dtype=f16, max_length=511),
-        ]
-        with monkeypatch.context() as patch:
-            patch.setattr(prompts, "TEMPLATE", "Instruct: {task}\nQuery:{query}")
-            fingerprints.append(fingerprint_of(digests, dtype=f16, max_length=512))
-        with monkeypatch.context() as patch:
-            patch.setattr("e5.embedder.RULE", "another rule")
-            fingerprints.append(fingerprint_of(digests, dtype=f16, max_length=512))
-        assert len(set(fingerprints)) == len(fingerprints)
-        assert fingerprint_of(digests, dtype=f16, max_length=512) == fingerprints[0]
-
-
-class TestTokenizerAtLoading:
-    """A checkpoint whose token ids are wrong is not served."""
-
-    @pytest.fixture
-    def folder(self, checkpoint: Path, tmp_path: Path) -> Path:
-        """A copy to damage."""
-        return Path(shutil.copytree(checkpoint, tmp_path / "damaged"))
-
-    def test_a_damaged_tokenizer_is_refused(self, folder: Path) -> None:
-        content = json.loads((folder / "tokenizer.json").read_text())
-        vocab = content["model"]["vocab"]
-        vocab["▁Paris"], vocab["▁London"] = vocab["▁London"], vocab["▁Paris"]
-        (folder / "tokenizer.json").write_text(json.dumps(content))
-        with pytest.raises(TokenizerError, match="'The capital of France is Paris'"):
-            load(folder)
-
-    def test_a_tokenizer_that_misses_the_manifests_ids_is_refused(self, folder: Path) -> None:
-        files = hash_files(folder, checkpoint_files(folder))
-        Manifest("a test", files, {"snow": true_ids("snow")}).write(folder)
-        load(folder)
-        Manifest("a test", files, {"snow": true_ids("rain")}).write(folder)
-        with pytest.raises(TokenizerError, match="the tokenizer turns 'snow' into"):
-            load(folder)
-
-
-def test_any_style_of_saved_tokenizer_gives_the_same_vectors(
-    tmp_path: Path, embedder: Embedder
-) -> None:
-    folder = save_checkpoint(tmp_path / "small", style="transformers5")
-    assert_same(load(folder).encode_query(TEXTS), embedder.encode_query(TEXTS))
-
-
-def test_a_tokenizer_that_gives_ids_the_model_does_not_know_is_refused(
-    checkpoint: Path, tmp_path: Path
-) -> None:
-    folder = shutil.copytree(checkpoint, tmp_path / "short")
-    config = json.loads((folder / "config.json").read_text()) | {"vocab_size": 31_000}
-    (folder / "config.json").write_text(json.dumps(config))
-    tensors = load_file(folder / "model.safetensors")
-    tensors["embed_tokens.weight"] = tensors["embed_tokens.weight"][:31_000].clone()
-    (folder / "model.safetensors").write_bytes(save(tensors))
-    with pytest.raises(TokenizerError, match="gives ids up to 31999, the model knows 31000"):
-        load(folder)
-
-
-def test_the_checkpoint_s_own_activation_is_used(checkpoint: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(checkpoint, tmp_path / "gelu")
-    config = json.loads((folder / "config.json").read_text()) | {"hidden_act": "gelu"}
-    (folder / "config.json").write_text(json.dumps(config))
-    ours = load(folder).encode_document(TEXTS)
-    assert_same(ours, Reference(folder)([true_ids(text) for text in TEXTS]))
+    def test_the_first_one_is_raised_under_the_callers_name_of_it(self, poisoned: Embedder) -> None:
+        with pytest.raises(NonFiniteError, match=r"^queries\[2\]: the model produced"):
+            poisoned.encode_query(["snow", "rain", "music", "good music"])
 
 
 def test_vectors_of_different_widths_are_not_compared(embedder: Embedder) -> None:

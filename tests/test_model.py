@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from reference import Reference, dense_attention
 from transformers import MistralModel
 
+from e5.checkpoint import Checkpoint
 from e5.model import forward
 from e5.packing import PackedBatch, Spans, TokenIds, pack
 from e5.prompts import query_prompt
@@ -64,13 +65,13 @@ def is_faithful_in_half_precision(vectors: Vectors, truth: Vectors) -> bool:
 @pytest.fixture(scope="module")
 def model(checkpoint: Path) -> MistralModel:
     """Three layers in float32."""
-    return load_model(checkpoint, device=CPU, dtype=torch.float32)
+    return load_model(Checkpoint.find(checkpoint), device=CPU, dtype=torch.float32)
 
 
 @pytest.fixture(scope="module")
 def bf16_model(calm_checkpoint: Path) -> MistralModel:
     """Three layers in bfloat16."""
-    return load_model(calm_checkpoint, device=CPU, dtype=torch.bfloat16)
+    return load_model(Checkpoint.find(calm_checkpoint), device=CPU, dtype=torch.bfloat16)
 
 
 class TestFidelity:
@@ -97,7 +98,7 @@ class TestFidelity:
         self, tmp_path: Path, num_layers: int, min_shared: int
     ) -> None:
         folder = save_checkpoint(tmp_path, num_layers=num_layers, seed=num_layers)
-        model = load_model(folder, device=CPU, dtype=torch.float32)
+        model = load_model(Checkpoint.find(folder), device=CPU, dtype=torch.float32)
         vectors = run(model, pack(TEXTS, min_shared=min_shared))
         assert is_faithful(vectors, Reference(folder)(TEXTS))
 
@@ -127,7 +128,7 @@ class TestFidelity:
         self, calm_checkpoint: Path, calm_reference: Reference, min_shared: int
     ) -> None:
         cuda = torch.device("cuda")
-        model = load_model(calm_checkpoint, device=cuda, dtype=torch.float16)
+        model = load_model(Checkpoint.find(calm_checkpoint), device=cuda, dtype=torch.float16)
         vectors = forward(model, pack(TEXTS, min_shared=min_shared).to(cuda)).cpu().numpy()
         assert is_faithful_in_half_precision(vectors, calm_reference(TEXTS))
 

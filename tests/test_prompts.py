@@ -1,10 +1,20 @@
 """Prompts are the authors', word for word, and reach the side they belong to."""
 
+import re
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from e5.prompts import DEFAULT_TASK, TASKS, TEMPLATE, document_prompt, query_prompt, resolve_task
+from e5.prompts import (
+    DEFAULT_TASK,
+    TASKS,
+    TEMPLATE,
+    document_prompt,
+    is_template,
+    query_prompt,
+    resolve_task,
+)
 
 HUB = ("web_search_query", "sts_query", "summarization_query", "bitext_query")
 EXTRA = ("miracl", "CQADupstack")  # families of retrieval sets that the authors match by prefix
@@ -182,3 +192,58 @@ class TestPrompt:
         assert document_prompt("Find twins", "snow") == "snow"
         prompt = "Instruct: Find twins\nQuery: snow"
         assert document_prompt("Find twins", "snow", symmetric=True) == prompt
+
+
+class TestTemplate:
+    """A checkpoint may bring its own; what cannot be one is told apart."""
+
+    # A grammar: the two names, doubled braces that stand for one, and what is no brace.
+    PART = re.compile(r"\{query\}|\{task\}|\{\{|\}\}|[^{}]", re.DOTALL)
+    PIECES = st.sampled_from(["{query}", "{task}", "{", "}", "{{", "}}", "{0}", "{}", "!r", " "])
+    LITERALS = st.lists(st.sampled_from(["{{", "}}"]) | st.text("a \n%$", max_size=2)).map("".join)
+
+    @given(template=st.lists(PIECES | st.text(max_size=3), max_size=6).map("".join))
+    @example(template="")
+    @example(template="{query}")
+    @example(template="{{query}}")
+    @example(template="{{{query}}}")
+    @example(template="{query}{task}{query}")
+    @example(template="{query}}")
+    @example(template="{query.x} {query}")
+    @example(template="{ query }")
+    @example(template="{query!r}")
+    def test_it_has_the_query_once_the_task_at_most_once_and_nothing_else(
+        self, template: str
+    ) -> None:
+        parts = self.PART.findall(template)
+        names = sorted(part for part in parts if part in ("{query}", "{task}"))
+        fits = "".join(parts) == template and names in (["{query}"], ["{query}", "{task}"])
+        assert is_template(template) == fits
+
+    @given(
+        parts=st.tuples(LITERALS, LITERALS, st.just("{query}"), st.sampled_from(["", "{task}"]))
+        .map(list)
+        .flatmap(st.permutations),
+        task=st.text(),
+        query=st.text(),
+    )
+    def test_a_template_takes_any_task_and_query_as_they_are(
+        self, parts: list[str], task: str, query: str
+    ) -> None:
+        template, task = "".join(parts), f"Find {task}"
+        assert is_template(template)
+        words = {"{query}": query, "{task}": task, "{{": "{", "}}": "}"}
+        by_hand = "".join(words.get(part, part) for part in self.PART.findall(template))
+        assert query_prompt(task, query, template=template) == by_hand
+
+    def test_e5s_own_is_one_and_the_default(self) -> None:
+        assert is_template(TEMPLATE)
+        assert query_prompt("NQ", "snow", template=TEMPLATE) == query_prompt("NQ", "snow")
+
+    def test_queries_and_symmetric_documents_follow_it_bare_texts_do_not(self) -> None:
+        template = "query: {query}"
+        assert query_prompt("NQ", "snow", template=template) == "query: snow"
+        assert document_prompt("sts_query", "snow", template=template) == "query: snow"
+        assert document_prompt("x", "snow", symmetric=True, template=template) == "query: snow"
+        assert document_prompt("NQ", "snow", template=template) == "snow"
+        assert query_prompt("", "snow", template=template) == "snow"

@@ -1,54 +1,146 @@
-"""The scripts a person runs: `predict` answers as the server does, `probe` tells the truth."""
+"""The commands that a person runs start as they should; `predict` and `probe` tell the truth."""
 
 import asyncio
 import inspect
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import tomllib
+from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 
 import pytest
-from conftest import load_script
 from server import serve
 
+from commands import predict
 from e5.errors import EngineError
+from e5.settings import Settings
 from predict import Predictor
 
 ROOT = Path(__file__).parent.parent
-MINI = Path("weights/e5-mini")
+MINI = ROOT / "weights/e5-mini"
 NOTHING_GIVEN = dict.fromkeys(
     name for name in inspect.signature(Predictor.run).parameters if name not in ("self", "unknown")
 )
+COMMANDS = {  # what each installs and runs
+    "benchmark": ("benchmark", "benchmarks"),
+    "build_index": ("search", "commands.build_index"),
+    "download_weights": ("serve", "commands.download_weights"),
+    "embed_corpus": ("corpus", "commands.embed_corpus"),
+    "evaluate": ("train", "training.evaluate"),
+    "predict": ("serve", "commands.predict"),
+    "search": ("serve,search", "commands.search"),
+    "train_mini": ("train", "training.train_mini"),
+}
 
 
-def run(script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(
+    *command: str | Path, folder: Path = ROOT, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    environ = {k: v for k, v in os.environ.items() if k != "E5_WEIGHTS"} | environment
     return subprocess.run(
-        [sys.executable, ROOT / "scripts" / script, *arguments],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
+        command, cwd=folder, env=environ, capture_output=True, text=True, timeout=120
     )
 
 
-@pytest.fixture(scope="module")
-def predict_script() -> ModuleType:
-    """`scripts/predict` as a module: its `main` runs here, without seconds of imports per run."""
-    return load_script("predict")
+# How commands start
 
 
-def test_predict_takes_inputs_as_cog_predict_does_and_gives_the_server_s_answer() -> None:
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project of launchers; its `install` and its Python only say what they were told."""
+    scripts = tmp_path / "a project" / "scripts"
+    (scripts.parent / ".venv/bin").mkdir(parents=True)
+    scripts.mkdir()
+    for name in ("launch", "serve", *COMMANDS):
+        shutil.copy(ROOT / "scripts" / name, scripts)
+    stubs = {
+        scripts / "install": 'echo "$@"',
+        scripts.parent / ".venv/bin/python": 'printf "%s\\n" "$*" "$PWD" "$E5_WEIGHTS"',
+    }
+    for path, body in stubs.items():
+        path.write_text(f"#!/bin/sh\n{body}\n")
+        path.chmod(0o755)
+    return scripts.parent
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_installs_what_it_needs_and_runs_its_module_where_the_caller_stands(
+    command: str, project: Path, tmp_path: Path
+) -> None:
+    link = tmp_path / "linked"
+    link.symlink_to(project / "scripts" / command)
+    extras, module = COMMANDS[command]
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert set(extras.split(",")) <= declared["optional-dependencies"].keys()
+    assert find_spec(module) is not None
+    for path in (project / "scripts" / command, "./linked"):
+        done = run(path, "one", "t w o", folder=tmp_path)
+        assert done.stdout.splitlines()[:3] == [extras, f"-m {module} one t w o", str(tmp_path)]
+
+
+@pytest.mark.parametrize(
+    "option", [["--runner", "ray"], ["--runner=ray"], ["--engine", "ray"], ["--engine=ray"]]
+)
+def test_a_cluster_is_installed_only_for_those_who_ask_for_one(
+    option: list[str], project: Path
+) -> None:
+    done = run(project / "scripts/embed_corpus", "in", "out", *option)
+    assert done.stdout.splitlines()[0] == "cluster"
+
+
+@pytest.mark.parametrize("command", ["predict", "serve"])
+def test_relative_weights_are_the_caller_s_and_the_default_ones_the_project_s(
+    command: str, project: Path, tmp_path: Path
+) -> None:
+    ours = str(project / Settings().weights)
+    for given, expected in {
+        "weights/mine": f"{tmp_path}/weights/mine",
+        "/weights/mine": "/weights/mine",
+        "": ours,
+    }.items():
+        done = run(project / "scripts" / command, folder=tmp_path, E5_WEIGHTS=given)
+        assert done.stdout.splitlines()[-1] == expected
+    assert run(project / "scripts" / command, folder=tmp_path).stdout.splitlines()[-1] == ours
+
+
+def test_the_server_runs_in_the_project_s_folder(project: Path, tmp_path: Path) -> None:
+    done = run(project / "scripts/serve", folder=tmp_path, HOST="0.0.0.0")
+    assert done.stdout.splitlines()[1:3] == [
+        "-m cog.server.http --host 0.0.0.0",
+        str(project),
+    ]
+
+
+@pytest.mark.slow
+def test_a_command_imports_nothing_of_the_folder_it_is_called_in(tmp_path: Path) -> None:
+    for name in ("json", "e5", "predict"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('the wrong one')")
+    (tmp_path / "mine").symlink_to(MINI)
+    (tmp_path / "ask").symlink_to(ROOT / "scripts/predict")
+    done = run("./ask", "-i", "query=snow", "--json", folder=tmp_path, E5_WEIGHTS="mine")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["model"].startswith("e5-mini@")
+
+
+# predict
+
+
+@pytest.mark.slow
+def test_predict_takes_inputs_as_cog_predict_does_and_gives_the_server_s_answer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = ["-i", "query=8", "-i", 'documents=["snow", "rain"]', "-i", "dimensions=4"]
-    printed = run("predict", *arguments, "-i", "normalize=true", "--json", E5_WEIGHTS=str(MINI))
-    assert printed.returncode == 0, printed.stderr
+    monkeypatch.setenv("E5_WEIGHTS", str(MINI))
+    monkeypatch.setattr(sys, "argv", ["predict", *arguments, "-i", "normalize=true", "--json"])
+    assert predict.main() == 0
     inputs = {"query": "8", "documents": ["snow", "rain"], "dimensions": 4, "normalize": True}
     with serve(MINI) as server:
-        assert json.loads(printed.stdout) == server.predict(inputs)["output"]
+        assert json.loads(capsys.readouterr().out) == server.predict(inputs)["output"]
 
 
 @pytest.mark.parametrize(
@@ -62,41 +154,63 @@ def test_predict_takes_inputs_as_cog_predict_does_and_gives_the_server_s_answer(
     ],
 )
 def test_predict_ends_with_one_sentence_for_what_it_cannot_do(
-    predict_script: ModuleType,
     arguments: list[str],
     weights: Path,
     message: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.chdir(ROOT)
     monkeypatch.setenv("E5_WEIGHTS", str(weights))
     monkeypatch.setattr(sys, "argv", ["predict", *arguments])
-    assert predict_script.main() == 1
+    assert predict.main() == 1
     printed = capsys.readouterr()
     assert printed.out == ""
     assert message in printed.err.splitlines()[-1]
     assert "Traceback" not in printed.err
 
 
-def test_predict_s_text_names_the_model_the_tokens_and_the_scores() -> None:
+def test_predict_s_text_names_the_model_the_tokens_and_the_scores(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("E5_WEIGHTS", str(MINI))
     arguments = ["-i", "query=what is snow", "-i", "document=frozen water"]
-    printed = run("predict", *arguments, E5_WEIGHTS=str(MINI)).stdout.splitlines()
+    monkeypatch.setattr(sys, "argv", ["predict", *arguments])
+    assert predict.main() == 0
+    printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith("model   e5-mini@")
     assert "tokens)" in printed[1]
     assert float(printed[-1].removeprefix("scores")) > 0
 
 
+def test_the_health_check_tells_of_a_broken_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    def break_down(*_: object) -> None:
+        raise RuntimeError("device lost")
+
+    monkeypatch.setenv("E5_WEIGHTS", str(MINI))
+    predictor = Predictor()
+    predictor.setup()
+    inputs = {"query": "snow", "dimensions": None, "task": ""}
+    assert predictor.healthcheck()
+    monkeypatch.setattr("e5.engine.Engine.compute", break_down)
+    with pytest.raises(EngineError, match=r"^the engine failed; .* log has the reason\.$"):
+        asyncio.run(predictor.run(**(NOTHING_GIVEN | inputs)))
+    assert not predictor.healthcheck()
+
+
+# probe
+
+
+@pytest.mark.slow
 def test_the_probe_lives_with_the_worker_and_dies_with_it() -> None:
     with serve(MINI) as server:
         port = str(server.client.base_url.port)
-        alive = run("probe", PORT=port)
+        alive = run("scripts/probe", PORT=port)
         assert (alive.returncode, alive.stdout) == (0, "READY\n")
         for children in Path(f"/proc/{server.process.pid}/task").glob("*/children"):
             for worker in children.read_text().split():
                 os.kill(int(worker), signal.SIGKILL)
         end = time.monotonic() + 30
-        while (dead := run("probe", PORT=port)).returncode == 0 and time.monotonic() < end:
+        while (dead := run("scripts/probe", PORT=port)).returncode == 0 and time.monotonic() < end:
             time.sleep(0.1)
         assert (dead.returncode, dead.stdout) == (1, "UNHEALTHY\n")
         server.process.send_signal(signal.SIGKILL)
@@ -105,22 +219,6 @@ def test_the_probe_lives_with_the_worker_and_dies_with_it() -> None:
 
 
 def test_the_probe_fails_where_nothing_listens() -> None:
-    silent = run("probe", PORT="9")
+    silent = run("scripts/probe", PORT="9")
     assert silent.returncode == 1
     assert silent.stdout.startswith("no answer")
-
-
-def test_the_health_check_tells_of_a_broken_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    def break_down(*_: object) -> None:
-        raise RuntimeError("device lost")
-
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setenv("E5_WEIGHTS", str(MINI))
-    predictor = Predictor()
-    predictor.setup()
-    inputs = {"query": "snow", "dimensions": None, "task": ""}
-    assert predictor.healthcheck()
-    monkeypatch.setattr(predictor.embedder.engine, "compute", break_down)
-    with pytest.raises(EngineError, match=r"^the engine failed; .* log has the reason\.$"):
-        asyncio.run(predictor.run(**(NOTHING_GIVEN | inputs)))
-    assert not predictor.healthcheck()

@@ -1,13 +1,10 @@
 """Corpora from end to end: embedding beside the engine's own rate, growth, and search.
 
-Real English texts (package descriptions, dictionary, help pages: what the built-in checkpoint is
-trained on, fetched by apt), through the built-in checkpoint unless another is named.
+Real English texts through the built-in checkpoint, unless another is named. Knows nothing of HTTP.
 """
 
 import argparse
 import json
-import random
-import re
 import statistics
 import tempfile
 import time
@@ -17,24 +14,31 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.subjects import child
+from tqdm import tqdm
 
+from benchmarks.machine import child
+from benchmarks.subjects import MINI
+from benchmarks.texts import real_texts
+from e5.corpora.corpus import Corpus, Document
+from e5.corpora.index import Index
+from e5.corpora.loop import Loop
+from e5.corpora.shards import ShardFolder
 from e5.embedder import Embedder
 from e5.settings import Settings
+from e5.vectors import Vectors, cosine_scores
 
-ROOT = Path(__file__).resolve().parents[2]
-SNAPSHOT = ROOT / "build/e5-mini/snapshot"
 SIZES = (1_000, 10_000, 100_000)
+UNIT = 2048  # rows
 QUERIES = 500
 TURNS = 8  # of the loop, between runs of the engine alone: machines drift
 
 
 def corpus_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Cost a document and peak memory of `scripts/embed_corpus`, and its rate beside the engine's.
+    """Cost a document and peak memory of embedding a corpus, and its rate beside the engine's.
 
     The sizes take turns, because machines drift; each size's best run counts.
     """
-    weights = arguments.weights or ROOT / "weights/e5-mini"
+    weights = Path(arguments.weights or MINI)
     texts = real_texts(SIZES[-1])
     best: dict[int, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as name:
@@ -46,7 +50,7 @@ def corpus_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
                 row = _run(weights, folder / f"{size}.jsonl", folder / f"out-{size}-{turn}")
                 if size not in best or row["us/token"] < best[size]["us/token"]:
                     best[size] = row
-        share = _beside_the_engine(weights, folder / f"{SIZES[1]}.jsonl", folder)
+        share = _beside_the_engine(weights, texts[: SIZES[1]], folder)
     rows = [{"documents": size} | best[size] for size in SIZES]
     first = rows[0]["us/token"]
     rows = [row | {"beside the first": round(row["us/token"] / first, 3)} for row in rows]
@@ -54,71 +58,76 @@ def corpus_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 _CHILD = """
-import runpy, sys
+import json, sys
+from functools import partial
 import torch
-from benchmarks.subjects import peak_gib
-del sys.argv[0]
-try:
-    runpy.run_path(sys.argv[0], run_name="__main__")
-finally:
-    print(peak_gib(torch.device("cpu")))
+from benchmarks.machine import peak_gib
+from e5.corpora.corpus import Corpus
+from e5.corpora.loop import Loop
+from e5.corpora.run import embed_corpus
+from e5.corpora.shards import ShardFolder
+from e5.embedder import Embedder
+from e5.settings import Settings
+weights, corpus, out = sys.argv[1:]
+loop = Loop(partial(Embedder.load, Settings(weights=weights)))
+report = embed_corpus(Corpus(corpus), ShardFolder(out), loop)
+done = report.summary
+print(json.dumps([done.documents, done.tokens, report.elapsed, peak_gib(torch.device("cpu"))]))
 """
 
 
 def _run(weights: Path, corpus: Path, out: Path) -> dict[str, Any]:
-    """One run of the command, in a process of its own."""
-    script = ROOT / "scripts/embed_corpus"
-    printed = child(_CHILD, script, corpus, out, E5_WEIGHTS=str(Path(weights).resolve()))
-    found = re.match(r"([\d,]+) documents, ([\d,]+) tokens in ([\d.]+) s", printed)
-    assert found, printed
-    documents, tokens, seconds = (float(number.replace(",", "")) for number in found.groups())
+    """One run, in a process of its own: what scripts/embed_corpus does."""
+    documents, tokens, seconds, peak = json.loads(child(_CHILD, weights, corpus, out))
     size = sum(file.stat().st_size for file in out.glob("*.parquet"))
     return {
-        "tokens": int(tokens),
-        "seconds": seconds,
+        "tokens": tokens,
+        "seconds": round(seconds, 2),
         "documents/s": round(documents / seconds),
         "us/token": round(1e6 * seconds / tokens, 2),
-        "peak GiB": round(float(printed.split()[-1]), 2),
+        "peak GiB": round(peak, 2),
         "bytes/document": round(size / documents),
     }
 
 
-def _beside_the_engine(weights: Path, corpus_file: Path, folder: Path) -> dict[str, Any]:
-    """The loop's rate over the rate of `Engine.compute` on the same token ids, before and after."""
-    from e5.corpus import Corpus
-    from e5.shards import Output, Recipe
-    from e5.step import embed_units, prepare
-
+def _beside_the_engine(weights: Path, texts: list[str], folder: Path) -> dict[str, Any]:
+    """The loop's rate over that of computing the same token ids alone, before and after."""
     embedder = Embedder.load(Settings(weights=weights))
-    corpus = Corpus(str(corpus_file))
-    units = corpus.plan(corpus.files(), 2048)
-    prepared = [prepare(unit, corpus, embedder, "").token_ids for unit in units]
+    loop = Loop(lambda: embedder)
+    write_jsonl(folder / "beside.jsonl", texts)
+    corpus = Corpus(str(folder / "beside.jsonl"))
+    units = corpus.plan(corpus.files(), UNIT)
+    sequences = [
+        [
+            encoding.token_ids
+            for encoding in embedder.tokenize(documents=texts[i : i + UNIT], one_by_one=True)
+        ]
+        for i in range(0, len(texts), UNIT)
+    ]
 
     def alone() -> float:
         started = time.perf_counter()
-        for token_ids in prepared:
-            embedder.engine.compute(token_ids)
+        for part in sequences:
+            embedder.compute(part)
         return time.perf_counter() - started
 
     ratios = []
     before = alone()
-    for turn in range(TURNS):
+    for turn in tqdm(range(TURNS), "turns", leave=False):
+        shards = ShardFolder(str(folder / f"{turn}"))
         started = time.perf_counter()
-        for _ in embed_units(units, corpus, embedder, Output(str(folder / f"{turn}"), Recipe())):
+        for _ in loop.embed_units(units, corpus, shards):
             pass
-        loop = time.perf_counter() - started
+        taken = time.perf_counter() - started
         after = alone()
-        ratios.append((before + after) / 2 / loop)
+        ratios.append((before + after) / 2 / taken)
         before = after
     return {"share": round(statistics.median(ratios), 3), "turns": [round(r, 3) for r in ratios]}
 
 
 def search_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Recall@10 beside the exact search, time to build, size, milliseconds a query."""
-    from test_index import clustered
-
-    weights = arguments.weights or ROOT / "weights/e5-mini"
-    embedder = Embedder.load(Settings(weights=weights))
+    embedder = Embedder.load(Settings(weights=arguments.weights or MINI))
     texts = real_texts(SIZES[-1] + QUERIES)
     documents = embedder.encode_document(texts[QUERIES:])
     queries = embedder.encode_query(texts[:QUERIES])
@@ -130,23 +139,28 @@ def search_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     ]
 
 
-def _search(vectors: Any, queries: Any) -> dict[str, Any]:
-    from test_index import recall, write_shards
+def clustered(count: int, dimensions: int) -> Vectors:
+    """Made-up vectors in clusters of about 50, as real texts have their topics."""
+    draw = np.random.default_rng(0)
+    centres = draw.standard_normal((count // 50, dimensions))
+    own = centres[draw.integers(len(centres), size=count)]
+    noisy: Vectors = (own + 0.7 * draw.standard_normal(own.shape)).astype(np.float32)
+    return noisy
 
-    from e5.index import Index
 
+def _search(vectors: Vectors, queries: Vectors) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_shards(folder / "out", vectors)
+        shards = _as_shards(vectors, folder)
         started = time.perf_counter()
-        index = Index.build(str(folder / "out"), str(folder / "index"))
+        index = Index.build(shards, str(folder / "index"))
         built = time.perf_counter() - started
         sizes = {
             part: sum(f.stat().st_size for f in (folder / "index").rglob(part) if f.is_file())
             for part in ("*", "_indices/**/*")
         }
-        found = recall(index, vectors, queries)
-        milliseconds = {exact: [] for exact in (False, True)}  # type: dict[bool, list[float]]
+        recall = _recall(index, vectors, queries)
+        milliseconds: dict[bool, list[float]] = {exact: [] for exact in (False, True)}
         for query in queries[:100]:
             for exact, taken in milliseconds.items():
                 started = time.perf_counter()
@@ -154,7 +168,7 @@ def _search(vectors: Any, queries: Any) -> dict[str, Any]:
                 taken.append(1e3 * (time.perf_counter() - started))
     return {
         "dimensions": vectors.shape[1],
-        "recall@10": round(found, 4),
+        "recall@10": round(recall, 4),
         "build s": round(built, 1),
         "index MB": round(sizes["_indices/**/*"] / 1e6, 1),
         "all MB": round(sizes["*"] / 1e6, 1),
@@ -163,17 +177,28 @@ def _search(vectors: Any, queries: Any) -> dict[str, Any]:
     }
 
 
-def real_texts(count: int) -> list[str]:
-    """Distinct English texts in a fixed order."""
-    from mini.sources import fetch
-    from mini.texts import gather
+def _as_shards(vectors: Vectors, folder: Path) -> ShardFolder:
+    """Vectors as if a corpus had been embedded; a document's id is its row."""
+    write_jsonl(folder / "corpus.jsonl", [f"text {row}" for row in range(len(vectors))])
+    corpus = Corpus(str(folder / "corpus.jsonl"), id_column="id")
+    shards = ShardFolder(str(folder / "shards"))
+    files = corpus.files()
+    shards.begin("made-up@0123456789ab", vectors.shape[1], corpus, files, UNIT)
+    for unit in corpus.plan(files, UNIT):
+        documents = [row for row in corpus.read(unit) if isinstance(row, Document)]
+        part = vectors[unit.first_row : unit.first_row + unit.num_rows]
+        shards.write(unit, documents, part, dead=[])
+    return shards
 
-    fetch(SNAPSHOT)
-    texts = gather(SNAPSHOT).texts
-    return random.Random(0).sample(texts, count)
+
+def _recall(index: Index, vectors: Vectors, queries: Vectors, top: int = 10) -> float:
+    """The share of an exact search's results that the index finds."""
+    exact = np.argsort(-cosine_scores(queries, vectors), axis=1)[:, :top]
+    found = [[int(hit.id) for hit in index.search(query, top)] for query in queries]
+    return float(np.mean([len({*a} & {*b}) / top for a, b in zip(exact, found, strict=True)]))
 
 
 def write_jsonl(path: Path, texts: Sequence[str]) -> None:
-    """One `{"id", "text"}` a line."""
+    """One `{"id", "text"}` a line; the id is the row."""
     lines = [json.dumps({"id": str(i), "text": text}) for i, text in enumerate(texts)]
     path.write_text("\n".join(lines) + "\n")

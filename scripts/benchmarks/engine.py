@@ -1,4 +1,7 @@
-"""The engine beside its peers and its ceiling, on the same weights and token ids; and its fidelity."""
+"""The engine beside its peers and its ceiling, on the same weights and token ids; and its fidelity.
+
+Knows nothing of HTTP or corpora.
+"""
 
 import argparse
 import random
@@ -12,26 +15,19 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from benchmarks.subjects import (
-    best_seconds,
-    english_words,
-    measured_ceilings,
-    peak_gib,
-    reset_peak,
-    subject,
-    workloads_of,
-)
 from tqdm import tqdm
 from transformers import MistralConfig, MistralModel
 from transformers.models.mistral.modeling_mistral import MistralDecoderLayer
 
+from benchmarks.machine import best_seconds, measured_ceilings, peak_gib, reset_peak
+from benchmarks.subjects import MINI, Workload, english_words, subject, workloads_of
+from e5.device import choose_device, choose_dtype
 from e5.embedder import Embedder
 from e5.engine import Engine
 from e5.packing import TokenIds, fill, pack
-from e5.prompts import TASKS, query_prompt
+from e5.prompts import TASKS
 from e5.settings import Settings
 from e5.tokenizer import Tokenizer
-from e5.weights import choose_device, choose_dtype
 
 OURS, CEILING = "this engine", "ceiling: matrix products alone"
 READING = "floor: reading the layers' weights once"
@@ -41,27 +37,36 @@ def engine_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Every workload through every system."""
     everything: list[dict[str, Any]] = []
     with subject(arguments) as (model, folder):
-        tokenizer = Tokenizer(folder / "tokenizer.json", max_length=4096)
-        embedder = Embedder(Engine(model), tokenizer, name="benchmark")
+        embedder = _embedder(model, folder)
         peer = _sentence_transformer(model, folder)
         weight_bytes = sum(weight.nbytes for weight in model.layers.parameters())
-        workloads = workloads_of(tokenizer)
+        workloads = workloads_of(lambda text: embedder.tokenize(documents=[text])[0].num_tokens)
         if arguments.workloads:
             workloads = {name: workloads[name] for name in arguments.workloads.split(",")}
-        for workload, texts in workloads.items():
-            ids = [encoding.token_ids for encoding in tokenizer.encode(texts)]
-            runs = _runs(model, embedder, peer, texts)
+        for name, workload in workloads.items():
+            ids = _token_ids(embedder, workload)
+            runs = _runs(model, embedder, peer, workload)
             rows = [
-                _row(workload, system, run, ids, model.device, arguments.repeats)
-                for system, run in tqdm(runs.items(), workload, leave=False)
+                _row(name, system, run, ids, model.device, arguments.repeats)
+                for system, run in tqdm(runs.items(), name, leave=False)
             ]
             ms = {row["system"]: row["ms"] for row in rows}
             for row in rows:
                 row["% of ceiling"] = round(100 * ms[CEILING] / row["ms"], 1)
                 row["ours is faster by"] = round(row["ms"] / ms[OURS], 2)
             floor = weight_bytes / (measured_ceilings(model.device)["copy TB/s"] * 1e9)
-            everything += [*rows, {"workload": workload, "system": READING, "ms": round(floor, 2)}]
+            everything += [*rows, {"workload": name, "system": READING, "ms": round(floor, 2)}]
     return everything
+
+
+def _embedder(model: MistralModel, folder: Path) -> Embedder:
+    tokenizer = Tokenizer(folder / "tokenizer.json", max_length=4096)
+    return Embedder(Engine(model), tokenizer, name="benchmark")
+
+
+def _token_ids(embedder: Embedder, workload: Workload) -> list[TokenIds]:
+    encodings = embedder.tokenize(workload.queries, workload.documents)
+    return [encoding.token_ids for encoding in encodings]
 
 
 def _row(
@@ -87,17 +92,13 @@ def _row(
 
 
 def _runs(
-    model: MistralModel, embedder: Embedder, peer: Any, texts: list[str]
+    model: MistralModel, embedder: Embedder, peer: Any, workload: Workload
 ) -> dict[str, Callable[[], object]]:
-    """Each system as a call that embeds `texts` once."""
-
-    def tokenize() -> list[TokenIds]:
-        return [encoding.token_ids for encoding in embedder.tokenizer.encode(texts)]
-
-    ids = tokenize()
+    """Each system as a call that embeds the workload's texts once."""
+    ids, texts = _token_ids(embedder, workload), workload.as_read
     runs: dict[str, Callable[[], object]] = {
         CEILING: _matrix_products(model, ids, embedder),
-        OURS: lambda: embedder.embed(tokenize()),
+        OURS: lambda: embedder.compute(_token_ids(embedder, workload)),
         "padded pair per call": lambda: _padded_pairs(model, ids),
     }
     if peer is not None:
@@ -115,7 +116,7 @@ def _matrix_products(
     """Every linear layer once on as many rows as our forward gives it, and nothing else."""
     layers = cast("list[MistralDecoderLayer]", list(model.layers))
     batches = []
-    for texts in fill(sorted(set(ids)), max_batch_tokens=embedder.engine.max_batch_tokens):
+    for texts in fill(sorted(set(ids)), max_batch_tokens=embedder.max_batch_tokens):
         rows = len(pack(texts).input_ids)
         attn, mlp = layers[0].self_attn, layers[0].mlp
         inputs = {
@@ -198,13 +199,12 @@ def growth_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     drifts by more than they differ.
     """
     with subject(arguments, layers=2) as (model, folder):
-        tokenizer = Tokenizer(folder / "tokenizer.json", max_length=4096)
-        embedder = Embedder(Engine(model), tokenizer, name="benchmark")
+        embedder = _embedder(model, folder)
         draw = random.Random(0)
         words = english_words()
         texts = [" ".join(draw.choices(words, k=draw.randint(20, 60))) for _ in range(10_000)]
-        ids = [encoding.token_ids for encoding in tokenizer.encode(texts)]
-        embedder.embed(ids[:10])
+        ids = _token_ids(embedder, Workload(documents=tuple(texts)))
+        embedder.compute(ids[:10])
         small = {10: 50, 100: 5, 1000: 1}  # texts a call: calls
         seconds = dict.fromkeys((*small, len(ids)), 0.0)
         tokens = dict.fromkeys(seconds, 0)
@@ -213,7 +213,7 @@ def growth_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
                 for i in tqdm(range(times), f"{count} texts a call", leave=False):
                     part = ids[i * count : (i + 1) * count]
                     started = time.perf_counter()
-                    embedder.embed(part)
+                    embedder.compute(part)
                     seconds[count] += time.perf_counter() - started
                     tokens[count] += sum(map(len, part))
         cost = {count: seconds[count] / tokens[count] * 1e6 for count in seconds}
@@ -230,19 +230,21 @@ def growth_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 def fidelity_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Agreement of each dtype with the unmodified, padded model in float32 on the same ids."""
-    weights = Path(arguments.weights or "weights/e5-mini")
+    weights = Path(arguments.weights or MINI)
     draw = random.Random(2)
     words = english_words()
     texts = [" ".join(draw.choices(words, k=draw.randint(1, 400))) for _ in range(500)]
-    texts += [query_prompt(task, text[:80]) for task, text in zip(TASKS, texts, strict=False)]
     device = choose_device(arguments.device)
     reference = MistralModel.from_pretrained(weights, dtype=torch.float32).eval()
     torch.nn.Module.to(reference, device)
     rows = []
     for dtype in ("float32", str(choose_dtype(None, device)).removeprefix("torch.")):
         embedder = Embedder.load(Settings(weights=weights, device=str(device), dtype=dtype))
-        ids = [encoding.token_ids for encoding in embedder.tokenizer.encode(texts)]
-        ours = torch.from_numpy(embedder.embed(ids))
+        encodings = embedder.tokenize(documents=texts)
+        for task, text in zip(TASKS, texts, strict=False):
+            encodings += embedder.tokenize([text[:80]], task=task)
+        ids = [encoding.token_ids for encoding in encodings]
+        ours = torch.from_numpy(embedder.compute(ids).vectors)
         pairs = [
             _padded_pair(reference, ids[i : i + 2]) for i in tqdm(range(0, len(ids), 2), dtype)
         ]
@@ -252,7 +254,7 @@ def fidelity_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             {
                 "weights": weights.name,
                 "dtype": dtype,
-                "texts": len(texts),
+                "texts": len(ids),
                 "least cosine": round(F.cosine_similarity(ours, truth).min().item(), 7),
                 "greatest difference / scale": f"{((ours - truth).abs() / scale).max():.1e}",
             }

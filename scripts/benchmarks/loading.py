@@ -1,23 +1,27 @@
-"""Peak memory and time of loading a checkpoint, in a process of its own."""
+"""Peak memory and time of loading a checkpoint, in a process of its own.
+
+Knows nothing of texts or vectors.
+"""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
-from benchmarks.subjects import child, saved_checkpoint
-
-from e5.weights import choose_device, choose_dtype
+from benchmarks.machine import child
+from benchmarks.subjects import saved_checkpoint
+from e5.device import choose_device, choose_dtype
 
 _CHILD = """
 import sys, time
 from pathlib import Path
 import torch
-from benchmarks.subjects import peak_gib
+from benchmarks.machine import peak_gib
+from e5.checkpoint import Checkpoint
 from e5.weights import load_model
 folder, device, dtype = sys.argv[1:]
-host = torch.device("cpu")
+checkpoint, host = Checkpoint.find(Path(folder)), torch.device("cpu")
 before, started = peak_gib(host), time.perf_counter()
-load_model(Path(folder), device=torch.device(device), dtype=getattr(torch, dtype))
+load_model(checkpoint, device=torch.device(device), dtype=getattr(torch, dtype))
 print((peak_gib(host) - before) * 2**30, time.perf_counter() - started)
 """
 

@@ -1,36 +1,37 @@
 """The real server over HTTP: throughput and latency by clients, and what an answer costs.
 
-Needs cog and httpx; starts the server as the tests do.
+Knows nothing of how the server is started, nor of the engine inside.
 """
 
 import argparse
 import random
 import statistics
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from benchmarks.subjects import best_seconds, english_words, saved_checkpoint
-
+from benchmarks.machine import best_seconds
+from benchmarks.server import Predict, serve
+from benchmarks.subjects import english_words, saved_checkpoint
+from e5.device import choose_device
 from e5.embedder import Embedder
 from e5.settings import Settings
-from e5.weights import choose_device
 
 
 def http_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Clients that each send one text after another, against the engine's own batch rate."""
-    from server import serve
-
     device = choose_device(arguments.device)
     with saved_checkpoint(arguments, layers=arguments.layers or 2) as weights:
         embedder = Embedder.load(Settings(weights=weights, device=str(device)))
         draw = random.Random(1)
         words = english_words()
         texts = [" ".join(draw.choices(words, k=draw.randint(20, 40))) for _ in range(256)]
-        ids = [encoding.token_ids for encoding in embedder.tokenizer.encode(texts)]
-        batch_rate = 64 / best_seconds(partial(embedder.embed, ids[:64]), device, 3)
-        singles = [best_seconds(partial(embedder.embed, [text]), device, 1) for text in ids[:16]]
+        ids = [encoding.token_ids for encoding in embedder.tokenize(documents=texts)]
+        batch_rate = 64 / best_seconds(partial(embedder.compute, ids[:64]), device, 3)
+        singles = [best_seconds(partial(embedder.compute, [text]), device, 1) for text in ids[:16]]
         alone = statistics.median(singles) * 1e3  # of the texts that the lone client sends
         del embedder  # the server needs the memory
         rows: list[dict[str, Any]] = [
@@ -41,24 +42,23 @@ def http_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             },
             {"clients": "engine, batch of 64", "texts/s": round(batch_rate, 2)},
         ]
-        with serve(weights, env={"E5_DEVICE": str(device)}) as server:
+        with serve(E5_WEIGHTS=str(weights.resolve()), E5_DEVICE=str(device)) as predict:
             rows += [
-                _load(server, texts, clients, max(4 * clients, 16), batch_rate)
+                _load(predict, texts, clients, max(4 * clients, 16), batch_rate)
                 for clients in (1, 2, 4, 8, 16, 32, 64, 128)
             ]
     return rows
 
 
 def _load(
-    server: Any, texts: list[str], clients: int, requests: int, batch_rate: float
+    predict: Predict, texts: list[str], clients: int, requests: int, batch_rate: float
 ) -> dict[str, Any]:
     latencies: list[float] = []
     above: list[float] = []  # what is neither queue nor forward
 
     def one(i: int) -> None:
         started = time.perf_counter()
-        answer = server.predict({"document": texts[i % len(texts)], "encoding_format": "base64"})
-        assert answer["status"] == "succeeded", answer
+        answer = predict({"document": texts[i % len(texts)], "encoding_format": "base64"})
         latencies.append((time.perf_counter() - started) * 1e3)
         metrics = answer["metrics"]
         above.append(latencies[-1] - metrics["queue_ms"] - metrics["forward_ms"])
@@ -83,7 +83,7 @@ _BARE = """
 from collections import OrderedDict
 import numpy as np
 from cog import BaseRunner, Input
-from e5.types import encode_base64, nine_digits
+from e5.serving.answer import encode_base64, nine_digits
 
 VECTORS = np.random.default_rng(0).standard_normal((2, 4096), np.float32)
 
@@ -100,26 +100,28 @@ def answer_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
     Beside them Cog alone: a predictor that computes nothing and gives an answer of the same size.
     """
-    from server import serve
-
     texts = {"query": "what is snow", "document": "frozen water"}
     device = choose_device(arguments.device)
-    with saved_checkpoint(arguments, layers=1) as weights:
-        with serve(weights, env={"E5_DEVICE": str(device)}) as server:
-            rows = [_above(server, "this service", texts, form) for form in ("float", "base64")]
-        (weights / "bare.py").write_text(_BARE)
-        with serve(weights, env={"COG_PREDICT_TYPE_STUB": f"{weights / 'bare.py'}:Bare"}) as server:
-            rows += [_above(server, "Cog alone", {}, form) for form in ("float", "base64")]
+    with (
+        saved_checkpoint(arguments, layers=1) as weights,
+        serve(E5_WEIGHTS=str(weights.resolve()), E5_DEVICE=str(device)) as predict,
+    ):
+        rows = [_above(predict, "this service", texts, form) for form in ("float", "base64")]
+    with tempfile.TemporaryDirectory() as folder:
+        bare = Path(folder) / "bare.py"
+        bare.write_text(_BARE)
+        with serve(f"{bare}:Bare") as predict:
+            rows += [_above(predict, "Cog alone", {}, form) for form in ("float", "base64")]
     return rows
 
 
 def _above(
-    server: Any, system: str, inputs: dict[str, str], encoding_format: str
+    predict: Predict, system: str, inputs: dict[str, str], encoding_format: str
 ) -> dict[str, Any]:
     above = []
     for _ in range(100):
         started = time.perf_counter()
-        answer = server.predict(inputs | {"encoding_format": encoding_format})
+        answer = predict(inputs | {"encoding_format": encoding_format})
         total = (time.perf_counter() - started) * 1e3
         above.append(total - answer["metrics"].get("forward_ms", 0))
     cuts = statistics.quantiles(above[20:], n=20)

@@ -1,0 +1,195 @@
+"""A checkpoint's folder: which files it needs, that they are whole, and what they are called.
+
+A folder holds `config.json`, `tokenizer.json` and the weights as safetensors, in one file or in
+shards with an index: what the hub gives and `save_pretrained` writes. Beside them `manifest.json`
+may give each file's sha256, token ids that the tokenizer must produce, and the prompt template.
+Knows nothing of tensors, models or devices; does not download.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from e5.errors import WeightsError, quoted
+from e5.packing import TokenIds
+from e5.prompts import TEMPLATE, is_template
+from e5.tokenizer import RULE
+
+CONFIG, TOKENIZER, MANIFEST = "config.json", "tokenizer.json", "manifest.json"
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+HOW_TO_GET_WEIGHTS = (
+    "run ./scripts/download_weights for the 7B model (14 GB), "
+    "or set E5_WEIGHTS=weights/e5-mini for the small built-in one"
+)
+
+
+@dataclass(frozen=True)
+class CheckpointManifest:
+    """What a weights folder must contain.
+
+    Attributes:
+        source: where the files came from, in words.
+        files: sha256 of each file, by its name in the folder.
+        goldens: token ids that the tokenizer must give for some texts.
+        template: of a query's prompt, with `{task}` and `{query}`.
+    """
+
+    source: str
+    files: Mapping[str, str]
+    goldens: Mapping[str, TokenIds] = field(default_factory=dict)
+    template: str = TEMPLATE
+
+    @classmethod
+    def read(cls, folder: Path) -> "CheckpointManifest | None":
+        """The folder's manifest; None where there is none.
+
+        Raises:
+            WeightsError: for a manifest that cannot be understood.
+        """
+        path = folder / MANIFEST
+        if not path.is_file():
+            return None
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+            goldens = {text: tuple(ids) for text, ids in raw["goldens"].items()}
+            files = {name: str(sha256) for name, sha256 in raw["files"].items()}
+            template = str(raw.get("template", TEMPLATE))
+            manifest = cls(str(raw["source"]), files, goldens, template)
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise WeightsError(
+                f"{path}: not a manifest of this project; {HOW_TO_GET_WEIGHTS}."
+            ) from error
+        if not is_template(template):
+            raise WeightsError(
+                f"{path}: received {quoted(template)} as template; use {{query}} once, {{task}} at "
+                f"most once, as in {quoted(TEMPLATE)}."
+            )
+        return manifest
+
+    def write(self, folder: Path) -> None:
+        """Write `manifest.json` into the folder."""
+        text = json.dumps(asdict(self), indent=1, ensure_ascii=False)
+        (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder whose files are all there and, where there is a manifest, all as they should be.
+
+    Attributes:
+        folder: where it lies.
+        digests: sha256 of each file that shapes a vector, by its name.
+        manifest: None where the folder has none, so that nothing could be compared.
+
+    Example:
+        >>> Checkpoint.find(Path("weights/e5-mini")).weight_files
+        ['model.safetensors']
+    """
+
+    folder: Path
+    digests: Mapping[str, str]
+    manifest: CheckpointManifest | None
+
+    @classmethod
+    def find(cls, folder: Path) -> "Checkpoint":
+        """Read every file once and compare it with the manifest.
+
+        Raises:
+            WeightsError: naming the file that is missing, damaged or not in the manifest.
+        """
+        needed = checkpoint_files(folder)
+        manifest = CheckpointManifest.read(folder)
+        expected = manifest.files if manifest is not None else {}
+        digests = hash_files(folder, sorted({*needed, *expected}))
+        for name, found in digests.items():
+            if manifest is not None and name not in expected:
+                raise WeightsError(f"{folder / name}: not in {MANIFEST}; {HOW_TO_GET_WEIGHTS}.")
+            if found != expected.get(name, found):
+                raise WeightsError(
+                    f"{folder / name}: damaged or altered (sha256 {found[:12]}..., {MANIFEST} says "
+                    f"{expected[name][:12]}...); delete the file, then {HOW_TO_GET_WEIGHTS}."
+                )
+        return cls(folder, {name: digests[name] for name in needed}, manifest)
+
+    @property
+    def name(self) -> str:
+        """The folder's own name, whichever link or relative path led there."""
+        return self.folder.resolve().name
+
+    @property
+    def weight_files(self) -> list[str]:
+        """The files that hold tensors, in order."""
+        return [name for name in self.digests if name.endswith(".safetensors")]
+
+    @property
+    def template(self) -> str:
+        """Of a query's prompt: the manifest's, or E5's own."""
+        return TEMPLATE if self.manifest is None else self.manifest.template
+
+    def fingerprint(self, *, dtype: str, max_length: int) -> str:
+        """Twelve hex digits that change with anything that shapes a vector.
+
+        Args:
+            dtype: of the matrix products, in torch's words, such as `torch.float16`.
+            max_length: tokens kept of a text.
+        """
+        ingredients = [dict(self.digests), RULE, max_length, self.template, dtype]
+        return hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def checkpoint_files(folder: Path) -> list[str]:
+    """Names of the files that make the checkpoint: config, tokenizer, weights.
+
+    Raises:
+        WeightsError: for a folder that does not exist or lacks one of them, named.
+    """
+    if not folder.is_dir():
+        raise WeightsError(f"{folder}: there is no such weights folder; {HOW_TO_GET_WEIGHTS}.")
+    if (folder / INDEX).is_file():
+        try:
+            weight_map = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
+            shards = sorted({str(shard) for shard in weight_map.values()})
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise WeightsError(
+                f"{folder / INDEX}: not a safetensors index; {HOW_TO_GET_WEIGHTS}."
+            ) from error
+        names = [INDEX, *shards]
+    else:
+        names = [SINGLE]
+    names += [CONFIG, TOKENIZER]
+    for name in names:
+        if not (folder / name).is_file():
+            pickled = " (pickled weights are never loaded)" if any(folder.glob("*.bin")) else ""
+            raise WeightsError(
+                f"{folder / name}: the file is missing{pickled}; {HOW_TO_GET_WEIGHTS}."
+            )
+    return names
+
+
+def hash_files(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    """The sha256 of each file, several read side by side.
+
+    Raises:
+        WeightsError: naming a file that is missing.
+    """
+
+    def sha256(name: str) -> str:
+        try:
+            with (folder / name).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+            raise WeightsError(
+                f"{folder / name}: cannot be read ({error}); {HOW_TO_GET_WEIGHTS}."
+            ) from error
+
+    with ThreadPoolExecutor() as pool:
+        hashes = tqdm(
+            pool.map(sha256, names), "sha256", len(names), unit="file", delay=2, disable=None
+        )
+        return dict(zip(names, hashes, strict=True))

@@ -1,0 +1,1 @@
+"""The same vectors from a running service, over HTTP, without its model and its libraries."""

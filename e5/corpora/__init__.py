@@ -1,0 +1,1 @@
+"""Whole corpora: files of documents -> a folder of vectors -> an index -> search."""

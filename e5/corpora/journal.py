@@ -1,0 +1,79 @@
+"""What is known of a unit that was begun: attempts at it, and documents that a worker died on.
+
+A small file beside the shards, for as long as the unit is being done. Knows nothing of how a unit
+is done, or by whom.
+"""
+
+import json
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pyarrow import fs
+
+from e5.corpora.corpus import Unit
+from e5.corpora.storage import open_filesystem
+
+ATTEMPTS = "attempts"
+
+
+@dataclass(frozen=True)
+class Journal:
+    """What a worker must know of those before it that died during the unit.
+
+    Attributes:
+        path: of its file.
+        attempts: at the unit, with the present one.
+        tries: how often a document, by its place in the unit, was alone with a worker that died.
+    """
+
+    filesystem: fs.FileSystem
+    path: str
+    attempts: int
+    tries: Counter[str]
+
+    @classmethod
+    def begin(cls, location: str, unit: Unit) -> "Journal":
+        """Count one more attempt."""
+        filesystem, folder = open_filesystem(location)
+        journal, trying = cls._read(filesystem, f"{folder}/{ATTEMPTS}/{unit.name}.json")
+        if trying is not None:
+            journal.tries[str(trying)] += 1
+        journal = replace(journal, attempts=journal.attempts + 1)
+        journal.trying(None)
+        return journal
+
+    @classmethod
+    def forgive(cls, location: str) -> None:
+        """Forget the attempts of a killed run; keep the documents that a worker died on."""
+        filesystem, folder = open_filesystem(location)
+        filesystem.create_dir(f"{folder}/{ATTEMPTS}", recursive=True)
+        for item in filesystem.get_file_info(fs.FileSelector(f"{folder}/{ATTEMPTS}")):
+            if item.extension == "json":
+                journal, _ = cls._read(filesystem, item.path)
+                if journal.tries:
+                    replace(journal, attempts=0).trying(None)
+                else:
+                    journal.remove()
+
+    @classmethod
+    def _read(cls, filesystem: fs.FileSystem, path: str) -> "tuple[Journal, int | None]":
+        """What is known of a unit, and the place of the document that was being tried."""
+        known: dict[str, Any] = {}
+        if filesystem.get_file_info(path).type == fs.FileType.File:
+            # No JSON: died before it had written all of it.
+            with filesystem.open_input_stream(path) as file, suppress(ValueError):
+                known = json.loads(file.read())
+        tries = Counter(known.get("tries", {}))
+        return cls(filesystem, path, known.get("attempts", 0), tries), known.get("trying")
+
+    def trying(self, place: int | None) -> None:
+        """Say, before it is computed, which document is alone with its worker."""
+        content = {"attempts": self.attempts, "tries": self.tries, "trying": place}
+        with self.filesystem.open_output_stream(self.path) as file:
+            file.write(json.dumps(content).encode())
+
+    def remove(self) -> None:
+        """The unit is done."""
+        self.filesystem.delete_file(self.path)

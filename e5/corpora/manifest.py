@@ -1,0 +1,122 @@
+"""What a folder of vectors says of itself: by which model and rules, from which files.
+
+A JSON file, beside the shards and beside an index made of them. Vectors are only ever put beside
+others whose manifest agrees. Knows nothing of shards, tables or how vectors are computed.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+
+from pyarrow import fs
+
+from e5.corpora.storage import write_whole
+from e5.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """By which model and rules vectors were made, and from which files.
+
+    Attributes:
+        model: name and fingerprint, as `Embedder.name` gives it.
+        task: "" for bare documents; otherwise every text carries the prompt of this task.
+        normalize: whether vectors were L2-normalised.
+        dimensions: of a stored vector.
+        dtype: of a stored number.
+        text_columns: joined to a document's text.
+        id_column: None numbers the rows.
+        rows_per_shard: rows of a file in one shard.
+        files: what tells each file from a changed one, by its path below the corpus's location.
+    """
+
+    model: str
+    task: str
+    normalize: bool
+    dimensions: int
+    dtype: str
+    text_columns: tuple[str, ...]
+    id_column: str | None
+    rows_per_shard: int
+    files: Mapping[str, str]
+
+    @classmethod
+    def read(cls, filesystem: fs.FileSystem, path: str) -> "Manifest | None":
+        """The manifest in a file; None where there is no file.
+
+        Raises:
+            InputError: for one that cannot be understood.
+        """
+        if filesystem.get_file_info(path).type != fs.FileType.File:
+            return None
+        with filesystem.open_input_stream(path) as file:
+            try:
+                raw = json.loads(file.read())
+                known = {field.name: raw[field.name] for field in fields(cls)}
+                known["text_columns"] = tuple(known["text_columns"])
+                known["files"] = dict(known["files"])
+            except (ValueError, KeyError, TypeError) as error:
+                received = "a manifest that is not of this project"
+                raise InputError(path, received, "name another folder") from error
+        return cls(**known)
+
+    def write(self, filesystem: fs.FileSystem, path: str) -> None:
+        """Write the file whole, in the place of an older one.
+
+        Raises:
+            OSError: naming the file.
+        """
+        content = json.dumps(asdict(self), indent=1, ensure_ascii=False)
+        write_whole(filesystem, path, content.encode())
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the model and all that shapes a vector; its folder's name may differ."""
+        return fingerprint_of(self.model)
+
+    def with_files(self, files: Mapping[str, str]) -> "Manifest":
+        """The same rules for these files too.
+
+        Raises:
+            InputError: naming the first file that has changed since its vectors were made.
+        """
+        for file, identity in files.items():
+            if self.files.get(file, identity) != identity:
+                remedy = "put new rows into new files, or begin anew elsewhere"
+                received = "a file that has changed since its vectors were made"
+                raise InputError(file, received, remedy)
+        return replace(self, files={**self.files, **files})
+
+    def difference(self, other: "Manifest", rules: Sequence[str]) -> tuple[str, str, str] | None:
+        """The first of the rules in which two manifests differ; models differ by fingerprint.
+
+        Args:
+            other: to compare with.
+            rules: names of fields.
+
+        Returns:
+            the rule, and what each of the two has, for a sentence; None where there is none.
+        """
+        for rule in rules:
+            ours, theirs = (_plain(getattr(manifest, rule)) for manifest in (self, other))
+            same = ours == theirs
+            if rule == "model":
+                same = self.fingerprint == other.fingerprint
+            if not same:
+                return rule, repr(ours), repr(theirs)
+        return None
+
+
+def _plain(value: object) -> object:
+    """As it stands in the file: a list for a tuple."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def fingerprint_of(model: str) -> str:
+    """What follows the folder's name in the name of a model.
+
+    Example:
+        >>> fingerprint_of("e5-mini@3f61f8")
+        '3f61f8'
+    """
+    return model.rpartition("@")[2]

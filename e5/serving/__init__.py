@@ -1,0 +1,1 @@
+"""One validated request -> one answer, computed together with those of other callers."""

@@ -1,0 +1,154 @@
+"""The request: everything that a caller may send, checked.
+
+All validation of a request happens here, because Cog validates nothing when it finds no schema
+file. Builds no prompt and knows nothing of tokens or the model. So the checks that need those are
+the embedder's: `dimensions` against the model's size, `truncate` against a text's length.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
+from pydantic_core import ErrorDetails
+
+from e5.errors import InputError, quoted, shortened
+from e5.prompts import DEFAULT_TASK, resolve_task
+from e5.texts import check_task, check_text, check_texts
+
+MAX_TEXTS = 2048  # in one request; as many as OpenAI's API takes
+MAX_ALL_CHARACTERS = 10_000_000  # in one request; tokenising takes some 45 bytes for each
+MAX_FLOATS = 2**21  # in one answer: Cog needs about a microsecond for each and serves nobody else
+INPUTS = (
+    "task, query, document, queries, documents, symmetric, normalize, dimensions, truncate, "
+    "encoding_format"
+)
+
+
+def _text(text: object, info: ValidationInfo) -> str:
+    return check_text(text, str(info.field_name))
+
+
+def _task(task: object, info: ValidationInfo) -> str:
+    return check_task(task, str(info.field_name))
+
+
+def _texts(texts: object, info: ValidationInfo) -> list[str]:
+    field = str(info.field_name)
+    if not isinstance(texts, list):
+        raise InputError(field, quoted(texts), "send a list of strings")
+    return check_texts(texts, field)[0]
+
+
+Task = Annotated[str, BeforeValidator(_task)]
+Text = Annotated[str, BeforeValidator(_text)]
+Texts = Annotated[list[str], BeforeValidator(_texts)]
+
+
+class EmbedRequest(BaseModel):
+    """One validated request; `parse` is the way in.
+
+    Example:
+        >>> EmbedRequest.parse(query="what is snow", queries=["why is it white"]).fields
+        ['query', 'queries[0]']
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    task: Task = DEFAULT_TASK
+    query: Text | None = None
+    document: Text | None = None
+    queries: Texts = []
+    documents: Texts = []
+    symmetric: bool = False
+    normalize: bool = False
+    dimensions: Annotated[int, Field(ge=1)] | None = None
+    truncate: bool = True
+    encoding_format: Literal["float", "base64"] = "float"
+
+    @classmethod
+    def parse(cls, /, **inputs: object) -> "EmbedRequest":
+        """Validate a caller's inputs; None means not given.
+
+        Raises:
+            InputError: naming the first field that is wrong, what it held and the remedy.
+        """
+        try:
+            request = cls.model_validate({k: v for k, v in inputs.items() if v is not None})
+        except ValidationError as error:
+            raise _as_input_error(error.errors(include_url=False)[0]) from None
+        if not request.fields:
+            raise InputError("query, document", "no text", "send at least one query or document")
+        if len(request.fields) > MAX_TEXTS:
+            raise InputError(
+                "queries, documents", f"{len(request.fields)} texts", f"send at most {MAX_TEXTS}"
+            )
+        if request.num_characters > MAX_ALL_CHARACTERS:
+            raise InputError(
+                "queries, documents",
+                f"{request.num_characters} characters with their prompts",
+                f"send at most {MAX_ALL_CHARACTERS} in one request",
+            )
+        return request
+
+    def check_answer(self, dimensions: int) -> None:
+        """Refuse an answer of more numbers than can be written as numbers without a long stall.
+
+        Args:
+            dimensions: of a whole vector.
+
+        Raises:
+            InputError: naming base64, which has no such limit.
+        """
+        num_queries, num_documents = len(self.all_queries), len(self.all_documents)
+        floats = (num_queries + num_documents) * (self.dimensions or dimensions)
+        floats += num_queries * num_documents
+        if self.encoding_format == "float" and floats > MAX_FLOATS:
+            raise InputError(
+                "encoding_format",
+                f"'float' for an answer of {floats} numbers",
+                f"send 'base64' for more than {MAX_FLOATS}, or fewer texts",
+            )
+
+    @property
+    def all_queries(self) -> list[str]:
+        """Every query, in the order of the answer."""
+        return self.queries if self.query is None else [self.query, *self.queries]
+
+    @property
+    def all_documents(self) -> list[str]:
+        """Every document, in the order of the answer."""
+        return self.documents if self.document is None else [self.document, *self.documents]
+
+    @property
+    def num_characters(self) -> int:
+        """Of all texts, and of the task for each text that carries it."""
+        task = resolve_task(self.task)
+        prompted = len(self.all_queries)
+        if self.symmetric or task.symmetric:
+            prompted += len(self.all_documents)
+        texts = sum(map(len, self.all_queries)) + sum(map(len, self.all_documents))
+        return texts + prompted * len(task.instruction)
+
+    @property
+    def fields(self) -> list[str]:
+        """The caller's name of each text: queries first, then documents, as in the answer."""
+        return [
+            *(["query"] if self.query is not None else []),
+            *(f"queries[{i}]" for i in range(len(self.queries))),
+            *(["document"] if self.document is not None else []),
+            *(f"documents[{i}]" for i in range(len(self.documents))),
+        ]
+
+
+def _as_input_error(error: ErrorDetails) -> InputError:
+    """Pydantic's first complaint, as a sentence for the caller."""
+    field, kind = shortened(str(error["loc"][0])), error["type"]
+    if kind == "extra_forbidden":
+        return InputError(field, "an unknown input", f"the inputs are {INPUTS}")
+    remedies = {
+        "bool_type": "send true or false",
+        "int_type": "send a whole number",
+        "literal_error": "send 'float' or 'base64'",
+        "string_unicode": "send valid Unicode, without lone surrogates",
+        "greater_than_equal": "send 1 or more",
+    }
+    return InputError(field, quoted(error["input"]), remedies.get(kind, error["msg"]))

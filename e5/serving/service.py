@@ -1,0 +1,100 @@
+"""The service: one validated request -> one answer, whichever door it came by.
+
+Tokenises, waits for the request's share of a forward, cuts, normalises, scores. Knows nothing of
+HTTP, Cog or wire formats.
+"""
+
+import asyncio
+from functools import partial
+
+from e5.embedder import Embedder
+from e5.errors import TextError
+from e5.serving.answer import Answer, Usage
+from e5.serving.batcher import Batcher
+from e5.serving.request import EmbedRequest
+from e5.settings import Settings
+from e5.vectors import cosine_scores, finish
+
+# A thread costs more than tokenising a little text, and a lot would hold up everybody else.
+FEW_CHARACTERS = 10_000
+
+
+class Service:
+    """An embedder shared by all callers.
+
+    Example, inside a coroutine:
+        >>> service = Service.load(Settings(weights="weights/e5-mini"))
+        >>> request = EmbedRequest.parse(query="snow", document="Frozen water.")
+        >>> answer = await service.answer(request)
+        >>> answer.vectors.shape, answer.scores.shape, answer.usage.tokens
+        ((2, 192), (1, 1), [29, 6])
+    """
+
+    def __init__(self, embedder: Embedder, *, max_queue_tokens: int) -> None:
+        """Start the batcher; requests are refused when more than `max_queue_tokens` would wait."""
+        self._embedder = embedder
+        self._batcher = Batcher(embedder, max_queue_tokens=max_queue_tokens)
+
+    @classmethod
+    def load(cls, settings: Settings) -> "Service":
+        """Load the checkpoint and try it.
+
+        Raises:
+            E5Error: as `Embedder.load`.
+        """
+        return cls(Embedder.load(settings), max_queue_tokens=settings.max_queue_tokens)
+
+    @property
+    def healthy(self) -> bool:
+        """False once the engine has failed for a reason that was nobody's text."""
+        return self._batcher.healthy
+
+    async def answer(self, request: EmbedRequest) -> Answer:
+        """Embed the request's texts and score its queries with its documents.
+
+        Cancelling takes the request out of the queue.
+
+        Raises:
+            InputError: for `dimensions` out of range, an answer of too many numbers, or a text too
+                long where it may not be cut.
+            TextError: for a text that has no finite vector or does not fit in memory.
+            QueueFullError: too many tokens wait already.
+            RequestTooLargeError: more tokens than may wait at all.
+            EngineError: the engine broke; `healthy` is False from then on.
+        """
+        embedder, fields = self._embedder, request.fields
+        embedder.check_dimensions(request.dimensions)
+        request.check_answer(embedder.dimensions)
+        tokenize = partial(
+            embedder.tokenize,
+            request.all_queries,
+            request.all_documents,
+            task=request.task,
+            symmetric=request.symmetric,
+            fields=fields,
+            truncate=request.truncate,
+        )
+        small = request.num_characters < FEW_CHARACTERS
+        encodings = tokenize() if small else await asyncio.to_thread(tokenize)
+        try:
+            batched = await self._batcher.embed([encoding.token_ids for encoding in encodings])
+        except TextError as error:
+            raise error.about(error.position, fields[error.position]) from error
+        vectors = finish(batched.vectors, request.dimensions, normalize=request.normalize)
+        num_queries = len(request.all_queries)
+        usage = Usage(
+            tokens=[len(encoding.token_ids) for encoding in encodings],
+            truncated=[encoding.truncated for encoding in encodings],
+        )
+        return Answer(
+            vectors=vectors,
+            scores=cosine_scores(vectors[:num_queries], vectors[num_queries:]),
+            usage=usage,
+            model=embedder.name,
+            metrics={
+                "queue_ms": round(batched.queue_ms, 3),
+                "forward_ms": round(batched.forward_ms, 3),
+                "tokens": sum(usage.tokens),
+                "batch_texts": batched.batch_texts,
+            },
+        )

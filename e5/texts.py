@@ -1,0 +1,84 @@
+"""One rule for "is this a text that can be embedded?", and its limits.
+
+Everybody who takes texts from a caller asks here: the Python API, requests and corpora. Knows
+nothing of prompts, tokens or models, so a text that passes may still be cut to `max_length` tokens.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from e5.errors import InputError, quoted
+
+MAX_CHARACTERS = 1_000_000  # in one text; about 60 times what the model can read
+MAX_TASK = 10_000  # characters; the task is put before each of the queries
+
+
+def check_text(text: object, field: str) -> str:
+    """The text itself, if it can be embedded: a string, valid Unicode, not blank, not too long.
+
+    Args:
+        text: what a caller sent.
+        field: the caller's name of it.
+
+    Raises:
+        InputError: naming the field, what is wrong and the remedy.
+
+    Example:
+        >>> check_text("snow", "query")
+        'snow'
+        >>> check_text(" ", "documents[1]")
+        Traceback (most recent call last):
+        e5.errors.InputError: documents[1]: received blank text; send text, or leave the field out.
+    """
+    checked = check_unicode(text, field)
+    if not checked.strip():
+        raise InputError(field, "blank text", "send text, or leave the field out")
+    if len(checked) > MAX_CHARACTERS:
+        received = f"{len(checked)} characters"
+        raise InputError(field, received, f"send at most {MAX_CHARACTERS} characters a text")
+    return checked
+
+
+def check_task(task: object, field: str = "task") -> str:
+    """The task itself, if it is an instruction or a name; "" is none.
+
+    Raises:
+        InputError: for what is no string, no valid Unicode, or longer than `MAX_TASK`.
+    """
+    checked = check_unicode(task, field)
+    if len(checked) > MAX_TASK:
+        raise InputError(field, f"{len(checked)} characters", f"send at most {MAX_TASK} characters")
+    return checked
+
+
+def check_texts(texts: object, field: str) -> tuple[list[str], list[str]]:
+    """One text or many, as a list; and the caller's name of each.
+
+    Raises:
+        InputError: for what is neither a string nor a list, or the first text that fails.
+
+    Example:
+        >>> check_texts("snow", "queries")
+        (['snow'], ['queries[0]'])
+    """
+    if not isinstance(texts, Iterable) or isinstance(texts, bytes | Mapping):
+        raise InputError(field, quoted(texts), "send a string or a list of strings")
+    as_list: list[Any] = [texts] if isinstance(texts, str) else list(texts)
+    fields = [f"{field}[{i}]" for i in range(len(as_list))]
+    return [check_text(text, name) for text, name in zip(as_list, fields, strict=True)], fields
+
+
+def check_unicode(text: object, field: str) -> str:
+    """The text itself, if it is a string that can be encoded.
+
+    Raises:
+        InputError: for what is no string, or holds a lone surrogate.
+    """
+    if not isinstance(text, str):
+        raise InputError(field, quoted(text), "send a string")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        received = f"a lone surrogate (character {error.start})"
+        raise InputError(field, received, "send valid Unicode, without lone surrogates") from error
+    return text

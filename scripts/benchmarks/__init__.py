@@ -1,0 +1,1 @@
+"""How fast and how faithful: every figure of docs/benchmarks, as `python -m benchmarks`."""

@@ -1,0 +1,144 @@
+"""The benchmark: our engine, its peers and the machine's ceiling, side by side in one run.
+
+    ./scripts/benchmark --threads 1 --out docs/benchmarks/cpu-engine
+
+Random weights of the 7B model's layer shapes (all 32 layers on CUDA, 8 on a CPU, so that the saving
+in the last layer is not flattered), or a real checkpoint.
+
+    engine    texts/s beside sentence-transformers, the padded pair and the matrix products alone
+    fidelity  agreement with the unmodified, padded float32 model
+    growth    cost per token from 10 to 10,000 texts
+    loading   peak memory while a checkpoint is loaded
+    http      throughput and latency over HTTP, 1 to 128 clients
+    answers   what the answer costs above the forward
+    corpus    scripts/embed_corpus from 1,000 to 100,000 documents, and beside the engine alone
+    search    recall, size and milliseconds of an index
+
+Where nothing can be installed, `PYTHONPATH=scripts:. python -m benchmarks` needs torch and
+transformers for the first three; without sentence-transformers or matplotlib, the peer's rows or
+the plot are left out.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import corpora, engine, loading, serving
+from benchmarks.machine import machine_facts
+
+SECTIONS = {
+    "engine": engine.engine_rows,
+    "fidelity": engine.fidelity_rows,
+    "growth": engine.growth_rows,
+    "loading": loading.loading_rows,
+    "http": serving.http_rows,
+    "answers": serving.answer_rows,
+    "corpus": corpora.corpus_rows,
+    "search": corpora.search_rows,
+}
+
+
+def main() -> int:
+    """Run the sections asked for; print tables, write JSON, draw the plot."""
+    parser = argparse.ArgumentParser(
+        prog="benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sections", default="engine", help="comma list; default engine")
+    parser.add_argument("--device", help="cpu or cuda; default CUDA where there is one")
+    parser.add_argument("--layers", type=int, help="of the random weights, for engine and http")
+    parser.add_argument("--weights", help="a checkpoint folder instead of random weights")
+    parser.add_argument("--threads", type=int, help="CPU threads for everything")
+    parser.add_argument("--workloads", help="comma list, to run only these")
+    parser.add_argument("--repeats", type=int, default=2, help="the best of this many is kept")
+    parser.add_argument("--out", type=Path, help="write OUT.json and OUT.png")
+    arguments = parser.parse_args()
+    unknown = set(arguments.sections.split(",")) - SECTIONS.keys()
+    if unknown:
+        parser.error(f"--sections: there is no {', '.join(unknown)}")
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+        os.environ["OMP_NUM_THREADS"] = str(arguments.threads)  # for the server's worker as well
+    report: dict[str, Any] = {"machine": machine_facts(arguments)}
+    print(json.dumps(report["machine"]))
+    for section in arguments.sections.split(","):
+        print(f"\n{section}")
+        report[section] = SECTIONS[section](arguments)
+        _print_table(report[section])
+    if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
+        _draw(report, arguments.out.with_suffix(".png"))
+    return 0
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    """Rows as aligned columns."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    widths = [
+        max(len(column), *(len(str(row.get(column, ""))) for row in rows)) for column in columns
+    ]
+    for cells in (columns, *([row.get(column, "") for column in columns] for row in rows)):
+        print("  ".join(str(cell).ljust(width) for cell, width in zip(cells, widths, strict=True)))
+    print(flush=True)
+
+
+def _draw(report: dict[str, Any], path: Path) -> None:
+    """Throughput by workload beside the peers, and against clients."""
+    try:
+        import matplotlib
+    except ImportError:
+        print("matplotlib is not installed: no plot", file=sys.stderr)
+        return
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    panels = {"engine": _draw_engine, "http": _draw_http}
+    shown = [section for section in panels if section in report]
+    if not shown:
+        return
+    figure, axes = plt.subplots(1, len(shown), figsize=(8 * len(shown), 5), squeeze=False)
+    for section, axis in zip(shown, axes[0], strict=True):
+        panels[section](report[section], axis)
+        axis.legend(fontsize=7)
+    machine = report["machine"]
+    figure.suptitle(
+        f"{machine['name']}, threads: {machine['threads']}, {machine['dtype']}, {machine['date']}"
+    )
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+def _draw_engine(rows: list[dict[str, Any]], axis: Any) -> None:
+    rows = [row for row in rows if "tokens/s" in row]
+    workloads = list(dict.fromkeys(row["workload"] for row in rows))
+    systems = list(dict.fromkeys(row["system"] for row in rows))
+    height = 0.8 / len(systems)
+    for i, system in enumerate(systems):
+        mine = {row["workload"]: row["tokens/s"] for row in rows if row["system"] == system}
+        places = [w + i * height for w, name in enumerate(workloads) if name in mine]
+        axis.barh(places, list(mine.values()), height, label=system)
+    axis.set_yticks([w + 0.4 for w in range(len(workloads))], workloads)
+    axis.invert_yaxis()
+    axis.set_xlabel("tokens/s, of the texts as sent")
+
+
+def _draw_http(rows: list[dict[str, Any]], axis: Any) -> None:
+    measured = [row for row in rows if isinstance(row["clients"], int)]
+    clients, rates = [row["clients"] for row in measured], [row["texts/s"] for row in measured]
+    axis.plot(clients, rates, "o-", label="over HTTP")
+    batch = next(row["texts/s"] for row in rows if row["clients"] == "engine, batch of 64")
+    axis.axhline(batch, linestyle="--", label="the engine's own batch rate")
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(clients, clients)
+    axis.set_ylim(bottom=0)
+    axis.set_xlabel("clients, one text each")
+    axis.set_ylabel("texts/s")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

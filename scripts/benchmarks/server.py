@@ -1,0 +1,84 @@
+"""A Cog server on a free port for as long as it is measured.
+
+Knows nothing of what is asked or measured.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from benchmarks.subjects import ROOT
+
+START_SECONDS = 300
+Predict = Callable[[Mapping[str, Any]], dict[str, Any]]
+
+
+@contextmanager
+def serve(stub: str = "predict.py:Predictor", **environment: str) -> Iterator[Predict]:
+    """Start it as scripts/serve does; yields a function: a prediction's inputs -> Cog's answer.
+
+    Args:
+        stub: FILE:CLASS of the predictor, FILE relative to the project's folder.
+        environment: more variables. Of the caller's own, `E5_*` and `COG_*` are left out.
+
+    Raises:
+        RuntimeError: with its log, where it does not come up.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("E5_", "COG_"))}
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        # Each prediction leaves folders under TMPDIR.
+        settings = {"PATH": path, "PORT": str(port), "TMPDIR": folder, "COG_MAX_CONCURRENCY": "256"}
+        settings |= {"COG_PREDICT_TYPE_STUB": stub, **environment}
+        log = Path(folder) / "server.log"
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "cog.server.http", "--host", "127.0.0.1"],
+                cwd=ROOT,
+                env=kept | settings,
+                stdout=file,
+                stderr=file,
+            )
+        limits = httpx2.Limits(max_connections=None)
+        url = f"http://127.0.0.1:{port}"
+        with httpx2.Client(base_url=url, timeout=60, limits=limits, trust_env=False) as client:
+
+            def predict(inputs: Mapping[str, Any]) -> dict[str, Any]:
+                response = client.post("/predictions", json={"input": inputs})
+                while response.status_code == 409:  # a slot is free only after its answer
+                    time.sleep(0.01)
+                    response = client.post("/predictions", json={"input": inputs})
+                answer: dict[str, Any] = response.json()
+                if answer["status"] != "succeeded":
+                    raise RuntimeError(f"the server answered {answer}")
+                return answer
+
+            try:
+                if not _is_ready(client, process):
+                    raise RuntimeError(f"the server did not come up:\n{log.read_text()}")
+                yield predict
+            finally:
+                process.terminate()
+                process.wait(60)
+
+
+def _is_ready(client: httpx2.Client, process: "subprocess.Popen[bytes]") -> bool:
+    end = time.monotonic() + START_SECONDS
+    status = "STARTING"
+    while status == "STARTING" and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.05)
+        with suppress(httpx2.TransportError):
+            status = client.get("/health-check").json()["status"]
+    return status == "READY"

@@ -1,0 +1,1 @@
+"""How the built-in checkpoint is made and measured: text, teacher, student, evaluation."""

@@ -1,0 +1,157 @@
+"""The text that e5-mini learns from: fetched once, and read into plain records.
+
+Debian's package lists and two of its packages, by the machine's own apt and without root, and what
+the project wrote itself (`written/*.jsonl`). None of the fetched text is shipped. Knows nothing of
+teachers, tokens or models.
+
+    descriptions    Debian's of its packages: title -> description (each package's free licence)
+    definitions     WordNet 3.0: definitions and examples (WordNet licence)
+    help pages      GNOME's user documentation (CC BY-SA 3.0)
+    written         queries with passages, by domain or by sense of an ambiguous word (MIT, ours)
+"""
+
+import html
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+WRITTEN = Path(__file__).parent / "written"
+PACKAGES = ("wordnet-base", "gnome-user-docs")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A query and passages that answer it. Pairs of one `group` are each other's hard negatives."""
+
+    query: str
+    passages: tuple[str, ...]
+    group: str
+
+
+def fetch(folder: Path) -> None:
+    """Bring Debian's lists and packages into `folder`; what is there stays as it is.
+
+    Raises:
+        subprocess.CalledProcessError: where apt fails; its own words are on the screen.
+    """
+    done = folder / "snapshot.json"
+    if done.is_file():
+        return
+    for name in ("lists/partial", "archives/partial", "packages"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    place = folder.resolve()
+    options = {
+        "Dir::State::Lists": f"{place}/lists",
+        "Dir::Cache": str(place),
+        "Acquire::Languages": "en",
+        "Acquire::GzipIndexes": "false",  # some images keep the lists compressed
+        "APT::Sandbox::User": "root",  # root would give the folder away to another user
+    }
+    apt = ["apt-get", "--quiet", *(f"-o{name}={value}" for name, value in options.items())]
+    subprocess.run([*apt, "update"], check=True)
+    subprocess.run([*apt, "download", *PACKAGES], check=True, cwd=folder / "packages")
+    archives = sorted((folder / "packages").glob("*.deb"))
+    for archive in archives:
+        subprocess.run(["dpkg-deb", "-x", archive, folder / "packages"], check=True)
+    releases = dict(release(path.read_text()) for path in (folder / "lists").glob("*_InRelease"))
+    facts = {"lists": releases, "packages": [archive.name for archive in archives]}
+    done.write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def release(head: str) -> tuple[str, str]:
+    r"""What a list of packages calls itself, and its date.
+
+    Example:
+        >>> release("Label: Debian\nCodename: bookworm\nDate: Sat, 11 Jul 2026 10:16:37 UTC\n")
+        ('Debian bookworm', 'Sat, 11 Jul 2026 10:16:37 UTC')
+    """
+    fields = dict(re.findall(r"^(Label|Codename|Date): (.*)$", head, re.MULTILINE))
+    return f"{fields['Label']} {fields['Codename']}", fields["Date"]
+
+
+def descriptions(folder: Path) -> list[Pair]:
+    """Title -> description of every Debian package; of those that read alike, one."""
+    found: dict[str, Pair] = {}
+    for path in sorted((folder / "lists").glob("*_i18n_Translation-en")):
+        for record in path.read_text().split("\n\n"):
+            if pair := _description(record.partition("\nDescription-en: ")[2]):
+                found.setdefault(_key(pair.query), pair)
+    alike = {_key(pair.passages[0])[:80]: pair for pair in found.values()}
+    return sorted(alike.values(), key=lambda pair: pair.query)
+
+
+def _description(text: str) -> Pair | None:
+    title, _, body = text.partition("\n")
+    body = re.sub(r"^ \.$", "", body, flags=re.MULTILINE)
+    passage = _first_words(re.sub(r"\s+", " ", body).strip(), 60)
+    if len(title.split()) < 3 or len(passage.split()) < 8:
+        return None
+    return Pair(title.strip(), (passage,), "debian")
+
+
+def definitions(folder: Path) -> Iterator[tuple[str, str, list[str]]]:
+    """Of each WordNet synset: its words, its definition, its examples.
+
+    Example:
+        ("dog, domestic dog", "a member of the genus Canis ...", ["the dog barked all night"])
+    """
+    for part in ("noun", "verb", "adj", "adv"):
+        for line in (folder / f"packages/usr/share/wordnet/data.{part}").read_text().splitlines():
+            if not line.startswith("  "):  # the licence
+                yield _synset(line)
+
+
+def _synset(line: str) -> tuple[str, str, list[str]]:
+    # offset file kind count word id word id ... | definition; "example"; "example"
+    facts, _, gloss = line.partition(" | ")
+    fields = facts.split()
+    words = [
+        word.partition("(")[0].replace("_", " ")
+        for word in fields[4 : 4 + 2 * int(fields[3], 16) : 2]
+    ]
+    definition, *_ = gloss.strip().split('; "')
+    return ", ".join(words), definition.strip(), re.findall(r'"([^"]+)"', gloss)
+
+
+def help_pages(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Of each page of GNOME's help: its title, its paragraphs."""
+    for path in sorted((folder / "packages/usr/share/help/C").rglob("*.page")):
+        page = path.read_text()
+        title = re.search(r"<title>(.*?)</title>", page, re.DOTALL)
+        paragraphs = [_plain(match) for match in re.findall(r"<p>(.*?)</p>", page, re.DOTALL)]
+        if title and paragraphs:
+            yield _plain(title[1]), [text for text in paragraphs if len(text.split()) > 4]
+
+
+def written() -> list[Pair]:
+    """What the project wrote itself."""
+    return [
+        Pair(item["query"], tuple(item["passages"]), item.get("word") or item["domain"])
+        for path in sorted(WRITTEN.glob("*.jsonl"))
+        for item in map(json.loads, path.read_text().splitlines())
+    ]
+
+
+def sentences(text: str) -> list[str]:
+    """Split at the ends of sentences; good enough for training text.
+
+    Example:
+        >>> sentences("It rained. We stayed, e.g. at home.")
+        ['It rained.', 'We stayed, e.g. at home.']
+    """
+    return re.split(r"(?<=[.!?])\s+(?=[A-Z])", text)
+
+
+def _plain(markup: str) -> str:
+    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", "", markup))).strip()
+
+
+def _first_words(text: str, count: int) -> str:
+    return " ".join(text.split()[:count])
+
+
+def _key(text: str) -> str:
+    return re.sub(r"[^a-z]+", " ", text.lower())

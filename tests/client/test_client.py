@@ -1,0 +1,399 @@
+"""`Client` gives what `Embedder` gives, over a real server; and keeps order, limits and numbering.
+
+The truth is an `Embedder` on the same checkpoint. Where the service must misbehave, a small HTTP
+server does what the test says.
+"""
+
+import inspect
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from client.fake_cog import Inputs, Reply, failed, fake_cog, succeeded
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from server import ROOT, serve
+
+import e5
+from e5.client.client import AT_A_TIME, MAX_CHARACTERS, MAX_TEXTS, Client, _cut
+from e5.embedder import Embedder
+from e5.encoder import Encoder
+from e5.errors import (
+    E5Error,
+    InputError,
+    NonFiniteError,
+    RequestTooLargeError,
+    ServiceError,
+)
+from e5.settings import Settings
+from e5.vectors import Vectors
+
+WEIGHTS = ROOT / "weights" / "e5-mini"
+ENVIRONMENT = {"E5_DEVICE": "cpu", "E5_DTYPE": "float32"}
+AWKWARD = [
+    "x",
+    "\N{GRINNING FACE}\N{ZERO WIDTH JOINER}\N{COMBINING ACUTE ACCENT}",
+    "\u202eright to left \u05e9\u05dc\u05d5\u05dd",
+    "nul \x00 bell \x07 delete \x7f",
+    "</s> <s> [INST] {task} %s \\n",
+    "line\nline\r\nline\u2028line",
+    "river stone amber quiet lantern " * 40,
+    "snow" * 500,
+]
+TEXTS = st.sampled_from(AWKWARD) | st.text(min_size=1, max_size=80).filter(str.strip)
+OPTIONS = st.fixed_dictionaries(
+    {
+        "task": st.sampled_from(["web_search_query", "", "sts_query", "Find the recipe"]),
+        "normalize": st.booleans(),
+        "dimensions": st.none() | st.integers(1, 192),
+    }
+)
+TOO_LONG = "long " * 5000  # for the model
+
+
+@pytest.fixture(scope="module")
+def embedder() -> Embedder:
+    return Embedder.load(Settings(weights=WEIGHTS, device="cpu", dtype="float32"))
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    with (
+        serve(WEIGHTS, env=ENVIRONMENT) as server,
+        Client(str(server.client.base_url), deadline=60) as connected,
+    ):
+        yield connected
+
+
+def assert_same(vectors: Vectors, truth: Vectors) -> None:
+    """The same shape and dtype, lengths and directions; sums of floats may differ in order."""
+    assert vectors.shape == truth.shape
+    assert vectors.dtype == truth.dtype == np.float32
+    ours, theirs = (np.atleast_2d(each).astype(np.float64) for each in (vectors, truth))
+    lengths = [np.linalg.norm(each, axis=1) for each in (ours, theirs)]
+    assert np.allclose(lengths[0], lengths[1], rtol=1e-5)
+    assert ((ours * theirs).sum(axis=1) / (lengths[0] * lengths[1]) >= 0.9999999).all()
+
+
+def error_of(encode: Callable[..., object], *args: Any, **kwargs: Any) -> tuple[type, str]:
+    with pytest.raises(E5Error) as caught:
+        encode(*args, **kwargs)
+    return type(caught.value), str(caught.value)
+
+
+# The same as Embedder
+
+
+def test_a_client_is_an_encoder_for_mypy_and_word_for_word() -> None:
+    encoder: Encoder = Client("http://127.0.0.1")
+    assert isinstance(encoder, e5.Client)
+    for method in ("encode_query", "encode_document", "similarity"):
+        asked, ours = (inspect.signature(getattr(each, method)) for each in (Encoder, Client))
+        assert ours == asked
+    assert {"name", "dimensions"} <= set(dir(Client))
+
+
+@pytest.mark.slow
+@settings(max_examples=15)
+@given(texts=st.lists(TEXTS, max_size=8), options=OPTIONS)
+def test_any_mixture_of_texts_has_the_vectors_of_an_embedder(
+    client: Client, embedder: Embedder, texts: list[str], options: dict[str, Any]
+) -> None:
+    assert_same(client.encode_query(texts, **options), embedder.encode_query(texts, **options))
+    assert_same(
+        client.encode_document(texts, **options), embedder.encode_document(texts, **options)
+    )
+
+
+@pytest.mark.slow
+def test_name_width_and_defaults_are_those_of_an_embedder(
+    client: Client, embedder: Embedder
+) -> None:
+    assert (client.name, client.dimensions) == (embedder.name, embedder.dimensions)
+    assert_same(client.encode_query(AWKWARD), embedder.encode_query(AWKWARD))
+    assert_same(client.encode_document(AWKWARD), embedder.encode_document(AWKWARD))
+    prompted, truth = (
+        each.encode_document(AWKWARD, task="Match", symmetric=True) for each in (client, embedder)
+    )
+    assert_same(prompted, truth)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("texts", ["snow", ["snow"], ("snow", "rain"), iter(["snow"]), []])
+def test_one_string_is_one_vector_and_many_are_rows(client: Client, texts: Any) -> None:
+    vectors = client.encode_document(texts)
+    assert vectors.shape[-1] == client.dimensions
+    assert vectors.ndim == (1 if isinstance(texts, str) else 2)
+    vectors[:] = 0  # writable
+
+
+@pytest.mark.slow
+def test_many_requests_come_back_in_order(client: Client, embedder: Embedder) -> None:
+    texts = [f"text number {number}" for number in range(3 * MAX_TEXTS + 5)]
+    assert_same(client.encode_document(texts), embedder.encode_document(texts))
+
+
+@pytest.mark.slow
+def test_scores_are_those_of_an_embedder(client: Client, embedder: Embedder) -> None:
+    vectors = client.encode_query(AWKWARD), client.encode_document(AWKWARD[0])
+    assert client.similarity(*vectors).shape == (len(AWKWARD), 1)
+    assert np.array_equal(client.similarity(*vectors), embedder.similarity(*vectors))
+    wrong = vectors[0], vectors[1][:5]
+    assert error_of(client.similarity, *wrong) == error_of(embedder.similarity, *wrong)
+
+
+@pytest.mark.slow
+def test_threads_may_share_a_client(client: Client, embedder: Embedder) -> None:
+    def encode(encoder: Encoder, number: int) -> Vectors:
+        return encoder.encode_query([f"{number} of {i}" for i in range(20)], dimensions=number + 1)
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(partial(encode, client), range(32)))
+    for number, vectors in enumerate(answers):
+        assert_same(vectors, encode(embedder, number))
+
+
+BAD_TEXTS = [
+    *(7, None, b"snow", {"a": "b"}, "", "x" * 1_000_001),
+    *(["a", " \n"], ["a", 7], ["a", None], ["a", ["b"]], ["a", "\ud800"]),
+]
+BAD: list[tuple[Any, dict[str, Any]]] = [
+    *((texts, {}) for texts in BAD_TEXTS),
+    *(("a", {"task": task}) for task in (7, "\udfff", "x" * 10_001)),
+    *(("a", {"dimensions": number}) for number in (0, -1, 193, 5000, True, 1.5, "8")),
+    (" ", {"dimensions": 0, "task": 7}),
+    ("a", {"dimensions": 0, "task": 7}),
+    ([], {"dimensions": 0}),
+    ([], {"task": 7}),
+    (TOO_LONG, {"truncate": False}),
+    (["a"] * MAX_TEXTS + [TOO_LONG, TOO_LONG], {"truncate": False}),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["encode_query", "encode_document"])
+@pytest.mark.parametrize(("texts", "options"), BAD)
+def test_bad_input_is_the_error_of_an_embedder(
+    client: Client, embedder: Embedder, method: str, texts: Any, options: dict[str, Any]
+) -> None:
+    assert error_of(getattr(client, method), texts, **options) == error_of(
+        getattr(embedder, method), texts, **options
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flag", ["normalize", "truncate", "symmetric"])
+@pytest.mark.parametrize(("value", "shown"), [("no", '"no"'), (1, "1"), (None, "null")])
+def test_a_flag_is_true_or_false(client: Client, flag: str, value: Any, shown: str) -> None:
+    options: dict[str, Any] = {flag: value}
+    assert error_of(client.encode_document, "a", **options) == (
+        InputError,
+        f"{flag}: received {shown}; send true or false.",
+    )
+
+
+@pytest.mark.slow
+def test_numpy_s_numbers_and_flags_are_fine(client: Client) -> None:
+    options: dict[str, Any] = {"dimensions": np.int64(8), "normalize": np.True_}
+    assert np.linalg.norm(client.encode_query("a", **options)) == pytest.approx(1)
+
+
+def test_the_client_needs_no_model_s_libraries() -> None:
+    code = (
+        "import sys, e5, e5.client.client; e5.Client('http://127.0.0.1:1'); "
+        "print({'torch', 'transformers', 'tokenizers', 'cog', 'pydantic'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == ("set()\n", "")
+
+
+# Cut into requests
+
+
+@given(
+    st.lists(st.integers(1, 2000) | st.integers(1, 3 * MAX_CHARACTERS) | st.just(1), max_size=700)
+)
+def test_texts_are_cut_in_order_and_no_more_than_needed(lengths: list[int]) -> None:
+    parts = list(_cut(lengths))
+    assert [i for part in parts for i in range(part.start, part.stop)] == list(range(len(lengths)))
+    for part in parts:
+        texts = lengths[part]
+        assert 1 <= len(texts) <= MAX_TEXTS
+        assert sum(texts) <= MAX_CHARACTERS or len(texts) == 1
+        one_more = sum(lengths[part.start : part.stop + 1])
+        is_full = len(texts) == MAX_TEXTS or one_more > MAX_CHARACTERS
+        assert is_full or part.stop == len(lengths)
+
+
+def echo(_: int, inputs: Inputs) -> Reply:
+    return succeeded(inputs)
+
+
+def numbers(count: int) -> list[str]:
+    return [str(number) for number in range(count)]
+
+
+def test_order_is_kept_whichever_request_is_answered_first() -> None:
+    def reply(number: int, inputs: Inputs) -> Reply:
+        time.sleep(0.05 * (number % 3 == 1))
+        return succeeded(inputs)
+
+    with fake_cog(reply) as cog, Client(cog.url, deadline=20) as client:
+        vectors = client.encode_document(numbers(10 * MAX_TEXTS + 1))
+    assert vectors[:, 0].tolist() == list(range(10 * MAX_TEXTS + 1))
+
+
+def test_the_task_counts_with_each_text() -> None:
+    task = "x" * 9000
+    with fake_cog(echo) as cog, Client(cog.url) as client:
+        assert client.encode_query(numbers(11), task=task).shape == (11, 4)
+    assert sorted(len(inputs["queries"]) for inputs in cog.inputs[1:]) == [1, 5, 5]
+    assert {inputs["task"] for inputs in cog.inputs[1:]} == {task}
+
+
+def test_a_few_requests_are_under_way_at_a_time() -> None:
+    lock, now, most = threading.Lock(), 0, 0
+
+    def reply(_: int, inputs: Inputs) -> Reply:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.03)
+        with lock:
+            now -= 1
+        return succeeded(inputs)
+
+    with fake_cog(reply) as cog, Client(cog.url, deadline=20) as client:
+        client.encode_document(numbers(12 * MAX_TEXTS))
+    assert most == AT_A_TIME
+    assert len(cog.inputs) == 1 + 12
+
+
+def test_what_is_too_much_for_the_service_is_sent_in_halves() -> None:
+    refused = RequestTooLargeError(30, 25)
+
+    def reply(_: int, inputs: Inputs) -> Reply:
+        too_large = len(inputs["documents"]) > 100 or "7777" in inputs["documents"]
+        return failed(f"RequestTooLargeError: {refused}") if too_large else succeeded(inputs)
+
+    with fake_cog(reply) as cog, Client(cog.url, deadline=20) as client:
+        assert client.encode_document(numbers(600))[:, 0].tolist() == list(range(600))
+        alone = error_of(client.encode_document, ["1", "7777", "2"])
+        assert alone == (RequestTooLargeError, str(refused))
+
+
+# The caller's numbering, and the first text that fails
+
+
+@pytest.mark.parametrize("field", ["queries", "documents"])
+def test_an_index_is_the_caller_s_own(field: str) -> None:
+    def reply(_: int, inputs: Inputs) -> Reply:
+        texts: Sequence[str] = inputs.get(field, [])
+        if "700" not in texts:
+            return succeeded(inputs)
+        place = f"{field}[{texts.index('700')}]"
+        if inputs["normalize"]:
+            return failed(f"NonFiniteError: {NonFiniteError(5, place)}")
+        return failed(f"InputError: {InputError(place, 'a; b', 'shorten queries[3]')}")
+
+    with fake_cog(reply) as cog, Client(cog.url, deadline=20) as client:
+        encode = client.encode_query if field == "queries" else client.encode_document
+        with pytest.raises(InputError) as refused:
+            encode(numbers(1000))
+        with pytest.raises(NonFiniteError) as infinite:
+            encode(numbers(1000), normalize=True)
+    place = f"{field}[700]"
+    assert str(refused.value) == f"{place}: received a; b; shorten queries[3]."
+    assert (refused.value.field, refused.value.received) == (place, "a; b")
+    assert str(infinite.value) == str(NonFiniteError(700, place))
+    assert infinite.value.position == 700
+
+
+def test_an_error_without_an_index_stays_as_it_is() -> None:
+    sentence = "task: received 7; send a string."
+    reply = failed(f"InputError: {sentence}")
+    with fake_cog(lambda number, inputs: reply if number else succeeded(inputs)) as cog:
+        with Client(cog.url, deadline=20) as client:
+            assert error_of(client.encode_query, "a") == (InputError, sentence)
+
+
+def test_the_first_text_that_fails_is_named_and_the_rest_is_not_sent() -> None:
+    def reply(number: int, inputs: Inputs) -> Reply:
+        if number == 0:
+            return succeeded(inputs)
+        time.sleep(0.2 if inputs["documents"][0] == "0" else 0.05)
+        return failed("InputError: documents[0]: received x; send y.")
+
+    with fake_cog(reply) as cog, Client(cog.url, deadline=20) as client:
+        refused = error_of(client.encode_document, numbers(100_000))
+        assert refused == (InputError, "documents[0]: received x; send y.")
+        time.sleep(0.1)
+        assert len(cog.inputs) < 100  # of 391: what was sent while the first took its time
+
+
+# One model
+
+
+def test_the_service_is_asked_who_it_is_once() -> None:
+    with fake_cog(echo) as cog, Client(cog.url) as client:
+        assert cog.inputs == []
+        assert (client.name, client.dimensions, client.name) == ("toy@1", 4, "toy@1")
+        client.encode_query("7", dimensions=2)
+        assert (client.name, client.dimensions) == ("toy@1", 4)
+        assert [list(inputs) for inputs in cog.inputs[:1]] == [["documents", "encoding_format"]]
+        assert len(cog.inputs) == 2
+
+
+def test_a_model_that_changes_is_an_error_from_then_on() -> None:
+    with (
+        fake_cog(lambda n, inputs: succeeded(inputs, model=f"toy@{n // 3}")) as cog,
+        Client(cog.url, deadline=20) as client,
+    ):
+        client.encode_query("1")
+        client.encode_query("2")
+        for changed in ('"toy@1"', '"toy@1"'):
+            kind, sentence = error_of(client.encode_query, "3")
+            assert kind is ServiceError
+            assert (
+                f'the service changed its model in between, from "toy@0" to {changed}' in sentence
+            )
+        assert client.name == "toy@0"
+
+
+@pytest.mark.parametrize("change", [{"queries": ["1"]}, {"dimensions": 3}])
+def test_another_number_of_vectors_or_dimensions_is_an_error(change: Inputs) -> None:
+    def reply(number: int, inputs: Inputs) -> Reply:
+        return succeeded({**inputs, **change} if number else inputs)
+
+    with fake_cog(reply) as cog, Client(cog.url, deadline=20) as client:
+        kind, sentence = error_of(client.encode_query, ["1", "2"])
+    assert kind is ServiceError
+    assert sentence.startswith("the service answered vectors of shape (")
+
+
+def test_a_service_that_cannot_be_reached_is_an_error_of_ours() -> None:
+    with fake_cog(echo) as cog:
+        pass
+    with Client(cog.url, deadline=0.2) as client:
+        for use in (lambda: client.name, lambda: client.encode_query("a")):
+            kind, sentence = error_of(use)
+            assert kind is ServiceError
+            assert "Connection refused" in sentence
+
+
+def test_a_closed_client_cannot_be_used() -> None:
+    with fake_cog(echo) as cog:
+        with Client(cog.url) as client:
+            client.encode_query("1")
+        with pytest.raises(RuntimeError, match="closed"):
+            client.encode_query("1")

@@ -1,0 +1,143 @@
+"""A request's answer is what the embedder gives for its texts, whoever else asks meanwhile."""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from reference import assert_same
+from watched import POISON, run
+
+from e5.embedder import Embedder
+from e5.errors import InputError, NonFiniteError, QueueFullError, RequestTooLargeError
+from e5.serving.answer import Answer
+from e5.serving.request import EmbedRequest
+from e5.serving.service import FEW_CHARACTERS, Service
+
+TASKS = ["web_search_query", "sts_query", "Find twins", ""]
+
+
+def some_request(draw: random.Random) -> dict[str, Any]:
+    """Any mixture of what a caller may send, a long text now and then."""
+
+    def text() -> str:
+        count = draw.choice([1, 5, 30, FEW_CHARACTERS // 5])
+        return " ".join(draw.choices(["snow", "rain", "\n", "</s>", "ß"], k=count)) + "."
+
+    return {
+        "task": draw.choice(TASKS),
+        "query": "what is snow",
+        "queries": [text() for _ in range(draw.randint(0, 4))],
+        "documents": [text() for _ in range(draw.randint(0, 4))],
+        "symmetric": draw.random() < 0.3,
+        "normalize": draw.random() < 0.5,
+        "dimensions": draw.choice([None, 1, 10, 64]),
+    }
+
+
+def truth(embedder: Embedder, inputs: dict[str, Any]) -> tuple[Any, Any]:
+    """Vectors and scores, by the Python API."""
+    options = {name: inputs[name] for name in ("task", "normalize", "dimensions")}
+    queries = embedder.encode_query([inputs["query"], *inputs["queries"]], **options)
+    documents = embedder.encode_document(
+        inputs["documents"], symmetric=inputs["symmetric"], **options
+    )
+    return np.concatenate([queries, documents]), embedder.similarity(queries, documents)
+
+
+def test_an_answer_is_what_the_embedder_gives(embedder: Embedder) -> None:
+    draw = random.Random(0)
+    requests = [some_request(draw) for _ in range(16)]
+    answers: list[Answer] = []
+
+    async def story() -> None:
+        service = Service(embedder, max_queue_tokens=1_000_000)
+        coming = [service.answer(EmbedRequest.parse(**inputs)) for inputs in requests]
+        answers.extend(await asyncio.gather(*coming))
+
+    run(story)
+    for inputs, answer in zip(requests, answers, strict=True):
+        vectors, scores = truth(embedder, inputs)
+        assert_same(answer.vectors, vectors)
+        np.testing.assert_allclose(answer.scores, scores, atol=1e-3)
+        assert answer.model == embedder.name
+        assert len(answer.usage.tokens) == len(vectors)
+        assert answer.metrics.keys() == {"queue_ms", "forward_ms", "tokens", "batch_texts"}
+        assert answer.metrics["tokens"] == sum(answer.usage.tokens)
+    assert max(answer.metrics["batch_texts"] for answer in answers) > 9, "requests were merged"
+
+
+def test_usage_counts_the_prompt_and_says_what_was_cut(embedder: Embedder) -> None:
+    request = EmbedRequest.parse(query="snow", documents=["snow", "snow " * 5000])
+
+    async def story() -> None:
+        answer = await Service(embedder, max_queue_tokens=1_000_000).answer(request)
+        assert answer.usage.tokens[1:] == [3, 4096]
+        assert answer.usage.tokens[0] > 20
+        assert answer.usage.truncated == [False, False, True]
+
+    run(story)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"query": "q", "dimensions": 65}, r"^dimensions: received 65; use 1 to 64\."),
+        (
+            {"query": "snow", "document": "snow " * 5000, "truncate": False},
+            r"^document: received a text of 5003 tokens with truncate=false; shorten it to 4096",
+        ),
+    ],
+)
+def test_what_only_the_embedder_can_see_is_refused_in_a_sentence(
+    embedder: Embedder, inputs: dict[str, Any], message: str
+) -> None:
+    async def story() -> None:
+        with pytest.raises(InputError, match=message):
+            await Service(embedder, max_queue_tokens=1_000_000).answer(EmbedRequest.parse(**inputs))
+
+    run(story)
+
+
+def test_a_bad_text_has_its_caller_s_name_and_costs_nobody_else(poisoned: Embedder) -> None:
+    encode = poisoned._tokenizer.encode
+
+    async def story() -> None:
+        service = Service(poisoned, max_queue_tokens=1_000_000)
+        word = next(
+            piece
+            for piece in poisoned._tokenizer._tokenizer.get_vocab()
+            if poisoned._tokenizer._tokenizer.token_to_id(piece) == POISON
+        )
+        assert POISON in encode([word])[0].token_ids
+        bad = service.answer(EmbedRequest.parse(query="snow", documents=["rain", word]))
+        good = service.answer(EmbedRequest.parse(query="snow", documents=["rain", "sun"]))
+        failure, answer = await asyncio.gather(bad, good, return_exceptions=True)
+        assert isinstance(failure, NonFiniteError)
+        assert str(failure).startswith("documents[1]: the model produced")
+        assert isinstance(answer, Answer)
+        assert service.healthy
+
+    run(story)
+
+
+@pytest.mark.parametrize(
+    ("documents", "kind"),
+    [(["snow"] * 30, QueueFullError), (["snow " * 200], RequestTooLargeError)],
+)
+def test_the_queue_has_a_limit(
+    embedder: Embedder, documents: Sequence[str], kind: type[Exception]
+) -> None:
+    async def story() -> None:
+        service = Service(embedder, max_queue_tokens=100)
+        requests = [EmbedRequest.parse(document=text) for text in documents]
+        for _ in range(2):  # and later it takes requests again
+            coming = [service.answer(request) for request in requests * 9]
+            outcomes = await asyncio.gather(*coming, return_exceptions=True)
+            assert any(isinstance(outcome, kind) for outcome in outcomes)
+            if kind is QueueFullError:
+                assert any(isinstance(outcome, Answer) for outcome in outcomes)
+
+    run(story)

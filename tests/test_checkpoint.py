@@ -1,0 +1,369 @@
+"""A checkpoint's folder: what is missing, damaged or unknown is refused by name."""
+
+import hashlib
+import json
+import logging
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import load
+from damages import (
+    FIRST,
+    SECOND,
+    SEEN_WITH_MANIFEST,
+    Damage,
+    edit_json,
+    empty,
+    flip_bit,
+    lengthen,
+    remove,
+    save_two_shards,
+    swap_with_the_other_shard,
+    tensors_of,
+    truncate,
+    write_manifest,
+)
+
+from e5.checkpoint import (
+    CONFIG,
+    INDEX,
+    MANIFEST,
+    SINGLE,
+    TOKENIZER,
+    Checkpoint,
+    CheckpointManifest,
+    checkpoint_files,
+    hash_files,
+)
+from e5.errors import TokenizerError, WeightsError
+from e5.prompts import TEMPLATE
+
+MINI = Path(__file__).parent.parent / "weights" / "e5-mini"
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint in two shards, without a manifest. Not to be altered."""
+    return save_two_shards(tmp_path_factory.mktemp("weights") / "tiny")
+
+
+@pytest.fixture
+def bare(original: Path, tmp_path: Path) -> Path:
+    """A copy to damage, without a manifest."""
+    return shutil.copytree(original, tmp_path / "bare")
+
+
+@pytest.fixture
+def verified(original: Path, tmp_path: Path) -> Path:
+    """A copy to damage, with a manifest."""
+    folder = shutil.copytree(original, tmp_path / "verified")
+    write_manifest(folder)
+    return folder
+
+
+# With a manifest
+
+
+@pytest.mark.parametrize("damage", SEEN_WITH_MANIFEST)
+@pytest.mark.parametrize("name", [FIRST, SECOND])
+def test_a_damaged_shard_is_refused_by_name_before_it_is_loaded(
+    verified: Path, name: str, damage: Damage
+) -> None:
+    damage(verified / name)
+    either = FIRST if damage is swap_with_the_other_shard else name
+    with pytest.raises(WeightsError, match=f"^{verified / either}: ") as refusal:
+        Checkpoint.find(verified)
+    with pytest.raises(WeightsError) as again:
+        load(verified)
+    assert str(again.value) == str(refusal.value)
+
+
+@pytest.mark.parametrize("damage", [flip_bit, truncate, empty, remove])
+@pytest.mark.parametrize("name", [CONFIG, INDEX, TOKENIZER, "tokenizer_config.json"])
+def test_a_damaged_small_file_is_refused_by_name(verified: Path, name: str, damage: Damage) -> None:
+    damage(verified / name)
+    # Without its index the folder is that of a checkpoint in one file, which is then missing.
+    named = SINGLE if (name, damage) == (INDEX, remove) else name
+    with pytest.raises(WeightsError, match=f"{verified / named}: "):
+        Checkpoint.find(verified)
+
+
+def test_a_shard_of_another_checkpoint_is_refused_by_name(verified: Path, tmp_path: Path) -> None:
+    other = save_two_shards(tmp_path / "other", seed=1)
+    (verified / SECOND).write_bytes((other / SECOND).read_bytes())
+    with pytest.raises(WeightsError, match=f"{verified / SECOND}: damaged or altered"):
+        load(verified)
+
+
+def test_a_shard_that_the_manifest_does_not_know_is_refused_by_name(verified: Path) -> None:
+    (verified / FIRST).rename(verified / "model-00003.safetensors")
+    index = json.loads((verified / INDEX).read_text())
+    index["weight_map"]["embed_tokens.weight"] = "model-00003.safetensors"
+    (verified / INDEX).write_text(json.dumps(index))
+    manifest = CheckpointManifest.read(verified)
+    assert manifest is not None
+    files = dict(manifest.files) | hash_files(verified, [INDEX])
+    del files[FIRST]
+    CheckpointManifest(manifest.source, files).write(verified)
+    with pytest.raises(WeightsError, match=r"model-00003\.safetensors: not in manifest\.json"):
+        load(verified)
+
+
+def test_a_folder_without_a_manifest_loads_and_says_that_it_was_not_verified(
+    bare: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        load(bare)
+    assert f"{bare} has no manifest.json" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{",
+        '{"source": "", "goldens": {}}',
+        '{"source": "", "files": {}}',
+        '{"source": "", "goldens": {}, "files": ["config.json"]}',
+        '{"source": "", "goldens": {"a": 5}, "files": {}}',
+    ],
+)
+def test_a_malformed_manifest_is_refused_by_name(bare: Path, text: str) -> None:
+    (bare / MANIFEST).write_text(text)
+    with pytest.raises(WeightsError, match=f"{bare / MANIFEST}: not a manifest"):
+        load(bare)
+
+
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        ({CONFIG: 5}, CONFIG),
+        ({CONFIG: None}, CONFIG),
+        ({"a\0b": "00"}, "a\0b"),
+        ({"absent": "00"}, "absent"),
+    ],
+)
+def test_a_manifest_that_does_not_fit_the_folder_names_the_file(
+    verified: Path, files: dict[str, Any], named: str
+) -> None:
+    manifest = json.loads((verified / MANIFEST).read_text())
+    manifest["files"] |= files
+    (verified / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(WeightsError) as refusal:
+        load(verified)
+    assert named in str(refusal.value)
+
+
+def test_the_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
+    manifest = CheckpointManifest("a source", {"config.json": "00"}, {"\N{SNOWMAN}": (1, 5, 2)})
+    manifest.write(tmp_path)
+    assert CheckpointManifest.read(tmp_path) == manifest
+
+
+def test_the_manifests_goldens_bind_the_tokenizer(verified: Path) -> None:
+    manifest = CheckpointManifest.read(verified)
+    assert manifest is not None
+    CheckpointManifest(manifest.source, manifest.files, {"hello": (1, 5, 2)}).write(verified)
+    with pytest.raises(TokenizerError, match="'hello'"):
+        load(verified)
+
+
+# Without one
+
+
+def test_pickled_weights_are_never_loaded(bare: Path) -> None:
+    torch.save(tensors_of(bare / FIRST) | tensors_of(bare / SECOND), bare / "pytorch_model.bin")
+    for name in (FIRST, SECOND, INDEX):
+        (bare / name).unlink()
+    with pytest.raises(WeightsError, match="pickled weights are never loaded"):
+        load(bare)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "tiny-file"])
+def test_a_folder_that_is_not_there_names_the_two_ways_on(tmp_path: Path, name: str) -> None:
+    (tmp_path / "tiny-file").touch()
+    with pytest.raises(WeightsError) as refusal:
+        load(tmp_path / name)
+    assert str(refusal.value).startswith(f"{tmp_path / name}: there is no such weights folder; ")
+    for way_on in ("scripts/download_weights", "E5_WEIGHTS=weights/e5-mini"):
+        assert way_on in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"not JSON", b"\xff\xfe", b"[]", b"{}", b'{"weight_map": ["a"]}', b'{"weight_map": 5}'],
+)
+def test_an_index_that_is_none_is_refused_by_name(bare: Path, data: bytes) -> None:
+    (bare / INDEX).write_bytes(data)
+    with pytest.raises(WeightsError, match=f"{bare / INDEX}: not a safetensors index"):
+        load(bare)
+
+
+@pytest.mark.parametrize("shard", [5, None, "absent.safetensors", "../up.safetensors", "a\0b"])
+def test_an_index_that_names_no_file_of_the_folder_is_refused(bare: Path, shard: Any) -> None:
+    edit_json(bare / INDEX, weight_map={"norm.weight": shard})
+    with pytest.raises(WeightsError, match="the file is missing"):
+        load(bare)
+
+
+# What is found
+
+
+def test_the_digests_are_those_of_the_files_that_shape_a_vector(verified: Path) -> None:
+    names = [INDEX, FIRST, SECOND, CONFIG, TOKENIZER]
+    assert Checkpoint.find(verified).digests == hash_files(verified, names)
+
+
+def test_the_built_in_checkpoint_is_as_its_manifest_says() -> None:
+    manifest = Checkpoint.find(MINI).manifest
+    if manifest is None:
+        pytest.skip("weights/e5-mini has no manifest")
+    assert set(checkpoint_files(MINI)) <= manifest.files.keys()
+
+
+def test_the_files_come_with_their_weights_in_order(verified: Path) -> None:
+    assert checkpoint_files(verified) == [INDEX, FIRST, SECOND, CONFIG, TOKENIZER]
+    assert Checkpoint.find(verified).weight_files == [FIRST, SECOND]
+    assert Checkpoint.find(MINI).weight_files == [SINGLE]
+
+
+def test_a_digest_is_the_sha256_of_the_whole_file(original: Path) -> None:
+    names = [SECOND, CONFIG, FIRST]
+    truth = {name: hashlib.sha256((original / name).read_bytes()).hexdigest() for name in names}
+    assert hash_files(original, names) == truth
+    assert list(hash_files(original, names)) == names
+
+
+def test_a_file_that_cannot_be_read_is_named(original: Path) -> None:
+    with pytest.raises(WeightsError, match=f"^{original / 'absent'}: cannot be read"):
+        hash_files(original, [CONFIG, "absent"])
+
+
+def test_the_name_is_the_folders_own_whichever_link_led_there(
+    original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to(original)
+    monkeypatch.chdir(original)
+    for way in (original, tmp_path / "link", Path(), original / ".." / original.name):
+        assert Checkpoint.find(way).name == "tiny"
+
+
+# The template
+
+
+def write_template(folder: Path, template: object) -> None:
+    write_manifest(folder)
+    edit_json(folder / MANIFEST, template=template)
+
+
+def test_without_a_word_the_template_is_e5s_own(bare: Path) -> None:
+    assert Checkpoint.find(bare).template == TEMPLATE
+    write_manifest(bare)
+    manifest = json.loads((bare / MANIFEST).read_text())
+    del manifest["template"]  # as in manifests written before there was one
+    (bare / MANIFEST).write_text(json.dumps(manifest))
+    assert Checkpoint.find(bare).template == TEMPLATE
+
+
+@pytest.mark.parametrize("template", ["query: {query}", "{query}\n{task}", "{{}} {task}: {query}"])
+def test_a_manifest_may_name_another(bare: Path, template: str) -> None:
+    write_template(bare, template)
+    assert Checkpoint.find(bare).template == template
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["", "query: ", "{task}", "{query} {query}", "{query} {0}", "{query", "{query!r}", 5, None, []],
+)
+def test_a_template_that_is_none_is_refused_in_one_sentence(bare: Path, template: object) -> None:
+    write_template(bare, template)
+    with pytest.raises(WeightsError, match=f"^{bare / MANIFEST}: received ") as refusal:
+        load(bare)
+    assert "as template; use {query} once, {task} at most once" in str(refusal.value)
+    assert str(refusal.value).endswith(".")
+    assert "\n" not in str(refusal.value)
+
+
+def test_two_checkpoints_that_differ_in_their_template_alone_differ_in_their_queries(
+    original: Path, tmp_path: Path
+) -> None:
+    ours, other = (Path(shutil.copytree(original, tmp_path / at / "tiny")) for at in "ab")
+    write_manifest(ours)
+    write_template(other, "query: {query}")
+    one, two = load(ours), load(other)
+    assert one.name != two.name
+    assert not np.allclose(one.encode_query("snow"), two.encode_query("snow"))
+    np.testing.assert_array_equal(one.encode_document("snow"), two.encode_document("snow"))
+    bare = one.encode_query("snow", task=""), two.encode_query("snow", task="")
+    np.testing.assert_array_equal(*bare)
+
+
+# The fingerprint
+
+
+@pytest.fixture
+def found(verified: Path) -> Checkpoint:
+    return Checkpoint.find(verified)
+
+
+def fingerprint(checkpoint: Checkpoint, *, dtype: str = "torch.float16", length: int = 512) -> str:
+    return checkpoint.fingerprint(dtype=dtype, max_length=length)
+
+
+def test_a_fingerprint_is_twelve_hex_digits_and_always_the_same(
+    found: Checkpoint, original: Path
+) -> None:
+    assert fingerprint(found) == fingerprint(found)
+    assert len(fingerprint(found)) == 12
+    int(fingerprint(found), 16)
+    assert fingerprint(Checkpoint.find(original)) == fingerprint(found)  # without a manifest
+    turned = dict(reversed([*found.digests.items()]))
+    assert fingerprint(replace(found, digests=turned)) == fingerprint(found)
+
+
+def with_template(found: Checkpoint, template: str) -> Checkpoint:
+    assert found.manifest is not None
+    return replace(found, manifest=replace(found.manifest, template=template))
+
+
+@pytest.mark.parametrize("name", [INDEX, FIRST, SECOND, CONFIG, TOKENIZER])
+@pytest.mark.parametrize("damage", [flip_bit, lengthen])
+def test_it_changes_with_one_bit_of_any_file_that_shapes_a_vector(
+    bare: Path, name: str, damage: Damage
+) -> None:
+    before = fingerprint(Checkpoint.find(bare))
+    damage(bare / name)
+    digests = hash_files(bare, [INDEX, FIRST, SECOND, CONFIG, TOKENIZER])
+    assert fingerprint(Checkpoint(bare, digests, None)) != before
+
+
+def test_each_ingredient_counts(found: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    digests = dict(found.digests)
+    renamed = {f"renamed-{name}": digest for name, digest in digests.items()}
+    fingerprints = [
+        fingerprint(found),
+        fingerprint(found, dtype="torch.bfloat16"),
+        fingerprint(found, length=511),
+        fingerprint(replace(found, digests=renamed)),
+        fingerprint(replace(found, digests=digests | {FIRST: digests[SECOND]})),
+        fingerprint(with_template(found, "query: {query}")),
+        fingerprint(with_template(found, TEMPLATE + " ")),
+    ]
+    with monkeypatch.context() as patch:
+        patch.setattr("e5.checkpoint.RULE", "another rule")
+        fingerprints.append(fingerprint(found))
+    assert len(set(fingerprints)) == len(fingerprints)
+    assert fingerprint(found) == fingerprints[0]
+
+
+def test_what_shapes_no_vector_does_not_count(found: Checkpoint, tmp_path: Path) -> None:
+    assert found.manifest is not None
+    told_otherwise = replace(found.manifest, source="elsewhere", goldens={"a": (1, 5, 2)})
+    for other in (replace(found, manifest=told_otherwise), replace(found, folder=tmp_path)):
+        assert fingerprint(other) == fingerprint(found)

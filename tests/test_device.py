@@ -1,0 +1,66 @@
+"""A device or dtype that is asked for is had, or refused in one sentence; unasked, the best is."""
+
+import pytest
+import torch
+
+from e5.device import choose_device, choose_dtype
+from e5.errors import SettingsError
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+def test_the_cpu_can_be_asked_for_everywhere() -> None:
+    assert choose_device("cpu") == CPU
+
+
+def test_unasked_it_is_cuda_where_there_is_one() -> None:
+    assert choose_device(None) == (CUDA if torch.cuda.is_available() else CPU)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("device", ["cuda", "cuda:0"])
+def test_cuda_can_be_asked_for_where_there_is_one(device: str) -> None:
+    assert choose_device(device) == torch.device(device)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "cuda:-1", "mps", "meta", "", "cpu cuda"])
+def test_a_device_that_cannot_be_used_here_is_refused(device: str) -> None:
+    with pytest.raises(SettingsError) as refusal:
+        choose_device(device)
+    assert str(refusal.value) == (
+        f"E5_DEVICE: received {device!r}, which cannot be used here; use cpu or cuda."
+    )
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA")
+def test_cuda_is_refused_where_there_is_none() -> None:
+    with pytest.raises(SettingsError, match=r"^E5_DEVICE: received 'cuda', which cannot be used"):
+        choose_device("cuda")
+
+
+@pytest.mark.parametrize("device", [CPU, CUDA], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+def test_any_dtype_can_be_asked_for(dtype: torch.dtype, device: torch.device) -> None:
+    assert choose_dtype(str(dtype).removeprefix("torch."), device) == dtype
+
+
+def test_unasked_it_is_float16_on_cuda() -> None:
+    assert choose_dtype(None, CUDA) == torch.float16
+
+
+@pytest.mark.parametrize(
+    ("avx512_bf16", "amx", "dtype"),
+    [
+        (False, False, torch.float32),
+        (True, False, torch.bfloat16),
+        (False, True, torch.bfloat16),
+        (True, True, torch.bfloat16),
+    ],
+)
+def test_unasked_it_is_bfloat16_on_a_cpu_that_multiplies_it_in_hardware(
+    avx512_bf16: bool, amx: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each kind of CPU cannot be had at once, so torch is told which one it is."""
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: avx512_bf16)
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: amx)
+    assert choose_dtype(None, CPU) == dtype

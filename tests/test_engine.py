@@ -1,0 +1,169 @@
+"""The engine: budget, memory and its check of itself never change a vector, or refuse to serve."""
+
+import logging
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from checkpoints import TEXTS, load, true_ids
+from conftest import EditCheckpoint
+from reference import assert_same
+
+from e5.attention import attention
+from e5.embedder import Embedder
+from e5.engine import MAX_CUDA_BATCH_TOKENS, Engine
+from e5.errors import EngineError, OutOfMemoryError
+from e5.model import forward
+from e5.packing import PackedBatch, Spans
+from e5.settings import Settings
+from e5.vectors import cosine_scores
+
+
+class TestBudget:
+    """The budget changes memory and speed, never a vector."""
+
+    @pytest.mark.parametrize("max_batch_tokens", [1, 8, 40])
+    def test_a_tiny_budget_gives_the_same_vectors(
+        self, checkpoint: Path, embedder: Embedder, max_batch_tokens: int
+    ) -> None:
+        tiny = load(checkpoint, max_batch_tokens=max_batch_tokens)
+        assert tiny.max_batch_tokens == max_batch_tokens
+        assert_same(tiny.encode_document(TEXTS), embedder.encode_document(TEXTS))
+        assert_same(tiny.encode_query(TEXTS), embedder.encode_query(TEXTS))
+
+    def test_forwards_keep_the_budget_and_a_text_over_it_goes_alone(
+        self, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tiny = load(checkpoint, max_batch_tokens=20)
+        forwards: list[tuple[int, int]] = []  # tokens and texts of each
+
+        def observed(model: torch.nn.Module, batch: PackedBatch) -> torch.Tensor:
+            forwards.append((len(batch.input_ids), len(batch.last_index)))
+            return forward(model, batch)  # type: ignore[arg-type]
+
+        monkeypatch.setattr("e5.engine.forward", observed)
+        tiny.encode_document(TEXTS)
+        assert sum(texts for _, texts in forwards) == len(set(TEXTS))  # duplicates once
+        assert [texts for tokens, texts in forwards if tokens > 20] == [1, 1]  # 43 and 21 tokens
+        assert max(texts for _, texts in forwards) > 1
+
+
+class TestSelfCheck:
+    """A model or a kernel that is wrong is not served."""
+
+    def test_weights_that_are_not_finite_are_refused_at_loading(
+        self, checkpoint: Path, edit_checkpoint: EditCheckpoint
+    ) -> None:
+        def damage(tensors: dict[str, torch.Tensor]) -> None:
+            tensors["layers.1.mlp.up_proj.weight"][5, 5] = float("nan")
+
+        with pytest.raises(EngineError, match=r"self-check: .*NaN or infinity"):
+            load(edit_checkpoint(checkpoint, damage))
+
+    def test_a_kernel_that_mixes_texts_is_refused_at_loading(
+        self, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def mixing(
+            query: torch.Tensor,
+            key: torch.Tensor,
+            value: torch.Tensor,
+            spans: Spans,
+            key_index: torch.Tensor | None,
+        ) -> torch.Tensor:
+            return attention(query, key, value.roll(1, dims=0), spans, key_index)
+
+        monkeypatch.setattr("e5.model.attention", mixing)
+        with pytest.raises(EngineError, match="self-check: a text's vector changes with its batch"):
+            load(checkpoint)
+
+    @pytest.mark.parametrize("mask", ["none", "aligned to the first key"])
+    def test_a_kernel_with_a_wrong_mask_is_refused_at_loading(
+        self, checkpoint: Path, mask: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def wrong(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+            q, k, v = (x.transpose(0, 1)[None] for x in (query, key, value))
+            causal = mask != "none" and len(query) > 1
+            output = F.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=True)
+            return output[0].transpose(0, 1)
+
+        monkeypatch.setattr("e5.attention._one_text", wrong)
+        with pytest.raises(EngineError, match="self-check: a text's vector changes with its batch"):
+            load(checkpoint)
+
+
+class TestOutOfMemory:
+    """A forward that does not fit goes on in halves, and says so."""
+
+    @pytest.fixture(autouse=True)
+    def _small_memory(self, embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Memory for `LIMIT` tokens: a CPU has no such error of its own."""
+
+        def limited(model: torch.nn.Module, batch: PackedBatch) -> torch.Tensor:
+            if len(batch.input_ids) > self.LIMIT:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return forward(model, batch)  # type: ignore[arg-type]
+
+        self.expected = embedder.encode_document(TEXTS)
+        monkeypatch.setattr("e5.engine.forward", limited)
+
+    LIMIT = 45  # the longest of TEXTS fits, all together do not
+
+    def test_it_goes_on_in_halves_with_the_same_vectors(
+        self, embedder: Embedder, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        lengths = sorted(len(true_ids(text)) for text in set(TEXTS))
+        assert lengths[-1] <= self.LIMIT < sum(lengths)
+        with caplog.at_level(logging.WARNING):
+            vectors = embedder.encode_document(TEXTS)
+        assert_same(vectors, self.expected)
+        assert "out of GPU memory with 6 texts: going on in two halves" in caplog.messages
+
+    def test_what_fits_is_not_split(
+        self, embedder: Embedder, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with caplog.at_level(logging.WARNING):
+            assert_same(embedder.encode_document(TEXTS[:2]), self.expected[:2])
+        assert not caplog.messages
+
+    def test_a_text_that_does_not_fit_alone_is_an_error(self, embedder: Embedder) -> None:
+        long = "snow " * 60
+        num_tokens = len(true_ids(long))
+        message = rf"^documents\[8\]: a text of {num_tokens} tokens does not fit"
+        with pytest.raises(OutOfMemoryError, match=message):
+            embedder.encode_document([*TEXTS, long])
+        assert_same(embedder.encode_document(TEXTS), self.expected)  # and the engine goes on
+
+
+@pytest.fixture(scope="module")
+def engine(calm_checkpoint: Path) -> Engine:
+    return Embedder.load(Settings(weights=calm_checkpoint, device="cuda"))._engine
+
+
+@pytest.mark.gpu
+class TestCuda:
+    """On a GPU, in float16."""
+
+    def test_the_budget_is_measured_from_free_memory(self, engine: Engine) -> None:
+        assert engine.max_batch_tokens == MAX_CUDA_BATCH_TOKENS  # the model is tiny
+
+    def test_out_of_memory_goes_on_in_halves_with_the_same_vectors(
+        self, engine: Engine, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        draw = random.Random(1)
+        texts = [(1, *draw.choices(range(3, 32_000), k=250), 2) for _ in range(2000)]
+        expected = engine.compute(texts)
+        large = Engine(engine.model, max_batch_tokens=2**20)
+        torch.cuda.empty_cache()
+        _, total = torch.cuda.mem_get_info()
+        room = torch.cuda.memory_reserved() + 256 * 2**20
+        torch.cuda.set_per_process_memory_fraction(room / total)
+        try:
+            with caplog.at_level(logging.WARNING):
+                vectors = large.compute(texts)
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0)
+        assert "going on in two halves" in caplog.text
+        assert np.diag(cosine_scores(vectors, expected)).min() >= 99.95

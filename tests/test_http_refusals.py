@@ -1,0 +1,252 @@
+"""What the service does not do: each refusal is one sentence, and the next request is answered."""
+
+import json
+import random
+import re
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from asking import DOCUMENT, SETTINGS, WEIGHTS, WORDS, output_of, some_texts, vectors_of
+from checkpoints import load
+from reference import assert_same
+from server import ROOT, Server, serve
+
+from e5.embedder import Embedder
+from e5.serving.request import INPUTS, MAX_TEXTS
+from e5.texts import MAX_CHARACTERS
+
+pytestmark = pytest.mark.slow  # starts servers
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """Without a schema file: every check is ours."""
+    with serve(WEIGHTS, env=SETTINGS) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def server_with_schema() -> Iterator[Server]:
+    """As in an image: Cog checks inputs first."""
+    with serve(WEIGHTS, env=SETTINGS, with_schema=True) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def python() -> Embedder:
+    return load(ROOT / WEIGHTS)
+
+
+def refusal_of(server: Server, **inputs: Any) -> str:
+    """The sentence that refuses these inputs; the server must answer a good request after it."""
+    answer = server.predict(inputs)
+    assert answer["status"] == "failed", answer
+    assert answer.get("output") is None
+    error: str = answer["error"]
+    assert "Traceback" not in json.dumps(answer)
+    assert "\n" not in error
+    assert error.endswith(".")
+    assert output_of(server, document="still here", dimensions=1)["embeddings"]
+    return error
+
+
+BAD = [
+    ({}, "query, document", "send at least one query or document"),
+    ({"queries": [], "documents": []}, "query, document", "send at least one query or document"),
+    ({"query": "   "}, "query", "send text, or leave the field out"),
+    ({"documents": ["a", "\n\t"]}, "documents[1]", "send text, or leave the field out"),
+    ({"query": 5}, "query", "send a string"),
+    ({"document": ["a"]}, "document", "send a string"),
+    ({"query": "q", "task": 7}, "task", "send a string"),
+    ({"queries": "abc"}, "queries", "send a list of strings"),
+    ({"documents": {"a": "b"}}, "documents", "send a list of strings"),
+    ({"queries": ["a", "b", 5]}, "queries[2]", "send a string"),
+    ({"documents": [None]}, "documents[0]", "send a string"),
+    ({"query": "q", "symmetric": "yes"}, "symmetric", "send true or false"),
+    ({"query": "q", "normalize": 1}, "normalize", "send true or false"),
+    ({"query": "q", "truncate": "no"}, "truncate", "send true or false"),
+    ({"query": "q", "dimensions": 0}, "dimensions", "send 1 or more"),
+    ({"query": "q", "dimensions": -1}, "dimensions", "send 1 or more"),
+    ({"query": "q", "dimensions": 1.5}, "dimensions", "send a whole number"),
+    ({"query": "q", "dimensions": True}, "dimensions", "send a whole number"),
+    ({"query": "q", "dimensions": "8"}, "dimensions", "send a whole number"),
+    ({"query": "q", "dimensions": 193}, "dimensions", "use 1 to 192"),
+    ({"query": "q", "encoding_format": "hex"}, "encoding_format", "send 'float' or 'base64'"),
+    ({"query": "q", "encoding_format": 4}, "encoding_format", "send 'float' or 'base64'"),
+    ({"query": "q", "passage": "p"}, "passage", f"the inputs are {INPUTS}"),
+    ({"query": "q", "cls": "p"}, "cls", f"the inputs are {INPUTS}"),
+    ({"query": "q", "self": "p"}, "self", f"the inputs are {INPUTS}"),
+    ({"documents": ["x"] * (MAX_TEXTS + 1)}, "queries, documents", "send at most 2048"),
+    ({"document": "x" * (MAX_CHARACTERS + 1)}, "document", "send at most 1000000 characters"),
+    (
+        {"documents": ["a", " ".join(WORDS * 400)], "truncate": False},
+        "documents[1]",
+        "shorten it to 4096 tokens or allow truncation",
+    ),
+]
+
+
+@pytest.mark.parametrize(("inputs", "field", "remedy"), BAD)
+def test_bad_input_is_refused_in_one_sentence_with_field_and_remedy(
+    server: Server, inputs: dict[str, Any], field: str, remedy: str
+) -> None:
+    error = refusal_of(server, **inputs)
+    assert f"InputError: {field}: received " in error
+    assert remedy in error
+    assert len(error) < 400
+
+
+def test_what_callers_did_wrong_leaves_no_traceback_in_the_log(server: Server) -> None:
+    before = len(server.log)
+    refusal_of(server, queries=["a", 5])
+    refused = server.log[before:]
+    assert "refused: queries[1]: received 5; send a string." in refused
+    assert "Traceback" not in refused
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "status"),
+    [
+        (b'{"input": {"query": "q"', "application/json", 400),
+        (b'{"input": {"query": "\\ud800"}}', "application/json", 400),
+        (b'{"input": {"query": "q", "dimensions": NaN}}', "application/json", 400),
+        (b'{"input": {"query": "\xff"}}', "application/json", 400),
+        (b"", "application/json", 400),
+        (b'{"input": {"query": "q"}}', "text/plain", 415),
+        (b"query=q", "application/x-www-form-urlencoded", 415),
+    ],
+)
+def test_what_is_not_json_is_refused_by_the_server(
+    server: Server, body: bytes, content_type: str, status: int
+) -> None:
+    response = server.post(content=body, headers={"Content-Type": content_type})
+    assert response.status_code == status
+    assert "Traceback" not in response.text
+    assert output_of(server, document="still here", dimensions=1)["embeddings"]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "field"),
+    [
+        ({"query": 5}, "query"),
+        ({"query": None}, "query"),  # Cog refuses null even where leaving the input out is fine
+        ({"queries": "abc"}, "queries"),
+        ({"queries": ["a", 5]}, "queries/1"),
+        ({"query": "q", "task": ["a"]}, "task"),
+        ({"query": "q", "symmetric": "yes"}, "symmetric"),
+        ({"query": "q", "normalize": 1}, "normalize"),
+        ({"query": "q", "truncate": "no"}, "truncate"),
+        ({"query": "q", "dimensions": 0}, "dimensions"),
+        ({"query": "q", "dimensions": 1.5}, "dimensions"),
+        ({"query": "q", "dimensions": True}, "dimensions"),
+        ({"query": "q", "encoding_format": "hex"}, "encoding_format"),
+    ],
+)
+def test_with_a_schema_cog_refuses_wrong_types_and_says_where(
+    server_with_schema: Server, inputs: dict[str, Any], field: str
+) -> None:
+    response = server_with_schema.post(json={"input": inputs})
+    assert response.status_code == 422
+    assert [detail["loc"][:3] for detail in response.json()["detail"]] == [["body", "input", field]]
+    assert output_of(server_with_schema, document="still here", dimensions=1)["embeddings"]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "field", "remedy"),
+    [
+        ({}, "query, document", "send at least one query or document"),
+        ({"documents": ["a", " "]}, "documents[1]", "send text, or leave the field out"),
+        ({"query": "q", "dimensions": 193}, "dimensions", "use 1 to 192"),
+        ({"documents": ["x"] * (MAX_TEXTS + 1)}, "queries, documents", "send at most 2048"),
+    ],
+)
+def test_with_a_schema_what_it_cannot_say_is_still_refused_by_us(
+    server_with_schema: Server, inputs: dict[str, Any], field: str, remedy: str
+) -> None:
+    error = refusal_of(server_with_schema, **inputs)
+    assert f"InputError: {field}: received " in error
+    assert remedy in error
+
+
+def test_with_a_schema_cog_drops_unknown_inputs_before_we_can_name_them(
+    server_with_schema: Server,
+) -> None:
+    assert len(output_of(server_with_schema, document=DOCUMENT, passage="p")["embeddings"]) == 1
+
+
+# Leaving early
+
+
+def a_long_job(chance: random.Random) -> dict[str, Any]:
+    """More than a second of work."""
+    return {"documents": some_texts(200, 150, chance), "dimensions": 1}
+
+
+def test_a_cancelled_prediction_ends_and_leaves_the_server_answering(server: Server) -> None:
+    body = {"id": "to-be-cancelled", "input": a_long_job(random.Random(2))}
+    with ThreadPoolExecutor(1) as background:
+        prediction = background.submit(server.post, json=body)
+        while server.client.post("/predictions/to-be-cancelled/cancel").status_code == 404:
+            assert not prediction.done()
+        answer = prediction.result().json()
+    # Cog has another word for it where the call comes before `run` has begun.
+    assert answer["status"] == "canceled" or "CancelationException" in answer["error"]
+    assert output_of(server, document=DOCUMENT)["embeddings"]
+
+
+def test_a_client_that_hangs_up_leaves_the_server_answering(server: Server) -> None:
+    before = len(server.log)
+    body = {"id": "abandoned", "input": a_long_job(random.Random(3))}
+    with pytest.raises(httpx2.ReadTimeout):
+        httpx2.post(
+            server.client.base_url.join("/predictions"), json=body, timeout=0.5, trust_env=False
+        )
+    assert output_of(server, document=DOCUMENT)["embeddings"]
+    end = time.monotonic() + 10
+    while not re.search("Prediction cancelled.*abandoned", server.log):
+        assert time.monotonic() < end, "it was computed to its end"
+        time.sleep(0.02)
+    assert "Traceback" not in server.log[before:]
+
+
+def test_on_sigterm_a_running_prediction_is_still_answered(python: Embedder) -> None:
+    job = a_long_job(random.Random(4))
+    one_slot = {**SETTINGS, "COG_MAX_CONCURRENCY": "1"}  # so that BUSY means: it is running
+    with (
+        serve(WEIGHTS, env=one_slot) as server,
+        ThreadPoolExecutor(1) as background,
+    ):
+        prediction = background.submit(server.predict, job)
+        server.wait_for("BUSY")
+        server.process.send_signal(signal.SIGTERM)
+        answer = prediction.result()
+        assert answer["status"] == "succeeded"
+        assert_same(
+            vectors_of(answer["output"]), python.encode_document(job["documents"], dimensions=1)
+        )
+        assert server.process.wait(30) == 0
+
+
+# Refusing to start
+
+
+def test_a_missing_weights_folder_is_named_with_both_ways_on() -> None:
+    with serve(Path("weights/no-such-model"), until="SETUP_FAILED") as server:
+        logs = server.health()["setup"]["logs"]
+        assert "weights/no-such-model: there is no such weights folder" in logs
+        assert "./scripts/download_weights" in logs
+        assert "E5_WEIGHTS=weights/e5-mini" in logs
+        assert server.client.post("/predictions", json={"input": {"query": "q"}}).status_code == 503
+
+
+def test_a_misspelt_setting_is_named_with_those_there_are() -> None:
+    with serve(WEIGHTS, env={"E5_MAX_LENGHT": "512"}, until="SETUP_FAILED") as server:
+        logs = server.health()["setup"]["logs"]
+        assert "E5_MAX_LENGHT: no such setting; there are E5_WEIGHTS, " in logs
+        assert "E5_MAX_LENGTH" in logs
