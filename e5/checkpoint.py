@@ -59,13 +59,13 @@ class CheckpointManifest:
             raw = json.loads(path.read_text(encoding="utf-8"))
             goldens = {text: tuple(ids) for text, ids in raw["goldens"].items()}
             files = {name: str(sha256) for name, sha256 in raw["files"].items()}
-            template = str(raw.get("template", TEMPLATE))
+            template = raw.get("template", TEMPLATE)
             manifest = cls(str(raw["source"]), files, goldens, template)
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise WeightsError(
                 f"{path}: not a manifest of this project; {HOW_TO_GET_WEIGHTS}."
             ) from error
-        if not is_template(template):
+        if not (isinstance(template, str) and is_template(template)):
             raise WeightsError(
                 f"{path}: received {quoted(template)} as template; use {{query}} once, {{task}} at "
                 f"most once, as in {quoted(TEMPLATE)}."

@@ -6,7 +6,7 @@ what was received, then the remedy. Knows nothing of HTTP, Cog or logging.
 
 import json
 import re
-from typing import Self
+from typing import Any, Self
 
 
 class E5Error(Exception):
@@ -26,9 +26,15 @@ class E5Error(Exception):
         error.args = (sentence,)
         return error
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors go from process to process as their sentences, and what else they hold."""
+        return type(self).from_sentence, (str(self),), self.__dict__
+
 
 def quoted(value: object) -> str:
     """A value that a caller sent, for an error: as JSON, on one line of at most 60 characters.
+
+    What JSON cannot say is told by its type.
 
     Example:
         >>> quoted(None), quoted("x" * 80)[-5:]

@@ -1,6 +1,6 @@
 """Packing: token ids of many texts -> one flat batch without padding, shared prefixes once.
 
-Knows only ids. Nothing here knows where ids come from, what a model does with them, or devices.
+Knows nothing of where ids come from, of what a model does with them, or of devices.
 
 The flat axis. Texts are laid one after another. A text that begins with the same ids as the text
 before it does not repeat them: under causal attention a token depends on what precedes it and on

@@ -61,9 +61,12 @@ def check_texts(texts: object, field: str) -> tuple[list[str], list[str]]:
         >>> check_texts("snow", "queries")
         (['snow'], ['queries[0]'])
     """
-    if not isinstance(texts, Iterable) or isinstance(texts, bytes | Mapping):
-        raise InputError(field, quoted(texts), "send a string or a list of strings")
-    as_list: list[Any] = [texts] if isinstance(texts, str) else list(texts)
+    try:
+        if not isinstance(texts, Iterable) or isinstance(texts, bytes | Mapping):
+            raise TypeError
+        as_list: list[Any] = [texts] if isinstance(texts, str) else list(texts)
+    except TypeError as error:  # numpy has arrays that claim to be iterable and are not
+        raise InputError(field, quoted(texts), "send a string or a list of strings") from error
     fields = [f"{field}[{i}]" for i in range(len(as_list))]
     return [check_text(text, name) for text, name in zip(as_list, fields, strict=True)], fields
 

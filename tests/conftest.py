@@ -6,10 +6,7 @@ Nothing is downloaded and nothing is mocked: the engine under test is the real o
 import os
 import shutil
 from collections.abc import Callable
-from importlib.machinery import SourceFileLoader
-from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
-from types import ModuleType
 
 import hypothesis
 import pytest
@@ -18,27 +15,16 @@ from checkpoints import save_checkpoint
 from reference import Reference
 from safetensors.torch import load_file, save_file
 
+from e5.checkpoint import SINGLE
 from e5.embedder import Embedder
 from e5.settings import Settings
-from e5.checkpoint import SINGLE
 
-ROOT = Path(__file__).parent.parent
 # The models are small, and two test processes share the cores: a second thread only waits.
 os.environ["OMP_NUM_THREADS"] = "1"  # of what tests start
 EditCheckpoint = Callable[[Path, Callable[[dict[str, torch.Tensor]], None]], Path]
 
 hypothesis.settings.register_profile("shared machine", deadline=None, max_examples=50)
 hypothesis.settings.load_profile("shared machine")
-
-
-def load_script(name: str) -> ModuleType:
-    """A Python script as a module: its `main` runs here, without seconds of imports per run."""
-    loader = SourceFileLoader(f"{name}_script", str(ROOT / "scripts" / name))
-    spec = spec_from_loader(loader.name, loader)
-    assert spec is not None
-    module = module_from_spec(spec)
-    loader.exec_module(module)
-    return module
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

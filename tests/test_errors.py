@@ -1,5 +1,6 @@
 """Errors: one sentence each, on one line, whatever a caller sent; and read back from that line."""
 
+import pickle
 from typing import Any
 
 import pytest
@@ -124,6 +125,10 @@ class TestWhatWasReceived:
         assert quoted(value)
         assert is_short_and_one_line(quoted(value))
 
+    def test_what_json_cannot_say_is_told_by_its_type(self) -> None:
+        assert quoted(nested_in_itself()) == "<list>"
+        assert quoted({(1, 2): "a"}) == "<dict>"
+
     @pytest.mark.parametrize(
         ("value", "words"),
         [
@@ -229,3 +234,11 @@ class TestAbout:
         before = str(error)
         error.about(7, "queries[7]")
         assert (str(error), error.position) == (before, 2)
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_an_error_goes_from_process_to_process_whole(error: E5Error) -> None:
+    found = pickle.loads(pickle.dumps(error))
+    assert type(found) is type(error)
+    assert str(found) == str(error)
+    assert vars(found) == vars(error)

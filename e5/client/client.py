@@ -24,7 +24,7 @@ from e5.vectors import Vectors, similarity
 
 # Of one request. 256 vectors of 4096 dimensions are 5.6 MB in base64; from 6 MiB on Cog puts an
 # answer into a file. 50,000 characters are some 12,000 tokens, three full forwards on a GPU.
-MAX_TEXTS = 4096
+MAX_TEXTS = 256
 MAX_CHARACTERS = 50_000
 # Requests at a time: while one is computed, one is tokenised, one answered and one on its way.
 # Even at four tokens a character they fit into the service's queue of a million tokens.

@@ -110,7 +110,7 @@ class Cluster:
             folder: where shards go; a place that every machine reaches.
 
         Raises:
-            EngineError: where the cluster gives up.
+            EngineError: for what is no document's fault, or where the cluster gives up.
         """
         if not units:
             return
@@ -136,6 +136,8 @@ class Cluster:
             )
         try:
             for row in done.iter_rows():
+                if failure := row.pop("failure"):
+                    raise EngineError(failure)
                 yield Summary(**row)
         except RayError as error:
             raise _gave_up(error) from error
@@ -170,11 +172,14 @@ class Worker:
         self._reading, self._computing = threading.Lock(), threading.Lock()
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
-        """Do a unit; a row of a `Summary`'s fields."""
+        """Do a unit; a row of a `Summary`'s fields, and of why there is none.
+
+        Ray would bury an exception under its own, with advice on Ray's settings.
+        """
         try:
-            return asdict(self._embed(Unit(**item)))
-        except E5Error as error:  # not all of them can be sent from process to process
-            raise EngineError(str(error)) from None
+            return asdict(self._embed(Unit(**item))) | {"failure": ""}
+        except (E5Error, OSError) as error:
+            return asdict(Summary()) | {"failure": str(error)}
 
     def _embed(self, unit: Unit) -> Summary:
         journal = Journal.begin(self._folder.location, unit)
@@ -227,6 +232,6 @@ class Worker:
 def _describe(settings: Settings) -> Model | str:
     try:
         embedder = Embedder.load(settings)
-    except E5Error as error:  # not all of them can be sent from process to process
+    except E5Error as error:  # Ray would send it with a traceback of its own
         return str(error)
     return Model(embedder.name, embedder.dimensions)

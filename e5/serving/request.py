@@ -141,8 +141,9 @@ class EmbedRequest(BaseModel):
 
 def _as_input_error(error: ErrorDetails) -> InputError:
     """Pydantic's first complaint, as a sentence for the caller."""
-    field, kind = shortened(str(error["loc"][0])), error["type"]
-    if kind == "extra_forbidden":
+    place, kind = error["loc"], error["type"]
+    field = shortened(str(place[0])) if place else quoted(error["input"])  # a name of no Unicode
+    if kind == "extra_forbidden" or not place:
         return InputError(field, "an unknown input", f"the inputs are {INPUTS}")
     remedies = {
         "bool_type": "send true or false",

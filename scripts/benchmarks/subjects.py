@@ -86,14 +86,15 @@ def random_model(layers: int, device: torch.device, dtype: torch.dtype) -> Mistr
 
 
 def save_tokenizer(folder: Path) -> None:
-    """The real Mistral vocabulary where `mistral-common` is installed, else that of e5-mini.
+    """The real Mistral vocabulary, which `mistral-common` carries; without it that of e5-mini.
 
     With the final `</s>` in the post-processor, so that peers read as many tokens as we do.
     """
     try:
         import mistral_common
-    except ImportError:
-        print("no mistral-common: tokens are those of e5-mini", file=sys.stderr)
+        import sentencepiece  # noqa: F401  # transformers reads the vocabulary by it
+    except ImportError as error:
+        print(f"{error}: tokens are those of e5-mini", file=sys.stderr)
         raw = RawTokenizer.from_file(str(MINI / "tokenizer.json"))
     else:
         model = Path(mistral_common.__file__).parent / "data/tokenizer.model.v1"

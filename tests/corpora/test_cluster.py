@@ -11,10 +11,12 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 import torch
 from corpus_tools import (
     ROOT,
@@ -27,7 +29,11 @@ from corpus_tools import (
 )
 
 from e5.corpora.cluster import Cluster
+from e5.corpora.corpus import Corpus, Unit
 from e5.corpora.journal import ATTEMPTS
+from e5.corpora.run import embed_corpus
+from e5.corpora.shards import ShardFolder
+from e5.errors import EngineError
 from e5.settings import Settings
 
 pytestmark = pytest.mark.slow
@@ -215,6 +221,30 @@ def test_what_a_worker_cannot_load_is_said_in_a_sentence(runner: Runner, tmp_pat
     assert code == 1
     assert "there is no such weights folder" in printed.splitlines()[-1]
     assert "Traceback" not in printed
+
+
+class Vanishing(Corpus):
+    """Loses its second file once it is planned."""
+
+    def plan(self, files: Iterable[str], rows_per_unit: int) -> list[Unit]:
+        units = super().plan(files, rows_per_unit)
+        (Path(self.location) / "b.jsonl").unlink()
+        return units
+
+
+@pytest.mark.filterwarnings("ignore")  # Ray's own, in this process for once
+def test_what_is_no_document_s_fault_stops_the_run_with_its_reason(
+    tmp_path: Path, checkpoint: Path
+) -> None:
+    for name in ("a", "b"):
+        write_corpus(tmp_path / "in" / f"{name}.jsonl", texts(30))
+    cluster = Cluster(Settings(weights=checkpoint, device="cpu", dtype="float32"))
+    folder = ShardFolder(str(tmp_path / "out"))
+    try:
+        with pytest.raises(EngineError, match=r"^b\.jsonl: received what cannot be read"):
+            embed_corpus(Vanishing(str(tmp_path / "in")), folder, cluster, rows_per_shard=10)
+    finally:
+        ray.shutdown()
 
 
 def test_a_worker_has_a_gpu_unless_there_is_none_or_none_is_wanted() -> None:

@@ -80,6 +80,7 @@ BAD = [
     ({"query": "q", "dimensions": "8"}, "dimensions", '"8"', "send a whole number"),
     ({"query": "q", "encoding_format": "hex"}, "encoding_format", '"hex"', "'float' or 'base64'"),
     ({"query": "q", "Documents": ["d"]}, "Documents", "an unknown input", INPUTS),
+    ({"query": "q", "\ud800": 1}, '"\\ud800"', "an unknown input", INPUTS),
     ({"query": "q", "cls": "x"}, "cls", "an unknown input", INPUTS),
     ({"documents": ["x"] * (MAX_TEXTS + 1)}, "queries, documents", "2049 texts", "at most 2048"),
     ({"query": "q", "documents": ["x"] * MAX_TEXTS}, "queries, documents", "2049 texts", "2048"),
