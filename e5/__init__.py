@@ -1,7 +1,7 @@
 """E5-Mistral embeddings: texts in, vectors out.
 
-`Embedder` computes in this process, `Client` asks a running service; both are an `Encoder`. Names
-are imported when they are first used, so `import e5` alone loads neither torch nor pydantic.
+`Embedder` computes in this process, `Client` asks a running service; both satisfy `Encoder`. Public
+names are imported when they are first used, so `import e5` alone loads neither torch nor pydantic.
 """
 
 from importlib import import_module
@@ -58,11 +58,11 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name from its module (PEP 562); `_HOMES` lists all but the errors."""
+    """Import a public name from its module (PEP 562); `_HOMES` lists all except errors."""
     if name not in __all__:
         raise AttributeError(f"module 'e5' has no attribute {name!r}")
     value = getattr(import_module(_HOMES.get(name, "e5.errors")), name)
-    globals()[name] = value  # found without this function from now on
+    globals()[name] = value  # the next access does not call this function
     return value
 
 

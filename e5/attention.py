@@ -1,8 +1,9 @@
-"""Causal attention over a packed batch: FlashAttention varlen on CUDA, SDPA text by text on a CPU.
+"""Causal attention over a packed batch: FlashAttention varlen, or SDPA text by text.
 
-Both take the same spans and give the same numbers. Knows nothing of layers, weights or texts;
-only which rows meet which keys. Scale is 1/sqrt(head_dim) (Vaswani et al. 2017, eq. 1), softmax in
-float32 inside either kernel, grouped key/value heads (Ainslie et al. 2023).
+FlashAttention runs on CUDA in 16 bits, SDPA everywhere else; their results are equal up to
+rounding. The scale is 1/sqrt(head_dim) (Vaswani et al. 2017, eq. 1), both kernels compute the
+softmax in float32, and key/value heads are grouped (Ainslie et al. 2023). Knows nothing of layers,
+weights or token ids, only which rows attend to which keys.
 """
 
 import inspect
@@ -29,15 +30,15 @@ def attention(
         query: `[sum of query_lengths, num_heads, head_dim]`, text after text.
         key: `[total_tokens, num_key_value_heads, head_dim]`, on the flat axis.
         value: as `key`.
-        spans: which rows meet which keys.
-        key_index: where each text's tokens lie on the flat axis; None: text after text.
+        spans: which rows attend to which keys.
+        key_index: flat positions of each text's tokens; None: nothing is shared.
 
     Returns:
         `[sum of query_lengths, num_heads, head_dim]`, in `query`'s dtype.
     """
     if key_index is not None:
         key, value = key[key_index], value[key_index]
-    # FlashAttention takes 16-bit numbers alone.
+    # FlashAttention supports only 16-bit dtypes.
     varlen = query.is_cuda and query.dtype != torch.float32
     return (_varlen if varlen else _sdpa)(query, key, value, spans)
 
@@ -45,7 +46,7 @@ def attention(
 def _varlen(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spans: Spans
 ) -> torch.Tensor:
-    from torch.nn.attention.varlen import varlen_attn  # needs a CUDA build to be of any use
+    from torch.nn.attention.varlen import varlen_attn  # useful only in a CUDA build of torch
 
     output = varlen_attn(
         query,
@@ -63,12 +64,12 @@ def _varlen(
 
 @cache
 def varlen_options() -> dict[str, Any]:
-    """The causal, grouped-head options in the words of the torch that is installed.
+    """The options for causal attention with grouped heads, for the installed version of torch.
 
-    `window_size=(-1, 0)` is causal, aligned to each text's end, in 2.11 to 2.13. 2.12 added
-    `enable_gqa`, which it then requires (2.11 groups heads unasked), and `num_splits`, where 1
-    gives a text the same bits whatever its batch mates; but 2.12 has that only with a kernel that
-    torch does not bring, and refuses it otherwise.
+    In torch 2.11 to 2.13 `window_size=(-1, 0)` means causal, aligned to each text's end. Torch 2.12
+    added two options. `enable_gqa` is required since then; 2.11 groups heads by itself.
+    `num_splits=1` gives a text the same bits in any batch, but 2.12 accepts it only with a kernel
+    that torch does not include, so it is set from 2.13 on.
     """
     from torch.nn.attention.varlen import varlen_attn
 
@@ -100,20 +101,20 @@ def _one_text(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> to
     shared = k_len - q_len  # keys before the first row
     key, value = key.transpose(0, 1)[None], value.transpose(0, 1)[None]  # [1, kv_heads, k_len, ...]
     if shared < q_len:
-        # SDPA's causal mask aligns the first row with the first key, so rows are put in front that
-        # nobody reads: cheaper than a mask, which would be as large as the scores.
+        # SDPA's causal mask aligns the first row with the first key. So padding rows are put in
+        # front, and their output is dropped: cheaper than a mask, which is as large as the scores.
         rows = F.pad(query, (0, 0, 0, 0, shared, 0)).transpose(0, 1)[None]
         output = F.scaled_dot_product_attention(rows, key, value, is_causal=True, enable_gqa=True)
         return output[0].transpose(0, 1)[shared:]
-    # A few rows and many keys: with a mask, and the heads of a group as rows of one head, which is
-    # faster for short queries.
+    # Few rows and many keys: use a mask, and treat the heads of a group as rows of one head, which
+    # is faster for short queries.
     group = num_heads // num_key_value_heads
     rows = query.view(q_len, num_key_value_heads, group, head_dim).permute(1, 2, 0, 3)
     rows = rows.reshape(1, num_key_value_heads, group * q_len, head_dim)
     mask = None
     if q_len > 1:  # a single row is the text's last token and sees every key
         mask = torch.ones(q_len, k_len, dtype=torch.bool, device=query.device)
-        mask = mask.tril(shared).repeat(group, 1)  # row i stands at position shared + i
+        mask = mask.tril(shared).repeat(group, 1)  # row i has position shared + i
     output = F.scaled_dot_product_attention(rows, key, value, attn_mask=mask)
     output = output.view(num_key_value_heads, group, q_len, head_dim).permute(2, 0, 1, 3)
     return output.reshape(q_len, num_heads, head_dim)

@@ -1,9 +1,9 @@
-"""A checkpoint's folder: which files it needs, that they are whole, and what they are called.
+"""A checkpoint's folder: finds its files, verifies them and computes the fingerprint.
 
 A folder holds `config.json`, `tokenizer.json` and the weights as safetensors, in one file or in
-shards with an index: what the hub gives and `save_pretrained` writes. Beside them `manifest.json`
-may give each file's sha256, token ids that the tokenizer must produce, and the prompt template.
-Knows nothing of tensors, models or devices; does not download.
+shards with an index, as the hub and `save_pretrained` store them. An optional `manifest.json` gives
+each file's sha256, token ids that the tokenizer must produce, and the prompt template. Knows
+nothing of tensors, models or devices; does not download.
 """
 
 import hashlib
@@ -34,10 +34,10 @@ class CheckpointManifest:
     """What a weights folder must contain.
 
     Attributes:
-        source: where the files came from, in words.
+        source: where the files came from, as text for people.
         files: sha256 of each file, by its name in the folder.
-        goldens: token ids that the tokenizer must give for some texts.
-        template: of a query's prompt, with `{task}` and `{query}`.
+        goldens: token ids that the tokenizer must produce for some texts.
+        template: a query's prompt, with `{task}` and `{query}`.
     """
 
     source: str
@@ -47,10 +47,10 @@ class CheckpointManifest:
 
     @classmethod
     def read(cls, folder: Path) -> "CheckpointManifest | None":
-        """The folder's manifest; None where there is none.
+        """The folder's manifest, or None.
 
         Raises:
-            WeightsError: for a manifest that cannot be understood.
+            WeightsError: for a manifest that cannot be used.
         """
         path = folder / MANIFEST
         if not path.is_file():
@@ -80,12 +80,12 @@ class CheckpointManifest:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder whose files are all there and, where there is a manifest, all as they should be.
+    """A complete folder. If it has a manifest, every file agrees with it.
 
     Attributes:
-        folder: where it lies.
+        folder: its path.
         digests: sha256 of each file that shapes a vector, by its name.
-        manifest: None where the folder has none, so that nothing could be compared.
+        manifest: None if the folder has none; its files are then not verified.
 
     Example:
         >>> Checkpoint.find(Path("weights/e5-mini")).weight_files
@@ -119,7 +119,7 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        """The folder's own name, whichever link or relative path led there."""
+        """The folder's name, with links and relative paths resolved."""
         return self.folder.resolve().name
 
     @property
@@ -129,25 +129,25 @@ class Checkpoint:
 
     @property
     def template(self) -> str:
-        """Of a query's prompt: the manifest's, or E5's own."""
+        """The template of a query's prompt: the manifest's, or E5's own."""
         return TEMPLATE if self.manifest is None else self.manifest.template
 
     def fingerprint(self, *, dtype: str, max_length: int) -> str:
         """Twelve hex digits that change with anything that shapes a vector.
 
         Args:
-            dtype: of the matrix products, in torch's words, such as `torch.float16`.
-            max_length: tokens kept of a text.
+            dtype: of the matrix products, as torch prints it, such as `torch.float16`.
+            max_length: the maximum tokens of a text.
         """
         ingredients = [dict(self.digests), RULE, max_length, self.template, dtype]
         return hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def checkpoint_files(folder: Path) -> list[str]:
-    """Names of the files that make the checkpoint: config, tokenizer, weights.
+    """Names of the files that a checkpoint consists of: config, tokenizer, weights.
 
     Raises:
-        WeightsError: for a folder that does not exist or lacks one of them, named.
+        WeightsError: for a folder that does not exist, or naming the file that it lacks.
     """
     if not folder.is_dir():
         raise WeightsError(f"{folder}: there is no such weights folder; {HOW_TO_GET_WEIGHTS}.")
@@ -173,17 +173,17 @@ def checkpoint_files(folder: Path) -> list[str]:
 
 
 def hash_files(folder: Path, names: Sequence[str]) -> dict[str, str]:
-    """The sha256 of each file, several read side by side.
+    """The sha256 of each file; several are read in parallel.
 
     Raises:
-        WeightsError: naming a file that is missing.
+        WeightsError: naming a file that cannot be read.
     """
 
     def sha256(name: str) -> str:
         try:
             with (folder / name).open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
-        except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        except (OSError, ValueError) as error:  # ValueError: an invalid file name
             raise WeightsError(
                 f"{folder / name}: cannot be read ({error}); {HOW_TO_GET_WEIGHTS}."
             ) from error

@@ -1,6 +1,6 @@
-"""Where a model runs and in which dtype: what settings ask for, or what is best on this machine.
+"""Where a model runs and in which dtype: as the settings say, or the best of this machine.
 
-Knows what torch can reach here. Knows nothing of checkpoints or models.
+Asks torch what the machine offers. Knows nothing of checkpoints or models.
 """
 
 import torch
@@ -9,7 +9,7 @@ from e5.errors import SettingsError
 
 
 def choose_device(device: str | None) -> torch.device:
-    """The device asked for, or CUDA where there is one.
+    """The requested device; by default CUDA if available, else the CPU.
 
     Raises:
         SettingsError: for a device that torch does not know or cannot reach.
@@ -28,10 +28,10 @@ def choose_device(device: str | None) -> torch.device:
 
 
 def choose_dtype(dtype: str | None, device: torch.device) -> torch.dtype:
-    """The dtype asked for, or the fastest that is faithful on the device.
+    """The requested dtype; by default the fastest one that is accurate enough on the device.
 
-    float16 on CUDA, the checkpoint's own. bfloat16 on a CPU that multiplies it in hardware
-    (AVX512-BF16 or AMX; float16 is 14 times slower there), else float32.
+    That is float16 on CUDA, in which the 7B weights are published; bfloat16 on a CPU that
+    multiplies it in hardware (AVX512-BF16 or AMX; float16 is 14 times slower there); else float32.
     """
     if dtype is not None:
         chosen: torch.dtype = getattr(torch, dtype)

@@ -1,8 +1,8 @@
-"""The one road from texts to vectors: prompts, tokenizer and engine of a checkpoint, composed.
+"""The only path from texts to vectors: combines a checkpoint's prompts, tokenizer and engine.
 
-Everybody who wants a vector asks here: the service, corpora, search, adapters, benchmarks. Owns the
-prompt template, the checks of a text and of a vector, and what becomes of a text that does not fit
-in memory. Knows nothing of requests, HTTP, files of documents or Cog.
+All code that computes vectors uses it: the service, corpora, benchmarks. It applies the prompt
+template, checks texts and vectors, and handles texts that do not fit in memory. Knows nothing of
+requests, HTTP, files of documents or Cog.
 """
 
 import logging
@@ -21,7 +21,7 @@ from e5.packing import TokenIds
 from e5.settings import Settings
 from e5.texts import check_task, check_texts
 from e5.tokenizer import MISTRAL_GOLDENS, MISTRAL_VOCAB_SIZE, Encoding, Tokenizer
-from e5.vectors import Vectors, finish, similarity
+from e5.vectors import Vectors, check_dimensions, finish, similarity
 from e5.weights import load_model
 
 logger = logging.getLogger(__name__)
@@ -29,11 +29,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Computed:
-    """The vectors of some texts, and which of them are none.
+    """The vectors of some texts, and the texts that have none.
 
     Attributes:
-        vectors: float32 `[num_texts, dimensions]`, in input order; a fault's row means nothing.
-        faults: why a text has no vector, by its position.
+        vectors: float32 `[num_texts, dimensions]`, in input order; ignore the rows of faults.
+        faults: position of a text without a vector -> the reason.
     """
 
     vectors: Vectors
@@ -45,7 +45,7 @@ class Embedder:
 
     Attributes:
         name: the checkpoint's folder name and the fingerprint of everything that shapes a vector.
-        template: of a query's prompt.
+        template: the template of a query's prompt.
 
     Example:
         >>> embedder = Embedder.load(Settings(weights="weights/e5-mini"))
@@ -63,7 +63,7 @@ class Embedder:
         name: str,
         template: str = prompts.TEMPLATE,
     ) -> None:
-        """Compose loaded parts; `Embedder.load` is the usual way."""
+        """Combine loaded parts; `Embedder.load` is the usual way."""
         self._engine = engine
         self._tokenizer = tokenizer
         self.name = name
@@ -71,13 +71,13 @@ class Embedder:
 
     @classmethod
     def load(cls, settings: Settings) -> "Embedder":
-        """Load, verify and try a checkpoint.
+        """Load and verify a checkpoint, then run a self-check.
 
         Raises:
-            WeightsError: the folder is missing, incomplete, damaged or of another kind.
+            WeightsError: the folder is missing, incomplete, damaged or not a Mistral checkpoint.
             TokenizerError: the tokenizer does not give the ids the model was trained on.
-            SettingsError: the device or dtype cannot be had here.
-            EngineError: the model's vectors are not finite, or change with their batch mates.
+            SettingsError: the device cannot be used on this machine.
+            EngineError: the model's vectors are not finite, or depend on the rest of their batch.
         """
         checkpoint = Checkpoint.find(Path(settings.weights))
         tokenizer_file = checkpoint.folder / TOKENIZER
@@ -118,17 +118,17 @@ class Embedder:
 
     @property
     def dimensions(self) -> int:
-        """Of a whole vector."""
+        """Dimensions of a whole vector."""
         return self._engine.hidden_size
 
     @property
     def max_length(self) -> int:
-        """Tokens kept of a text, `<s>` and `</s>` included."""
+        """Maximum tokens of a text, `<s>` and `</s>` included; the rest is cut."""
         return self._tokenizer.max_length
 
     @property
     def max_batch_tokens(self) -> int:
-        """Tokens computed in one forward."""
+        """Maximum tokens computed in one forward."""
         return self._engine.max_batch_tokens
 
     def encode_query(
@@ -146,7 +146,7 @@ class Embedder:
             TextError: for a text that has no finite vector, or does not fit in memory.
         """
         texts, fields = check_texts(queries, "queries")
-        self.check_dimensions(dimensions)
+        check_dimensions(dimensions, self.dimensions)
         encodings = self.tokenize(texts, task=check_task(task), fields=fields, truncate=truncate)
         vectors = finish(self._vectors(encodings, fields), dimensions, normalize=normalize)
         return vectors[0] if isinstance(queries, str) else vectors
@@ -167,7 +167,7 @@ class Embedder:
             TextError: for a text that has no finite vector, or does not fit in memory.
         """
         texts, fields = check_texts(documents, "documents")
-        self.check_dimensions(dimensions)
+        check_dimensions(dimensions, self.dimensions)
         encodings = self.tokenize(
             documents=texts,
             task=check_task(task),
@@ -182,16 +182,6 @@ class Embedder:
         """See `Encoder.similarity`."""
         return similarity(queries, documents)
 
-    def check_dimensions(self, dimensions: int | None) -> None:
-        """Refuse more dimensions than the model has, or fewer than one.
-
-        Raises:
-            InputError: naming the range.
-        """
-        whole = isinstance(dimensions, int | np.integer) and not isinstance(dimensions, bool)
-        if dimensions is not None and not (whole and 1 <= dimensions <= self.dimensions):
-            raise InputError("dimensions", repr(dimensions), f"use 1 to {self.dimensions}")
-
     def tokenize(
         self,
         queries: Sequence[str] = (),
@@ -203,20 +193,20 @@ class Embedder:
         truncate: bool = True,
         one_by_one: bool = False,
     ) -> list[Encoding]:
-        """Token ids of checked texts with their prompts: of the queries, then of the documents.
+        """Token ids of checked texts with their prompts: first the queries, then the documents.
 
         Args:
-            queries: carry the task.
-            documents: are bare, unless the task is symmetric.
+            queries: get the task's prompt.
+            documents: get no prompt, unless the task is symmetric.
             task: an instruction or a registered name; "" for none.
-            symmetric: the task is symmetric; registered symmetric tasks need not say so.
-            fields: the caller's name of each text, for errors.
+            symmetric: treat the task as symmetric; registered symmetric tasks always are.
+            fields: the caller's name for each text, for errors.
             truncate: cut texts over `max_length`; False makes them an error.
-            one_by_one: keep to one core and little memory, for corpora. A batch is spread over all
-                cores, also over those on which the engine computes beside it.
+            one_by_one: use one core and little memory, for corpora. Otherwise the texts are spread
+                over all cores, which slows an engine that computes at the same time.
 
         Raises:
-            InputError: for a text too long when `truncate` is False.
+            InputError: for a text that is too long if `truncate` is False.
         """
         template = self.template
         texts = [prompts.query_prompt(task, query, template=template) for query in queries]
@@ -240,15 +230,15 @@ class Embedder:
     def compute(self, sequences: Sequence[TokenIds]) -> Computed:
         """The vector of each text's token ids, checked.
 
-        A text whose vector is not finite, or that does not fit in memory even alone, is a fault and
-        costs no other text its vector.
+        A text whose vector is not finite, or that does not fit in memory even alone, is returned as
+        a fault; all other texts get their vectors.
         """
         return self._compute(sequences, share_prefixes=True)
 
     def _compute(self, sequences: Sequence[TokenIds], *, share_prefixes: bool) -> Computed:
         try:
             vectors = self._engine.compute(sequences, share_prefixes=share_prefixes)
-        except OutOfMemoryError as error:  # of one text: the halves without it are computed
+        except OutOfMemoryError as error:  # one text is too large: halve until it is alone
             if len(sequences) == 1:
                 return Computed(np.zeros((1, self.dimensions), np.float32), {0: error})
             half = len(sequences) // 2
@@ -262,15 +252,15 @@ class Embedder:
             )
         infinite = np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist()
         if infinite and share_prefixes:
-            # One text's NaN reaches all that share its prefix: attention gives the tokens after the
-            # prefix a weight of 0, and 0 x NaN is NaN. So each is computed with its own prefix.
+            # One text's NaN spreads to the texts that share its prefix: attention gives the tokens
+            # after the prefix a weight of 0, and 0 x NaN is NaN. So compute them without sharing.
             again = self._compute([sequences[i] for i in infinite], share_prefixes=False)
             vectors[infinite] = again.vectors
             return Computed(vectors, _moved(again.faults, infinite))
         return Computed(vectors, {position: NonFiniteError(position) for position in infinite})
 
     def _vectors(self, encodings: Sequence[Encoding], fields: Sequence[str]) -> Vectors:
-        """The vectors of all texts; the first fault is raised under the caller's name of it."""
+        """The vectors of all texts; raises the first fault, under the caller's name of the text."""
         computed = self.compute([encoding.token_ids for encoding in encodings])
         for position, fault in computed.faults.items():
             raise fault.about(position, fields[position])
@@ -278,5 +268,5 @@ class Embedder:
 
 
 def _moved(faults: Mapping[int, TextError], positions: Sequence[int]) -> dict[int, TextError]:
-    """Faults of a part of the texts, at the positions that its texts have in the whole."""
+    """Faults of a part of the texts, at their positions in the whole list."""
     return {positions[i]: fault.about(positions[i]) for i, fault in faults.items()}

@@ -1,7 +1,7 @@
-"""What turns texts into vectors, wherever that happens: in this process or behind a URL.
+"""The protocol of everything that turns texts into vectors, in this process or behind a URL.
 
-`Embedder` and `Client` are both an `Encoder`; search, adapters and whoever else only needs vectors
-asks for one and does not care which. Knows nothing of models, HTTP or files.
+`Embedder` and `Client` both satisfy `Encoder`. Code that only needs vectors, such as search, takes
+an `Encoder` and works with either. Knows nothing of how vectors are computed, HTTP or files.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from e5.vectors import Vectors
 
 
 class Encoder(Protocol):
-    """Texts -> vectors, in the words of sentence-transformers.
+    """Texts -> vectors, with the method names of sentence-transformers.
 
     Example:
         >>> def best(encoder: Encoder, query: str, documents: list[str]) -> str:
@@ -23,11 +23,11 @@ class Encoder(Protocol):
 
     @property
     def name(self) -> str:
-        """Of the model: its folder's name and the fingerprint of all that shapes a vector."""
+        """The model: its folder's name, and a fingerprint of everything that shapes a vector."""
 
     @property
     def dimensions(self) -> int:
-        """Of a whole vector."""
+        """Dimensions of a whole vector."""
 
     def encode_query(
         self,
@@ -64,12 +64,12 @@ class Encoder(Protocol):
         dimensions: int | None = None,
         truncate: bool = True,
     ) -> Vectors:
-        """Embed documents: bare, or with the prompt of a symmetric task.
+        """Embed documents: without a prompt, or with that of a symmetric task.
 
         Args:
             documents: one text or many.
-            task: the task of the queries they will meet; matters only if it is symmetric.
-            symmetric: the task is symmetric; registered symmetric tasks need not say so.
+            task: the task of the queries to compare with; used only if it is symmetric.
+            symmetric: treat the task as symmetric; registered symmetric tasks always are.
             normalize: as for queries.
             dimensions: as for queries.
             truncate: as for queries.
@@ -85,5 +85,5 @@ class Encoder(Protocol):
         """Cosine x 100, float32 `[num_queries, num_documents]`.
 
         Raises:
-            InputError: for vectors of different widths.
+            InputError: for vectors of different dimensions.
         """

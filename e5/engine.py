@@ -1,6 +1,7 @@
 """The engine: token ids of any number of texts -> vectors, through packing and model.
 
-Knows batches, order and memory. Knows nothing of texts, prompts, files or requests.
+Cuts the texts into batches, restores their order and copes with too little GPU memory. Knows
+nothing of strings, prompts, files or requests.
 """
 
 import logging
@@ -19,20 +20,21 @@ from e5.vectors import Vectors, cosine_scores
 
 logger = logging.getLogger(__name__)
 
-CPU_BATCH_TOKENS = 2048  # larger leaves the caches: 4 % slower at the 7B model's shapes
-# Of a GPU. Products of so many rows are bound by arithmetic, not by reading the weights; beyond,
-# whoever comes during a forward would wait longer (this one takes an A40 0.4 s) for nothing.
+CPU_BATCH_TOKENS = 2048  # larger ones do not fit the caches: 4 % slower at the 7B model's shapes
+# On a GPU. Matrix products of this many rows are limited by arithmetic, no longer by reading the
+# weights. Larger batches gain nothing, and make requests that arrive during a forward wait longer
+# (an A40 needs 0.4 s for this many tokens, by its data sheet).
 MAX_CUDA_BATCH_TOKENS = 4096
-PROBE_TOKENS = 4096  # of the forward that measures memory
+PROBE_TOKENS = 4096  # length of the forward that measures memory
 
 
 class Engine:
     """A model on its device, and the token budget of its forwards.
 
     Attributes:
-        model: what computes, on its device.
+        model: in evaluation mode, on its device.
         hidden_size: dimensions of a vector.
-        max_batch_tokens: tokens computed in one forward.
+        max_batch_tokens: maximum tokens computed in one forward.
 
     Example, with the 7B model:
         >>> Engine(model).compute([(1, 415, 2)]).shape
@@ -40,24 +42,24 @@ class Engine:
     """
 
     def __init__(self, model: MistralModel, *, max_batch_tokens: int | None = None) -> None:
-        """Take a model in evaluation mode; a budget of None is measured."""
+        """Take a model in evaluation mode; None chooses the budget for its device."""
         self.model = model
         self.hidden_size = int(model.config.hidden_size)
         self.max_batch_tokens = max_batch_tokens or self._measure_batch_tokens()
 
     def compute(self, sequences: Sequence[TokenIds], *, share_prefixes: bool = True) -> Vectors:
-        """The vector of each text's token ids: the one path for one text and for ten thousand.
+        """The vector of each text's token ids: the same code for one text and for ten thousand.
 
-        Identical texts are computed once, neighbours in sorted order share their prefixes, batches
-        are filled by `max_batch_tokens`.
+        Identical texts are computed once, neighbours in sorted order share their prefixes, and
+        batches are filled up to `max_batch_tokens`.
 
         Args:
             sequences: token ids of each text.
-            share_prefixes: False keeps texts apart, so that one's NaN cannot reach another.
+            share_prefixes: False keeps texts apart, so that a NaN in one cannot reach another.
 
         Returns:
             float32 `[num_texts, hidden_size]`, in input order. Some may hold NaN or infinity: the
-            caller must look.
+            caller must check.
 
         Raises:
             OutOfMemoryError: for a text that does not fit in memory even alone.
@@ -80,14 +82,14 @@ class Engine:
         return vectors[[place[ids] for ids in sequences]]
 
     def self_check(self, sequences: Sequence[TokenIds]) -> None:
-        """One forward must be finite, and each text's vector the same alone and in a batch.
+        """Check that vectors are finite, and that each is the same alone and in a batch.
 
         Args:
-            sequences: token ids of a few texts. Two should share a prefix: its vectors would
-                change with what follows if attention were not causal.
+            sequences: token ids of a few texts. Two should share a prefix: if attention were not
+                causal, the tokens after the prefix would change the vectors.
 
         Raises:
-            EngineError: saying which of the two does not hold.
+            EngineError: saying which of the two checks failed.
         """
         together = self.compute(sequences)
         alone = np.concatenate([self.compute([token_ids]) for token_ids in sequences])
@@ -100,18 +102,18 @@ class Engine:
         if cosines.min() < 0.999:
             raise EngineError(
                 "self-check: a text's vector changes with its batch mates "
-                f"(cosine {cosines.min():.4f}); this torch build's attention is not to be trusted."
+                f"(cosine {cosines.min():.4f}); this torch build's attention is wrong: use another."
             )
 
     def _forward(
         self, texts: Sequence[TokenIds], min_shared: int = MIN_SHARED
     ) -> Iterator[Vectors]:
-        """Vectors of `texts`, in order; in halves where the GPU's memory does not hold them."""
+        """Vectors of `texts`, in order; in halves if the GPU's memory does not hold them."""
         try:
             batch = pack(texts, min_shared=min_shared).to(self.model.device)
             vectors: Vectors = forward(self.model, batch).cpu().numpy()
         except torch.OutOfMemoryError:
-            pass  # handled below, where the failed forward's tensors are no longer held
+            pass  # handled below, when the failed forward's tensors are released
         else:
             yield vectors
             return
@@ -124,7 +126,7 @@ class Engine:
         yield from self._forward(texts[half:], min_shared)
 
     def _measure_batch_tokens(self) -> int:
-        """Tokens whose activations fill half of a GPU's free memory, measured by one forward."""
+        """Tokens whose activations fill half of a GPU's free memory, measured in one forward."""
         device = self.model.device
         if device.type != "cuda":
             return CPU_BATCH_TOKENS

@@ -1,7 +1,7 @@
 """Every error this package raises on purpose.
 
-The text of an `E5Error` is written for the person who caused it and is safe to send to a caller:
-what was received, then the remedy. Knows nothing of HTTP, Cog or logging.
+The text of an `E5Error` is written for the person who caused it and is safe to send to a caller. It
+states what was received, then the remedy. Knows nothing of HTTP, Cog or logging.
 """
 
 import json
@@ -14,9 +14,9 @@ class E5Error(Exception):
 
     @classmethod
     def from_sentence(cls, sentence: str) -> Self:
-        """The error that another process has put into words.
+        """Rebuild an error from its text, as another process reported it.
 
-        Its text is the sentence. What the sentence does not say, such as a position, is not known.
+        Attributes that the text does not contain, such as a position, are lost.
 
         Example:
             >>> QueueFullError.from_sentence("the queue is full; try again in a moment.")
@@ -27,14 +27,14 @@ class E5Error(Exception):
         return error
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Errors go from process to process as their sentences, and what else they hold."""
+        """Pickle the sentence and the attributes, so that errors can cross processes."""
         return type(self).from_sentence, (str(self),), self.__dict__
 
 
 def quoted(value: object) -> str:
     """A value that a caller sent, for an error: as JSON, on one line of at most 60 characters.
 
-    What JSON cannot say is told by its type.
+    What JSON cannot express is shown as its `repr`, or if that fails as its type.
 
     Example:
         >>> quoted(None), quoted("x" * 80)[-5:]
@@ -42,19 +42,19 @@ def quoted(value: object) -> str:
     """
     try:
         text = json.dumps(value, default=repr)
-    except Exception:  # keys that are no strings, a list within itself, a repr that fails, ...
+    except Exception:  # keys that are not strings, a list inside itself, a failing repr
         text = f"<{type(value).__name__}>"
     return shortened(text)
 
 
 def shortened(text: str) -> str:
-    """At most 60 characters of one line, whatever a caller sent."""
+    """A caller's text on one line of at most 60 characters; `""` if it is blank."""
     text = " ".join(text.split()) or '""'
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 class InputError(E5Error):
-    """A request that cannot be served as it stands.
+    """An input that cannot be used.
 
     Example:
         >>> str(InputError("documents[2]", "7", "send a string"))
@@ -62,7 +62,7 @@ class InputError(E5Error):
     """
 
     def __init__(self, field: str, received: str, remedy: str) -> None:
-        """Keep `field` (with the index of a list's element), what it held, and what to send."""
+        """Keep `field` (with the index in a list), what it held, and what to send instead."""
         super().__init__(f"{field}: received {received}; {remedy}.")
         self.field = field
         self.received = received
@@ -87,7 +87,7 @@ class SettingsError(E5Error):
 
 
 class WeightsError(E5Error):
-    """A weights folder that is missing, incomplete, damaged or of another kind."""
+    """A weights folder that is missing, incomplete, damaged or not a Mistral checkpoint."""
 
 
 class TokenizerError(E5Error):
@@ -98,15 +98,15 @@ class TextError(E5Error):
     """A text that the model cannot embed. Other texts of the same batch are not affected.
 
     Attributes:
-        position: the text's place in the list that was computed.
-        reason: the sentence without its subject.
+        position: the text's index in the list that was computed.
+        reason: the sentence without the name of the text.
     """
 
     position: int = 0
     reason: str = ""
 
     def __init__(self, reason: str, position: int, field: str | None = None) -> None:
-        """`reason` is the sentence without its subject; `field` the caller's name of the text."""
+        """`reason` is the sentence without `field`, the caller's name for the text."""
         super().__init__(f"{field if field is not None else f'text {position}'}: {reason}")
         self.reason = reason
         self.position = position
@@ -119,7 +119,7 @@ class TextError(E5Error):
         return error
 
     def about(self, position: int, field: str | None = None) -> "TextError":
-        """The same error of the text at another position, or under the caller's name of it.
+        """The same error of the text at another position, or under the caller's name for it.
 
         Example:
             >>> str(NonFiniteError(0).about(2, "documents[2]"))[:32]
@@ -155,7 +155,7 @@ class OutOfMemoryError(TextError):
 
 
 class QueueFullError(E5Error):
-    """More tokens would wait than the service is willing to hold."""
+    """The service's queue has no room for the request at the moment."""
 
     def __init__(self, waiting_tokens: int, num_tokens: int, max_queue_tokens: int) -> None:
         """`waiting_tokens` were queued when a request of `num_tokens` arrived."""
@@ -167,10 +167,10 @@ class QueueFullError(E5Error):
 
 
 class RequestTooLargeError(E5Error):
-    """A request of more tokens than may wait at all."""
+    """A request of more tokens than the service's queue can ever hold."""
 
     def __init__(self, num_tokens: int, max_queue_tokens: int) -> None:
-        """`num_tokens` are the request's, of all its texts."""
+        """`num_tokens` counts all texts of the request."""
         super().__init__(
             f"received a request of {num_tokens} tokens; send at most {max_queue_tokens} in one "
             "(E5_MAX_QUEUE_TOKENS)."
@@ -178,8 +178,8 @@ class RequestTooLargeError(E5Error):
 
 
 class EngineError(E5Error):
-    """The engine failed for a reason that is not the caller's; our log has the traceback."""
+    """The engine or its cluster failed, and the caller's input was not the cause."""
 
 
 class ServiceError(E5Error):
-    """A service that cannot be reached, or whose answer is none; the sentence names its URL."""
+    """A service that cannot be reached, or whose response cannot be used."""

@@ -1,12 +1,12 @@
 """The Mistral forward over a packed batch: one vector per text, from its last token.
 
-Runs over the modules and weights of transformers' own `MistralModel`; the arithmetic is that of
-`transformers.models.mistral.modeling_mistral`, laid out for a flat axis. Knows nothing of texts,
-files or requests.
+Uses the modules and weights of transformers' own `MistralModel`; the arithmetic is that of
+`transformers.models.mistral.modeling_mistral`, arranged for a flat token axis. Knows nothing of
+strings, files or requests.
 
-Two exact savings over the textbook forward: keys and values of a shared prefix are computed once
-(`packing`), and the final layer computes queries, output projection and MLP only for the rows that
-are read. The residual stream is float32, so fp16 cannot overflow in it and bf16 does not erode it;
+It saves work in two exact ways: keys and values of a shared prefix are computed once (`packing`),
+and the final layer computes queries, output projection and MLP only for each text's last token. The
+residual stream is float32, so that float16 cannot overflow and bfloat16 does not lose precision;
 matrix products run in the weights' dtype.
 """
 
@@ -35,7 +35,7 @@ def forward(model: MistralModel, batch: PackedBatch) -> torch.Tensor:
     hidden = model.embed_tokens(batch.input_ids).float()  # [total_tokens, hidden_size]
     # cos and sin: float32 [1, total_tokens, head_dim]
     cos, sin = model.rotary_emb(hidden, batch.position_ids[None])
-    # In the weights' dtype, as transformers has it: as faithful as float32, and 4 times as fast.
+    # In the weights' dtype, as in transformers: as accurate as float32, and 4 times as fast.
     rotary = torch.cat((cos, sin))[:, :, None].to(model.embed_tokens.weight.dtype)
     *layers, final_layer = cast("list[MistralDecoderLayer]", list(model.layers))
     for layer in layers:
@@ -53,7 +53,7 @@ def _layer(
     spans: Spans,
     key_index: torch.Tensor | None,
     *,
-    rows: torch.Tensor | None,  # which rows leave this layer; None: all
+    rows: torch.Tensor | None,  # the rows to return; None: all
 ) -> torch.Tensor:
     attn, mlp = layer.self_attn, layer.mlp
     dtype = attn.q_proj.weight.dtype

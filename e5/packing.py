@@ -1,10 +1,10 @@
 """Packing: token ids of many texts -> one flat batch without padding, shared prefixes once.
 
-Knows nothing of where ids come from, of what a model does with them, or of devices.
+Knows nothing of strings, prompts or weights; assumes of the model that its attention is causal.
 
 The flat axis. Texts are laid one after another. A text that begins with the same ids as the text
-before it does not repeat them: under causal attention a token depends on what precedes it and on
-nothing else, so the earlier copy serves both, exactly. With the texts
+before it does not repeat them: under causal attention a token depends only on itself and on what
+precedes it, so the earlier copy serves both, exactly. With the texts
 
     [1 7 8 9 2]  and  [1 7 8 5 2]      (min_shared = 3)
 
@@ -13,12 +13,12 @@ the batch is
     input_ids     1 7 8 9 2 5 2
     position_ids  0 1 2 3 4 3 4
     query_lengths 5, 2                 tokens computed for each text
-    key_lengths   5, 5                 tokens each text consists of
-    key_index     0 1 2 3 4 0 1 2 5 6  where they lie, text after text
-    last_index    4 6                  the `</s>` of each text: its vector
+    key_lengths   5, 5                 tokens of each text
+    key_index     0 1 2 3 4 0 1 2 5 6  their flat positions, text after text
+    last_index    4 6                  the `</s>` of each text, which gives its vector
 
-A chain of texts in sorted order shares whatever each has in common with its neighbour, so the
-tokens of a whole radix tree are computed once, and no tree is built.
+In sorted order each text shares with its neighbour all that they have in common. So each token of
+the texts' radix tree is computed once, without building a tree.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,16 +29,16 @@ import torch
 
 TokenIds: TypeAlias = tuple[int, ...]
 
-# Below this, bookkeeping and the masked attention it needs cost more than the tokens saved.
+# Sharing fewer tokens costs more, in bookkeeping and masked attention, than it saves.
 MIN_SHARED = 8
-# Keys and values of a shared token are copied for each text that shares it. A copy is about 1/16
-# of the activations of a computed token, so this keeps a batch's memory bounded by its tokens.
+# Keys and values of a shared token are copied for each text that shares it. A copy takes about 1/16
+# of the memory of a computed token's activations, so this limit bounds the memory of a batch.
 MAX_KEYS_PER_TOKEN = 8
 
 
 @dataclass(frozen=True)
 class Spans:
-    """Which query rows meet which keys: text i owns `query_lengths[i]` rows and all its keys.
+    """Which query rows attend to which keys: text i owns `query_lengths[i]` rows and all its keys.
 
     Its rows are the last `query_lengths[i]` of its `key_lengths[i]` tokens. The tensors are the
     int32 cumulative sums `[num_texts + 1]` of the tuples.
@@ -61,7 +61,7 @@ class Spans:
 
     @property
     def max_seqlen_q(self) -> int:
-        """The most rows any text owns."""
+        """The largest number of rows of one text."""
         return max(self.query_lengths)
 
     @property
@@ -80,13 +80,13 @@ class Spans:
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """One forward's worth of texts, geometry included.
+    """The texts of one forward, and how they lie on the flat axis.
 
     Attributes:
         input_ids: int64 `[total_tokens]`.
-        position_ids: int64 `[total_tokens]`, restarted in each text.
-        key_index: int64 `[sum of key_lengths]`, or None where nothing is shared and it would be
-            0, 1, 2, ...
+        position_ids: int64 `[total_tokens]`, positions within each text.
+        key_index: int64 `[sum of key_lengths]`, flat positions of each text's tokens; None if
+            nothing is shared, because they would be 0, 1, 2, ...
         last_index: int64 `[num_texts]`, the flat position of each text's last token.
         spans: every token of every text as a query.
         last_spans: only the last token of each text as a query.
@@ -114,8 +114,8 @@ class PackedBatch:
 def pack(texts: Sequence[TokenIds], *, min_shared: int = MIN_SHARED) -> PackedBatch:
     """Lay `texts` (none empty) on one flat axis; row i of the forward is text i.
 
-    Any order is right; sorted order shares the most. Texts share a prefix of at least `min_shared`
-    ids with the text before them, and always keep their own last token.
+    Any order is correct; sorted order shares the most. A text shares a prefix of at least
+    `min_shared` ids with the text before it, but never its own last token.
 
     Example:
         >>> pack([(1, 7, 8, 9, 2), (1, 7, 8, 5, 2)], min_shared=3).input_ids.tolist()
@@ -154,7 +154,7 @@ def fill(
 ) -> Iterator[Sequence[TokenIds]]:
     """Cut `texts` into batches of at most `max_batch_tokens` computed tokens, in order.
 
-    Tokens are counted as `pack` will lay them. A text longer than the budget goes alone.
+    A shared token is counted once, as in `pack`. A text longer than the budget gets a batch alone.
 
     Example:
         >>> list(fill([(1, 2), (1, 3), (1, 4, 5, 2)], max_batch_tokens=4))
@@ -175,7 +175,7 @@ def fill(
 
 
 def shared_tokens(previous: TokenIds, text: TokenIds, min_shared: int) -> int:
-    """How many leading ids `text` takes over from `previous`; its last token is always its own.
+    """How many leading ids `text` shares with `previous`; its last token is never shared.
 
     Example:
         >>> shared_tokens((1, 7, 8, 9), (1, 7, 8, 5), min_shared=3)

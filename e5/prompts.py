@@ -1,12 +1,12 @@
 """Prompts: the query template and the registry of named tasks.
 
 A query is embedded with an instruction, a document without one. In a *symmetric* task (similarity,
-classification, clustering, duplicates, translation) both sides are of one kind and both carry it.
+classification, clustering, duplicates, translation) both are the same sort of text and carry it.
 
 Names and texts are those of the model's authors: the four prompts of the hub repository, and the
 per-dataset instructions of microsoft/unilm, `e5/utils.py`. Which tasks are symmetric follows the
 authors' evaluation: their scripts put the instruction on every text except in retrieval, where
-passages stay bare. Knows nothing of tokens.
+passages have none. Knows nothing of tokens.
 """
 
 from collections.abc import Mapping
@@ -211,7 +211,7 @@ _BY_LOWER_NAME = {
 
 
 def resolve_task(task: str) -> Task:
-    """A named task of the registry (in any case), or `task` itself as the instruction.
+    """A named task of the registry (case is ignored), or `task` itself as the instruction.
 
     Example:
         >>> resolve_task("sts_query")
@@ -220,18 +220,18 @@ def resolve_task(task: str) -> Task:
         Task(instruction='Find the recipe that uses these leftovers', symmetric=False)
     """
     name = task.strip().lower()
-    if name.startswith("cqadupstack") and len(name.split()) == 1:  # one for all its forums
+    if name.startswith("cqadupstack") and len(name.split()) == 1:  # one task for all its forums
         name = "cqadupstack"
     return _BY_LOWER_NAME.get(name, Task(task, symmetric=False))
 
 
 def query_prompt(task: str, query: str, *, template: str = TEMPLATE) -> str:
-    r"""The text to tokenise for a query; a blank task embeds the query bare.
+    r"""The text to tokenise for a query: with a prompt, unless the task is blank.
 
     Args:
         task: a registered name or an instruction.
         query: the text.
-        template: of the checkpoint, with `{task}` and `{query}`; E5's own by default.
+        template: the checkpoint's, with `{task}` and `{query}`; by default E5's own.
 
     Example:
         >>> query_prompt("web_search_query", "what is snow")[-41:]
@@ -245,7 +245,7 @@ def query_prompt(task: str, query: str, *, template: str = TEMPLATE) -> str:
 def document_prompt(
     task: str, document: str, *, symmetric: bool = False, template: str = TEMPLATE
 ) -> str:
-    r"""The text to tokenise for a document: bare, unless the task is symmetric.
+    r"""The text to tokenise for a document: without a prompt, unless the task is symmetric.
 
     Args:
         task: a registered name or an instruction, as for the queries.
@@ -265,7 +265,7 @@ def document_prompt(
 
 
 def is_template(template: str) -> bool:
-    """Whether a text can be a template: `{query}` once, `{task}` at most once, nothing else.
+    """Whether a text can be a template: `{query}` once, `{task}` at most once, no other field.
 
     Example:
         >>> is_template(TEMPLATE), is_template("query: {query}"), is_template("{0}")
@@ -275,4 +275,5 @@ def is_template(template: str) -> bool:
         fields = [part[1:] for part in Formatter().parse(template) if part[1] is not None]
     except ValueError:  # a brace that is never closed
         return False
-    return sorted(fields) in ([("query", "", None)], [("query", "", None), ("task", "", None)])
+    query, task = ("query", "", None), ("task", "", None)
+    return fields in ([query], [query, task], [task, query])

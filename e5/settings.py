@@ -1,7 +1,7 @@
 """Settings: every `E5_*` environment variable, read in one place.
 
 Knows names, defaults and types. Does not know what a device can do or whether a folder exists;
-the modules that use a value check it against the world.
+the module that uses a value checks that.
 """
 
 import os
@@ -13,23 +13,23 @@ from pathlib import Path
 from e5.errors import SettingsError
 
 DTYPES = ("float16", "bfloat16", "float32")
-NUMBERS = {"max_length": 3, "max_batch_tokens": 1, "max_queue_tokens": 1}  # and their least values
-# What Kubernetes puts into every pod for a service whose name begins with e5.
+NUMBERS = {"max_length": 3, "max_batch_tokens": 1, "max_queue_tokens": 1}  # and their minimum values
+# Variables that Kubernetes sets in every pod if a service's name begins with e5.
 _KUBERNETES = re.compile(r"_(SERVICE_HOST|SERVICE_PORT|PORT)(_|$)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How to load and run a checkpoint. `None` means: chosen for the device.
+    """How to load and run a checkpoint. `None`: chosen for the device.
 
     Attributes:
         weights: folder of the checkpoint (`E5_WEIGHTS`).
-        device: `cpu`, `cuda` or `cuda:1` (`E5_DEVICE`); default CUDA where there is one.
+        device: `cpu`, `cuda` or `cuda:1` (`E5_DEVICE`); default CUDA if available.
         dtype: `float16`, `bfloat16` or `float32` (`E5_DTYPE`); default float16 on CUDA, bfloat16
             on a CPU that multiplies it in hardware, else float32.
-        max_length: tokens kept of a text, `<s>` and `</s>` included (`E5_MAX_LENGTH`).
-        max_batch_tokens: tokens computed in one forward (`E5_MAX_BATCH_TOKENS`); default measured
-            from free memory on CUDA.
+        max_length: maximum tokens of a text, `<s>` and `</s>` included (`E5_MAX_LENGTH`).
+        max_batch_tokens: maximum tokens computed in one forward (`E5_MAX_BATCH_TOKENS`); default
+            measured from free memory on CUDA, 2048 on a CPU.
         max_queue_tokens: tokens that may wait before requests are refused (`E5_MAX_QUEUE_TOKENS`).
 
     Example:
@@ -45,7 +45,7 @@ class Settings:
     max_queue_tokens: int = 1_000_000
 
     def __post_init__(self) -> None:
-        """Refuse values that no checkpoint and no device could use."""
+        """Refuse values that are wrong on every machine."""
         if self.dtype is not None and self.dtype not in DTYPES:
             raise SettingsError(
                 f"E5_DTYPE: received {self.dtype!r}; use one of {', '.join(DTYPES)}."

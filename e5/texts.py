@@ -1,7 +1,7 @@
 """One rule for "is this a text that can be embedded?", and its limits.
 
-Everybody who takes texts from a caller asks here: the Python API, requests and corpora. Knows
-nothing of prompts, tokens or models, so a text that passes may still be cut to `max_length` tokens.
+Used wherever texts come from a caller: in the Python API, requests and corpora. Knows nothing of
+prompts, tokens or models, so a text that passes may still be cut to `max_length` tokens.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,8 +9,8 @@ from typing import Any
 
 from e5.errors import InputError, quoted
 
-MAX_CHARACTERS = 1_000_000  # in one text; about 60 times what the model can read
-MAX_TASK = 10_000  # characters; the task is put before each of the queries
+MAX_CHARACTERS = 1_000_000  # in one text; about 60 times as many as the model reads
+MAX_TASK = 10_000  # characters; the task is repeated before each query
 
 
 def check_text(text: object, field: str) -> str:
@@ -18,7 +18,7 @@ def check_text(text: object, field: str) -> str:
 
     Args:
         text: what a caller sent.
-        field: the caller's name of it.
+        field: the caller's name for it.
 
     Raises:
         InputError: naming the field, what is wrong and the remedy.
@@ -40,10 +40,10 @@ def check_text(text: object, field: str) -> str:
 
 
 def check_task(task: object, field: str = "task") -> str:
-    """The task itself, if it is an instruction or a name; "" is none.
+    """The task itself, if it can be an instruction or a name; "" means no task.
 
     Raises:
-        InputError: for what is no string, no valid Unicode, or longer than `MAX_TASK`.
+        InputError: for a value that is not a string, not valid Unicode, or over `MAX_TASK`.
     """
     checked = check_unicode(task, field)
     if len(checked) > MAX_TASK:
@@ -52,10 +52,10 @@ def check_task(task: object, field: str = "task") -> str:
 
 
 def check_texts(texts: object, field: str) -> tuple[list[str], list[str]]:
-    """One text or many, as a list; and the caller's name of each.
+    """One text or many, as a list; and the caller's name for each.
 
     Raises:
-        InputError: for what is neither a string nor a list, or the first text that fails.
+        InputError: for a value that is not a string or an iterable, or the first text that fails.
 
     Example:
         >>> check_texts("snow", "queries")
@@ -65,7 +65,7 @@ def check_texts(texts: object, field: str) -> tuple[list[str], list[str]]:
         if not isinstance(texts, Iterable) or isinstance(texts, bytes | Mapping):
             raise TypeError
         as_list: list[Any] = [texts] if isinstance(texts, str) else list(texts)
-    except TypeError as error:  # numpy has arrays that claim to be iterable and are not
+    except TypeError as error:  # 0-d numpy arrays claim to be iterable
         raise InputError(field, quoted(texts), "send a string or a list of strings") from error
     fields = [f"{field}[{i}]" for i in range(len(as_list))]
     return [check_text(text, name) for text, name in zip(as_list, fields, strict=True)], fields
@@ -75,7 +75,7 @@ def check_unicode(text: object, field: str) -> str:
     """The text itself, if it is a string that can be encoded.
 
     Raises:
-        InputError: for what is no string, or holds a lone surrogate.
+        InputError: for a value that is not a string, or holds a lone surrogate.
     """
     if not isinstance(text, str):
         raise InputError(field, quoted(text), "send a string")

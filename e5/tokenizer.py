@@ -1,12 +1,12 @@
 """Texts -> exactly the token ids the model was trained on: `<s>` + body + `</s>`.
 
-The rule is ours, not the library's. Tokenizer files and libraries disagree about the final `</s>`,
-about `</s>` written inside a text and about the leading space, and a wrong answer is silent: the
-vector is then read from the wrong token. So the body is tokenised without special ids, control
-tokens inside a text are text, a sentencepiece BPE (Mistral's) gets sentencepiece's own
-normalisation whatever the file says, and both ends are added here.
+The rule is this project's, not the library's. Tokenizer files and libraries disagree about the
+final `</s>`, about `</s>` written inside a text and about the leading space, and a mistake raises
+no error: the vector is read from the wrong token. So the body is tokenised without special tokens,
+and both ends are added here. Control tokens written inside a text are plain text. A sentencepiece
+BPE (Mistral's) gets sentencepiece's own normalisation, whatever the file says.
 
-Knows nothing of prompts or of the model.
+Knows nothing of prompts, weights or batches.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,10 +19,10 @@ from tokenizers import models, normalizers
 from e5.errors import TokenizerError
 from e5.packing import TokenIds
 
-# Named in the fingerprint: change it whenever the ids of any text change.
+# Part of the fingerprint: change it whenever the ids of any text change.
 RULE = "<s> + body[: max_length - 2] + </s>, control tokens in a text are text"
 
-# What sentencepiece gives on Mistral 7B v0.1's own model (`[1] + sp.encode(text) + [2]`).
+# The ids that sentencepiece gives with Mistral 7B v0.1's own model (`[1] + sp.encode(text) + [2]`).
 MISTRAL_VOCAB_SIZE = 32000
 MISTRAL_GOLDENS: Mapping[str, TokenIds] = {
     "The capital of France is Paris": (1, 415, 5565, 302, 4843, 349, 5465, 2),
@@ -39,7 +39,7 @@ MISTRAL_GOLDENS: Mapping[str, TokenIds] = {
 
 @dataclass(frozen=True)
 class Encoding:
-    """One text's token ids, and how many there would have been without truncation."""
+    """One text's token ids, and how many there were before truncation."""
 
     token_ids: TokenIds
     num_tokens: int
@@ -51,7 +51,7 @@ class Encoding:
 
 
 class Tokenizer:
-    """A checkpoint's tokenizer under our rule.
+    """A checkpoint's tokenizer, used by this project's rule.
 
     Example, with the 7B model's own files:
         >>> tokenizer.encode(["The capital of France is Paris"])[0].token_ids
@@ -63,10 +63,11 @@ class Tokenizer:
 
         Args:
             file: as saved by the hub, transformers 4 or transformers 5.
-            max_length: tokens kept of a text, both ends included; at least 3.
+            max_length: maximum tokens of a text, both ends included; at least 3.
 
         Raises:
-            TokenizerError: for a file that is no tokenizer, or has no `<s>` or `</s>`.
+            TokenizerError: for a file that is not a tokenizer, lacks `<s>` or `</s>`, or has added
+                tokens that are not special.
         """
         try:
             self._tokenizer = tokenizers.Tokenizer.from_file(str(file))
@@ -77,7 +78,7 @@ class Tokenizer:
         self._tokenizer.encode_special_tokens = True
         added = self._tokenizer.get_added_tokens_decoder().values()
         words = [token.content for token in added if not token.special]
-        if words:  # they would be cut out of texts before the model's own pieces are tried
+        if words:  # they would be matched before the model's own pieces
             raise TokenizerError(
                 f"{file}: has added tokens that are not special, such as {words[0]!r}; the "
                 "model was trained without them: restore the checkpoint's own tokenizer.json."
@@ -96,7 +97,7 @@ class Tokenizer:
     def encode(self, texts: Sequence[str]) -> list[Encoding]:
         """Token ids of each text, `<s>` first and `</s>` last, at most `max_length` of them.
 
-        Releases the interpreter lock while it works.
+        Releases the interpreter lock (GIL) while it works.
         """
         keep = self.max_length - 2
         bodies = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
@@ -106,7 +107,7 @@ class Tokenizer:
         ]
 
     def check(self, goldens: Mapping[str, TokenIds]) -> None:
-        """Compare with ids known to be right.
+        """Compare with ids that are known to be right.
 
         Raises:
             TokenizerError: naming the first text whose ids differ.

@@ -1,4 +1,4 @@
-"""What is done to a vector after the model: dimensions, L2 normalisation, cosine score.
+"""What is done to vectors after the model: dimensions, L2 normalisation, cosine score.
 
 Pure numpy on `[num_texts, dimensions]` float32. Knows nothing of texts, tokens or the model.
 """
@@ -11,6 +11,26 @@ from numpy.typing import NDArray
 from e5.errors import InputError
 
 Vectors: TypeAlias = NDArray[np.float32]
+
+
+def check_dimensions(dimensions: int | None, most: int) -> None:
+    """Refuse more dimensions than a vector has, or fewer than one.
+
+    Args:
+        dimensions: how many to keep; None keeps all.
+        most: of a whole vector.
+
+    Raises:
+        InputError: naming the range.
+
+    Example:
+        >>> check_dimensions(5000, 4096)
+        Traceback (most recent call last):
+        e5.errors.InputError: dimensions: received 5000; use 1 to 4096.
+    """
+    whole = isinstance(dimensions, int | np.integer) and not isinstance(dimensions, bool)
+    if dimensions is not None and not (whole and 1 <= dimensions <= most):
+        raise InputError("dimensions", repr(dimensions), f"use 1 to {most}")
 
 
 def finish(vectors: Vectors, dimensions: int | None, *, normalize: bool) -> Vectors:
@@ -55,7 +75,7 @@ def cosine_scores(queries: Vectors, documents: Vectors) -> Vectors:
 
 
 def similarity(queries: Vectors, documents: Vectors) -> Vectors:
-    """`cosine_scores` of what a caller gives: one vector or many on either side.
+    """`cosine_scores`, also for a single vector on either side.
 
     Args:
         queries: `[num_queries, dimensions]`, or `[dimensions]` for one.
@@ -65,7 +85,7 @@ def similarity(queries: Vectors, documents: Vectors) -> Vectors:
         `[num_queries, num_documents]`, float32.
 
     Raises:
-        InputError: for vectors of different widths.
+        InputError: for vectors of different dimensions.
 
     Example:
         >>> similarity(np.array([2, 0], np.float32), np.array([1, 0], np.float32))

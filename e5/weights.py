@@ -22,11 +22,11 @@ def load_model(checkpoint: Checkpoint, *, device: torch.device, dtype: torch.dty
     """Load the checkpoint's weights into transformers' `MistralModel`.
 
     Tensors are read, converted and placed one at a time, so memory peaks at the loaded model plus
-    one tensor. Norm weights are kept in float32, in which they are used.
+    one tensor. Norm weights stay in float32, because norms are computed in float32.
 
     Raises:
-        WeightsError: naming the file that is no safetensors, or the tensor that is missing, unknown
-            or of another shape.
+        WeightsError: naming the file that is not safetensors or not a Mistral configuration, or the
+            tensor that is missing, unknown, of another shape or not floating-point.
     """
     from accelerate.utils import set_module_tensor_to_device  # only loading needs accelerate
 
@@ -38,13 +38,13 @@ def load_model(checkpoint: Checkpoint, *, device: torch.device, dtype: torch.dty
             with safe_open(path, framework="pt") as file:
                 names = list(file.keys())
             for name in tqdm(names, f"loading {shard}", delay=2, disable=None):
-                # Opened anew for each tensor: closing gives the pages that were read back.
+                # Opened again for each tensor: closing the file frees the pages that were read.
                 with safe_open(path, framework="pt") as file:
                     tensor = file.get_tensor(name)
                 if name not in shapes:
                     raise WeightsError(
-                        f"{path}: tensor {name} is none of a MistralModel's; of a "
-                        "MistralForCausalLM save the `.model`."
+                        f"{path}: tensor {name} does not belong to a MistralModel; of a "
+                        "MistralForCausalLM save only the `.model`."
                     )
                 if tensor.shape != shapes[name]:
                     raise WeightsError(
@@ -88,6 +88,6 @@ def _empty_model(folder: Path) -> MistralModel:
         config = MistralConfig.from_pretrained(folder)
         with init_empty_weights():
             return MistralModel(config)
-    except Exception as error:  # transformers has no base for what it finds wrong in a value
+    except Exception as error:  # transformers' errors for a wrong value share no base class
         reason = " ".join(str(error).split())
-        raise WeightsError(f"{path}: no model can be made of it ({reason}).") from error
+        raise WeightsError(f"{path}: no model can be built from it ({reason}).") from error

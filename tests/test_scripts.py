@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -45,6 +46,14 @@ def run(
     return subprocess.run(
         command, cwd=folder, env=environ, capture_output=True, text=True, timeout=120
     )
+
+
+def test_the_rooms_import_no_test_files_and_the_benchmarks_nothing_of_the_training() -> None:
+    tests = {file.stem for file in (ROOT / "tests").rglob("*.py")}
+    for file in (ROOT / "scripts").rglob("*.py"):
+        imported = re.findall(r"^ *(?:from|import) (\w+)", file.read_text(), re.MULTILINE)
+        forbidden = tests | ({"training"} if file.parent.name == "benchmarks" else set())
+        assert not forbidden & set(imported), file
 
 
 # How commands start

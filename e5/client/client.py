@@ -20,12 +20,12 @@ from e5.client.prediction import Embedded
 from e5.errors import InputError, RequestTooLargeError, ServiceError, TextError, quoted
 from e5.prompts import resolve_task
 from e5.texts import check_task, check_texts
-from e5.vectors import Vectors, similarity
+from e5.vectors import Vectors, check_dimensions, similarity
 
 # Of one request. 256 vectors of 4096 dimensions are 5.6 MB in base64; from 6 MiB on Cog puts an
 # answer into a file. 50,000 characters are some 12,000 tokens, three full forwards on a GPU.
-MAX_TEXTS = 256
-MAX_CHARACTERS = 50_000
+REQUEST_TEXTS = 256
+REQUEST_CHARACTERS = 50_000
 # Requests at a time: while one is computed, one is tokenised, one answered and one on its way.
 # Even at four tokens a character they fit into the service's queue of a million tokens.
 AT_A_TIME = 4
@@ -168,7 +168,8 @@ class Client:
     ) -> Vectors:
         """Embed the texts of one side, in as many requests as they need."""
         checked, _ = check_texts(texts, field)
-        width = self._width(dimensions)
+        check_dimensions(dimensions, self.dimensions)
+        width = self.dimensions if dimensions is None else int(dimensions)
         inputs: dict[str, object] = {
             "task": check_task(task),
             "symmetric": _check_flag(symmetric, "symmetric"),
@@ -240,19 +241,6 @@ class Client:
             )
         return answer
 
-    def _width(self, dimensions: int | None) -> int:
-        """Of the vectors asked for, in `Embedder.check_dimensions`' words.
-
-        Raises:
-            InputError: for more than the model has, or fewer than one.
-        """
-        if dimensions is None:
-            return self.dimensions
-        whole = isinstance(dimensions, int | np.integer) and not isinstance(dimensions, bool)
-        if not (whole and 1 <= dimensions <= self.dimensions):
-            raise InputError("dimensions", repr(dimensions), f"use 1 to {self.dimensions}")
-        return int(dimensions)
-
 
 def _check_flag(value: object, field: str) -> bool:
     if not isinstance(value, bool | np.bool_):
@@ -273,7 +261,7 @@ def _cut(lengths: Sequence[int]) -> Iterator[slice]:
     start = characters = 0
     for position, length in enumerate(lengths):
         characters += length
-        full = position - start == MAX_TEXTS or characters > MAX_CHARACTERS
+        full = position - start == REQUEST_TEXTS or characters > REQUEST_CHARACTERS
         if full and position > start:
             yield slice(start, position)
             start, characters = position, length

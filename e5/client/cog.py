@@ -103,7 +103,7 @@ class Cog:
             except (_NotNowError, QueueFullError) as error:
                 pause = longest * random.uniform(0.5, 1)  # so that callers do not return together
                 seconds_left = end - time.monotonic()
-                if pause >= seconds_left:
+                if 2 * pause >= seconds_left:  # what is left after it is too little for an answer
                     if isinstance(error, QueueFullError):
                         raise
                     raise self._too_late(error) from error

@@ -13,7 +13,7 @@ from e5.serving.answer import Answer, Usage
 from e5.serving.batcher import Batcher
 from e5.serving.request import EmbedRequest
 from e5.settings import Settings
-from e5.vectors import cosine_scores, finish
+from e5.vectors import check_dimensions, cosine_scores, finish
 
 # A thread costs more than tokenising a little text, and a lot would hold up everybody else.
 FEW_CHARACTERS = 10_000
@@ -63,7 +63,7 @@ class Service:
             EngineError: the engine broke; `healthy` is False from then on.
         """
         embedder, fields = self._embedder, request.fields
-        embedder.check_dimensions(request.dimensions)
+        check_dimensions(request.dimensions, embedder.dimensions)
         request.check_answer(embedder.dimensions)
         tokenize = partial(
             embedder.tokenize,

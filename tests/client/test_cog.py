@@ -70,7 +70,7 @@ def test_a_prediction_is_the_input_without_id_or_webhook_on_which_cog_would_act(
     assert cog.bodies == [{"input": {"documents": texts}}]
     assert cog.headers[0]["Content-Type"] == "application/json"
     assert cog.headers[0]["Accept-Encoding"] == "identity"
-    assert "Prefer" not in cog.headers[0]
+    assert int(cog.headers[0]["Content-Length"]) < 60  # UTF-8, no escapes where none are needed
 
 
 @pytest.mark.parametrize("end", ["", "/", "//", "/prefix", "/prefix/"])
@@ -304,8 +304,8 @@ def test_an_endless_answer_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatc
         ("BUSY", "while /health-check says BUSY; send less at a time, or add a server."),
         ("READY", "while /health-check says READY; try again."),
         ("STARTING", "while /health-check says STARTING; wait until it is READY"),
-        ("<script>", "until the deadline of 0.3 s; start the service, or check the URL."),
-        (None, "until the deadline of 0.3 s; start the service, or check the URL."),
+        ("<script>", "until the deadline of 0.6 s; start the service, or check the URL."),
+        (None, "until the deadline of 0.6 s; start the service, or check the URL."),
     ],
 )
 def test_without_a_free_slot_the_error_says_what_the_server_s_health_is(
@@ -313,17 +313,17 @@ def test_without_a_free_slot_the_error_says_what_the_server_s_health_is(
 ) -> None:
     with fake_cog(always(BUSY)) as cog:
         cog.health = (200, {"status": health}) if health else (404, b"")
-        sentence = error_of(cog, deadline=0.3)
-        assert "no free slot (HTTP 409) until the deadline of 0.3 s" in sentence
+        sentence = error_of(cog, deadline=0.6)
+        assert "no free slot (HTTP 409) until the deadline of 0.6 s" in sentence
         assert part in sentence
-        assert len(cog.inputs) > 2
+        assert len(cog.inputs) >= 2
 
 
 def test_a_queue_that_stays_full_is_the_service_s_own_error() -> None:
     with fake_cog(always(failed(FULL))) as cog:
         with pytest.raises(QueueFullError, match=r"^the queue is full \(9 tokens wait\)"):
-            embed(cog, deadline=0.3)
-        assert len(cog.inputs) > 2
+            embed(cog, deadline=0.6)
+        assert len(cog.inputs) >= 2
 
 
 def test_a_port_where_nobody_listens_is_named_with_the_reason() -> None:

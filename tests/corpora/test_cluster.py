@@ -223,19 +223,18 @@ def test_what_a_worker_cannot_load_is_said_in_a_sentence(runner: Runner, tmp_pat
     assert "Traceback" not in printed
 
 
-class Vanishing(Corpus):
-    """Loses its second file once it is planned."""
-
-    def plan(self, files: Iterable[str], rows_per_unit: int) -> list[Unit]:
-        units = super().plan(files, rows_per_unit)
-        (Path(self.location) / "b.jsonl").unlink()
-        return units
-
-
 @pytest.mark.filterwarnings("ignore")  # Ray's own, in this process for once
 def test_what_is_no_document_s_fault_stops_the_run_with_its_reason(
     tmp_path: Path, checkpoint: Path
 ) -> None:
+    class Vanishing(Corpus):  # here, so that Ray sends it by value
+        """Loses its second file once it is planned."""
+
+        def plan(self, files: Iterable[str], rows_per_unit: int) -> list[Unit]:
+            units = super().plan(files, rows_per_unit)
+            (Path(self.location) / "b.jsonl").unlink()
+            return units
+
     for name in ("a", "b"):
         write_corpus(tmp_path / "in" / f"{name}.jsonl", texts(30))
     cluster = Cluster(Settings(weights=checkpoint, device="cpu", dtype="float32"))
