@@ -1,7 +1,7 @@
-"""Cog's edge: inputs -> EmbedRequest -> Service -> Output. It translates, and nothing else.
+"""The interface to Cog: inputs -> EmbedRequest -> Service -> Output. It only translates.
 
-Cog's command line reads the signature of `run` as text to publish the schema, so defaults and
-descriptions are plain literals on one line, and types are spelt out.
+Cog's command line reads the source of `run`'s signature to publish the schema, so defaults and
+descriptions are plain literals on one line, and types are written out.
 """
 
 import logging
@@ -22,14 +22,14 @@ class Predictor(BaseRunner):
     """Embeds queries and documents with E5-Mistral and scores how well they match."""
 
     def setup(self) -> None:
-        """Load the checkpoint that `E5_WEIGHTS` names, and try it."""
+        """Load the checkpoint that `E5_WEIGHTS` names, and run its self-check."""
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
         self.service = Service.load(Settings.from_env())
 
     @concurrent(max=256)
     async def run(
         self,
-        /,  # an unknown input may be called self
+        /,  # so that an unknown input may be called self
         task: str = Input(
             default="Given a web search query, retrieve relevant passages that answer the query",
             description="One-sentence instruction for the queries, or the name of a registered task such as sts_query. Empty: no instruction.",
@@ -85,5 +85,5 @@ class Predictor(BaseRunner):
             ) from None
 
     def healthcheck(self) -> bool:
-        """Whether the engine still answers; False once it has broken, so that a probe restarts it."""
+        """Whether the engine works; False once it has failed, so that a probe restarts the service."""
         return self.service.healthy

@@ -6,7 +6,12 @@ states what was received, then the remedy. Knows nothing of HTTP, Cog or logging
 
 import json
 import re
-from typing import Any, Self
+from collections.abc import Iterator
+from typing import Any, Literal, Self, TypeAlias
+
+Cause: TypeAlias = Literal["busy", "unreachable", "deadline", "other"]
+
+SHOWN = 60  # characters of what a caller sent, in an error
 
 
 class E5Error(Exception):
@@ -34,23 +39,35 @@ class E5Error(Exception):
 def quoted(value: object) -> str:
     """A value that a caller sent, for an error: as JSON, on one line of at most 60 characters.
 
-    What JSON cannot express is shown as its `repr`, or if that fails as its type.
+    What JSON cannot express is shown as its `repr`, or if that fails as its type. The cost does not
+    grow with the value.
 
     Example:
         >>> quoted(None), quoted("x" * 80)[-5:]
         ('null', 'xx...')
     """
     try:
-        text = json.dumps(value, default=repr)
+        text = json.dumps(_beginning(value, iter(range(4 * SHOWN))), default=repr)
     except Exception:  # keys that are not strings, a list inside itself, a failing repr
         text = f"<{type(value).__name__}>"
     return shortened(text)
 
 
+def _beginning(value: Any, room: Iterator[int]) -> Any:
+    """The first elements of lists in lists, as many as there is room for."""
+    if isinstance(value, str):
+        return value[: SHOWN + 1]
+    if isinstance(value, list | tuple):
+        return [_beginning(item, room) for item, _ in zip(value, room, strict=False)]
+    if isinstance(value, dict):
+        return {key: _beginning(value[key], room) for key, _ in zip(value, room, strict=False)}
+    return value
+
+
 def shortened(text: str) -> str:
     """A caller's text on one line of at most 60 characters; `""` if it is blank."""
     text = " ".join(text.split()) or '""'
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 
 class InputError(E5Error):
@@ -182,4 +199,21 @@ class EngineError(E5Error):
 
 
 class ServiceError(E5Error):
-    """A service that cannot be reached, or whose response cannot be used."""
+    """A service that cannot be reached, or whose response cannot be used.
+
+    Attributes:
+        cause: "busy" where another try may succeed soon; "unreachable" where nothing healthy
+            answers; "deadline" where the answer did not come in time; "other" for the rest.
+        retry_after: seconds until a busy service takes more, where it says so.
+    """
+
+    cause: Cause = "other"
+    retry_after: float | None = None
+
+    def __init__(
+        self, sentence: str, *, cause: Cause = "other", retry_after: float | None = None
+    ) -> None:
+        """`sentence` is the whole text."""
+        super().__init__(sentence)
+        self.cause = cause
+        self.retry_after = retry_after

@@ -13,7 +13,7 @@ from pathlib import Path
 from e5.errors import SettingsError
 
 DTYPES = ("float16", "bfloat16", "float32")
-NUMBERS = {"max_length": 3, "max_batch_tokens": 1, "max_queue_tokens": 1}  # and their minimum values
+NUMBERS = {"max_length": 3, "max_batch_tokens": 1, "max_queue_tokens": 1}  # and their minimums
 # Variables that Kubernetes sets in every pod if a service's name begins with e5.
 _KUBERNETES = re.compile(r"_(SERVICE_HOST|SERVICE_PORT|PORT)(_|$)")
 

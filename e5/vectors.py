@@ -18,7 +18,7 @@ def check_dimensions(dimensions: int | None, most: int) -> None:
 
     Args:
         dimensions: how many to keep; None keeps all.
-        most: of a whole vector.
+        most: dimensions of a whole vector.
 
     Raises:
         InputError: naming the range.

@@ -43,8 +43,8 @@ def load_model(checkpoint: Checkpoint, *, device: torch.device, dtype: torch.dty
                     tensor = file.get_tensor(name)
                 if name not in shapes:
                     raise WeightsError(
-                        f"{path}: tensor {name} does not belong to a MistralModel; of a "
-                        "MistralForCausalLM save only the `.model`."
+                        f"{path}: tensor {name} is none of a MistralModel's; of a "
+                        "MistralForCausalLM save the `.model`."
                     )
                 if tensor.shape != shapes[name]:
                     raise WeightsError(

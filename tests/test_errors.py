@@ -1,6 +1,7 @@
 """Errors: one sentence each, on one line, whatever a caller sent; and read back from that line."""
 
 import pickle
+import sys
 from typing import Any
 
 import pytest
@@ -126,8 +127,24 @@ class TestWhatWasReceived:
         assert is_short_and_one_line(quoted(value))
 
     def test_what_json_cannot_say_is_told_by_its_type(self) -> None:
-        assert quoted(nested_in_itself()) == "<list>"
         assert quoted({(1, 2): "a"}) == "<dict>"
+        assert quoted([10**5000]) == "<list>"
+
+    @pytest.mark.parametrize(
+        "value", [[1] * 10**7, "x" * 10**7, [[[1] * 10**4] * 10**4] * 10**4, {"a": [1] * 10**7}]
+    )
+    def test_a_large_value_costs_no_more_than_a_small_one(self, value: object) -> None:
+        calls = []
+
+        def count(_frame: object, event: str, _argument: object) -> None:
+            calls.append(event)
+
+        sys.setprofile(count)
+        try:
+            assert quoted(value).endswith("...")
+        finally:
+            sys.setprofile(None)
+        assert len(calls) < 5000
 
     @pytest.mark.parametrize(
         ("value", "words"),

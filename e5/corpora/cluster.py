@@ -1,8 +1,8 @@
-"""The same units on many machines: Ray Data hands them to a pool of actors, one GPU each.
+"""Embeds units on many machines: Ray Data hands them to a pool of actors, one GPU each.
 
-An actor reads, tokenises and writes one unit while it computes another. One that dies is replaced
-and its units are done again; a document on which a worker dies twice becomes a dead letter. Knows
-nothing of how a unit is done, which is `loop`'s.
+An actor reads, tokenises and writes one unit while it computes another, with the functions of
+`loop`. If an actor dies, it is replaced and its units are done again. A document that workers died
+on twice becomes a dead letter. Knows nothing of file formats, prompts or the layout of shards.
 """
 
 import logging
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-# Else Ray leaves a token file in the home folder.
+# Otherwise Ray writes a token file into the home folder.
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 import ray
 import ray.data
@@ -36,9 +36,9 @@ from e5.vectors import Vectors
 
 logger = logging.getLogger(__name__)
 
-WHOLE_ATTEMPTS = 2  # at a unit as a whole, before its documents are tried one by one
-TRIES = 2  # at a document that was alone with its worker when that died
-# Of an actor; each document that kills costs TRIES of them, each unit with one, two more.
+WHOLE_ATTEMPTS = 2  # attempts at a unit as a whole, before its documents are tried one by one
+TRIES = 2  # deaths of workers that computed one document alone, before it is a dead letter
+# Of an actor. A document that workers die on costs TRIES of them, its unit WHOLE_ATTEMPTS more.
 RESTARTS = 64
 
 
@@ -47,10 +47,10 @@ class Cluster:
     """Embeds units on Ray's actors. A `Runner`.
 
     Attributes:
-        settings: of each actor's embedder.
+        settings: for each actor's embedder.
         address: of a running Ray cluster; None starts one on this machine.
-        min_workers: actors kept.
-        max_workers: actors at most; the pool grows and shrinks between the two.
+        min_workers: the least number of actors.
+        max_workers: the most; the pool grows and shrinks between the two.
     """
 
     settings: Settings
@@ -60,7 +60,7 @@ class Cluster:
 
     @property
     def gpus(self) -> float:
-        """Of each actor: one; none where settings say `cpu`, or this machine has none."""
+        """GPUs of each actor: 0 for device `cpu`, or if Ray runs here and finds no GPU; else 1."""
         cpu = self.settings.device == "cpu" or not (self.address or torch.cuda.is_available())
         return 0 if cpu else 1
 
@@ -68,7 +68,7 @@ class Cluster:
         """The model that a worker would load. Joins the cluster, and waits for a free GPU.
 
         Raises:
-            EngineError: where there is no cluster at the address, or no model for its workers.
+            EngineError: if there is no cluster at the address, or its workers cannot load a model.
         """
         self._connect()
         try:
@@ -81,13 +81,13 @@ class Cluster:
         return answer
 
     def _connect(self) -> None:
-        """Join the cluster, or start one; once."""
+        """Join the cluster, or start one, unless that is done already."""
         if ray.is_initialized():
             return
         package = str(Path(e5.__file__).parent)
         try:
             ray.init(
-                self.address or "local",  # else Ray would join whatever runs on this machine
+                self.address or "local",  # without it Ray joins any cluster that runs here
                 runtime_env={"py_modules": [package]} if self.address else {},
                 log_to_driver=False,
                 logging_level=logging.WARNING,
@@ -96,21 +96,21 @@ class Cluster:
             raise EngineError(f"there is no Ray cluster at {self.address} ({error}).") from error
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False  # ours counts documents
+        context.enable_progress_bars = False  # our own bar counts documents
         context.print_on_execution_start = False
 
     def embed_units(
         self, units: Sequence[Unit], corpus: Corpus, folder: ShardFolder
     ) -> Iterator[Summary]:
-        """Embed units on the cluster's actors; yields what each finished one came to.
+        """Embed units on the cluster's actors; yields the summary of each finished unit.
 
         Args:
-            units: to be done.
-            corpus: what they are runs of.
-            folder: where shards go; a place that every machine reaches.
+            units: those to embed.
+            corpus: the corpus that they are part of.
+            folder: where shards go; every machine must reach it.
 
         Raises:
-            EngineError: for what is no document's fault, or where the cluster gives up.
+            EngineError: for a failure that no document caused, or if the cluster gives up.
         """
         if not units:
             return
@@ -121,13 +121,13 @@ class Cluster:
             min_size=self.min_workers,
             max_size=self.max_workers,
             max_tasks_in_flight_per_actor=2,
-            max_concurrent_calls_per_actor=2,  # one unit is read and written beside another
+            max_concurrent_calls_per_actor=2,  # read or write one unit, compute another
             enable_true_multi_threading=True,
         )
-        with warnings.catch_warnings():  # there is no other way yet to say how often to restart
+        with warnings.catch_warnings():  # there is no other way yet to set max_restarts
             warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
             done = ray.data.from_items(items, override_num_blocks=len(items)).map(
-                Worker,  # type: ignore[arg-type]  # a class is instantiated once an actor
+                Worker,  # type: ignore[arg-type]  # Ray makes one instance per actor
                 fn_constructor_args=(corpus, self.settings, folder.location, folder.recipe),
                 compute=pool,
                 num_gpus=self.gpus,
@@ -150,13 +150,13 @@ def _gave_up(error: RayError) -> EngineError:
 
 
 class Worker:
-    """One actor: an embedder that does whole units."""
+    """One actor: loads an embedder and embeds whole units."""
 
     def __init__(self, corpus: Corpus, settings: Settings, location: str, recipe: Recipe) -> None:
         """Load the embedder.
 
         Raises:
-            EngineError: for one that is another than the manifest's.
+            EngineError: if its fingerprint is not the manifest's.
         """
         self._folder = ShardFolder(location, recipe)
         self._embedder = Embedder.load(settings)
@@ -167,14 +167,14 @@ class Worker:
                 f"this worker loads {self._embedder.name}, the manifest has {theirs}."
             )
         self._corpus = corpus
-        # Two units are here at once; each in one of these, so that the engine is never idle, or in
-        # both, to be alone.
+        # Two units are here at once. Each holds one of these locks, so that one is read while the
+        # other is computed. A unit that must be alone holds both.
         self._reading, self._computing = threading.Lock(), threading.Lock()
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
-        """Do a unit; a row of a `Summary`'s fields, and of why there is none.
+        """Embed a unit; returns the fields of its `Summary`, and `failure`: the reason, or "".
 
-        Ray would bury an exception under its own, with advice on Ray's settings.
+        The error is returned, because Ray would wrap it in its own, with advice on Ray's settings.
         """
         try:
             return asdict(self._embed(Unit(**item))) | {"failure": ""}
@@ -183,7 +183,7 @@ class Worker:
 
     def _embed(self, unit: Unit) -> Summary:
         journal = Journal.begin(self._folder.location, unit)
-        if self._folder.holds(unit):  # by an actor that died before it could say so
+        if self._folder.holds(unit):  # an actor wrote it, then died before it reported
             journal.remove()
             return Summary()
         if journal.attempts <= WHOLE_ATTEMPTS:
@@ -200,7 +200,7 @@ class Worker:
         return summary
 
     def _one_by_one(self, unit: Unit, journal: Journal) -> tuple[Prepared, Computed]:
-        """As `prepare` and `compute`, with the journal saying which document is being tried."""
+        """As `prepare` and `compute`, but the journal notes each document before it is tried."""
         rows = list(self._corpus.read(unit))
         documents = {i: row for i, row in enumerate(rows) if isinstance(row, Document)}
         dead = {i: row for i, row in enumerate(rows) if isinstance(row, DeadLetter)}
@@ -232,6 +232,6 @@ class Worker:
 def _describe(settings: Settings) -> Model | str:
     try:
         embedder = Embedder.load(settings)
-    except E5Error as error:  # Ray would send it with a traceback of its own
+    except E5Error as error:  # Ray would add a traceback of its own
         return str(error)
     return Model(embedder.name, embedder.dimensions)

@@ -1,8 +1,8 @@
 """A corpus as units of work: files of any size -> runs of rows -> documents, read as a stream.
 
-In a folder of this machine or wherever pyarrow or fsspec reach (`s3://...`). A unit names a file
-and a run of its rows; whoever reads it gets the same documents, so units can be done in any order,
-again, or elsewhere. Knows nothing of vectors, models or shards.
+Files are local, or anywhere that pyarrow or fsspec can read (`s3://...`). A unit names a file and a
+run of its rows. Every reader of a unit gets the same documents, so units can be done in any order,
+repeatedly, on any machine. Knows nothing of vectors, models or shards.
 """
 
 import hashlib
@@ -24,17 +24,17 @@ from e5.texts import check_text, check_unicode
 
 logger = logging.getLogger(__name__)
 
-ENDS = 2**16  # bytes of a file's head and of its tail that tell whether it has changed
+ENDS = 2**16  # bytes at a file's start and end that are hashed to detect a change
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A run of rows of one file.
+    """Consecutive rows of one file.
 
     Attributes:
         file: its path below the corpus's location.
-        first_row: the first of its rows.
-        num_rows: how many.
+        first_row: number of the first row.
+        num_rows: how many rows.
         offset: where the first row begins in the uncompressed file, in bytes; 0 for Parquet.
     """
 
@@ -45,7 +45,7 @@ class Unit:
 
     @property
     def name(self) -> str:
-        """The unit's own name: other files beside its file do not change it.
+        """A name made from the file's path and the first row; other files do not change it.
 
         Example:
             >>> Unit("2026/a b.csv", 4096, 1000, 777).name
@@ -77,8 +77,8 @@ class Corpus:
 
     Attributes:
         location: a file or a folder; a path or a URI.
-        text_columns: joined with a blank, as the model's authors join title and text.
-        id_column: None numbers the rows: `file:row`.
+        text_columns: joined with a space, as the model's authors join title and text.
+        id_column: None makes ids from row numbers: `file:row`.
     """
 
     location: str
@@ -86,20 +86,21 @@ class Corpus:
     id_column: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse column names that no file can have."""
+        """Refuse column names that are not valid Unicode."""
         for column in self.text_columns:
             check_unicode(column, "text_columns")
         if self.id_column is not None:
             check_unicode(self.id_column, "id_column")
 
     def files(self) -> dict[str, str]:
-        """What tells each file from a changed one, by its path below `location`, in order.
+        """Identities of the files, by path below `location`, in order.
 
-        That is its size in bytes, and a digest of its head and its tail. Files of other formats are
-        left out, with a warning. A file to which several links lead is there once.
+        An identity is the size in bytes and a digest of the file's start and end; it shows whether
+        a file has changed. Files of other formats are left out, with a warning. A file that several
+        links point to is listed once.
 
         Raises:
-            InputError: where there is no such place, or no file of a known format.
+            InputError: if the location cannot be listed, or has no file of a known format.
         """
         filesystem, path = open_filesystem(self.location)
         try:
@@ -115,7 +116,7 @@ class Corpus:
                 item.path.removeprefix(f"{path}/") if item.path != path else item.base_name: item
                 for item in found
             }
-        except Exception as error:  # each kind of storage has its own
+        except Exception as error:  # each kind of storage raises its own
             received = f"{self.location}, which cannot be listed ({error})"
             raise InputError("corpus", received, "give a file or folder in reach") from error
         if info.type == fs.FileType.NotFound:
@@ -132,10 +133,10 @@ class Corpus:
             return dict(zip(known, identities, strict=True))
 
     def plan(self, files: Iterable[str], rows_per_unit: int) -> list[Unit]:
-        """Every unit of the files. Reads JSONL and CSV once through, to count their rows.
+        """Every unit of the files. Reads JSONL and CSV files once, to count their rows.
 
         Raises:
-            InputError: for a file that cannot be read, or lacks a column (of JSONL: in each of its
+            InputError: for a file that cannot be read, or lacks a column (JSONL: in all of its
                 first thousand rows).
         """
         units = []
@@ -149,9 +150,9 @@ class Corpus:
         return units
 
     def read(self, unit: Unit) -> Iterator[Document | DeadLetter]:
-        """The unit's documents in order; a dead letter stands where a row is none.
+        """The unit's documents in order, with a dead letter for each row that cannot be embedded.
 
-        Blank lines are neither.
+        Blank lines are skipped.
 
         Raises:
             InputError: for a file that cannot be read.
@@ -167,7 +168,7 @@ class Corpus:
             raise _unreadable(unit.file, error) from error
 
     def _check(self, reader: Reader, file: str) -> None:
-        """Refuse a file without the columns, or with one that cannot hold text."""
+        """Refuse a file that lacks a column, has it twice, or cannot hold text in it."""
         columns, other_kinds = reader.columns(), reader.other_kinds()
         asked = [("text_columns", column) for column in self.text_columns]
         if self.id_column is not None:
@@ -217,7 +218,7 @@ class Corpus:
 
 
 def file_digest(file: str) -> str:
-    """Sixteen hex digits of a file's name."""
+    """Sixteen hex digits of the sha256 of a file's path."""
     return hashlib.sha256(file.encode()).hexdigest()[:16]
 
 

@@ -1,7 +1,7 @@
 """Files of rows, read as a stream: Parquet, JSONL and CSV, the last two also with gzip.
 
-Each kind says which columns there are, cuts the file into runs of rows, and gives the rows of a run
-whenever it is asked. Knows nothing of ids, texts or what becomes of a row.
+The reader of a format lists the columns, cuts a file into runs of rows, and reads the rows of a
+run. Knows nothing of ids, documents or what becomes of a row.
 """
 
 import codecs
@@ -21,21 +21,21 @@ from pyarrow import fs
 
 CSV = (".csv", ".csv.gz")
 FORMATS = (".parquet", ".jsonl", ".jsonl.gz", *CSV)
-CHECKED_ROWS = 1000  # of a JSONL file, which tell its columns
-BUFFER = 2**22  # bytes of one read: each is a request where files are far away
+CHECKED_ROWS = 1000  # read from a JSONL file to find its columns
+BUFFER = 2**22  # bytes of one read; on remote storage each read is a request
 csv.field_size_limit(2**24)  # a larger field is most likely a quote that was left open
 
-# A row by its columns; the reason why it is none; or None for a blank line.
+# A row by its columns; a string, the reason why it cannot be read; None for a blank line.
 Row: TypeAlias = Mapping[str, Any] | str | None
 
 
 class Run(NamedTuple):
-    """Some rows of a file.
+    """Consecutive rows of a file.
 
     Attributes:
-        first_row: the first of them, blank lines counted.
-        num_rows: how many.
-        offset: where the first begins in the uncompressed file, in bytes; 0 for Parquet.
+        first_row: number of the first row, blank lines counted.
+        num_rows: how many rows.
+        offset: where the first row begins in the uncompressed file, in bytes; 0 for Parquet.
     """
 
     first_row: int
@@ -47,21 +47,21 @@ class Reader(Protocol):
     """An open file of rows."""
 
     def columns(self) -> list[str]:
-        """Their names, as far as they can be known; none where there is no row."""
+        """Names of the columns, as far as they are known; empty for a file without rows."""
 
     def other_kinds(self) -> dict[str, str]:
-        """Columns that cannot hold text, and what they hold."""
+        """Columns that cannot hold text, and their types."""
 
     def runs(self, num_rows: int) -> Iterator[Run]:
         """The whole file in runs of `num_rows` rows."""
 
     def rows(self, run: Run, columns: Sequence[str]) -> Iterator[Row]:
-        """The rows of a run, with these of their columns or more."""
+        """The rows of a run, with at least these of their columns."""
 
 
 @contextmanager
 def open_reader(filesystem: fs.FileSystem, path: str) -> Iterator[Reader]:
-    """The reader that the path's ending asks for."""
+    """The reader for the file name's extension."""
     name = path.lower()
     with filesystem.open_input_file(path) as raw:
         if name.endswith(".parquet"):
@@ -152,10 +152,10 @@ class _Csv:
                 yield dict(zip(self._head, values, strict=False)) if values else None
 
     def _ends(self) -> Iterator[int]:
-        """Where each record ends.
+        """The byte offset of each record's end.
 
         Raises:
-            csv.Error: for a quote that is never closed: it has taken in all that follows.
+            csv.Error: for a quote that is never closed: its field takes in all that follows.
         """
         lines: list[str] = []  # read since the last record
 
@@ -172,7 +172,7 @@ class _Csv:
             raise csv.Error("a quote is opened and never closed")
 
     def _decoded_lines(self) -> Iterator[str]:
-        # Bytes that are no UTF-8 become lone surrogates, which make their own document a dead one.
+        # Invalid UTF-8 becomes lone surrogates, which make only their own row a dead letter.
         for part in self._opened:
             for line in re.findall(rb"[^\r]*(?:\r\n|\r)|[^\r]+", part):
                 begins = self._offset == 0
@@ -200,7 +200,7 @@ def _holds_text(kind: pa.DataType) -> bool:
 
 
 def _as_rows(batch: pa.RecordBatch) -> list[Row]:
-    """Rows as mappings; one that Python cannot hold, as text that is no UTF-8, as the reason."""
+    """Rows as mappings; one that Python cannot represent (invalid UTF-8), as the reason."""
     try:
         rows: list[Row] = batch.to_pylist()
     except (ValueError, OverflowError) as error:

@@ -1,8 +1,8 @@
 """A folder of shards -> an index on disk; a query -> the documents nearest to it.
 
-Vectors are normalised before they are stored. The index's own manifest says by which model and
-rules they were made, and no others are added or asked for. Knows nothing of models, and of the
-database only what `lance` offers.
+Vectors are normalised before they are stored. The index's own manifest names the model and rules
+that made them; shards and queries of another model are refused. Knows nothing of how vectors are
+computed, and of the database only what `lance` offers.
 """
 
 from collections.abc import Iterator
@@ -25,9 +25,9 @@ from e5.vectors import Vectors, finish
 INDEX_MANIFEST = "index.json"
 MAX_RESULTS = 10_000
 SHARDS_AT_ONCE = 32  # added in one commit: all of them are in the index, or none
-ROWS_AT_ONCE = 1024  # held in memory
-# What must be alike in all of an index's shards. All but the first three decide what a shard of a
-# name holds.
+ROWS_AT_ONCE = 1024  # rows of a shard in memory at once
+# These must be equal in all shards of an index. The first three make vectors comparable, the others
+# decide what a shard of a given name contains.
 RULES = (
     *("model", "task", "dimensions"),
     *("text_columns", "id_column", "rows_per_shard", "dtype"),
@@ -54,7 +54,7 @@ class Index:
 
     Attributes:
         location: a path or a URI.
-        manifest: of the shards it was built from.
+        manifest: that of the shards it was built from.
 
     Example:
         >>> index = Index.build(ShardFolder("vectors"), "index")
@@ -63,14 +63,14 @@ class Index:
     """
 
     def __init__(self, location: str) -> None:
-        """Open what `build` made.
+        """Open an index that `build` made.
 
         Raises:
-            InputError: where there is no index.
+            InputError: if there is no index.
         """
         filesystem, path = open_filesystem(location)
         manifest = Manifest.read(filesystem, f"{path}/{INDEX_MANIFEST}")
-        table = None if manifest is None else Table.open(location)  # which would make the folder
+        table = None if manifest is None else Table.open(location)  # creates the folder
         if manifest is None or table is None:
             received = f"{location}, which holds no index"
             raise InputError("index", received, "build one from a folder of shards first")
@@ -80,11 +80,11 @@ class Index:
 
     @classmethod
     def build(cls, shards: ShardFolder, location: str) -> "Index":
-        """Make an index of a folder of shards, or add to it those that it lacks.
+        """Build an index of a folder of shards, or add the shards that an index lacks.
 
         Raises:
-            InputError: where there are no shards, or the index holds vectors of another kind.
-            OSError: where the index cannot be written.
+            InputError: if the folder has no manifest, or the index has another model or rules.
+            OSError: if the index cannot be written.
         """
         manifest = shards.manifest()
         if manifest is None:
@@ -113,23 +113,33 @@ class Index:
         return index
 
     def __len__(self) -> int:
-        """Documents in it."""
+        """The number of documents."""
         return len(self._table)
 
     @property
     def is_flat(self) -> bool:
-        """Whether a search looks at every vector."""
+        """Whether a search compares the query with every vector."""
         return self._table.partitions == 0
+
+    @property
+    def task(self) -> str:
+        """Of queries: the documents' own, or web search where they have none."""
+        return self.manifest.task or DEFAULT_TASK
+
+    @property
+    def dimensions(self) -> int:
+        """Of its vectors."""
+        return self.manifest.dimensions
 
     def find(
         self, encoder: Encoder, text: str, *, task: str | None = None, top: int = 10
     ) -> list[Hit]:
-        """The documents nearest to a query in words.
+        """The documents nearest to a text query.
 
         Args:
-            encoder: of the model that made the index's vectors.
+            encoder: one of the model that made the index's vectors.
             text: the query.
-            task: of the query; None is the documents' own task, or web search where they have none.
+            task: the query's task; None: that of the documents, or web search if they have none.
             top: how many.
 
         Returns:
@@ -138,16 +148,16 @@ class Index:
         Raises:
             InputError: for an encoder of another model, a text that cannot be embedded, or `top`
                 out of range.
-            OSError: where the index cannot be read.
+            OSError: if the index cannot be read.
         """
         if not 1 <= top <= MAX_RESULTS:
             raise InputError("top", str(top), f"use 1 to {MAX_RESULTS}")
         self.check_model(encoder.name)
         query = encoder.encode_query(
             text,
-            task=(self.manifest.task or DEFAULT_TASK) if task is None else task,
+            task=self.task if task is None else task,
             normalize=True,
-            dimensions=self.manifest.dimensions,
+            dimensions=self.dimensions,
         )
         return self.search(query, top)
 
@@ -155,7 +165,7 @@ class Index:
         """Refuse queries of another model.
 
         Raises:
-            InputError: naming both.
+            InputError: naming both models.
         """
         if fingerprint_of(model) != self.manifest.fingerprint:
             remedy = (
@@ -170,13 +180,13 @@ class Index:
         Args:
             query: float32 `[dimensions]`.
             top: how many.
-            exact: look at every vector, index or not.
+            exact: compare with every vector; makes no use of the IVF-RQ index.
 
         Returns:
             at most `top` documents, the best first.
 
         Raises:
-            OSError: where the index cannot be read.
+            OSError: if the index cannot be read.
         """
         rows = self._table.search(query, top, exact=exact)
         return [Hit(row["id"], 100 * (1 - row["_distance"]), row["text"]) for row in rows]
@@ -187,7 +197,7 @@ class Index:
         with tqdm(missing, "adding", unit="shard", delay=2, disable=None) as bar:
             for i in range(0, len(missing), SHARDS_AT_ONCE):
                 part = missing[i : i + SHARDS_AT_ONCE]
-                unreadable: list[InputError] = []  # LanceDB loses the kind of an exception
+                unreadable: list[InputError] = []  # LanceDB does not keep an exception's type
                 try:
                     self._table.add(
                         b for name in part for b in self._read(shards, name, unreadable)
@@ -200,7 +210,7 @@ class Index:
     def _read(
         self, shards: ShardFolder, name: str, unreadable: list[InputError]
     ) -> Iterator[pa.RecordBatch]:
-        """A shard's rows as the table has them."""
+        """A shard's rows in the table's schema."""
         filesystem, path = open_filesystem(shards.location)
         try:
             with filesystem.open_input_file(f"{path}/{name}") as file:

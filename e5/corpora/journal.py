@@ -1,7 +1,7 @@
-"""What is known of a unit that was begun: attempts at it, and documents that a worker died on.
+"""A note on a unit that is being done: attempts at it, and documents that a worker died on.
 
-A small file beside the shards, for as long as the unit is being done. Knows nothing of how a unit
-is done, or by whom.
+It is a small file below the folder of shards, deleted when the unit is done. Knows nothing of how a
+unit is done, or by which worker.
 """
 
 import json
@@ -20,12 +20,13 @@ ATTEMPTS = "attempts"
 
 @dataclass(frozen=True)
 class Journal:
-    """What a worker must know of those before it that died during the unit.
+    """What a worker must know of earlier workers that died during the unit.
 
     Attributes:
-        path: of its file.
-        attempts: at the unit, with the present one.
-        tries: how often a document, by its place in the unit, was alone with a worker that died.
+        filesystem: where the file is.
+        path: of the file.
+        attempts: at the unit, including the present one.
+        tries: position of a document in the unit -> workers that died computing it alone.
     """
 
     filesystem: fs.FileSystem
@@ -35,7 +36,7 @@ class Journal:
 
     @classmethod
     def begin(cls, location: str, unit: Unit) -> "Journal":
-        """Count one more attempt."""
+        """Read the unit's journal and count one more attempt."""
         filesystem, folder = open_filesystem(location)
         journal, trying = cls._read(filesystem, f"{folder}/{ATTEMPTS}/{unit.name}.json")
         if trying is not None:
@@ -59,21 +60,21 @@ class Journal:
 
     @classmethod
     def _read(cls, filesystem: fs.FileSystem, path: str) -> "tuple[Journal, int | None]":
-        """What is known of a unit, and the place of the document that was being tried."""
+        """The journal, and the position of the document that was being tried, if any."""
         known: dict[str, Any] = {}
         if filesystem.get_file_info(path).type == fs.FileType.File:
-            # No JSON: died before it had written all of it.
+            # Not JSON: the worker died while writing it.
             with filesystem.open_input_stream(path) as file, suppress(ValueError):
                 known = json.loads(file.read())
         tries = Counter(known.get("tries", {}))
         return cls(filesystem, path, known.get("attempts", 0), tries), known.get("trying")
 
     def trying(self, place: int | None) -> None:
-        """Say, before it is computed, which document is alone with its worker."""
+        """Note the position of the document that is computed alone next; None for none."""
         content = {"attempts": self.attempts, "tries": self.tries, "trying": place}
         with self.filesystem.open_output_stream(self.path) as file:
             file.write(json.dumps(content).encode())
 
     def remove(self) -> None:
-        """The unit is done."""
+        """Delete the file, because the unit is done."""
         self.filesystem.delete_file(self.path)

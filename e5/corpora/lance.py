@@ -1,7 +1,8 @@
 """A LanceDB table of vectors on disk: rows in, the rows nearest by cosine out.
 
-A small table is searched whole; a large one through IVF-RQ: a bit for each dimension finds
-candidates, the stored float16 vectors put them in order. Knows nothing of shards or manifests.
+A small table is searched whole; a large one through IVF-RQ: one bit for each dimension finds
+candidates, and the stored float16 vectors rank them. Knows nothing of manifests or models, and of a
+shard only its name.
 """
 
 import logging
@@ -22,11 +23,11 @@ logger = logging.getLogger(__name__)
 TABLE = "documents"
 VECTOR = "embedding"
 COLUMNS = ("id", "text", "shard")
-FLAT_BELOW = 2**24  # numbers; a scan of as many takes about 30 ms on one core
-PARTITION = 4096  # vectors of one partition of the index
-OUTGROWN = 4  # times as many partitions as the index has: then it is made anew
-CANDIDATES = 10  # for each result, by their bits
-LEAST_RESULTS = 20  # that candidates are found for, however few are wanted
+FLAT_BELOW = 2**24  # numbers in the table; scanning as many takes about 30 ms on one core
+PARTITION = 4096  # vectors in one partition of the index
+OUTGROWN = 4  # the index is rebuilt for this many times as many partitions as it has
+CANDIDATES = 10  # by bits, for each result
+LEAST_RESULTS = 20  # candidates are found for at least so many, even if fewer are wanted
 
 
 class Table:
@@ -43,10 +44,10 @@ class Table:
 
     @classmethod
     def open(cls, location: str) -> "Table | None":
-        """The table at a place; None where there is none. Makes the folder if it is missing.
+        """The table at a location, or None. Creates the folder if it is missing.
 
         Raises:
-            OSError: where the place cannot be read.
+            OSError: if the location cannot be read.
         """
         with _told_as_os_error(location):
             connection = lancedb.connect(location)
@@ -56,10 +57,10 @@ class Table:
 
     @classmethod
     def create(cls, location: str, dimensions: int) -> "Table":
-        """A new, empty table, in the place of an older one.
+        """A new, empty table; replaces an older one.
 
         Raises:
-            OSError: where the place cannot be written.
+            OSError: if the location cannot be written.
         """
         schema = pa.schema(
             dict.fromkeys(COLUMNS, pa.string()) | {VECTOR: pa.list_(pa.float16(), dimensions)}
@@ -70,17 +71,17 @@ class Table:
             return cls(location, connection.create_table(TABLE, schema=schema, mode=mode))
 
     def __len__(self) -> int:
-        """Rows in it."""
+        """The number of rows."""
         return int(self._table.count_rows())
 
     @property
     def schema(self) -> pa.Schema:
-        """Of its rows."""
+        """The schema of the rows."""
         return self._table.schema
 
     @property
     def partitions(self) -> int:
-        """Of the index, the newest if a kill has left an older one; 0 where there is none."""
+        """Partitions of the index (the newer one if a killed run left two); 0 without index."""
         names = [index.name for index in self._table.list_indices()]
         most: int = max([0, *(int(name.rpartition("_")[2]) for name in names)])
         return most
@@ -89,7 +90,7 @@ class Table:
         """Names of the shards whose rows are in the table.
 
         Raises:
-            OSError: where the table cannot be read.
+            OSError: if the table cannot be read.
         """
         names: set[str] = set()
         with _told_as_os_error(self.location):
@@ -98,30 +99,30 @@ class Table:
         return names
 
     def add(self, batches: Iterable[pa.RecordBatch]) -> None:
-        """Add rows in one commit: all of them are there, or none.
+        """Add rows in one commit: all of them are added, or none.
 
         Raises:
-            OSError: where the table cannot be written, or whatever `batches` raised, by any name.
+            OSError: if the table cannot be written, or if `batches` raised any error.
         """
         with _told_as_os_error(self.location):
             self._table.add(pa.RecordBatchReader.from_batches(self.schema, iter(batches)))
 
     def update_index(self) -> None:
-        """Make the index, make it anew where the table has outgrown it, or add new rows to it.
+        """Build the index, rebuild it if the table has outgrown it, or add new rows to it.
 
         Raises:
-            OSError: where the table cannot be written.
+            OSError: if the table cannot be written.
         """
         dimensions = self.schema.field(VECTOR).type.list_size
         partitions = max(1, len(self) // PARTITION)
         with _told_as_os_error(self.location):
             if partitions < OUTGROWN * self.partitions:
                 self._table.optimize()
-            elif len(self) * dimensions >= FLAT_BELOW and dimensions % 8 == 0:  # as IVF-RQ needs
+            elif len(self) * dimensions >= FLAT_BELOW and dimensions % 8 == 0:  # as IVF-RQ requires
                 config = IvfRq(distance_type="cosine", num_partitions=partitions)
                 self._table.create_index(VECTOR, config=config, name=f"partitions_{partitions}")
             newest = f"partitions_{self.partitions}"
-            for index in self._table.list_indices():  # more than one after this, or after a kill
+            for index in self._table.list_indices():  # two after a rebuild or a killed run
                 if index.name != newest:
                     self._table.drop_index(index.name)
 
@@ -131,16 +132,16 @@ class Table:
         Args:
             query: float32 `[dimensions]`.
             top: how many.
-            exact: look at every vector, index or not.
+            exact: compare with every vector; makes no use of the index.
 
         Returns:
             at most `top` rows with `id`, `text` and `_distance`, which is 1 - cosine.
 
         Raises:
-            OSError: where the table cannot be read.
+            OSError: if the table cannot be read.
         """
         search = self._table.search(query, VECTOR)
-        assert isinstance(search, LanceVectorQueryBuilder)  # which follows from the query's type
+        assert isinstance(search, LanceVectorQueryBuilder)  # because the query is an array
         search = search.distance_type("cosine")
         results = max(top, LEAST_RESULTS)
         partitions = self.partitions
@@ -154,7 +155,7 @@ class Table:
 
 
 def probes(partitions: int) -> int:
-    """How many partitions to look into: all of a few, ever fewer of many.
+    """How many partitions to search: all of a few, an ever smaller share of many.
 
     Example:
         >>> probes(10), probes(10_000)
@@ -165,11 +166,11 @@ def probes(partitions: int) -> int:
 
 @contextmanager
 def _told_as_os_error(location: str) -> Iterator[None]:
-    """What LanceDB says of a full disk or a lost network is a RuntimeError of many lines."""
+    """Raise an OSError of one line for LanceDB's RuntimeErrors (full disk, lost network)."""
     try:
         yield
     except RuntimeError as error:
         logger.info("LanceDB failed", exc_info=True)
-        reason = str(error).splitlines()[0].partition(", /")[0]  # then its authors' own folders
-        remedy = "mend the place, or build the index anew"
+        reason = str(error).splitlines()[0].partition(", /")[0]  # before its authors' own paths
+        remedy = "fix the storage, or build the index anew"
         raise OSError(f"{location}: received {reason!r} from LanceDB; {remedy}.") from error

@@ -1,4 +1,4 @@
-"""One process that embeds units: each unit's rows -> its shard.
+"""Embeds units in one process: the rows of each unit -> its shard.
 
 One unit is computed while the next is read and tokenised and the last one written, so that the
 engine is never idle. Knows nothing of clusters or of what a folder of shards looks like.
@@ -15,7 +15,7 @@ from e5.corpora.shards import ShardFolder
 from e5.embedder import Computed, Embedder
 from e5.packing import TokenIds
 
-STAGES = ("read", "tokenize", "compute", "wait", "write")  # wait: the engine's, for its next unit
+STAGES = ("read", "tokenize", "compute", "wait", "write")  # wait: the engine waits for a unit
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Model:
-    """What a runner's embedders compute with: name and fingerprint, dimensions of a vector."""
+    """The model of a runner: its name with fingerprint, and the dimensions of its vectors."""
 
     name: str
     dimensions: int
@@ -31,14 +31,14 @@ class Model:
 
 @dataclass
 class Summary:
-    """What one unit, or a run, came to.
+    """Figures of one unit or of a run.
 
     Attributes:
-        documents: with a vector.
-        tokens: read of them, prompts included.
-        truncated: documents that were cut.
-        dead_letters: rows without a vector.
-        seconds: spent in each stage; stages run side by side, so they add up to more than passed.
+        documents: number of those with a vector.
+        tokens: number read, prompts included.
+        truncated: number of documents that were cut.
+        dead_letters: number of rows without a vector.
+        seconds: spent in each stage; stages overlap, so the sum may exceed the elapsed time.
     """
 
     documents: int = 0
@@ -48,7 +48,7 @@ class Summary:
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
 
     def __iadd__(self, other: "Summary") -> "Summary":
-        """Take another's figures in."""
+        """Add the figures of another summary."""
         self.documents += other.documents
         self.tokens += other.tokens
         self.truncated += other.truncated
@@ -79,15 +79,15 @@ class Loop:
     """
 
     def __init__(self, load: Callable[[], Embedder]) -> None:
-        """`load` is called when the model is first asked for."""
+        """`load` is called when the model is first needed."""
         self._load = load
         self._embedder: Embedder | None = None
 
     def describe(self) -> Model:
-        """The model that will compute; loads it.
+        """The model that computes; loads it if needed.
 
         Raises:
-            E5Error: as `load`.
+            E5Error: as `load` raises it.
         """
         self._embedder = self._embedder or self._load()
         return Model(self._embedder.name, self._embedder.dimensions)
@@ -95,7 +95,7 @@ class Loop:
     def embed_units(
         self, units: Iterable[Unit], corpus: Corpus, folder: ShardFolder
     ) -> Generator[Summary, None, None]:
-        """Embed units of a corpus into a folder; yields what each finished one came to."""
+        """Embed units of a corpus into a folder; yields the summary of each finished unit."""
         embedder = self._embedder = self._embedder or self._load()
 
         def computed() -> Iterator[tuple[Prepared, Computed]]:
@@ -125,7 +125,7 @@ def prepare(unit: Unit, corpus: Corpus, embedder: Embedder, task: str) -> Prepar
 def tokenize(
     documents: Sequence[Document], embedder: Embedder, task: str, summary: Summary
 ) -> list[TokenIds]:
-    """Token ids of documents, as queries of the task if there is one; counted in `summary`."""
+    """Token ids of documents, with the task's prompt unless it is ""; counted in `summary`."""
     started = time.perf_counter()
     texts = [document.text for document in documents]
     encodings = embedder.tokenize(texts, task=task, one_by_one=True)
@@ -136,7 +136,7 @@ def tokenize(
 
 
 def compute(sequences: Sequence[TokenIds], embedder: Embedder, summary: Summary) -> Computed:
-    """Vectors and faults; timed in `summary`."""
+    """Vectors and faults of a unit; timed in `summary`."""
     started = time.perf_counter()
     computed = embedder.compute(sequences)
     summary.seconds["compute"] += time.perf_counter() - started
@@ -144,7 +144,7 @@ def compute(sequences: Sequence[TokenIds], embedder: Embedder, summary: Summary)
 
 
 def write(prepared: Prepared, computed: Computed, folder: ShardFolder) -> Summary:
-    """Write a unit, a fault as a dead letter; what it came to."""
+    """Write a unit, with faults as dead letters; returns its summary."""
     started = time.perf_counter()
     summary, documents = prepared.summary, prepared.documents
     dead = [
@@ -162,7 +162,7 @@ def write(prepared: Prepared, computed: Computed, folder: ShardFolder) -> Summar
 def _one_ahead(
     function: Callable[[Item], Result], items: Iterable[Item]
 ) -> Generator[Result, None, None]:
-    """`map`, by a thread of its own that is one item ahead of whoever takes the results."""
+    """`map` in a thread of its own, which works one item ahead of the consumer."""
     with ThreadPoolExecutor(1) as thread:
         coming: Future[Result] | None = None
         for item in items:

@@ -1,7 +1,8 @@
-"""What a folder of vectors says of itself: by which model and rules, from which files.
+"""The manifest of a folder of vectors: which model, rules and files the vectors were made from.
 
-A JSON file, beside the shards and beside an index made of them. Vectors are only ever put beside
-others whose manifest agrees. Knows nothing of shards, tables or how vectors are computed.
+It is a JSON file beside the shards, and beside an index made of them. Vectors are added to others
+only if the manifests agree. Knows nothing of how vectors are computed, or of the files that hold
+them.
 """
 
 import json
@@ -16,18 +17,18 @@ from e5.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """By which model and rules vectors were made, and from which files.
+    """The model, rules and files that vectors were made from.
 
     Attributes:
         model: name and fingerprint, as `Embedder.name` gives it.
-        task: "" for bare documents; otherwise every text carries the prompt of this task.
+        task: "" for no prompt; otherwise every text carries the prompt of this task.
         normalize: whether vectors were L2-normalised.
         dimensions: of a stored vector.
         dtype: of a stored number.
-        text_columns: joined to a document's text.
-        id_column: None numbers the rows.
+        text_columns: columns that were joined to a document's text.
+        id_column: column of the ids; None if rows are numbered.
         rows_per_shard: rows of a file in one shard.
-        files: what tells each file from a changed one, by its path below the corpus's location.
+        files: the identity of each file (`Corpus.files`), by its path below the location.
     """
 
     model: str
@@ -42,10 +43,10 @@ class Manifest:
 
     @classmethod
     def read(cls, filesystem: fs.FileSystem, path: str) -> "Manifest | None":
-        """The manifest in a file; None where there is no file.
+        """The manifest in a file; None if there is no file.
 
         Raises:
-            InputError: for one that cannot be understood.
+            InputError: for a file that is not a manifest of this project.
         """
         if filesystem.get_file_info(path).type != fs.FileType.File:
             return None
@@ -61,7 +62,7 @@ class Manifest:
         return cls(**known)
 
     def write(self, filesystem: fs.FileSystem, path: str) -> None:
-        """Write the file whole, in the place of an older one.
+        """Write the file whole; replaces an older one.
 
         Raises:
             OSError: naming the file.
@@ -71,31 +72,31 @@ class Manifest:
 
     @property
     def fingerprint(self) -> str:
-        """Of the model and all that shapes a vector; its folder's name may differ."""
+        """The model's fingerprint; the folder's name in `model` may differ."""
         return fingerprint_of(self.model)
 
     def with_files(self, files: Mapping[str, str]) -> "Manifest":
-        """The same rules for these files too.
+        """The same manifest with these files added.
 
         Raises:
             InputError: naming the first file that has changed since its vectors were made.
         """
         for file, identity in files.items():
             if self.files.get(file, identity) != identity:
-                remedy = "put new rows into new files, or begin anew elsewhere"
+                remedy = "put new rows into new files, or use a new folder"
                 received = "a file that has changed since its vectors were made"
                 raise InputError(file, received, remedy)
         return replace(self, files={**self.files, **files})
 
     def difference(self, other: "Manifest", rules: Sequence[str]) -> tuple[str, str, str] | None:
-        """The first of the rules in which two manifests differ; models differ by fingerprint.
+        """The first rule in which two manifests differ; models are compared by fingerprint.
 
         Args:
             other: to compare with.
-            rules: names of fields.
+            rules: names of the fields to compare.
 
         Returns:
-            the rule, and what each of the two has, for a sentence; None where there is none.
+            the rule and its two values, as text for an error; None if all rules agree.
         """
         for rule in rules:
             ours, theirs = (_plain(getattr(manifest, rule)) for manifest in (self, other))
@@ -108,12 +109,12 @@ class Manifest:
 
 
 def _plain(value: object) -> object:
-    """As it stands in the file: a list for a tuple."""
+    """A value as JSON has it: a list for a tuple."""
     return list(value) if isinstance(value, tuple) else value
 
 
 def fingerprint_of(model: str) -> str:
-    """What follows the folder's name in the name of a model.
+    """The fingerprint in a model's name, after the folder's name.
 
     Example:
         >>> fingerprint_of("e5-mini@3f61f8")

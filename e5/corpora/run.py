@@ -1,7 +1,7 @@
-"""Embed a corpus: files of documents -> a folder of shards, by whatever runs the units.
+"""Embeds a corpus: files of documents -> a folder of shards, with any runner.
 
-The one place that knows the order of things: what there is, what is left, who does it. Knows
-nothing of command lines, models or processes.
+Puts the steps in order: list the files, find the unfinished units, give them to the runner. Knows
+nothing of command lines, or of how and where units are embedded.
 """
 
 import logging
@@ -20,37 +20,37 @@ from e5.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-ROWS_PER_SHARD = 4096  # of 4096 float16 dimensions: shards of 28 MB
+ROWS_PER_SHARD = 4096  # with 4096 float16 dimensions a shard has 28 MB
 
 
 class Runner(Protocol):
-    """Who runs the units: `Loop` in this process, `Cluster` on many machines."""
+    """What runs the units: `Loop` in this process, `Cluster` on many machines."""
 
     def describe(self) -> Model:
-        """The model that will compute.
+        """The model that computes.
 
         Raises:
-            E5Error: where it cannot be loaded.
+            E5Error: if it cannot be loaded.
         """
 
     def embed_units(
         self, units: Sequence[Unit], corpus: Corpus, folder: ShardFolder
     ) -> Iterator[Summary]:
-        """Embed units of a corpus into a folder; yields what each finished one came to.
+        """Embed units of a corpus into a folder; yields the summary of each finished unit.
 
         Raises:
-            E5Error: for what is no document's fault and stops the run.
+            E5Error: for a failure that no document caused; it stops the run.
         """
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a run came to.
+    """The result of a run.
 
     Attributes:
-        summary: of the units that this run did.
+        summary: figures of the units that this run did.
         elapsed: seconds from the first unit to the last.
-        dead_letters: in the folder, of all runs.
+        dead_letters: number of those in the folder, of all runs.
     """
 
     summary: Summary
@@ -61,18 +61,18 @@ class Report:
 def embed_corpus(
     corpus: Corpus, folder: ShardFolder, runner: Runner, *, rows_per_shard: int = ROWS_PER_SHARD
 ) -> Report:
-    """Embed what the folder does not hold yet. Stop it at any moment, call it again.
+    """Embed what the folder lacks. It can be stopped at any moment and called again.
 
     Args:
         corpus: where documents are.
         folder: where vectors go, and how they are made.
-        runner: who computes.
-        rows_per_shard: rows of a file in one shard; a unit of this size is in memory whole.
+        runner: embeds the units.
+        rows_per_shard: rows of a file in one shard; a whole unit of this size is in memory.
 
     Raises:
         InputError: for a corpus, a folder or rules that cannot be used.
-        E5Error: where the model cannot be loaded, or the runner gives up.
-        OSError: where the folder cannot be written.
+        E5Error: if the model cannot be loaded, or the runner gives up.
+        OSError: if the folder cannot be written.
     """
     if rows_per_shard < 1:
         raise InputError("rows_per_shard", str(rows_per_shard), "use 1 or more")

@@ -1,7 +1,7 @@
 """A folder of shards: the manifest, one Parquet shard for each unit, and its dead letters.
 
-A shard is written aside, flushed, then renamed, so it is whole or not there. Its name says which
-unit it holds, so whoever goes on knows what is left. Knows nothing of how vectors are computed.
+A shard exists either whole or not at all. Its name tells which unit it holds, so a resumed run
+knows what is left. Knows nothing of how vectors are computed.
 """
 
 import json
@@ -30,13 +30,13 @@ RULES = [field.name for field in fields(Manifest) if field.name != "files"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How documents become stored vectors, beyond the model.
+    """How documents become stored vectors, apart from the model.
 
     Attributes:
-        task: "" embeds documents bare; otherwise every text carries the prompt of this task.
-        normalize: L2-normalise.
+        task: "" adds no prompt; otherwise every text carries the prompt of this task.
+        normalize: L2-normalise the vectors.
         dimensions: keep the first n; None keeps all.
-        dtype: of the stored numbers.
+        dtype: that of the stored numbers.
     """
 
     task: str = ""
@@ -54,7 +54,7 @@ class ShardFolder:
     """
 
     def __init__(self, location: str, recipe: Recipe | None = None) -> None:
-        """Name the place; nothing is read or written yet."""
+        """Set the location; nothing is read or written yet."""
         self.location = location
         self.recipe = recipe or Recipe()
         self._filesystem, self._path = open_filesystem(location)
@@ -67,19 +67,19 @@ class ShardFolder:
         files: Mapping[str, str],
         rows_per_shard: int,
     ) -> None:
-        """Write the manifest, or compare with that of the shards that are there.
+        """Write the manifest; if there are shards already, compare it with theirs first.
 
         Args:
-            model: name and fingerprint of what will compute the vectors.
+            model: name and fingerprint of the model that will compute the vectors.
             dimensions: of its whole vectors.
             corpus: what will be read.
-            files: its files, as `Corpus.files` gave them before they are planned.
+            files: its files, as `Corpus.files` gave them before they were planned.
             rows_per_shard: rows of a file in one shard.
 
         Raises:
-            InputError: for a task or dimensions that cannot be; where the folder lies in the
-                corpus; where it was made by another model, by other rules, or from a file that has
-                changed since (both are named), or holds shards that its manifest does not know.
+            InputError: for an invalid task or number of dimensions; if the folder lies inside the
+                corpus; if it was made by another model, by other rules, or from a file that has
+                changed since; if it holds shards that its manifest does not list.
         """
         check_task(self.recipe.task)
         if self._filesystem.get_file_info(self._path).type == fs.FileType.File:
@@ -121,12 +121,12 @@ class ShardFolder:
         wanted.write(self._filesystem, f"{self._path}/{MANIFEST}")
 
     def manifest(self) -> Manifest | None:
-        """What the folder says of itself; None where it says nothing.
+        """The folder's manifest, or None.
 
-        Of the files, those that have shards: whatever else was to be read may still change.
+        It lists only files that have shards, because all others may still change.
 
         Raises:
-            InputError: for a manifest that cannot be understood.
+            InputError: for a file that is not a manifest of this project.
         """
         manifest = Manifest.read(self._filesystem, f"{self._path}/{MANIFEST}")
         if manifest is None:
@@ -138,23 +138,23 @@ class ShardFolder:
         return replace(manifest, files=files)
 
     def shard_names(self) -> list[str]:
-        """The finished shards, in order."""
+        """Names of the finished shards, in order."""
         found = self._filesystem.get_file_info(fs.FileSelector(self._path, allow_not_found=True))
         return sorted(
             item.base_name for item in found if item.size and re.fullmatch(SHARD, item.base_name)
         )
 
     def unfinished(self, units: Iterable[Unit]) -> list[Unit]:
-        """Those of the units whose shards are not there."""
+        """The units that have no shard yet."""
         there = {name.removesuffix(".parquet") for name in self.shard_names()}
         return [unit for unit in units if unit.name not in there]
 
     def holds(self, unit: Unit) -> bool:
-        """Whether the unit's shard is there."""
+        """Whether the unit has its shard."""
         return self._is_file(f"{unit.name}.parquet")
 
     def num_dead_letters(self) -> int:
-        """Of all runs."""
+        """The number of dead letters, of all runs."""
         folder = fs.FileSelector(f"{self._path}/{DEAD_LETTERS}", allow_not_found=True)
         count = 0
         for item in self._filesystem.get_file_info(folder):
@@ -170,11 +170,11 @@ class ShardFolder:
         vectors: Vectors,
         dead: Sequence[DeadLetter],
     ) -> tuple[int, int]:
-        """The unit's dead letters, then its shard: where the shard is, the unit is done.
+        """Write the unit's dead letters, then its shard: a unit that has its shard is done.
 
         Args:
-            unit: what was done.
-            documents: of the unit.
+            unit: the unit that was computed.
+            documents: its documents.
             vectors: float32 `[num_documents, dimensions]`; a document whose vector holds a number
                 too large for the stored dtype becomes a dead letter here.
             dead: the unit's other rows.
@@ -194,7 +194,7 @@ class ShardFolder:
         if letters:
             lines = [json.dumps(asdict(letter), ensure_ascii=False) + "\n" for letter in letters]
             self._put(name, "".join(lines).encode())
-        elif self._is_file(name):  # of a run that was killed before it wrote the shard
+        elif self._is_file(name):  # of a run that was killed before its shard
             self._filesystem.delete_file(f"{self._path}/{name}")
         self._put(f"{unit.name}.parquet", _as_parquet(alive, stored[fits]))
         return len(alive), len(letters)
@@ -204,7 +204,7 @@ class ShardFolder:
         return bool(info.type == fs.FileType.File and info.size > 0)
 
     def _remove_leftovers(self) -> None:
-        """What a killed run had written aside."""
+        """Delete the temporary files of a killed run."""
         for folder in (self._path, f"{self._path}/{DEAD_LETTERS}"):
             files = fs.FileSelector(folder, allow_not_found=True)
             for item in self._filesystem.get_file_info(files):
@@ -212,7 +212,7 @@ class ShardFolder:
                     self._filesystem.delete_file(item.path)
 
     def _begun_files(self) -> set[str]:
-        """Digests of the files that shards are of, as `file_digest` gives them."""
+        """Digests of the files that have shards, as `file_digest` gives them."""
         return {name.rsplit("-", 2)[1] for name in self.shard_names()}
 
     def _put(self, name: str, content: bytes) -> None:

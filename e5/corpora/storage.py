@@ -1,7 +1,7 @@
-"""Places: a path or a URI -> a filesystem; files that are written whole or not at all.
+"""Storage: a path or a URI -> a filesystem; files that are written whole or not at all.
 
-pyarrow's filesystems (this machine, `s3://`, `gs://`, `abfs://`, `hdfs://`), and fsspec's for
-whatever else. Knows nothing of what is in the files.
+Uses pyarrow's filesystems (local, `s3://`, `gs://`, `abfs://`, `hdfs://`), and fsspec's for all
+others. Knows nothing of what files contain, except the errors that reading them may raise.
 """
 
 import csv
@@ -15,17 +15,17 @@ from pyarrow import fs
 
 from e5.errors import InputError
 
-# What reading a damaged file, or one out of reach, may raise.
+# Errors that reading a damaged or unreachable file may raise.
 UNREADABLE = (OSError, EOFError, zlib.error, csv.Error, pa.ArrowException)
-OBJECT_STORES = ("s3", "gcs", "abfs")  # they show an object when all of it has arrived
-ASIDE = r"\..+\.[0-9a-f]{32}"  # names of files that are being written
+OBJECT_STORES = ("s3", "gcs", "abfs")  # an object appears only when all of it has arrived
+ASIDE = r"\..+\.[0-9a-f]{32}"  # names of temporary files
 
 
 def open_filesystem(location: str) -> tuple[fs.FileSystem, str]:
     """The filesystem of a path or URI, and the path in it.
 
     Raises:
-        InputError: for a URI that nobody can reach.
+        InputError: for a location that cannot be reached.
     """
     try:
         location.encode()
@@ -33,7 +33,7 @@ def open_filesystem(location: str) -> tuple[fs.FileSystem, str]:
             filesystem, path = fs.LocalFileSystem(), location
         else:
             filesystem, path = _filesystem_of_uri(location)
-    except Exception as error:  # each kind of storage has its own
+    except Exception as error:  # each kind of storage raises its own
         reason = " ".join(str(error).split())
         received = f"a place that cannot be reached ({reason})"
         raise InputError(location, received, "give a path or another URI") from error
@@ -52,7 +52,7 @@ def _filesystem_of_uri(location: str) -> tuple[fs.FileSystem, str]:
 
 
 def write_whole(filesystem: fs.FileSystem, path: str, content: bytes) -> None:
-    """Write a file aside, flush it, rename it: a reader sees all of it or none.
+    """Write a temporary file, flush it, rename it: a reader sees all of it or none.
 
     Raises:
         OSError: naming the file.
@@ -68,7 +68,7 @@ def write_whole(filesystem: fs.FileSystem, path: str, content: bytes) -> None:
                 os.fsync(file.fileno())
             os.replace(aside, path)
             opened = os.open(folder, os.O_RDONLY)
-            os.fsync(opened)  # or a power cut may undo the renames in another order
+            os.fsync(opened)  # else a power cut may undo renames out of order
             os.close(opened)
         else:
             in_place = filesystem.type_name in OBJECT_STORES

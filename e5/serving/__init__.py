@@ -1,1 +1,1 @@
-"""One validated request -> one answer, computed together with those of other callers."""
+"""One validated request -> one answer, computed in batches with the requests of other callers."""

@@ -1,7 +1,7 @@
-"""What comes back for a request: as numbers for those indoors, and in the shape that Cog publishes.
+"""The answer to a request: as arrays for this package, and in the shape that Cog publishes.
 
-Cog's static parser reads `Output` and `Usage` as text to publish the schema, so both are spelt out
-in plain types. Knows nothing of requests, tokens or the model.
+Cog's static parser reads the source of `Output` and `Usage` to publish the schema, so both use
+plain types. Knows nothing of how a request is checked or how vectors are computed.
 """
 
 import base64
@@ -17,7 +17,7 @@ from e5.vectors import Vectors
 
 
 class Usage(BaseModel):
-    """What was read of each text, in the order of the vectors."""
+    """Tokens read of each text, and whether it was cut; in the order of the vectors."""
 
     tokens: list[int]
     truncated: list[bool]
@@ -30,8 +30,8 @@ class Answer:
     Attributes:
         vectors: float32 `[num_texts, dimensions]`, queries first, then documents.
         scores: float32 `[num_queries, num_documents]`, cosine x 100; may be empty.
-        usage: what was read of each text.
-        model: name and fingerprint of what computed it.
+        usage: tokens read of each text, and whether it was cut.
+        model: name and fingerprint of the model.
         metrics: `queue_ms`, `forward_ms`, `tokens` and `batch_texts`.
     """
 
@@ -54,10 +54,10 @@ class Output(BaseModel):
 
     @classmethod
     def of(cls, answer: Answer, *, encoding_format: str) -> "Output":
-        """The answer, built without validation: the parts are ours, and may be millions of floats.
+        """Build the output without validation: its parts are known, and may be millions of floats.
 
         Args:
-            answer: of the service.
+            answer: the service's answer.
             encoding_format: `float` or `base64`.
         """
         as_base64 = encoding_format == "base64"
@@ -72,10 +72,10 @@ class Output(BaseModel):
         )
 
     def model_dump(self, **_: Any) -> "OrderedDict[str, Any]":
-        """The answer as plain data, in a shape that Cog hands on unread.
+        """The answer as plain data, in a type that Cog passes on without reading it.
 
-        Cog walks every element of lists and dicts in Python, 13 us a float: 100 ms for two vectors.
-        It does not walk subclasses of dict, so an OrderedDict goes to its JSON encoder as it is.
+        Cog visits each element of lists and dicts in Python: 13 us a float, 100 ms for two vectors
+        of the 7B model. It passes subclasses of dict to its JSON encoder as they are.
         """
         return OrderedDict(self.__dict__, usage=self.usage.__dict__)
 
@@ -91,10 +91,10 @@ def encode_base64(vector: Vectors) -> str:
 
 
 def nine_digits(values: Vectors) -> NDArray[np.float64]:
-    """Float32 as the float64 of nine significant digits, which name each float32 uniquely.
+    """Float32 values as float64, rounded to nine significant digits.
 
-    Read back as float32 they are the same numbers, in two thirds of the bytes and half of the
-    encoder's time that the exact float64 would take.
+    Nine digits identify each float32, so a reader gets the same float32 back. As JSON they take two
+    thirds of the bytes, and half of the encoder's time, of the exact float64.
 
     Example:
         >>> nine_digits(np.array([0.1], np.float32)).tolist(), float(np.float32(0.1))

@@ -1,11 +1,11 @@
 """Merges the token ids of concurrent requests into common forwards.
 
-On a GPU one short text costs as much as fifty, because either way all weights are read once. So
-whenever the engine is free it takes what waits, up to its token budget, and computes it in one
-forward; it never waits for more to come. First come, first served; a request too large for one
-forward gives way after each piece to whoever came meanwhile.
+On a GPU one short text takes as long as fifty, because either way all weights are read once. So
+whenever the engine is free, it takes the waiting texts, up to its token budget, and computes them
+in one forward; it never waits for more to come. Requests are served in the order of arrival, but
+one that is too large for one forward moves to the end of the queue after each piece.
 
-Knows nothing of texts, HTTP or Cog. One thread of its own runs all forwards.
+One thread runs all forwards. Knows nothing of prompts, HTTP or Cog.
 """
 
 import asyncio
@@ -33,9 +33,9 @@ class Batched:
 
     Attributes:
         vectors: float32 `[num_texts, dimensions]`, in the request's order.
-        queue_ms: from submission to the start of its first forward.
-        forward_ms: spent in forwards that carried any of its texts.
-        batch_texts: texts in its last forward, other requests' included.
+        queue_ms: milliseconds from submission to the start of its first forward.
+        forward_ms: milliseconds of all forwards that contained any of its texts.
+        batch_texts: texts in its last forward, including those of other requests.
     """
 
     vectors: Vectors
@@ -53,10 +53,10 @@ class _Request:
     started: float | None = None
     forward_seconds: float = 0.0
     taken: int = 0  # texts given to a forward so far
-    finished: int = 0  # texts whose vectors are there
+    finished: int = 0  # texts that have their vectors
 
     def __post_init__(self) -> None:
-        self.waiting_tokens = sum(map(len, self.sequences))  # not given to a forward yet
+        self.waiting_tokens = sum(map(len, self.sequences))  # not yet given to a forward
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ class Batcher:
         """Start the thread.
 
         Args:
-            embedder: what computes.
-            max_queue_tokens: refuse a request that would make more tokens wait.
+            embedder: computes the vectors.
+            max_queue_tokens: refuse a request if more tokens than these would wait.
         """
         self._failed = False
         self._embedder = embedder
@@ -96,15 +96,21 @@ class Batcher:
 
     @property
     def healthy(self) -> bool:
-        """False once the engine has failed for a reason that was nobody's text."""
+        """False once the engine has failed for a reason other than a text."""
         return self._thread.is_alive() and not self._failed
+
+    @property
+    def waiting_tokens(self) -> int:
+        """In the queue, not given to a forward yet."""
+        with self._changed:
+            return sum(r.waiting_tokens for r in self._waiting if not r.future.done())
 
     async def embed(self, sequences: Sequence[TokenIds]) -> Batched:
         """Queue the texts and wait for their vectors; cancelling takes them out of the queue.
 
         Raises:
-            RequestTooLargeError: more tokens than may wait at all.
-            QueueFullError: too many tokens wait already.
+            RequestTooLargeError: the request has more tokens than the queue can ever hold.
+            QueueFullError: too many tokens are already waiting.
             TextError: one of these texts has no vector; `position` says which.
             EngineError: the engine broke; `healthy` is False from then on.
         """
@@ -128,12 +134,12 @@ class Batcher:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting)
                 pieces = self._take()
-            if not pieces:  # all that waited was cancelled
+            if not pieces:  # every waiting request was cancelled
                 continue
             self._run(pieces)
             with self._changed:
                 if self._waiting and self._waiting[0] is pieces[-1].request:
-                    self._waiting.rotate(-1)  # behind whoever came during the forward
+                    self._waiting.rotate(-1)  # behind those that arrived meanwhile
 
     def _take(self) -> list[_Piece]:
         """The next forward's texts: at least one, then as many as the budget holds."""
@@ -142,7 +148,7 @@ class Batcher:
         while self._waiting:
             request = self._waiting[0]
             start = request.taken
-            if not request.future.done():  # it may be cancelled, or failed by an earlier piece
+            if not request.future.done():  # else cancelled, or an earlier piece failed
                 for ids in request.sequences[start:]:
                     if len(ids) > room and (pieces or request.taken > start):
                         break
@@ -152,12 +158,12 @@ class Batcher:
                 if request.taken > start:
                     pieces.append(_Piece(request, start, request.taken))
                 if request.taken < len(request.sequences):
-                    break  # the rest of it waits for the next forward
+                    break  # its rest waits for the next forward
             self._waiting.popleft()
         return pieces
 
     def _run(self, pieces: Sequence[_Piece]) -> None:
-        """Compute the pieces in one forward; if it breaks, each alone, so that others do not."""
+        """Compute the pieces in one forward; if it fails, each alone, so that good ones succeed."""
         started = time.perf_counter()
         try:
             computed = self._embedder.compute([ids for piece in pieces for ids in piece.sequences])
@@ -215,5 +221,5 @@ def _settle(future: asyncio.Future[Batched], outcome: Batched | Exception) -> No
         else:
             future.set_result(outcome)
 
-    with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+    with suppress(RuntimeError):  # the loop is closed: no caller waits any more
         future.get_loop().call_soon_threadsafe(settle)

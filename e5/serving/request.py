@@ -1,8 +1,8 @@
 """The request: everything that a caller may send, checked.
 
-All validation of a request happens here, because Cog validates nothing when it finds no schema
-file. Builds no prompt and knows nothing of tokens or the model. So the checks that need those are
-the embedder's: `dimensions` against the model's size, `truncate` against a text's length.
+A request is validated here, because Cog validates nothing if it finds no schema file. Builds no
+prompt and knows nothing of tokens or the model. So the embedder makes the checks that need those:
+`dimensions` against the model's size, `truncate` against a text's length.
 """
 
 from typing import Annotated, Literal
@@ -14,9 +14,9 @@ from e5.errors import InputError, quoted, shortened
 from e5.prompts import DEFAULT_TASK, resolve_task
 from e5.texts import check_task, check_text, check_texts
 
-MAX_TEXTS = 2048  # in one request; as many as OpenAI's API takes
-MAX_ALL_CHARACTERS = 10_000_000  # in one request; tokenising takes some 45 bytes for each
-MAX_FLOATS = 2**21  # in one answer: Cog needs about a microsecond for each and serves nobody else
+MAX_TEXTS = 2048  # in one request; the limit of OpenAI's API
+MAX_ALL_CHARACTERS = 10_000_000  # in one request; tokenising takes about 45 bytes for each
+MAX_FLOATS = 2**21  # in one answer: Cog needs about 1 us for each, and is blocked meanwhile
 INPUTS = (
     "task, query, document, queries, documents, symmetric, normalize, dimensions, truncate, "
     "encoding_format"
@@ -44,7 +44,7 @@ Texts = Annotated[list[str], BeforeValidator(_texts)]
 
 
 class EmbedRequest(BaseModel):
-    """One validated request; `parse` is the way in.
+    """One validated request; made by `parse`.
 
     Example:
         >>> EmbedRequest.parse(query="what is snow", queries=["why is it white"]).fields
@@ -69,7 +69,7 @@ class EmbedRequest(BaseModel):
         """Validate a caller's inputs; None means not given.
 
         Raises:
-            InputError: naming the first field that is wrong, what it held and the remedy.
+            InputError: naming the first field that is wrong, its value and the remedy.
         """
         try:
             request = cls.model_validate({k: v for k, v in inputs.items() if v is not None})
@@ -90,13 +90,13 @@ class EmbedRequest(BaseModel):
         return request
 
     def check_answer(self, dimensions: int) -> None:
-        """Refuse an answer of more numbers than can be written as numbers without a long stall.
+        """Refuse an answer of so many numbers that writing them as JSON would block the server.
 
         Args:
             dimensions: of a whole vector.
 
         Raises:
-            InputError: naming base64, which has no such limit.
+            InputError: for more than `MAX_FLOATS` numbers; base64 has no such limit.
         """
         num_queries, num_documents = len(self.all_queries), len(self.all_documents)
         floats = (num_queries + num_documents) * (self.dimensions or dimensions)
@@ -120,7 +120,7 @@ class EmbedRequest(BaseModel):
 
     @property
     def num_characters(self) -> int:
-        """Of all texts, and of the task for each text that carries it."""
+        """Characters of all texts, and of the instruction for each text that carries it."""
         task = resolve_task(self.task)
         prompted = len(self.all_queries)
         if self.symmetric or task.symmetric:
@@ -130,7 +130,7 @@ class EmbedRequest(BaseModel):
 
     @property
     def fields(self) -> list[str]:
-        """The caller's name of each text: queries first, then documents, as in the answer."""
+        """The caller's name for each text: queries first, then documents, as in the answer."""
         return [
             *(["query"] if self.query is not None else []),
             *(f"queries[{i}]" for i in range(len(self.queries))),
@@ -140,9 +140,9 @@ class EmbedRequest(BaseModel):
 
 
 def _as_input_error(error: ErrorDetails) -> InputError:
-    """Pydantic's first complaint, as a sentence for the caller."""
+    """Pydantic's first error, as a sentence for the caller."""
     place, kind = error["loc"], error["type"]
-    field = shortened(str(place[0])) if place else quoted(error["input"])  # a name of no Unicode
+    field = shortened(str(place[0])) if place else quoted(error["input"])  # name not valid Unicode
     if kind == "extra_forbidden" or not place:
         return InputError(field, "an unknown input", f"the inputs are {INPUTS}")
     remedies = {

@@ -1,7 +1,7 @@
-"""The service: one validated request -> one answer, whichever door it came by.
+"""The service: one validated request -> one answer, for any interface in front of it.
 
-Tokenises, waits for the request's share of a forward, cuts, normalises, scores. Knows nothing of
-HTTP, Cog or wire formats.
+Tokenises the texts, has the batcher compute them, then cuts, normalises and scores the vectors.
+Knows nothing of HTTP, Cog or wire formats.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from e5.serving.request import EmbedRequest
 from e5.settings import Settings
 from e5.vectors import check_dimensions, cosine_scores, finish
 
-# A thread costs more than tokenising a little text, and a lot would hold up everybody else.
+# Tokenising fewer takes less time than a thread does; tokenising more would block other requests.
 FEW_CHARACTERS = 10_000
 
 
@@ -37,7 +37,7 @@ class Service:
 
     @classmethod
     def load(cls, settings: Settings) -> "Service":
-        """Load the checkpoint and try it.
+        """Load the checkpoint and run its self-check.
 
         Raises:
             E5Error: as `Embedder.load`.
@@ -46,8 +46,13 @@ class Service:
 
     @property
     def healthy(self) -> bool:
-        """False once the engine has failed for a reason that was nobody's text."""
+        """False once the engine has failed for a reason other than a text."""
         return self._batcher.healthy
+
+    @property
+    def waiting_tokens(self) -> int:
+        """Tokens that wait for the engine."""
+        return self._batcher.waiting_tokens
 
     async def answer(self, request: EmbedRequest) -> Answer:
         """Embed the request's texts and score its queries with its documents.
@@ -55,11 +60,11 @@ class Service:
         Cancelling takes the request out of the queue.
 
         Raises:
-            InputError: for `dimensions` out of range, an answer of too many numbers, or a text too
-                long where it may not be cut.
+            InputError: for `dimensions` out of range, an answer of too many numbers, or a text that
+                is too long if `truncate` is False.
             TextError: for a text that has no finite vector or does not fit in memory.
-            QueueFullError: too many tokens wait already.
-            RequestTooLargeError: more tokens than may wait at all.
+            QueueFullError: too many tokens are already waiting.
+            RequestTooLargeError: the request has more tokens than the queue can ever hold.
             EngineError: the engine broke; `healthy` is False from then on.
         """
         embedder, fields = self._embedder, request.fields
