@@ -22,6 +22,7 @@ from e5.errors import InputError
 from e5.vectors import cosine_scores
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "dimensions"), [(20_000, 192), (3_000, 4096)])
 def test_an_index_finds_what_an_exact_search_finds(
     count: int, dimensions: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -14,6 +14,7 @@ from e5.corpora.lance import probes
 from e5.corpora.shards import ShardFolder
 
 
+@pytest.mark.slow
 def test_few_partitions_of_many_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("e5.corpora.lance.FLAT_BELOW", 1)
     monkeypatch.setattr("e5.corpora.lance.PARTITION", 64)
