@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from e5.client.async_client import AsyncClient
     from e5.client.client import Client
     from e5.embedder import Embedder
     from e5.encoder import Encoder
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TASKS",
+    "AsyncClient",
     "Client",
     "E5Error",
     "Embedder",
@@ -48,6 +50,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AsyncClient": "e5.client.async_client",
     "Client": "e5.client.client",
     "Embedder": "e5.embedder",
     "Encoder": "e5.encoder",

@@ -6,6 +6,7 @@ requests, HTTP, files of documents or Cog.
 """
 
 import logging
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,6 +67,7 @@ class Embedder:
         """Combine loaded parts; `Embedder.load` is the usual way."""
         self._engine = engine
         self._tokenizer = tokenizer
+        self._computing = threading.Lock()
         self.name = name
         self.template = template
 
@@ -233,7 +235,8 @@ class Embedder:
         A text whose vector is not finite, or that does not fit in memory even alone, is returned as
         a fault; all other texts get their vectors.
         """
-        return self._compute(sequences, share_prefixes=True)
+        with self._computing:  # two forwards at a time would share the memory of one
+            return self._compute(sequences, share_prefixes=True)
 
     def _compute(self, sequences: Sequence[TokenIds], *, share_prefixes: bool) -> Computed:
         try:

@@ -8,16 +8,18 @@ import base64
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 
 from e5 import errors
-from e5.errors import E5Error, EngineError, InputError
+from e5.errors import E5Error, EngineError, InputError, quoted
 from e5.vectors import Vectors
 
 MAX_SENTENCE = 500  # characters; the longest of ours has some 350
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,10 +29,14 @@ class Embedded:
     Attributes:
         vectors: float32 `[num_texts, dimensions]`, writable, in the order of the request.
         model: name and fingerprint of what computed it.
+        tokens: read of each text; empty where the service does not tell.
+        truncated: whether each text was cut; empty where the service does not tell.
     """
 
     vectors: Vectors
     model: str
+    tokens: list[int] = field(default_factory=list)
+    truncated: list[bool] = field(default_factory=list)
 
 
 def parse(body: bytes) -> dict[str, Any]:
@@ -48,25 +54,41 @@ def parse(body: bytes) -> dict[str, Any]:
 
 
 def read_output(output: Any) -> Embedded:
-    """The vectors of an `Output` that was asked for in base64.
+    """The vectors of an `Output` that was asked for in base64, and its usage if it holds one.
 
     Raises:
         ValueError: for anything else.
 
     Example:
-        >>> read_output({"embeddings_base64": ["AACAPw=="], "model": "e5-mini@9bb9c967f643"})
-        Embedded(vectors=array([[1.]], dtype=float32), model='e5-mini@9bb9c967f643')
+        >>> embedded = read_output({"embeddings_base64": ["AACAPw=="], "model": "e5-mini@9bb9c967"})
+        >>> embedded.vectors, embedded.model, embedded.tokens
+        (array([[1.]], dtype=float32), 'e5-mini@9bb9c967', [])
     """
     try:
         rows = [base64.b64decode(row, validate=True) for row in output["embeddings_base64"]]
-        model = output["model"]
-    except (KeyError, TypeError) as error:
+        model, usage = output["model"], output.get("usage")
+    except (AttributeError, KeyError, TypeError) as error:
         raise ValueError("no embeddings_base64 and model") from error
     if not isinstance(model, str) or len({len(row) for row in rows}) != 1:
         raise ValueError("no vectors of one width")
     # Little endian by contract, whatever this machine is; the copy may be written to.
     vectors = np.frombuffer(b"".join(rows), "<f4").reshape(len(rows), -1).astype(np.float32)
-    return Embedded(vectors, model)
+    if usage is None:
+        return Embedded(vectors, model)
+    return Embedded(
+        vectors,
+        model,
+        _one_for_each(len(rows), usage, "tokens", int),
+        _one_for_each(len(rows), usage, "truncated", bool),
+    )
+
+
+def _one_for_each(num_texts: int, usage: Any, name: str, kind: type[T]) -> list[T]:
+    """A list of the usage, if it has one value of this very type for each text."""
+    values = usage.get(name) if isinstance(usage, dict) else None
+    if not isinstance(values, list) or [type(value) for value in values] != [kind] * num_texts:
+        raise ValueError(f"no usage with {name} of each text")
+    return values
 
 
 def as_error(words: object) -> E5Error:
@@ -117,3 +139,14 @@ def plain(words: object) -> str:
     text = str(words)[: 4 * MAX_SENTENCE].partition("Traceback (most recent")[0]
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return text[:MAX_SENTENCE] or "no reason given"
+
+
+def first_line(body: bytes) -> str:
+    r"""Of a body that was not understood, for an error.
+
+    Example:
+        >>> first_line(b"<html>\n<body>"), first_line(b"")
+        ('"<html>"', 'an empty body')
+    """
+    lines = body[:1000].decode(errors="replace").strip().splitlines()
+    return quoted(plain(lines[0])) if lines else "an empty body"

@@ -9,27 +9,27 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
-from client.fake_cog import Inputs, Reply, failed, fake_cog, succeeded
+from client.fake_cog import Inputs, failed, fake_cog, succeeded
+from client.fake_http import Reply
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from server import ROOT, serve
 
 import e5
-from e5.client.client import AT_A_TIME, REQUEST_CHARACTERS, REQUEST_TEXTS, Client, _cut
+from e5.client.batch import AT_A_TIME, REQUEST_TEXTS
+from e5.client.client import Client
 from e5.embedder import Embedder
 from e5.encoder import Encoder
 from e5.errors import (
     E5Error,
     InputError,
-    NonFiniteError,
-    RequestTooLargeError,
     ServiceError,
 )
 from e5.settings import Settings
@@ -216,24 +216,7 @@ def test_the_client_needs_no_model_s_libraries() -> None:
     assert (done.stdout, done.stderr) == ("set()\n", "")
 
 
-# Cut into requests
-
-
-@given(
-    st.lists(
-        st.integers(1, 2000) | st.integers(1, 3 * REQUEST_CHARACTERS) | st.just(1), max_size=700
-    )
-)
-def test_texts_are_cut_in_order_and_no_more_than_needed(lengths: list[int]) -> None:
-    parts = list(_cut(lengths))
-    assert [i for part in parts for i in range(part.start, part.stop)] == list(range(len(lengths)))
-    for part in parts:
-        texts = lengths[part]
-        assert 1 <= len(texts) <= REQUEST_TEXTS
-        assert sum(texts) <= REQUEST_CHARACTERS or len(texts) == 1
-        one_more = sum(lengths[part.start : part.stop + 1])
-        is_full = len(texts) == REQUEST_TEXTS or one_more > REQUEST_CHARACTERS
-        assert is_full or part.stop == len(lengths)
+# Requests
 
 
 def echo(_: int, inputs: Inputs) -> Reply:
@@ -281,53 +264,6 @@ def test_a_few_requests_are_under_way_at_a_time() -> None:
     assert len(cog.inputs) == 1 + 12
 
 
-def test_what_is_too_much_for_the_service_is_sent_in_halves() -> None:
-    refused = RequestTooLargeError(30, 25)
-
-    def reply(_: int, inputs: Inputs) -> Reply:
-        too_large = len(inputs["documents"]) > 100 or "7777" in inputs["documents"]
-        return failed(f"RequestTooLargeError: {refused}") if too_large else succeeded(inputs)
-
-    with fake_cog(reply) as cog, Client(cog.url, deadline=20) as client:
-        assert client.encode_document(numbers(600))[:, 0].tolist() == list(range(600))
-        alone = error_of(client.encode_document, ["1", "7777", "2"])
-        assert alone == (RequestTooLargeError, str(refused))
-
-
-# The caller's numbering, and the first text that fails
-
-
-@pytest.mark.parametrize("field", ["queries", "documents"])
-def test_an_index_is_the_caller_s_own(field: str) -> None:
-    def reply(_: int, inputs: Inputs) -> Reply:
-        texts: Sequence[str] = inputs.get(field, [])
-        if "700" not in texts:
-            return succeeded(inputs)
-        place = f"{field}[{texts.index('700')}]"
-        if inputs["normalize"]:
-            return failed(f"NonFiniteError: {NonFiniteError(5, place)}")
-        return failed(f"InputError: {InputError(place, 'a; b', 'shorten queries[3]')}")
-
-    with fake_cog(reply) as cog, Client(cog.url, deadline=20) as client:
-        encode = client.encode_query if field == "queries" else client.encode_document
-        with pytest.raises(InputError) as refused:
-            encode(numbers(1000))
-        with pytest.raises(NonFiniteError) as infinite:
-            encode(numbers(1000), normalize=True)
-    place = f"{field}[700]"
-    assert str(refused.value) == f"{place}: received a; b; shorten queries[3]."
-    assert (refused.value.field, refused.value.received) == (place, "a; b")
-    assert str(infinite.value) == str(NonFiniteError(700, place))
-    assert infinite.value.position == 700
-
-
-def test_an_error_without_an_index_stays_as_it_is() -> None:
-    sentence = "task: received 7; send a string."
-    reply = failed(f"InputError: {sentence}")
-    with fake_cog(lambda n, inputs: reply if n else succeeded(inputs)) as cog, Client(cog.url) as c:
-        assert error_of(c.encode_query, "a") == (InputError, sentence)
-
-
 def test_the_first_text_that_fails_is_named_and_the_rest_is_not_sent() -> None:
     def reply(number: int, inputs: Inputs) -> Reply:
         if number == 0:
@@ -343,7 +279,7 @@ def test_the_first_text_that_fails_is_named_and_the_rest_is_not_sent() -> None:
         assert len(cog.inputs) <= sent + AT_A_TIME
 
 
-# One model
+# Who it is
 
 
 def test_the_service_is_asked_who_it_is_once() -> None:
@@ -354,33 +290,6 @@ def test_the_service_is_asked_who_it_is_once() -> None:
         assert (client.name, client.dimensions) == ("toy@1", 4)
         assert [list(inputs) for inputs in cog.inputs[:1]] == [["documents", "encoding_format"]]
         assert len(cog.inputs) == 2
-
-
-def test_a_model_that_changes_is_an_error_from_then_on() -> None:
-    with (
-        fake_cog(lambda n, inputs: succeeded(inputs, model=f"toy@{n // 3}")) as cog,
-        Client(cog.url, deadline=20) as client,
-    ):
-        client.encode_query("1")
-        client.encode_query("2")
-        for changed in ('"toy@1"', '"toy@1"'):
-            kind, sentence = error_of(client.encode_query, "3")
-            assert kind is ServiceError
-            assert (
-                f'the service changed its model in between, from "toy@0" to {changed}' in sentence
-            )
-        assert client.name == "toy@0"
-
-
-@pytest.mark.parametrize("change", [{"queries": ["1"]}, {"dimensions": 3}])
-def test_another_number_of_vectors_or_dimensions_is_an_error(change: Inputs) -> None:
-    def reply(number: int, inputs: Inputs) -> Reply:
-        return succeeded({**inputs, **change} if number else inputs)
-
-    with fake_cog(reply) as cog, Client(cog.url, deadline=20) as client:
-        kind, sentence = error_of(client.encode_query, ["1", "2"])
-    assert kind is ServiceError
-    assert sentence.startswith("the service answered vectors of shape (")
 
 
 def test_a_service_that_cannot_be_reached_is_an_error_of_ours() -> None:

@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client.fake_cog import FakeCog, Inputs, Reply, failed, fake_cog, succeeded
+from client.fake_cog import FakeCog, Inputs, failed, fake_cog, succeeded
+from client.fake_http import HALF, Reply
 from server import serve
 
-from e5.client import cog as cog_module
-from e5.client.cog import Cog
+from e5.client import wire
+from e5.client.prediction import Embedded
+from e5.client.service import Service
 from e5.errors import (
+    E5Error,
     EngineError,
     InputError,
     NonFiniteError,
@@ -30,25 +33,30 @@ INPUTS: Inputs = {"documents": ["7"], "encoding_format": "base64"}
 BUSY: Reply = (409, {"error": "At capacity - all prediction slots busy", "status": "failed"})
 NOT_READY: Reply = (503, {"error": "Setup has not finished yet.", "status": "failed"})
 FULL = "QueueFullError: the queue is full (9 tokens wait); try again in a moment."
-HALF = b'HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"status": "succ'
 OPEN_END = b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"sta\r\n'
 
 
-def embed(cog: FakeCog, *, deadline: float = 20) -> list[list[float]]:
-    with closing(Cog(cog.url, deadline=deadline)) as service:
-        return list(service.embed(INPUTS).vectors.tolist())
+def embed(
+    url: str, inputs: Inputs = INPUTS, *, deadline: float = 20, patience: float | None = None
+) -> Embedded:
+    with closing(Service(url, deadline=deadline, patience=patience)) as service:
+        return service.run(service.dialect.embed(inputs))
 
 
-def error_of(cog: FakeCog, *, deadline: float = 20) -> str:
-    """The sentence of the `ServiceError` that the request ends in: one safe line with the URL."""
+def refusal(cog: FakeCog, *, deadline: float = 20, patience: float | None = None) -> ServiceError:
+    """The `ServiceError` that the request ends in: one safe line with the URL."""
     with pytest.raises(ServiceError) as caught:
-        embed(cog, deadline=deadline)
+        embed(cog.url, deadline=deadline, patience=patience)
     sentence = str(caught.value)
     assert sentence.startswith(f"{cog.url}: ")
     assert sentence.endswith(".")
     assert sentence.isprintable()
     assert len(sentence) < 700
-    return sentence
+    return caught.value
+
+
+def error_of(cog: FakeCog, *, deadline: float = 20) -> str:
+    return str(refusal(cog, deadline=deadline))
 
 
 def first(count: int, reply: Reply) -> Any:
@@ -65,8 +73,8 @@ def always(reply: Reply) -> Any:
 
 def test_a_prediction_is_the_input_without_id_or_webhook_on_which_cog_would_act() -> None:
     texts = ["\N{GRINNING FACE}\u05e9\u05dc\u05d5\u05dd\x00\u2028", "7"]
-    with fake_cog(first(0, b"")) as cog, closing(Cog(cog.url, deadline=5)) as service:
-        service.embed({"documents": texts})
+    with fake_cog(first(0, b"")) as cog:
+        embed(cog.url, {"documents": texts})
     assert cog.bodies == [{"input": {"documents": texts}}]
     assert cog.headers[0]["Content-Type"] == "application/json"
     assert cog.headers[0]["Accept-Encoding"] == "identity"
@@ -75,63 +83,8 @@ def test_a_prediction_is_the_input_without_id_or_webhook_on_which_cog_would_act(
 
 @pytest.mark.parametrize("end", ["", "/", "//", "/prefix", "/prefix/"])
 def test_a_path_and_slashes_at_the_end_are_fine(end: str) -> None:
-    with fake_cog(first(0, b"")) as cog, closing(Cog(cog.url + end, deadline=5)) as service:
-        assert service.embed(INPUTS).model == "toy@1"
-
-
-@pytest.mark.parametrize(
-    ("url", "part"),
-    [
-        ("127.0.0.1:5000", '"127.0.0.1:5000"; use the URL of a Cog server'),
-        ("localhost:5000", '"localhost:5000"'),
-        ("ftp://host", '"ftp://host"'),
-        ("http://", '"http://"'),
-        ("http:///predictions", '"http:///predictions"'),
-        ("http://host:x", '"http://host:x"'),
-        ("http://host:99999", '"http://host:99999"'),
-        ("http://host\n/", '"http://host\\n/"'),
-        ("http://\ud800/", '"http://\\ud800/"'),
-        ("", '""'),
-        (None, "null"),
-        (b"http://host", "b'http://host'"),
-        ("http://me:secret@host", "a URL with a user name; leave it out"),
-        ("ftp://me:secret@host", "a URL with a user name; leave it out"),
-        ("http://host?key=secret", "a URL with a query or a fragment; leave it out"),
-        ("http://host/#secret", "a URL with a query or a fragment; leave it out"),
-        ("replicate:you/e5", "replicate: is not supported yet"),
-    ],
-)
-def test_what_is_no_server_s_address_is_refused(url: Any, part: str) -> None:
-    with pytest.raises(InputError) as caught:
-        Cog(url, deadline=1)
-    assert caught.value.field == "url"
-    assert part in str(caught.value)
-    assert "secret" not in str(caught.value)
-
-
-@pytest.mark.parametrize("deadline", [0, -1, float("nan"), float("inf"), 1e6, None, "60"])
-def test_a_deadline_that_cannot_be_kept_is_refused(deadline: Any) -> None:
-    with pytest.raises(InputError, match=r"^deadline: received .*; use seconds up to 86400\.$"):
-        Cog("http://127.0.0.1", deadline=deadline)
-
-
-def test_loopback_is_reached_without_the_environment_s_proxy(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    with fake_cog(first(0, b"")) as proxy, fake_cog(first(0, b"")) as cog:
-        for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-            monkeypatch.setenv(variable, proxy.url)
-        for variable in ("NO_PROXY", "no_proxy"):
-            monkeypatch.delenv(variable, raising=False)
-        assert embed(cog) == [[7, 1, 0, 0]]
-        assert len(proxy.inputs) == 0
-        with closing(Cog("http://e5.example", deadline=5)) as service:
-            assert service.embed(INPUTS).model == "toy@1"  # the proxy answered
-        assert (len(proxy.inputs), len(cog.inputs)) == (1, 1)
-        for variable in ("HTTP_PROXY", "http_proxy"):
-            monkeypatch.setenv(variable, "nonsense://proxy")
-        with pytest.raises(ServiceError, match="the proxy named in the environment"):
-            Cog("http://e5.example", deadline=5)
+    with fake_cog(first(0, b"")) as cog:
+        assert embed(cog.url + end).model == "toy@1"
 
 
 # What is sent again
@@ -152,16 +105,15 @@ def test_loopback_is_reached_without_the_environment_s_proxy(
 )
 def test_what_fails_for_the_moment_is_sent_again(reply: Reply) -> None:
     with fake_cog(first(4, reply)) as cog:
-        assert embed(cog) == [[7, 1, 0, 0]]
+        assert embed(cog.url).vectors.tolist() == [[7, 1, 0, 0]]
         assert cog.inputs == [INPUTS] * 5
 
 
 def test_a_server_that_is_not_there_yet_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    service = Cog(f"http://127.0.0.1:{port}", deadline=20)
     with ThreadPoolExecutor(1) as pool, caplog.at_level(logging.WARNING):
-        asked = pool.submit(service.embed, {"documents": ["a"]})
+        asked = pool.submit(embed, f"http://127.0.0.1:{port}")
         while not caplog.records:
             assert not asked.done()
             time.sleep(0.02)
@@ -171,19 +123,8 @@ def test_a_server_that_is_not_there_yet_is_waited_for(caplog: pytest.LogCaptureF
                 connection.recv(65536)
                 connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
                 assert isinstance(asked.exception(), ServiceError)  # it was answered
-    service.close()
     assert len(caplog.records) == 1
     assert f"127.0.0.1:{port}: no connection ([Errno 111]" in caplog.messages[0]
-
-
-def test_pauses_grow_and_differ(monkeypatch: pytest.MonkeyPatch) -> None:
-    pauses: list[float] = []
-    monkeypatch.setattr("e5.client.cog.time.sleep", pauses.append)
-    with fake_cog(first(14, BUSY)) as cog:
-        embed(cog, deadline=60)
-    longest = [min(0.02 * 2**i, 5) for i in range(14)]
-    assert all(0.5 * most <= pause <= most for pause, most in zip(pauses, longest, strict=True))
-    assert len({pause / most for pause, most in zip(pauses, longest, strict=True)}) == 14
 
 
 # What is not
@@ -248,7 +189,7 @@ def test_a_refusal_is_the_service_s_own_error_and_not_sent_again(
 ) -> None:
     with fake_cog(always(failed(error))) as cog:
         with pytest.raises(kind) as caught:
-            embed(cog)
+            embed(cog.url)
         assert type(caught.value) is kind
         assert str(caught.value) == sentence
         assert len(cog.inputs) == 1
@@ -258,7 +199,7 @@ def test_a_schema_s_refusal_names_the_field() -> None:
     complaint = {"loc": ["body", "input", "documents/0"], "msg": "7 is not of type string"}
     with fake_cog(always((422, {"detail": [complaint]}))) as cog:
         with pytest.raises(InputError, match="7 is not of type string") as caught:
-            embed(cog)
+            embed(cog.url)
         assert caught.value.field == "documents[0]"
 
 
@@ -271,15 +212,13 @@ def test_a_failed_setup_is_said_at_once() -> None:
 
 
 def test_a_host_that_does_not_exist_is_said_at_once() -> None:
-    with (
-        closing(Cog("http://no-such-host.invalid", deadline=60)) as service,
-        pytest.raises(ServiceError, match=r"^http://no-such-host\.invalid: .*check the URL"),
-    ):
-        service.embed(INPUTS)
+    error = refusal(FakeCog("http://no-such-host.invalid"), deadline=60)
+    assert "check the URL and the proxy" in str(error)
+    assert error.cause == "unreachable"
 
 
 def test_an_endless_answer_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cog_module, "MAX_ANSWER_BYTES", 2**20)
+    monkeypatch.setattr(wire, "MAX_ANSWER_BYTES", 2**20)
     written = 0
 
     def endless() -> Iterator[bytes]:
@@ -313,16 +252,17 @@ def test_without_a_free_slot_the_error_says_what_the_server_s_health_is(
 ) -> None:
     with fake_cog(always(BUSY)) as cog:
         cog.health = (200, {"status": health}) if health else (404, b"")
-        sentence = error_of(cog, deadline=0.6)
-        assert "no free slot (HTTP 409) until the deadline of 0.6 s" in sentence
-        assert part in sentence
+        error = refusal(cog, deadline=0.6)
+        assert "no free slot (HTTP 409) until the deadline of 0.6 s" in str(error)
+        assert part in str(error)
+        assert error.cause == ("unreachable" if health == "UNHEALTHY" else "busy")
         assert len(cog.inputs) >= 2
 
 
 def test_a_queue_that_stays_full_is_the_service_s_own_error() -> None:
     with fake_cog(always(failed(FULL))) as cog:
         with pytest.raises(QueueFullError, match=r"^the queue is full \(9 tokens wait\)"):
-            embed(cog, deadline=0.6)
+            embed(cog.url, deadline=0.6)
         assert len(cog.inputs) >= 2
 
 
@@ -331,7 +271,7 @@ def test_a_port_where_nobody_listens_is_named_with_the_reason() -> None:
         cog = FakeCog(f"http://127.0.0.1:{taken.getsockname()[1]}")
     started = time.monotonic()
     sentence = error_of(cog, deadline=0.5)
-    assert 0.2 < time.monotonic() - started < 3
+    assert 0.1 < time.monotonic() - started < 3
     assert "no connection ([Errno 111] Connection refused) until the deadline of 0.5 s" in sentence
 
 
@@ -356,6 +296,43 @@ def test_an_answer_that_drips_ends_at_the_deadline() -> None:
         assert time.monotonic() - started < 3
 
 
+# How long it is sent again
+
+
+@pytest.mark.parametrize("reply", [BUSY, NOT_READY, failed(FULL), HALF])
+def test_without_patience_it_is_sent_once(reply: Reply) -> None:
+    with fake_cog(first(1, reply)) as cog:
+        with pytest.raises(E5Error):
+            embed(cog.url, patience=0)
+        assert len(cog.inputs) == 1
+        assert embed(cog.url, patience=0).model == "toy@1"
+
+
+def test_patience_outlasts_a_slot_that_is_about_to_be_free_and_no_more() -> None:
+    with fake_cog(first(3, BUSY)) as cog:
+        assert embed(cog.url, patience=0.5).model == "toy@1"
+    with fake_cog(always(BUSY)) as cog:
+        started = time.monotonic()
+        error = refusal(cog, deadline=60, patience=0.5)
+        assert time.monotonic() - started < 2
+        assert (
+            str(error)
+            == f"{cog.url}: no free slot (HTTP 409), while /health-check says READY; try again."
+        )
+        assert (error.cause, error.retry_after) == ("busy", None)
+
+
+def test_the_cause_tells_what_is_not_there_from_what_is_late() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        cog = FakeCog(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        assert refusal(cog, deadline=0.3).cause == "deadline"
+    assert refusal(cog, deadline=0.3).cause == "unreachable"
+    with fake_cog(always(NOT_READY)) as cog:
+        assert refusal(cog, deadline=0.3).cause == "unreachable"
+    with fake_cog(always((400, b"no"))) as cog:
+        assert refusal(cog).cause == "other"
+
+
 # The real server
 
 
@@ -365,25 +342,24 @@ def test_a_real_server_with_one_slot_serves_many_and_says_when_its_worker_died()
     inputs = {"documents": ["snow"], "encoding_format": "base64"}
     with serve(WEIGHTS, env=environment, with_schema=True) as server:
         url = str(server.client.base_url)
-        with closing(Cog(url, deadline=60)) as service:
-            with ThreadPoolExecutor(8) as pool:  # 409 more often than not
-                answers = list(pool.map(lambda _: service.embed(inputs), range(40)))
-            assert len({answer.vectors.tobytes() for answer in answers}) == 1
-            with pytest.raises(InputError, match="0 is less than the minimum of 1") as caught:
-                service.embed({**inputs, "dimensions": 0})  # Cog's own schema, HTTP 422
-            assert caught.value.field == "dimensions"
+        with ThreadPoolExecutor(8) as pool:  # 409 more often than not
+            answers = list(pool.map(lambda _: embed(url, inputs, deadline=60), range(40)))
+        assert len({answer.vectors.tobytes() for answer in answers}) == 1
+        assert (answers[0].tokens, answers[0].truncated) == ([3], [False])
+        with pytest.raises(InputError, match="0 is less than the minimum of 1") as caught:
+            embed(url, {**inputs, "dimensions": 0})  # Cog's own schema, HTTP 422
+        assert caught.value.field == "dimensions"
 
         for children in Path(f"/proc/{server.process.pid}/task").glob("*/children"):
             for child in children.read_text().split():
                 os.kill(int(child), signal.SIGKILL)
         server.wait_for("UNHEALTHY")
         with pytest.raises(EngineError, match="the service failed"):  # the slot was free until now
-            embed(FakeCog(url))
-        with (
-            closing(Cog(url, deadline=0.5)) as service,
-            pytest.raises(ServiceError, match="UNHEALTHY; its worker is dead"),
-        ):
-            service.embed(inputs)
+            embed(url)
+        for patience in (None, 0):
+            error = refusal(FakeCog(url), deadline=0.5, patience=patience)
+            assert "UNHEALTHY; its worker is dead" in str(error)
+            assert error.cause == "unreachable"
         server.process.send_signal(signal.SIGKILL)
         server.process.wait()
         server.process.returncode = 0  # how it ends without its worker is not the question
@@ -391,9 +367,7 @@ def test_a_real_server_with_one_slot_serves_many_and_says_when_its_worker_died()
 
 @pytest.mark.slow
 def test_a_real_server_without_weights_is_an_error_at_once() -> None:
-    with (
-        serve(Path("weights/no-such-model"), until="SETUP_FAILED") as server,
-        closing(Cog(str(server.client.base_url), deadline=60)) as service,
-        pytest.raises(ServiceError, match="its setup failed"),
-    ):
-        service.embed(INPUTS)
+    with serve(Path("weights/no-such-model"), until="SETUP_FAILED") as server:
+        error = refusal(FakeCog(str(server.client.base_url).rstrip("/")), deadline=60)
+    assert "its setup failed" in str(error)
+    assert error.cause == "unreachable"

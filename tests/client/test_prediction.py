@@ -19,6 +19,7 @@ from e5.client import prediction
 from e5.client.prediction import (
     MAX_SENTENCE,
     as_error,
+    first_line,
     parse,
     plain,
     read_output,
@@ -62,7 +63,7 @@ SENTENCES = [
     )
 )
 def test_vectors_are_read_bit_by_bit_as_the_service_wrote_them(vectors: Vectors) -> None:
-    usage = Usage(tokens=[1] * len(vectors), truncated=[False] * len(vectors))
+    usage = Usage(tokens=list(range(len(vectors))), truncated=[True] * len(vectors))
     answer = Answer(vectors, np.empty((0, 0), np.float32), usage, "model@1", {})
     output = Output.of(answer, encoding_format="base64").model_dump()
     embedded = read_output(json.loads(json.dumps(output)))
@@ -70,12 +71,41 @@ def test_vectors_are_read_bit_by_bit_as_the_service_wrote_them(vectors: Vectors)
     assert embedded.vectors.tobytes() == vectors.tobytes()
     assert embedded.vectors.shape == vectors.shape
     assert embedded.model == "model@1"
+    assert (embedded.tokens, embedded.truncated) == (usage.tokens, usage.truncated)
 
 
 def test_vectors_may_be_written_to() -> None:
     vectors = read_output({"embeddings_base64": [ROW], "model": "m"}).vectors
     vectors /= 2
     assert vectors.tolist() == [[0.5, 1]]
+
+
+@pytest.mark.parametrize("usage", [{}, {"usage": None}])
+def test_a_service_need_not_tell_the_usage(usage: dict[str, Any]) -> None:
+    embedded = read_output({"embeddings_base64": [ROW], "model": "m", **usage})
+    assert (embedded.tokens, embedded.truncated) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        7,
+        [],
+        {},
+        {"tokens": [3]},
+        {"truncated": [False]},
+        {"tokens": [], "truncated": []},
+        {"tokens": [3, 3], "truncated": [False, False]},
+        {"tokens": [True], "truncated": [False]},
+        {"tokens": ["3"], "truncated": [False]},
+        {"tokens": [3], "truncated": [0]},
+        {"tokens": [3], "truncated": None},
+        {"tokens": {"0": 3}, "truncated": [False]},
+    ],
+)
+def test_a_usage_that_is_told_is_one_of_each_text(usage: Any) -> None:
+    with pytest.raises(ValueError, match=r"^no usage with (tokens|truncated) of each text$"):
+        read_output({"embeddings_base64": [ROW], "model": "m", "usage": usage})
 
 
 @pytest.mark.parametrize(
@@ -178,6 +208,15 @@ def test_words_are_shown_on_one_printable_line(words: str) -> None:
     assert line
     assert line.isprintable()
     assert len(line) <= MAX_SENTENCE
+
+
+@given(st.binary())
+@example(b"\x1b[31m\x07\xff red" + b"x" * 5000)
+@example(b"\n \n")
+def test_a_body_is_shown_on_one_short_line(body: bytes) -> None:
+    line = first_line(body)
+    assert line.isprintable()
+    assert 0 < len(line) <= 60
 
 
 def test_nothing_is_shown_of_a_traceback() -> None:

@@ -1,0 +1,200 @@
+"""Texts are cut, numbered and put together again by plain lists; no service runs.
+
+The truth are the lists themselves. A service is a function from inputs to an answer.
+"""
+
+import doctest
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from e5.client import batch as batch_module
+from e5.client.batch import (
+    REQUEST_CHARACTERS,
+    REQUEST_TEXTS,
+    Batch,
+    OneModel,
+    Options,
+    cut,
+)
+from e5.client.prediction import Embedded
+from e5.client.wire import Steps, T
+from e5.errors import E5Error, InputError, NonFiniteError, RequestTooLargeError, ServiceError
+
+Inputs = Mapping[str, Any]
+DEFAULTS = Options(task="", symmetric=False, normalize=False, dimensions=None, truncate=True)
+
+
+def run(steps: Steps[T]) -> T:
+    """Steps that ask for nothing, to their result."""
+    try:
+        next(steps)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    raise AssertionError("a request")
+
+
+def served(answer: Callable[[Inputs], Embedded]) -> OneModel:
+    def embed(inputs: Inputs) -> Steps[Embedded]:
+        yield from ()
+        return answer(inputs)
+
+    return OneModel(embed)
+
+
+def echo(inputs: Inputs, *, model: str = "toy@1") -> Embedded:
+    """`[number, 1, 0, 0]` for each text, cut to the dimensions asked for."""
+    texts = inputs.get("queries", inputs.get("documents", []))
+    numbers = [float(text) if text.isdigit() else -1.0 for text in texts]
+    rows = np.array([[number, 1, 0, 0] for number in numbers], np.float32)
+    return Embedded(rows[:, : inputs.get("dimensions", 4)], model)
+
+
+def encode(
+    model: OneModel, texts: list[str], *, field: str = "documents", options: Options = DEFAULTS
+) -> Any:
+    batch = Batch(model, run(model.identity()), field, texts, options)
+    for part in batch.parts:
+        run(batch.fill(part))
+    return batch.vectors
+
+
+def numbers(count: int) -> list[str]:
+    return [str(number) for number in range(count)]
+
+
+# Cut into requests
+
+
+@given(
+    st.lists(
+        st.integers(1, 2000) | st.integers(1, 3 * REQUEST_CHARACTERS) | st.just(1), max_size=700
+    )
+)
+def test_texts_are_cut_in_order_and_no_more_than_needed(lengths: list[int]) -> None:
+    parts = list(cut(lengths))
+    assert [i for part in parts for i in range(part.start, part.stop)] == list(range(len(lengths)))
+    for part in parts:
+        texts = lengths[part]
+        assert 1 <= len(texts) <= REQUEST_TEXTS
+        assert sum(texts) <= REQUEST_CHARACTERS or len(texts) == 1
+        one_more = sum(lengths[part.start : part.stop + 1])
+        is_full = len(texts) == REQUEST_TEXTS or one_more > REQUEST_CHARACTERS
+        assert is_full or part.stop == len(lengths)
+
+
+@given(
+    st.integers(0, 1000), st.none() | st.integers(1, 4), st.sampled_from(["queries", "documents"])
+)
+def test_every_row_is_its_text_s(count: int, dimensions: int | None, field: str) -> None:
+    options = Options("", False, False, dimensions, True)
+    vectors = encode(served(echo), numbers(count), field=field, options=options)
+    assert vectors.dtype == np.float32
+    assert vectors.shape == (count, dimensions or 4)
+    assert vectors[:, 0].tolist() == list(range(count))
+
+
+def test_the_options_go_with_each_request() -> None:
+    asked: list[Inputs] = []
+
+    def answer(inputs: Inputs) -> Embedded:
+        asked.append(inputs)
+        return echo(inputs)
+
+    encode(served(answer), ["1"], options=Options("sts_query", True, True, 2, False))
+    encode(served(answer), ["1"], field="queries")
+    assert asked[0] == {"documents": ["a"], "encoding_format": "base64"}
+    assert asked[1] == {
+        "documents": ["1"],
+        "task": "sts_query",
+        "symmetric": True,
+        "normalize": True,
+        "dimensions": 2,
+        "truncate": False,
+        "encoding_format": "base64",
+    }
+    assert "dimensions" not in asked[3]  # which a schema would refuse as null
+    assert asked[3]["queries"] == ["1"]
+
+
+def test_what_is_too_much_for_the_service_is_sent_in_halves() -> None:
+    refused = RequestTooLargeError(30, 25)
+
+    def answer(inputs: Inputs) -> Embedded:
+        if len(inputs["documents"]) > 100 or "7777" in inputs["documents"]:
+            raise refused
+        return echo(inputs)
+
+    assert encode(served(answer), numbers(600))[:, 0].tolist() == list(range(600))
+    with pytest.raises(RequestTooLargeError) as caught:
+        encode(served(answer), ["1", "7777", "2"])
+    assert caught.value is refused
+
+
+# The caller's numbering
+
+
+@pytest.mark.parametrize("field", ["queries", "documents"])
+@pytest.mark.parametrize("halved", [False, True])
+def test_an_index_is_the_caller_s_own(field: str, halved: bool) -> None:
+    def refusing(kind: Callable[[str], E5Error]) -> OneModel:
+        def answer(inputs: Inputs) -> Embedded:
+            texts = inputs.get(field, [])
+            if halved and len(texts) > 10:
+                raise RequestTooLargeError(30, 25)
+            if "700" in texts:
+                raise kind(f"{field}[{texts.index('700')}]")
+            return echo(inputs)
+
+        return served(answer)
+
+    place = f"{field}[700]"
+    model = refusing(lambda place: InputError(place, "a; b", "shorten queries[3]"))
+    with pytest.raises(InputError) as refused:
+        encode(model, numbers(1000), field=field)
+    assert str(refused.value) == f"{place}: received a; b; shorten queries[3]."
+    assert (refused.value.field, refused.value.received) == (place, "a; b")
+    with pytest.raises(NonFiniteError) as infinite:
+        encode(refusing(lambda place: NonFiniteError(5, place)), numbers(1000), field=field)
+    assert str(infinite.value) == str(NonFiniteError(700, place))
+    assert infinite.value.position == 700
+
+
+def test_an_error_without_an_index_stays_as_it_is() -> None:
+    def answer(inputs: Inputs) -> Embedded:
+        if "queries" in inputs:
+            raise InputError("task", "7", "send a string")
+        return echo(inputs)
+
+    with pytest.raises(InputError, match=r"^task: received 7; send a string\.$"):
+        encode(served(answer), ["a"], field="queries")
+
+
+# One model
+
+
+def test_a_model_that_changes_is_an_error_from_then_on() -> None:
+    names: Iterator[str] = iter(["toy@0", "toy@0", "toy@1", "toy@1"])
+    model = served(lambda inputs: echo(inputs, model=next(names)))
+    encode(model, ["1"])
+    for _ in range(2):
+        with pytest.raises(ServiceError, match=r'changed .* from "toy@0" to "toy@1"; embed'):
+            encode(model, ["2"])
+    assert run(model.identity()).model == "toy@0"
+
+
+@pytest.mark.parametrize("change", [{"queries": ["1"]}, {"dimensions": 3}])
+def test_another_number_of_vectors_or_dimensions_is_an_error(change: Inputs) -> None:
+    model = served(lambda inputs: echo({**inputs, **change} if "queries" in inputs else inputs))
+    with pytest.raises(ServiceError, match=r"^the service answered vectors of shape \("):
+        encode(model, ["1", "2"], field="queries")
+
+
+def test_the_examples_give_what_they_say() -> None:
+    result = doctest.testmod(batch_module, raise_on_error=True)
+    assert result.attempted >= 3
