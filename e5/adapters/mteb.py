@@ -1,0 +1,100 @@
+"""An `mteb` encoder over any `Encoder`: the benchmarks of mteb run on it.
+
+Each task of mteb is asked under its instruction: the authors', else mteb's own. Queries carry it;
+documents too in symmetric tasks; and all texts of tasks that have no sides, such as similarity or
+classification. Knows nothing of models, HTTP, datasets or scores.
+"""
+
+from typing import Any, Unpack
+
+import numpy as np
+from mteb.abstasks.task_metadata import TaskMetadata
+from mteb.models.abs_encoder import AbsEncoder
+from mteb.models.model_meta import ModelMeta, ScoringFunction
+from mteb.types import BatchedInput, EncodeKwargs, PromptType
+from torch.utils.data import DataLoader
+
+from e5.encoder import Encoder
+from e5.errors import InputError
+from e5.prompts import resolve_task
+from e5.vectors import Vectors
+
+# Of all tasks of a type, whatever they are called.
+_TYPES = {
+    "BitextMining": "bitext_query",
+    "STS": "sts_query",
+    "Summarization": "summarization_query",
+}
+
+
+class E5Encoder(AbsEncoder):
+    """Encodes for mteb; scores are cosines.
+
+    mteb keeps results by the model's name and revision: here the weights' folder and the
+    fingerprint of all that shapes a vector. What differs from the defaults below is kept apart.
+
+    Args:
+        encoder: what computes the vectors.
+        task: of all mteb tasks; None for the own one of each.
+        normalize: L2-normalise the vectors, as the model's authors do.
+        dimensions: the first n are kept, before normalising; None keeps all.
+
+    Example:
+        >>> mteb.evaluate(E5Encoder(Client("http://127.0.0.1:5000")), mteb.get_task("SciFact"))
+    """
+
+    mteb_model_meta: ModelMeta
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        task: str | None = None,
+        normalize: bool = True,
+        dimensions: int | None = None,
+    ) -> None:
+        """Ask the encoder its name; a `Client` whose service cannot be reached: ServiceError."""
+        self.encoder, self.task = encoder, task
+        self.options: dict[str, Any] = {"normalize": normalize, "dimensions": dimensions}
+        name, _, fingerprint = encoder.name.rpartition("@")
+        apart = {"task": task, "normalize": None if normalize else False, "dimensions": dimensions}
+        self.mteb_model_meta = ModelMeta.create_empty(
+            overwrites={
+                "name": f"e5-mistral-service/{name}",
+                "revision": fingerprint,
+                "embed_dim": encoder.dimensions if dimensions is None else dimensions,
+                "similarity_fn_name": ScoringFunction.COSINE,
+                "use_instructions": True,
+                "experiment_kwargs": {k: v for k, v in apart.items() if v is not None} or None,
+            }
+        )
+
+    def encode(
+        self,
+        inputs: DataLoader[BatchedInput],
+        *,
+        task_metadata: TaskMetadata,
+        hf_split: str,  # noqa: ARG002  # mteb's signature
+        hf_subset: str,  # noqa: ARG002
+        prompt_type: PromptType | None = None,
+        **kwargs: Unpack[EncodeKwargs],
+    ) -> Vectors:
+        """The vectors of one side of a task, float32 `[num_texts, dimensions]`, in order.
+
+        Data sets hold blank texts, which no encoder takes: theirs are zeros, of cosine 0 with all.
+        Batch size and progress are the encoder's own affair, a `precision` is an InputError.
+        """
+        if "precision" in kwargs:
+            raise InputError("precision", str(kwargs["precision"]), "leave it out")
+        is_document = prompt_type == PromptType.document
+        name = _TYPES.get(task_metadata.type, task_metadata.name)
+        task = name if self.task is None else self.task
+        if self.task is None and not is_document and resolve_task(name).instruction == name:
+            task = self.get_instruction(task_metadata, prompt_type)  # the authors have none
+        texts = [text for batch in inputs for text in batch["text"]]
+        some = [i for i, text in enumerate(texts) if text.strip()]
+        encode = self.encoder.encode_document if is_document else self.encoder.encode_query
+        found = encode([texts[i] for i in some], task=task, **self.options)
+        vectors = np.zeros((len(texts), found.shape[1]), np.float32)
+        vectors[some] = found
+        return vectors
