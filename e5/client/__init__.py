@@ -1,9 +1,9 @@
 """The same vectors from a running service, over HTTP, without its model and its libraries.
 
 `client.Client` and `async_client.AsyncClient` are for callers: texts in, vectors out. The gateway
-needs more of each answer, so it asks one request at a time through `service.AsyncService`:
+needs more of each answer, so it asks one request at a time through `service.AsyncRemote`:
 
-    service = AsyncService("http://127.0.0.1:5000", deadline=60, patience=0.5)
+    service = AsyncRemote("http://127.0.0.1:5000", deadline=60, patience=0.5)
     embedded = await service.embed({"documents": ["snow"], "encoding_format": "base64"})
     embedded.vectors, embedded.model  # float32 [num_texts, dimensions], "e5-mini@9bb9c967f643"
     embedded.tokens, embedded.truncated  # of each text; [] where the service tells no usage

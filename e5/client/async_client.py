@@ -11,7 +11,7 @@ from typing import Self
 
 from e5.client.batch import AT_A_TIME, Batch, OneModel, Options
 from e5.client.prediction import Embedded
-from e5.client.service import AsyncService
+from e5.client.remote import AsyncRemote
 from e5.client.wire import Steps
 from e5.texts import check_texts
 from e5.vectors import Vectors, similarity
@@ -34,10 +34,10 @@ class AsyncClient:
         (1, 192)
     """
 
-    def __init__(self, url: str, *, deadline: float = 300.0) -> None:
+    def __init__(self, url: str, *, deadline: float = 300.0, api_key: str | None = None) -> None:
         """See `Client`. May be made outside of the event loop."""
-        self._service = AsyncService(url, deadline=deadline)
-        self._model = OneModel(self._service.dialect.embed)
+        self._remote = AsyncRemote(url, deadline=deadline, api_key=api_key)
+        self._model = OneModel(self._remote.dialect.embed)
         self._room = asyncio.Semaphore(IN_ALL)
         self._asking: asyncio.Task[Embedded] | None = None
         self._num_waiting = 0
@@ -55,7 +55,7 @@ class AsyncClient:
 
     async def aclose(self) -> None:
         """Close the connections; the client cannot be used afterwards."""
-        await self._service.aclose()
+        await self._remote.aclose()
 
     async def name(self) -> str:
         """Of the service's model, asked once. Every later answer must come from the same.
@@ -123,14 +123,14 @@ class AsyncClient:
 
     async def _run(self, steps: Steps[None], turns: asyncio.Semaphore) -> None:
         async with turns, self._room:
-            await self._service.run(steps)
+            await self._remote.run(steps)
 
     async def _identity(self) -> Embedded:
         """The first answer, asked once for all calls that wait for it."""
         if self._model.first is not None:
             return self._model.first
         if self._asking is None:
-            self._asking = asyncio.create_task(self._service.run(self._model.identity()))
+            self._asking = asyncio.create_task(self._remote.run(self._model.identity()))
         asking = self._asking
         self._num_waiting += 1
         try:

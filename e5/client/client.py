@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from e5.client.batch import AT_A_TIME, Batch, OneModel, Options
 from e5.client.prediction import Embedded
-from e5.client.service import Service
+from e5.client.remote import Remote
 from e5.texts import check_texts
 from e5.vectors import Vectors, similarity
 
@@ -34,24 +34,25 @@ class Client:
         (1, 192)
     """
 
-    def __init__(self, url: str, *, deadline: float = 300.0) -> None:
+    def __init__(self, url: str, *, deadline: float = 300.0, api_key: str | None = None) -> None:
         """Connects when it is first used.
 
         Args:
-            url: of a Cog server that runs this service; or, on Replicate, `replicate:owner/name`
-                with its newest version, `replicate:owner/name:version`, or
+            url: of a Cog server that runs this service, or of a gateway; or, on Replicate,
+                `replicate:owner/name` with its newest version, `replicate:owner/name:version`, or
                 `replicate-deployment:owner/name`.
             deadline: seconds in which each request (at most 256 texts) must be answered, sending it
                 again included. The default lets a 7B model load, or a full queue empty; a wrong
                 port is warned about after two seconds.
+            api_key: of a gateway that asks for one.
 
         Raises:
-            InputError: for a URL or a deadline that cannot be used, and for Replicate without
+            InputError: for an argument that cannot be used, and for Replicate without
                 REPLICATE_API_TOKEN in the environment.
             ServiceError: for a proxy in the environment that cannot be used.
         """
-        self._service = Service(url, deadline=deadline)
-        self._model = OneModel(self._service.dialect.embed)
+        self._remote = Remote(url, deadline=deadline, api_key=api_key)
+        self._model = OneModel(self._remote.dialect.embed)
 
     def __enter__(self) -> Self:
         return self
@@ -66,7 +67,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connections; the client cannot be used afterwards."""
-        self._service.close()
+        self._remote.close()
 
     @property
     def name(self) -> str:
@@ -137,7 +138,7 @@ class Client:
         batch = Batch(self._model, self._identity(), field, checked, options)
         pool = ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="e5-client")
         try:
-            filled = [pool.submit(self._service.run, batch.fill(part)) for part in batch.parts]
+            filled = [pool.submit(self._remote.run, batch.fill(part)) for part in batch.parts]
             with tqdm(
                 total=len(checked), desc="embed", unit="text", delay=2, leave=False, disable=None
             ) as bar:
@@ -149,4 +150,4 @@ class Client:
         return batch.vectors[0] if isinstance(texts, str) else batch.vectors
 
     def _identity(self) -> Embedded:
-        return self._service.run(self._model.identity())
+        return self._remote.run(self._model.identity())

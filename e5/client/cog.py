@@ -1,4 +1,4 @@
-"""Cog's HTTP: the inputs of one request -> its embeddings, or the error that the service meant.
+"""Cog's HTTP, which the gateway speaks too: one request's inputs -> its embeddings, or the error.
 
 What fails only for the moment is sent again until a deadline. That is safe: embedding leaves
 nothing behind, and the same inputs give the same vectors however often they are computed. Does no
@@ -35,13 +35,15 @@ REMEDIES = {
 class _NotNowError(Exception):
     """A try that failed only for the moment; its text says what was met, for a sentence."""
 
-    def __init__(self, met: str, cause: Cause) -> None:
+    def __init__(self, met: str, cause: Cause, after: float = 0.0) -> None:
+        """`after`: seconds that the service asked to wait."""
         super().__init__(met)
         self.cause = cause
+        self.after = after
 
 
 class Cog:
-    """How a Cog server that runs this service is talked to.
+    """How a Cog server that runs this service, or a gateway, is talked to.
 
     Attributes:
         name: of the service in errors: its URL.
@@ -49,11 +51,18 @@ class Cog:
         headers: of each request.
     """
 
-    def __init__(self, url: str, *, deadline: float, patience: float | None = None) -> None:
-        """See `AsyncService`."""
+    def __init__(
+        self,
+        url: str,
+        *,
+        deadline: float,
+        patience: float | None = None,
+        api_key: str | None = None,
+    ) -> None:
+        """See `AsyncRemote`."""
         remedy = "use the URL of a Cog server, as in http://127.0.0.1:5000, or replicate:owner/name"
         self.url = self.name = str(check_url(url, "url", remedy)).rstrip("/")
-        self.headers: Mapping[str, str] = {}
+        self.headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
         self._deadline = deadline
         self._patience = patience
 
@@ -64,7 +73,7 @@ class Cog:
             inputs: of the service, with `encoding_format="base64"`.
 
         Raises:
-            E5Error: see `AsyncService.embed`.
+            E5Error: see `AsyncRemote.embed`.
         """
         content = json.dumps({"input": inputs}, ensure_ascii=False).encode()
         end = time.monotonic() + self._deadline
@@ -77,7 +86,8 @@ class Cog:
                 return (yield from self._try(request))
             except (_NotNowError, QueueFullError) as error:
                 met = error
-            pause = pace.next(f"{self.name}: {met}.")
+            after = met.after if isinstance(met, _NotNowError) else 0.0
+            pause = pace.next(f"{self.name}: {met}.", after)
         if isinstance(met, QueueFullError):
             raise met
         raise (yield from self._given_up(met)) from met
@@ -98,11 +108,26 @@ class Cog:
             raise self._unanswered(error) from error
         if answer.status == 409:
             raise _NotNowError("no free slot (HTTP 409)", "busy")
-        if answer.status in (502, 503):  # it still starts, or a proxy waits for it
+        told = parse(answer.body)
+        has_failed = told.get("status") == "failed"
+        if answer.status == 503 or (answer.status == 502 and not has_failed):
+            # It still starts, or a proxy waits for it.
             if (yield from self.health()) == "SETUP_FAILED":
                 raise self._failure("its setup failed", REMEDIES["SETUP_FAILED"], "unreachable")
             raise _NotNowError(f"not ready (HTTP {answer.status})", "unreachable")
-        told = parse(answer.body)
+        if answer.status == 401:
+            raise self._failure(
+                "the key is missing or wrong (HTTP 401)", "give Client the right api_key"
+            )
+        refused = as_error(told.get("error")) if has_failed else None
+        if answer.status == 429 and not isinstance(refused, QueueFullError):
+            seconds = answer.headers.get("retry-after", "")
+            after = float(seconds) if re.fullmatch(r"\d{1,4}", seconds) else 0.0
+            raise _NotNowError("too much at a time (HTTP 429)", "busy", after)
+        if isinstance(refused, ServiceError) and answer.status == 504:
+            refused.cause = "deadline"
+        if refused:
+            raise refused
         if answer.status == 422 and (refusal := schema_refusal(told)):
             raise refusal
         if answer.status != 200 or "status" not in told:
@@ -110,8 +135,6 @@ class Cog:
                 f"POST /predictions answered HTTP {answer.status} with {first_line(answer.body)}",
                 "check the URL, and what stands between here and the Cog server",
             )
-        if told["status"] == "failed":
-            raise as_error(told.get("error"))
         if told["status"] != "succeeded":
             raise self._failure(f"a prediction ended as {quoted(told['status'])}", "try again")
         try:

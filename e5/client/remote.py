@@ -1,10 +1,11 @@
 """A running service: its address -> how it is talked to, and the IO of that.
 
-`Service` and `AsyncService` run the same steps, one in the caller's thread, one in an event loop.
+`Remote` and `AsyncRemote` run the same steps, one in the caller's thread, one in an event loop.
 Knows nothing of what is sent or of how an answer is read.
 """
 
 import asyncio
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -20,22 +21,30 @@ from e5.client.wire import Answer, Body, NoAnswerError, Request, Steps, T
 from e5.errors import InputError, ServiceError, quoted
 
 MAX_DEADLINE = 86_400.0  # a day
+KEY = re.compile(r"[!-~]+")
 LIBRARY_ERRORS = (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError)
 
 
-class Service:
+class Remote:
     """A Cog server or a model on Replicate that runs this service. May be shared by threads.
 
     Example, with a server of the 7B model on this port:
-        >>> service = Service("http://127.0.0.1:5000", deadline=60)
+        >>> remote = Remote("http://127.0.0.1:5000", deadline=60)
         >>> inputs = {"document": "snow", "encoding_format": "base64"}
-        >>> service.run(service.dialect.embed(inputs)).vectors.shape
+        >>> remote.run(remote.dialect.embed(inputs)).vectors.shape
         (1, 4096)
     """
 
-    def __init__(self, address: str, *, deadline: float, patience: float | None = None) -> None:
-        """See `AsyncService`."""
-        self.dialect = _dialect(address, deadline, patience)
+    def __init__(
+        self,
+        address: str,
+        *,
+        deadline: float,
+        patience: float | None = None,
+        api_key: str | None = None,
+    ) -> None:
+        """See `AsyncRemote`."""
+        self.dialect = _dialect(address, deadline, patience, api_key)
         with _usable_proxy(self.dialect):
             self._http = httpx2.Client(**_options(self.dialect))
 
@@ -74,36 +83,45 @@ class Service:
         return Answer(response.status_code, response.headers, bytes(body.content))
 
 
-class AsyncService:
+class AsyncRemote:
     """The same for one event loop. Any number of requests may be under way at a time.
 
     Example, with a server of the built-in checkpoint on this port:
         >>> async def embed() -> list[int]:
-        ...     service = AsyncService("http://127.0.0.1:5000", deadline=60, patience=0.5)
+        ...     remote = AsyncRemote("http://127.0.0.1:5000", deadline=60, patience=0.5)
         ...     inputs = {"documents": ["snow"], "encoding_format": "base64"}
-        ...     tokens = (await service.embed(inputs)).tokens
-        ...     await service.aclose()
+        ...     tokens = (await remote.embed(inputs)).tokens
+        ...     await remote.aclose()
         ...     return tokens
         >>> asyncio.run(embed())
         [3]
     """
 
-    def __init__(self, address: str, *, deadline: float, patience: float | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        deadline: float,
+        patience: float | None = None,
+        api_key: str | None = None,
+    ) -> None:
         """Connects when it is first used.
 
         Args:
-            address: the URL of a Cog server, with its path where it has one; `replicate:owner/name`
-                or `replicate:owner/name:version`; or `replicate-deployment:owner/name`.
+            address: the URL of a Cog server or a gateway, with its path where it has one;
+                `replicate:owner/name` or `replicate:owner/name:version`; or
+                `replicate-deployment:owner/name`.
             deadline: seconds in which a request must be answered, sending it again included.
             patience: seconds in which a request may be sent again after what failed only for the
                 moment; 0 for never, None for as long as the deadline.
+            api_key: of a gateway that asks for one; Replicate's is in the environment.
 
         Raises:
-            InputError: for an address, a deadline or a patience that cannot be used, and for
-                Replicate without REPLICATE_API_TOKEN.
+            InputError: for an argument that cannot be used, and for Replicate without
+                REPLICATE_API_TOKEN.
             ServiceError: for a proxy in the environment that cannot be used.
         """
-        self.dialect = _dialect(address, deadline, patience)
+        self.dialect = _dialect(address, deadline, patience, api_key)
         self._farewells: set[asyncio.Task[Answer]] = set()
         with _usable_proxy(self.dialect):
             self._http = httpx2.AsyncClient(**_options(self.dialect))
@@ -181,14 +199,22 @@ class AsyncService:
         return Answer(response.status_code, response.headers, bytes(body.content))
 
 
-def _dialect(address: str, deadline: float, patience: float | None) -> Cog | Replicate:
+def _dialect(
+    address: str, deadline: float, patience: float | None, api_key: str | None
+) -> Cog | Replicate:
     if not (isinstance(deadline, int | float) and 0 < deadline <= MAX_DEADLINE):
         raise InputError("deadline", quoted(deadline), f"use seconds up to {MAX_DEADLINE:.0f}")
     if patience is not None and not (isinstance(patience, int | float) and patience >= 0):
         raise InputError("patience", quoted(patience), "use seconds, 0 for none")
     if isinstance(address, str) and address.startswith(PREFIXES):
+        if api_key is not None:
+            remedy = "set REPLICATE_API_TOKEN instead"
+            raise InputError("api_key", "a key for Replicate", remedy)
         return Replicate(address, deadline=deadline, patience=patience)
-    return Cog(address, deadline=deadline, patience=patience)
+    # Shown nowhere, whatever it is.
+    if api_key is not None and not (isinstance(api_key, str) and KEY.fullmatch(api_key)):
+        raise InputError("api_key", "what is no key", "use one line of ASCII, without spaces")
+    return Cog(address, deadline=deadline, patience=patience, api_key=api_key)
 
 
 def _options(dialect: Cog | Replicate) -> dict[str, Any]:

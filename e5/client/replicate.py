@@ -69,7 +69,7 @@ class Replicate:
     """
 
     def __init__(self, address: str, *, deadline: float, patience: float | None = None) -> None:
-        """See `AsyncService`. Reads REPLICATE_API_TOKEN, and REPLICATE_BASE_URL if it is set."""
+        """See `AsyncRemote`. Reads REPLICATE_API_TOKEN, and REPLICATE_BASE_URL if it is set."""
         found = ADDRESS.fullmatch(address)
         if found is None:
             remedy = "use replicate:owner/name, replicate:owner/name:version"
@@ -93,7 +93,7 @@ class Replicate:
             inputs: of the service, with `encoding_format="base64"`.
 
         Raises:
-            E5Error: see `AsyncService.embed`.
+            E5Error: see `AsyncRemote.embed`.
         """
         end = time.monotonic() + self._deadline
         if self._deployment:

@@ -18,7 +18,7 @@ from server import serve
 
 from e5.client import wire
 from e5.client.prediction import Embedded
-from e5.client.service import Service
+from e5.client.remote import Remote
 from e5.errors import (
     E5Error,
     EngineError,
@@ -39,7 +39,7 @@ OPEN_END = b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"sta\r\n
 def embed(
     url: str, inputs: Inputs = INPUTS, *, deadline: float = 20, patience: float | None = None
 ) -> Embedded:
-    with closing(Service(url, deadline=deadline, patience=patience)) as service:
+    with closing(Remote(url, deadline=deadline, patience=patience)) as service:
         return service.run(service.dialect.embed(inputs))
 
 

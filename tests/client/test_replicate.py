@@ -24,7 +24,7 @@ from client.fake_replicate import (
 from e5.client import replicate
 from e5.client.prediction import Embedded
 from e5.client.replicate import Replicate, _seconds_named
-from e5.client.service import Service
+from e5.client.remote import Remote
 from e5.client.wire import Answer, Request, Steps
 from e5.errors import EngineError, InputError, NonFiniteError, QueueFullError, ServiceError
 
@@ -44,7 +44,7 @@ def _polls_are_quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def embed(address: str = MODEL, *, deadline: float = 20, patience: float | None = None) -> Embedded:
-    with closing(Service(address, deadline=deadline, patience=patience)) as service:
+    with closing(Remote(address, deadline=deadline, patience=patience)) as service:
         return service.run(service.dialect.embed(INPUTS))
 
 
@@ -94,7 +94,7 @@ def test_a_version_is_run_as_it_is_named() -> None:
 
 def test_without_a_version_the_newest_is_asked_for_once(caplog: pytest.LogCaptureFixture) -> None:
     with fake_replicate() as api, caplog.at_level(logging.INFO, "e5"):
-        with closing(Service("replicate:you/e5", deadline=20)) as service:
+        with closing(Remote("replicate:you/e5", deadline=20)) as service:
             for _ in range(2):
                 assert is_right(service.run(service.dialect.embed(INPUTS)))
         paths = [each.path for each in api.asked]
@@ -320,7 +320,7 @@ def test_polls_that_fail_until_the_deadline_cancel_too() -> None:
 
 
 def health(address: str = MODEL) -> str:
-    with closing(Service(address, deadline=5)) as service:
+    with closing(Remote(address, deadline=5)) as service:
         return service.run(service.dialect.health())
 
 

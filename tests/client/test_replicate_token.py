@@ -15,14 +15,14 @@ from client.fake_replicate import (
     fake_replicate,
 )
 
-from e5.client.service import Service
+from e5.client.remote import Remote
 from e5.errors import InputError, ServiceError
 
 MODEL = f"replicate:you/e5:{VERSION}"
 
 
 def embed(address: str = MODEL) -> str:
-    with closing(Service(address, deadline=20)) as service:
+    with closing(Remote(address, deadline=20)) as service:
         steps = service.dialect.embed({"documents": ["7"], "encoding_format": "base64"})
         return service.run(steps).model
 
@@ -79,7 +79,7 @@ def test_without_a_token_it_says_so(
     if token is not None:
         monkeypatch.setenv("REPLICATE_API_TOKEN", token)
     with pytest.raises(InputError) as caught:
-        Service(MODEL, deadline=1)
+        Remote(MODEL, deadline=1)
     assert str(caught.value) == (
         f"REPLICATE_API_TOKEN: received {received}; "
         "set it to a token of replicate.com/account/api-tokens."
@@ -144,14 +144,14 @@ def test_the_token_is_in_no_log(caplog: pytest.LogCaptureFixture) -> None:
 )
 def test_what_names_no_model_is_refused(address: str) -> None:
     with pytest.raises(InputError, match=r"^url: received .*; use replicate:owner/name, "):
-        Service(address, deadline=1)
+        Remote(address, deadline=1)
 
 
 def test_a_base_that_is_no_url_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REPLICATE_API_TOKEN", TOKEN)
     monkeypatch.setenv("REPLICATE_BASE_URL", "api.replicate.com")
     with pytest.raises(InputError, match=r"^REPLICATE_BASE_URL: received") as caught:
-        Service(MODEL, deadline=1)
+        Remote(MODEL, deadline=1)
     assert "leave it out, or use a URL as in https://api.replicate.com." in str(caught.value)
 
 
