@@ -69,6 +69,8 @@ def cosine_scores(queries: Vectors, documents: Vectors) -> Vectors:
         >>> cosine_scores(np.array([[2, 0]], np.float32), np.array([[1, 0], [0, 5]], np.float32))
         array([[100.,   0.]], dtype=float32)
     """
+    if not (len(queries) and len(documents)):  # most requests have one side only
+        return np.empty((len(queries), len(documents)), np.float32)
     unit_queries = finish(queries, None, normalize=True)
     unit_documents = finish(documents, None, normalize=True)
     return np.clip(unit_queries @ unit_documents.T, -1, 1) * np.float32(100)

@@ -10,6 +10,7 @@ in the last layer is not flattered), or a real checkpoint.
     growth    cost per token from 10 to 10,000 texts
     loading   peak memory while a checkpoint is loaded
     http      throughput and latency over HTTP, 1 to 128 clients
+    gateway   requests of one text a second, beside scripts/serve and Cog alone; needs wrk
     answers   what the answer costs above the forward
     corpus    scripts/embed_corpus from 1,000 to 100,000 documents, and beside the engine alone
     search    recall, size and milliseconds of an index
@@ -28,7 +29,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import corpora, engine, loading, serving
+from benchmarks import corpora, doors, engine, loading, serving
 from benchmarks.machine import machine_facts
 
 SECTIONS = {
@@ -37,6 +38,7 @@ SECTIONS = {
     "growth": engine.growth_rows,
     "loading": loading.loading_rows,
     "http": serving.http_rows,
+    "gateway": doors.door_rows,
     "answers": serving.answer_rows,
     "corpus": corpora.corpus_rows,
     "search": corpora.search_rows,

@@ -1,4 +1,4 @@
-"""A Cog server on a free port for as long as it is measured.
+"""A Cog server, or a gateway, on a free port for as long as it is measured.
 
 Knows nothing of what is asked or measured.
 """
@@ -24,10 +24,35 @@ Predict = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 @contextmanager
 def serve(stub: str = "predict.py:Predictor", **environment: str) -> Iterator[Predict]:
-    """Start it as scripts/serve does; yields a function: a prediction's inputs -> Cog's answer.
+    """Start a server; yields a function: a prediction's inputs -> Cog's answer. See `running`."""
+    limits = httpx2.Limits(max_connections=None)
+    with (
+        running(stub, **environment) as url,
+        httpx2.Client(base_url=url, timeout=60, limits=limits, trust_env=False) as client,
+    ):
+
+        def predict(inputs: Mapping[str, Any]) -> dict[str, Any]:
+            response = client.post("/predictions", json={"input": inputs})
+            while response.status_code == 409:  # a slot is free only after its answer
+                time.sleep(0.01)
+                response = client.post("/predictions", json={"input": inputs})
+            answer: dict[str, Any] = response.json()
+            if answer["status"] != "succeeded":
+                raise RuntimeError(f"the server answered {answer}")
+            return answer
+
+        yield predict
+
+
+@contextmanager
+def running(
+    stub: str = "predict.py:Predictor", *, module: str = "cog.server.http", **environment: str
+) -> Iterator[str]:
+    """Start a Cog server as scripts/serve does, or a gateway; yields its URL.
 
     Args:
         stub: FILE:CLASS of the predictor, FILE relative to the project's folder.
+        module: what is run. It answers `/health-check` as Cog does.
         environment: more variables. Of the caller's own, `E5_*` and `COG_*` are left out.
 
     Raises:
@@ -43,42 +68,31 @@ def serve(stub: str = "predict.py:Predictor", **environment: str) -> Iterator[Pr
         settings = {"PATH": path, "PORT": str(port), "TMPDIR": folder, "COG_MAX_CONCURRENCY": "256"}
         settings |= {"COG_PREDICT_TYPE_STUB": stub, **environment}
         log = Path(folder) / "server.log"
+        host = ["--host", "127.0.0.1"] if module == "cog.server.http" else []
         with log.open("wb") as file:
             process = subprocess.Popen(
-                [sys.executable, "-m", "cog.server.http", "--host", "127.0.0.1"],
+                [sys.executable, "-m", module, *host],
                 cwd=ROOT,
                 env=kept | settings,
                 stdout=file,
                 stderr=file,
             )
-        limits = httpx2.Limits(max_connections=None)
         url = f"http://127.0.0.1:{port}"
-        with httpx2.Client(base_url=url, timeout=60, limits=limits, trust_env=False) as client:
-
-            def predict(inputs: Mapping[str, Any]) -> dict[str, Any]:
-                response = client.post("/predictions", json={"input": inputs})
-                while response.status_code == 409:  # a slot is free only after its answer
-                    time.sleep(0.01)
-                    response = client.post("/predictions", json={"input": inputs})
-                answer: dict[str, Any] = response.json()
-                if answer["status"] != "succeeded":
-                    raise RuntimeError(f"the server answered {answer}")
-                return answer
-
-            try:
-                if not _is_ready(client, process):
-                    raise RuntimeError(f"the server did not come up:\n{log.read_text()}")
-                yield predict
-            finally:
-                process.terminate()
-                process.wait(60)
+        try:
+            if not _is_ready(url, process):
+                raise RuntimeError(f"the server did not come up:\n{log.read_text()}")
+            yield url
+        finally:
+            process.terminate()
+            process.wait(60)
 
 
-def _is_ready(client: httpx2.Client, process: "subprocess.Popen[bytes]") -> bool:
+def _is_ready(url: str, process: "subprocess.Popen[bytes]") -> bool:
     end = time.monotonic() + START_SECONDS
     status = "STARTING"
     while status == "STARTING" and process.poll() is None and time.monotonic() < end:
         time.sleep(0.05)
         with suppress(httpx2.TransportError):
-            status = client.get("/health-check").json()["status"]
+            answer = httpx2.get(f"{url}/health-check", trust_env=False)
+            status = answer.json()["status"]
     return status == "READY"

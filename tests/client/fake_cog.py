@@ -50,6 +50,7 @@ def output_of(inputs: Inputs, *, model: str = "toy@1") -> dict[str, Any]:
         "embeddings_base64": [
             b64encode(struct.pack(f"<{len(row)}f", *row)).decode() for row in rows
         ],
+        "usage": {"tokens": [1] * len(rows), "truncated": [False] * len(rows)},
         "model": model,
     }
 

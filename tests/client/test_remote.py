@@ -20,8 +20,8 @@ from client.fake_replicate import PROCESSING, STARTING, FakeReplicate, fake_repl
 
 from e5.client import wire
 from e5.client.cog import Cog
-from e5.client.replicate import Replicate
 from e5.client.remote import AsyncRemote, Remote
+from e5.client.replicate import Replicate
 from e5.client.wire import Answer, NoAnswerError, Request, Steps, T
 from e5.errors import InputError, ServiceError
 

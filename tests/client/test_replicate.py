@@ -23,8 +23,8 @@ from client.fake_replicate import (
 
 from e5.client import replicate
 from e5.client.prediction import Embedded
-from e5.client.replicate import Replicate, _seconds_named
 from e5.client.remote import Remote
+from e5.client.replicate import Replicate, _seconds_named
 from e5.client.wire import Answer, Request, Steps
 from e5.errors import EngineError, InputError, NonFiniteError, QueueFullError, ServiceError
 

@@ -1,0 +1,1 @@
+"""The wire formats that other clients already speak, in front of one service."""

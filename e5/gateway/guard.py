@@ -1,0 +1,172 @@
+"""What every route shares: an id, a key, limits, a deadline, counters, and one kind of refusal.
+
+Knows nothing of what a route does.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import re
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
+from uuid import uuid4
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from e5.errors import E5Error, ServiceError
+from e5.gateway.body import Parser, dumps
+from e5.gateway.faults import RefusalError, Style, body_of, busy, refusal_of
+from e5.gateway.meters import Meters
+
+logger = logging.getLogger(__name__)
+
+MAX_IN_FLIGHT = 1024  # requests
+DEADLINE_SECONDS = 300.0
+PATIENT_SECONDS = 0.1  # before a caller is watched: a task for each request costs 20 us
+REQUEST_ID = re.compile(r"[\w.:/-]{1,128}", re.ASCII)
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Guard:
+    """Stands before all routes of one gateway.
+
+    Attributes:
+        meters: what it counts.
+        draining: whether the gateway is ending, so that connections are not kept.
+    """
+
+    def __init__(self, parser: Parser, keys: Sequence[str]) -> None:
+        """`keys`: one of them must come with each request that costs something; none: all may."""
+        self.meters = Meters()
+        self.draining = False
+        self._parser = parser
+        self._keys = [hashlib.sha256(key.encode()).digest() for key in keys]
+        self._in_flight = 0
+
+    def around(
+        self, path: str, handler: Handler, *, keyless: bool = False, style: Style = "openai"
+    ) -> Handler:
+        """A handler whose every answer is counted, has an id and, if refused, our body.
+
+        Args:
+            path: the route's name in the counters and the log.
+            handler: makes the answer, or raises.
+            keyless: whether anybody may ask, however many do.
+            style: of refusals.
+        """
+        seconds = self.meters.seconds.labels(path)
+
+        async def guarded(request: Request) -> Response:
+            started = time.perf_counter()
+            request_id = _id_of(request)
+            self._count(1)
+            try:
+                if not keyless:
+                    self._check_key(request)
+                    if self._in_flight > MAX_IN_FLIGHT:
+                        raise busy("too many requests at a time; try again in a moment.", 1)
+                async with asyncio.timeout(DEADLINE_SECONDS):
+                    response = await handler(request)
+            except TimeoutError:
+                sentence = f"no answer within {DEADLINE_SECONDS:g} s; send fewer or shorter texts."
+                response = self._refused(RefusalError(504, sentence), path, request_id, style)
+            except Exception as error:
+                if not isinstance(error, E5Error | RefusalError):
+                    # Not what it says: that may hold a text.
+                    where = type(error).__name__, "".join(traceback.format_tb(error.__traceback__))
+                    logger.error("request %s to %s failed: %s\n%s", request_id, path, *where)
+                elif isinstance(error, ServiceError):
+                    logger.warning("request %s to %s: %s", request_id, path, error)
+                response = self._refused(refusal_of(error), path, request_id, style)
+            finally:
+                self._count(-1)
+                self._parser.release(request)
+            response.headers["x-request-id"] = request_id
+            if self.draining:
+                response.headers["connection"] = "close"  # the next request goes to another
+            if response.status_code >= 502 and not keyless:
+                self.meters.failures.labels(response.status_code).inc()
+            self.meters.requests.labels(path, response.status_code).inc()
+            seconds.observe(time.perf_counter() - started)
+            return response
+
+        return guarded
+
+    def refuse(self, request: Request, refusal: RefusalError) -> Response:
+        """The answer where there is no route."""
+        request_id = _id_of(request)
+        response = self._refused(refusal, "none", request_id, "openai")
+        response.headers["x-request-id"] = request_id
+        self.meters.requests.labels("none", refusal.status).inc()
+        return response
+
+    def _refused(self, refusal: RefusalError, path: str, request_id: str, style: Style) -> Response:
+        # Not the sentence: it may quote what the caller sent.
+        logger.info("%d for %s, request %s", refusal.status, path, request_id)
+        content = dumps(body_of(refusal, style))
+        return Response(content, refusal.status, refusal.headers, "application/json")
+
+    def _check_key(self, request: Request) -> None:
+        if not self._keys:
+            return
+        scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+        given = bearer if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
+        digest = hashlib.sha256(given.strip().encode()).digest()
+        known = [hmac.compare_digest(digest, key) for key in self._keys]  # all of them, always
+        if not any(known):
+            sentence = "the key is missing or wrong; send Authorization: Bearer KEY, or x-api-key."
+            raise RefusalError(401, sentence, headers={"WWW-Authenticate": "Bearer"})
+
+    def _count(self, change: int) -> None:
+        self._in_flight += change
+        self.meters.in_flight.set(self._in_flight)
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, Response]) -> Response:
+    """Do the work, unless the caller hangs up: then it is cancelled.
+
+    Args:
+        request: its body was read.
+        work: makes the answer.
+
+    Raises:
+        RefusalError: the caller hung up. Nobody reads it, but it is counted.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    watching: asyncio.Task[None] | None = None
+    is_gone = False
+
+    async def watch() -> None:
+        nonlocal is_gone
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        is_gone = True
+        task.cancel()
+
+    def begin() -> None:
+        nonlocal watching
+        watching = loop.create_task(watch())
+
+    timer = loop.call_later(PATIENT_SECONDS, begin)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if not is_gone or task.uncancel():
+            raise
+        raise RefusalError(400, "the caller hung up; the request was given up.") from None
+    finally:
+        timer.cancel()
+        if watching is not None:
+            watching.cancel()
+
+
+def _id_of(request: Request) -> str:
+    """The caller's own, if it is one that can go into a log."""
+    sent = request.headers.get("x-request-id", "")
+    return sent if REQUEST_ID.fullmatch(sent) else uuid4().hex

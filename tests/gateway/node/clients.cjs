@@ -1,0 +1,62 @@
+// One question to a gateway by one JavaScript client: its name, the role and the texts come as JSON
+// on the standard input, the vectors or the error's message go out the same way.
+// Asks `require` and not `import`, which knows no NODE_PATH.
+
+const MODELS = { query: "e5-mini-query", document: "e5-mini-passage" };
+
+const clients = {
+  async openai({ url, role, texts }) {
+    const { OpenAI } = require("openai");
+    const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: "any" });
+    const answer = await client.embeddings.create({ model: MODELS[role], input: texts });
+    return answer.data.map((row) => row.embedding);
+  },
+
+  async cohere_v2({ url, role, texts }) {
+    const { CohereClientV2 } = require("cohere-ai");
+    const answer = await new CohereClientV2({ token: "any", environment: url }).embed({
+      model: "e5-mini", texts, inputType: `search_${role}`, embeddingTypes: ["float"],
+    });
+    return answer.embeddings.float;
+  },
+
+  async cohere_v1({ url, role, texts }) {
+    const { CohereClient } = require("cohere-ai");
+    const client = new CohereClient({ token: "any", environment: url });
+    const answer = await client.embed({ model: "e5-mini", texts, inputType: `search_${role}` });
+    return answer.embeddings;
+  },
+
+  async ai_sdk({ url, role, texts }) {
+    const { createOpenAICompatible } = require("@ai-sdk/openai-compatible");
+    const { embedMany } = require("ai");
+    const provider = createOpenAICompatible({ name: "e5", baseURL: `${url}/v1`, apiKey: "any" });
+    const model = provider.textEmbeddingModel(MODELS[role]);
+    return (await embedMany({ model, values: texts })).embeddings;
+  },
+
+  async langchain({ url, role, texts }) {
+    const { OpenAIEmbeddings } = require("@langchain/openai");
+    const client = new OpenAIEmbeddings({
+      model: MODELS[role], apiKey: "any", configuration: { baseURL: `${url}/v1` },
+      stripNewLines: false, // by default it writes line breaks as spaces
+    });
+    if (role === "query") return [await client.embedQuery(texts[0])];
+    return client.embedDocuments(texts);
+  },
+};
+
+async function main() {
+  let input = "";
+  for await (const piece of process.stdin) input += piece;
+  const asked = JSON.parse(input);
+  let answer;
+  try {
+    answer = { vectors: await clients[asked.client](asked) };
+  } catch (error) {
+    answer = { error: String(error.message) };
+  }
+  process.stdout.write(JSON.stringify(answer));
+}
+
+main();

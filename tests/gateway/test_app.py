@@ -1,0 +1,309 @@
+"""Every request is answered: with the vectors and what was done, or with one error body."""
+
+import asyncio
+import json
+import logging
+from typing import Any
+
+import httpx2
+import pytest
+from gateway_tools import MODEL, Door, FakeBackend, sentence_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.routing import Route
+
+from e5.errors import (
+    E5Error,
+    EngineError,
+    InputError,
+    NonFiniteError,
+    OutOfMemoryError,
+    QueueFullError,
+    RequestTooLargeError,
+    ServiceError,
+)
+from e5.gateway import guard
+from e5.serving.answer import Answer
+from e5.serving.request import EmbedRequest
+
+TEXTS = {"input": ["snow", "rain"]}
+BODIES: dict[str, Any] = {  # of every route that computes
+    "/v1/embeddings": TEXTS,
+    "/embeddings": TEXTS,
+    "/v1/embed": {"texts": ["snow"]},
+    "/v2/embed": {"texts": ["snow"]},
+    "/v1/rerank": {"query": "snow", "documents": ["rain"]},
+    "/v2/rerank": {"query": "snow", "documents": ["rain"]},
+    "/rerank": {"query": "snow", "texts": ["rain"]},
+    "/embed": {"inputs": "snow"},
+    "/similarity": {"inputs": {"source_sentence": "snow", "sentences": ["rain"]}},
+    "/": {"inputs": "snow"},
+    "/predictions": {"input": {"query": "snow"}},
+}
+TOLD = ("/", "/v1/models", "/models", f"/v1/models/{MODEL.partition('@')[0]}", "/info", "/health")
+TOLD += ("/ready", "/health-check", "/openapi.json")
+SECRET = "a secret text"
+
+
+def test_all_routes_are_asked_here() -> None:
+    routes = [r for r in Door(FakeBackend()).gateway.app.routes if isinstance(r, Route)]
+    assert {route.path for route in routes if "POST" in (route.methods or ())} == BODIES.keys()
+
+
+@pytest.mark.parametrize("path", BODIES)
+def test_an_answer_says_what_was_done(path: str, fake: FakeBackend) -> None:
+    response = Door(fake).post(path, BODIES[path], {"x-request-id": "mine-7"})
+    assert response.status_code == 200, response.text
+    assert response.headers["x-e5-model"] == MODEL
+    assert response.headers["x-e5-prompt"]
+    assert response.headers["x-e5-truncated"].startswith("0/")
+    assert response.headers["x-request-id"] == "mine-7"
+    assert "access-control-allow-origin" not in response.headers
+
+
+@pytest.mark.parametrize("path", TOLD)
+def test_what_is_only_told_needs_no_key(path: str, fake: FakeBackend) -> None:
+    response = Door(fake, keys=["k"]).get(path, headers={"origin": "http://elsewhere"})
+    assert response.status_code == 200, response.text
+    assert response.headers["x-request-id"]
+    assert "access-control-allow-origin" not in response.headers
+
+
+class TestKeys:
+    @pytest.mark.parametrize("path", [*BODIES, "/metrics"])
+    def test_one_of_them_must_come_with_what_costs_something(
+        self, path: str, fake: FakeBackend
+    ) -> None:
+        door = Door(fake, keys=["first", "second"])
+        method, options = ("POST", {"json": BODIES[path]}) if path in BODIES else ("GET", {})
+
+        def status(**headers: str) -> int:
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            return door.send(method, path, headers=named, **options).status_code
+
+        for key in ("first", "second"):
+            assert status(authorization=f"Bearer {key}") == 200
+            assert status(authorization=f"bearer {key}") == 200
+            assert status(x_api_key=key) == 200
+        for wrong in ("", "firs", "first2", "first,second", "FIRST"):
+            assert status(authorization=f"Bearer {wrong}") == 401
+            assert status(x_api_key=wrong) == 401
+        assert status(authorization="Basic first") == 401
+        refused = door.send(method, path, **options)
+        assert "the key is missing or wrong" in sentence_of(refused, 401)
+        assert refused.headers["www-authenticate"] == "Bearer"
+
+    def test_a_key_never_reaches_the_log(
+        self, fake: FakeBackend, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with caplog.at_level(logging.DEBUG, "e5"):
+            door = Door(fake, keys=["first"])
+            for key in ("first", "very-wrong"):
+                door.post("/v1/embeddings", TEXTS, {"authorization": f"Bearer {key}"})
+        assert "401" in caplog.text
+        assert "first" not in caplog.text
+        assert "very-wrong" not in caplog.text
+
+
+CAUSES: list[tuple[Exception, int]] = [
+    (InputError("queries[0]", "null", "send a string"), 400),
+    (NonFiniteError(0, "documents[0]"), 400),
+    (OutOfMemoryError(9, 0, "documents[0]"), 400),
+    (RequestTooLargeError(10, 5), 413),
+    (QueueFullError(10, 5, 12), 429),
+    (ServiceError("http://secret: busy.", cause="busy", retry_after=7), 429),
+    (ServiceError("http://secret: gone.", cause="unreachable"), 503),
+    (ServiceError("http://secret: late.", cause="deadline"), 504),
+    (ServiceError("http://secret: odd.", cause="other"), 502),
+    (EngineError("the engine failed."), 502),
+    (RuntimeError(SECRET), 502),
+    (TimeoutError(SECRET), 504),
+]
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("path", BODIES)
+    @pytest.mark.parametrize(("error", "status"), CAUSES, ids=lambda value: str(value)[:30])
+    def test_the_status_tells_the_cause(self, path: str, error: Exception, status: int) -> None:
+        door = Door(FakeBackend(outcome=error))
+        response = door.post(path, BODIES[path])
+        if path == "/predictions":
+            sentence = response.json()["message"]
+            assert response.status_code == status
+        else:
+            sentence = sentence_of(response, status)
+        assert "secret" not in sentence
+        assert ("retry-after" in response.headers) == (status in (429, 503))
+        assert door.counted("requests_total", route=path, status=str(status)) == 1
+        failures = door.counted("backend_failures_total", status=str(status))
+        assert failures == (1 if status >= 502 else 0)
+        assert door.counted("in_flight") == 0
+
+    def test_the_log_has_the_traceback_and_not_what_an_exception_says(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with caplog.at_level(logging.DEBUG, "e5"):
+            door = Door(FakeBackend(outcome=RuntimeError(SECRET)))
+            door.post("/v1/embeddings", {"input": SECRET}, {"x-request-id": "find-me"})
+        assert "request find-me to /v1/embeddings failed: RuntimeError" in caplog.text
+        assert "in answer" in caplog.text
+        assert SECRET not in caplog.text
+
+    @pytest.mark.parametrize("sent", ["a\x1b[31mb", "a\tb", "a b", "é", "x" * 129, ""])
+    def test_an_id_that_cannot_go_into_a_log_is_replaced(
+        self, sent: str, fake: FakeBackend, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with caplog.at_level(logging.DEBUG, "e5"):
+            response = Door(fake).post(
+                "/v1/embeddings",
+                {"input": None},
+                {"x-request-id": sent.encode()},  # type: ignore[dict-item]
+            )
+        assert len(response.headers["x-request-id"]) == 32
+        assert "\x1b" not in caplog.text
+        assert response.headers["x-request-id"] in caplog.text
+
+    @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"])
+    @pytest.mark.parametrize("path", BODIES)
+    def test_another_method_is_405_and_told_what_is_taken(
+        self, method: str, path: str, fake: FakeBackend
+    ) -> None:
+        if (method, path) == ("GET", "/"):
+            return
+        response = Door(fake).send(method, path)
+        assert "does not take this method" in sentence_of(response, 405)
+        assert "POST" in response.headers["allow"]
+
+    @pytest.mark.parametrize(
+        "path", ["/v1", "/nothing", "/v1/embeddings/", "//", "/%00", "/v1/%0a"]
+    )
+    def test_no_route_is_404(self, path: str, fake: FakeBackend) -> None:
+        assert "there is no such route" in sentence_of(Door(fake).get(path), 404)
+
+    def test_a_model_that_is_not_here_is_404(self, fake: FakeBackend) -> None:
+        door = Door(fake, aliases={"ada": "small-query"})
+        for response in (
+            door.post("/v1/embeddings", TEXTS | {"model": "gpt"}),
+            door.get("/v1/models/gpt"),
+        ):
+            assert "this service has small, small-query, small-passage, ada" in sentence_of(
+                response, 404
+            )
+
+    @given(
+        method=st.sampled_from(["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "HEAD"]),
+        path=st.sampled_from([*BODIES, *TOLD, "/metrics", "/x"]),
+        body=st.binary(max_size=50) | st.recursive(
+            st.none() | st.booleans() | st.floats() | st.text(max_size=9),
+            lambda inner: st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["input", "inputs", "texts", "query", "documents", "task"]), inner
+            ),
+        ).map(lambda value: json.dumps(value).encode()),
+        kind=st.sampled_from(["application/json", "text/plain", "", "application/json; charset=x"]),
+    )  # fmt: skip
+    @settings(max_examples=150, deadline=None)
+    def test_whatever_comes_is_no_failure_of_ours(
+        self, method: str, path: str, body: bytes, kind: str
+    ) -> None:
+        response = Door(FakeBackend()).send(
+            method, path, content=body, headers={"content-type": kind}
+        )
+        assert response.status_code < 500
+        if response.status_code >= 400 and method != "HEAD":
+            assert response.json()["message"].endswith(".")
+
+
+class TestLimits:
+    def test_too_many_at_a_time_are_429_and_none_is_lost(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(guard, "MAX_IN_FLIGHT", 4)
+        gate = asyncio.Event()
+
+        async def wait(request: EmbedRequest) -> Answer:
+            await gate.wait()
+            return await FakeBackend().answer(request)
+
+        async def story() -> list[httpx2.Response]:
+            door = Door(FakeBackend(outcome=wait))
+            async with door.client() as client:
+                asking = [
+                    asyncio.create_task(client.post("/v1/embeddings", json=TEXTS))
+                    for _ in range(10)
+                ]
+                while sum(task.done() for task in asking) < 6:
+                    await asyncio.sleep(0.001)
+                assert (await client.get("/health")).status_code == 200  # it lives
+                gate.set()
+                return await asyncio.gather(*asking)
+
+        answers = asyncio.run(story())
+        assert sorted(answer.status_code for answer in answers) == [200] * 4 + [429] * 6
+        for answer in answers:
+            if answer.status_code == 429:
+                assert "too many requests at a time" in sentence_of(answer, 429)
+                assert answer.headers["retry-after"] == "1"
+
+    def test_more_texts_or_characters_than_a_request_may_have(self, fake: FakeBackend) -> None:
+        door = Door(fake)
+        told = sentence_of(door.post("/v1/embeddings", {"input": ["a"] * 2049}), 400)
+        assert told == "input: received 2049 texts; send at most 2048 in one request."
+        told = sentence_of(door.post("/v1/embeddings", {"input": ["a" * 1_000_001]}), 400)
+        assert told.startswith("input[0]: received 1000001 characters")
+        told = sentence_of(door.post("/v1/embeddings", {"input": ["a" * 999_999] * 11}), 400)
+        assert told.startswith("input: received 10999989 characters")
+        assert not fake.asked
+
+
+class TestReadiness:
+    def test_ready_is_whether_it_can_answer_now(self, fake: FakeBackend) -> None:
+        door = Door(fake)
+        assert door.get("/ready").status_code == 200
+        fake.is_ready = False
+        assert sentence_of(door.get("/ready"), 503)
+        assert door.get("/health").status_code == 200
+        fake.is_ready = True
+        door.gateway.drain()
+        assert "stopping" in sentence_of(door.get("/ready"), 503)
+        response = door.post("/v1/embeddings", TEXTS)
+        assert response.status_code == 200  # what still comes is answered
+        assert response.headers["connection"] == "close"
+
+    def test_a_backend_that_cannot_tell_is_said(self) -> None:
+        door = Door(FakeBackend(about_outcome=ServiceError("gone.", cause="unreachable")))
+        assert sentence_of(door.get("/info"), 503)
+
+    def test_closing_lets_go_of_the_backend(self, fake: FakeBackend) -> None:
+        asyncio.run(Door(fake).gateway.close())
+        assert fake.is_closed
+
+
+def test_metrics_count_what_was_answered() -> None:
+    door = Door(FakeBackend())
+    door.post("/v1/embeddings", TEXTS)
+    door.post("/v1/embeddings", {"input": None})
+    door.get("/nothing")
+    values = {
+        (sample.name, sample.labels.get("route"), sample.labels.get("status")): sample.value
+        for family in text_string_to_metric_families(door.get("/metrics").text)
+        for sample in family.samples
+        if "le" not in sample.labels
+    }
+    assert values["e5_gateway_requests_total", "/v1/embeddings", "200"] == 1
+    assert values["e5_gateway_requests_total", "/v1/embeddings", "400"] == 1
+    assert values["e5_gateway_requests_total", "none", "404"] == 1
+    assert values["e5_gateway_texts_total", "/v1/embeddings", None] == 2
+    assert values["e5_gateway_tokens_total", "/v1/embeddings", None] == 6
+    assert values["e5_gateway_seconds_count", "/v1/embeddings", None] == 2
+    assert values["e5_gateway_queue_tokens", None, None] == 7
+    assert values["e5_gateway_in_flight", None, None] == 1  # this one
+
+
+@pytest.mark.parametrize("error", [QueueFullError(1, 2, 3), InputError("documents[1]", "7", "no")])
+def test_errors_have_the_callers_words(error: E5Error) -> None:
+    response = Door(FakeBackend(outcome=error)).post("/v1/embeddings", TEXTS)
+    told = sentence_of(response, response.status_code)
+    assert "documents" not in told
+    assert told.startswith("input[1]: ") == isinstance(error, InputError)

@@ -1,0 +1,121 @@
+"""Real JavaScript clients at the real gateway: the right vectors, in order, nothing asked twice.
+
+They are installed once, into .venv, in the versions of node/package-lock.json. Skipped where there
+is no Node, or no network at first.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from checkpoints import load
+from gateway_server import WEIGHTS, GatewayServer, serve_gateway
+
+from e5.embedder import Embedder
+
+NODE, NPM = shutil.which("node"), shutil.which("npm")
+FOLDER = Path(__file__).parent / "node"
+INSTALLED = Path(__file__).parents[2] / ".venv/node"
+pytestmark = [
+    pytest.mark.slow,  # starts a server
+    pytest.mark.skipif(None in (NODE, NPM), reason="Node.js and npm are not installed"),
+]
+
+QUERY = "how much protein should a female eat"
+DOCUMENTS = ["Women aged 19 to 70 need 46 grams of protein a day.", "Éclair 😀 مرحبا", "a\nlist"]
+MANY = [f"note {i} of day {i * 7919 % 2048}" for i in range(2048)]
+AnswerOf = Callable[[str, str, list[str]], dict[str, Any]]
+CLIENTS = ["openai", "cohere_v1", "cohere_v2", "ai_sdk", "langchain"]
+
+
+@pytest.fixture(scope="module")
+def modules() -> Path:
+    """The folder of the clients."""
+    lock = (FOLDER / "package-lock.json").read_bytes()
+    stamp = INSTALLED / "installed-lock.json"
+    if not stamp.is_file() or stamp.read_bytes() != lock:
+        INSTALLED.mkdir(parents=True, exist_ok=True)
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(FOLDER / name, INSTALLED)
+        command = [str(NPM), "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+        done = subprocess.run(command, cwd=INSTALLED, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"npm cannot install the clients: {done.stderr.strip().splitlines()[-1]}")
+        stamp.write_bytes(lock)
+    return INSTALLED / "node_modules"
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[GatewayServer]:
+    with serve_gateway() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def python() -> Embedder:
+    return load(WEIGHTS)
+
+
+@pytest.fixture(scope="module")
+def answer_of(modules: Path, gateway: GatewayServer) -> AnswerOf:
+    """Asks a client; its vectors, or its error."""
+
+    def ask(client: str, role: str, texts: list[str]) -> dict[str, Any]:
+        done = subprocess.run(
+            [str(NODE), str(FOLDER / "clients.cjs")],
+            input=json.dumps({"client": client, "url": gateway.url, "role": role, "texts": texts}),
+            capture_output=True,
+            text=True,
+            check=True,
+            env=os.environ | {"NODE_PATH": str(modules)},
+        )
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
+
+    return ask
+
+
+def cosines(answer: dict[str, Any], truth: Any) -> Any:
+    """Row by row, in float64; of a refusal, its message."""
+    assert "vectors" in answer, answer
+    found = np.array(answer["vectors"], np.float64)
+    assert found.shape == truth.shape
+    lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(truth, axis=1)
+    return (found * truth).sum(axis=1) / lengths
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_query_is_embedded_as_a_query(client: str, answer_of: AnswerOf, python: Embedder) -> None:
+    answer = answer_of(client, "query", [QUERY])
+    assert cosines(answer, python.encode_query([QUERY])).min() >= 0.999999
+    assert cosines(answer, python.encode_document([QUERY])).max() < 0.99
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_documents_are_embedded_as_documents(
+    client: str, answer_of: AnswerOf, python: Embedder
+) -> None:
+    answer = answer_of(client, "document", DOCUMENTS)
+    assert cosines(answer, python.encode_document(DOCUMENTS)).min() >= 0.999999
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_2048_texts_keep_their_order(client: str, answer_of: AnswerOf, python: Embedder) -> None:
+    answer = answer_of(client, "document", MANY)
+    assert cosines(answer, python.encode_document(MANY)).min() >= 0.999999
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_bad_text_costs_one_request_and_is_named(
+    client: str, answer_of: AnswerOf, gateway: GatewayServer
+) -> None:
+    before, refused = gateway.counted(), gateway.counted(status="400")
+    assert "[1]: received blank text" in answer_of(client, "document", ["a", " "])["error"]
+    assert gateway.counted() - before == 1
+    assert gateway.counted(status="400") - refused == 1

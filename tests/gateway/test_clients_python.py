@@ -1,0 +1,322 @@
+"""Real clients at the real gateway: the right vectors, in their order, and nothing asked twice.
+
+The truth is the Python API on the same checkpoint in the same dtype. A client that is not installed
+is skipped; docs/gateway.md tells how each was tried.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from checkpoints import load
+from gateway_server import WEIGHTS, GatewayServer, hang_up, serve_gateway
+
+from e5.embedder import Embedder
+from e5.prompts import DEFAULT_TASK
+
+pytestmark = [
+    pytest.mark.slow,  # starts a server
+    # Most clients keep their connections until they are collected, and some cannot be closed.
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+]
+
+QUERY = "how much protein should a female eat"
+DOCUMENTS = ["Women aged 19 to 70 need 46 grams of protein a day.", "Éclair 😀 مرحبا", "a\nlist"]
+MANY = [f"note {i} of day {i * 7919 % 2048}" for i in range(2048)]
+COHERE_NAME = "embed-english-v3.0"  # LlamaIndex refuses any but Cohere's own
+ALIASES = ("--alias", f"{COHERE_NAME}=e5-mini")
+KEY = "any"  # the gateway here asks for none; most clients insist on one
+
+
+@dataclass(frozen=True)
+class Door:
+    """A client, as its users have it.
+
+    Attributes:
+        query: the vector of a query.
+        documents: the vectors of documents, in one call.
+        keeps_lines: False for a client that writes a line break as a space.
+    """
+
+    query: Callable[[str], Sequence[float]]
+    documents: Callable[[list[str]], Sequence[Sequence[float]]]
+    keeps_lines: bool = True
+
+
+def installed(module: str) -> Any:
+    return pytest.importorskip(module, reason=f"{module} is not installed", exc_type=ImportError)
+
+
+def openai_by_model_name(url: str) -> Door:
+    client = installed("openai").OpenAI(base_url=f"{url}/v1", api_key=KEY)
+
+    def embed(model: str, texts: list[str]) -> list[Any]:
+        answer = client.embeddings.create(model=model, input=texts)  # asks for base64
+        return [row.embedding for row in answer.data]
+
+    return Door(
+        lambda text: embed("e5-mini-query", [text])[0], lambda texts: embed("e5-mini", texts)
+    )
+
+
+def openai_by_input_type(url: str) -> Door:
+    client = installed("openai").OpenAI(base_url=f"{url}/v1", api_key=KEY)
+
+    def embed(role: str, texts: list[str]) -> list[Any]:
+        answer = client.embeddings.create(
+            model="e5-mini", input=texts, encoding_format="float", extra_body={"input_type": role}
+        )
+        return [row.embedding for row in answer.data]
+
+    return Door(lambda text: embed("query", [text])[0], lambda texts: embed("passage", texts))
+
+
+def langchain_openai(url: str) -> Door:
+    def side(model: str) -> Any:
+        return installed("langchain_openai").OpenAIEmbeddings(
+            model=model, base_url=f"{url}/v1", api_key=KEY, check_embedding_ctx_length=False
+        )
+
+    return Door(side("e5-mini-query").embed_query, side("e5-mini-passage").embed_documents)
+
+
+def langchain_nvidia(url: str) -> Door:
+    client = installed("langchain_nvidia_ai_endpoints").NVIDIAEmbeddings(
+        model="e5-mini", base_url=f"{url}/v1", api_key=KEY
+    )
+    return Door(client.embed_query, client.embed_documents)
+
+
+def langchain_cohere(url: str) -> Door:
+    client = installed("langchain_cohere").CohereEmbeddings(
+        model="e5-mini",
+        base_url=url,
+        cohere_api_key=KEY,
+        max_retries=1,  # by default it asks three times, also after a 400
+    )
+    return Door(client.embed_query, client.embed_documents)
+
+
+def cohere_v2(url: str) -> Door:
+    client = installed("cohere").ClientV2(api_key=KEY, base_url=url)
+
+    def embed(role: str, texts: list[str]) -> Any:
+        answer = client.embed(
+            texts=texts, model="e5-mini", input_type=role, embedding_types=["float"]
+        )
+        return answer.embeddings.float_
+
+    return Door(
+        lambda text: embed("search_query", [text])[0],
+        lambda texts: embed("search_document", texts),
+    )
+
+
+def cohere_v1(url: str) -> Door:
+    client = installed("cohere").Client(api_key=KEY, base_url=url)
+
+    def embed(role: str, texts: list[str]) -> Any:
+        return client.embed(texts=texts, model="e5-mini", input_type=role).embeddings
+
+    return Door(
+        lambda text: embed("search_query", [text])[0],
+        lambda texts: embed("search_document", texts),
+    )
+
+
+def voyageai(url: str) -> Door:
+    client = installed("voyageai").Client(api_key=KEY, base_url=f"{url}/v1")
+
+    def embed(role: str, texts: list[str]) -> Any:
+        return client.embed(texts, model="e5-mini", input_type=role).embeddings
+
+    return Door(lambda text: embed("query", [text])[0], lambda texts: embed("document", texts))
+
+
+def hugging_face(url: str) -> Door:
+    client = installed("huggingface_hub").InferenceClient(model=url)
+    return Door(
+        lambda text: client.feature_extraction(text, prompt_name="query")[0],
+        client.feature_extraction,
+    )
+
+
+def litellm(url: str) -> Door:
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # or it asks the network for prices
+    embedding = installed("litellm").embedding
+
+    def embed(role: str, texts: list[str]) -> Any:
+        answer = embedding(
+            model="hosted_vllm/e5-mini",
+            input=texts,
+            input_type=role,
+            api_base=f"{url}/v1",
+            api_key=KEY,
+        )
+        return [row["embedding"] for row in answer.data]
+
+    return Door(lambda text: embed("query", [text])[0], lambda texts: embed("passage", texts))
+
+
+def llamaindex_openai(url: str) -> Door:
+    def side(model: str) -> Any:
+        return installed("llama_index.embeddings.openai_like").OpenAILikeEmbedding(
+            model_name=model, api_base=f"{url}/v1", api_key=KEY, embed_batch_size=2048
+        )
+
+    query, document = side("e5-mini-query"), side("e5-mini-passage")
+    return Door(query.get_query_embedding, document.get_text_embedding_batch, keeps_lines=False)
+
+
+def llamaindex_cohere(url: str) -> Door:
+    client = installed("llama_index.embeddings.cohere").CohereEmbedding(
+        model_name=COHERE_NAME, api_key=KEY, base_url=url, embed_batch_size=96
+    )
+    return Door(client.get_query_embedding, client.get_text_embedding_batch)
+
+
+def llamaindex_tei(url: str) -> Door:
+    module = installed("llama_index.embeddings.text_embeddings_inference")
+    client = module.TextEmbeddingsInference(
+        model_name="e5-mini",
+        base_url=url,
+        query_instruction=f"Instruct: {DEFAULT_TASK}\nQuery:",  # it adds the space
+        text_instruction="",
+        embed_batch_size=2048,
+    )
+    return Door(client.get_query_embedding, client.get_text_embedding_batch)
+
+
+def haystack_door(query: Any, document: Any) -> Door:
+    from haystack import Document
+
+    def documents(texts: list[str]) -> Any:
+        found = document.run([Document(content=text) for text in texts])["documents"]
+        return [one.embedding for one in found]
+
+    return Door(lambda text: query.run(text)["embedding"], documents)
+
+
+def haystack_openai(url: str) -> Door:
+    embedders = installed("haystack.components.embedders")
+    to = {"api_key": _secret(), "api_base_url": f"{url}/v1"}
+    return haystack_door(
+        embedders.OpenAITextEmbedder(model="e5-mini-query", **to),
+        embedders.OpenAIDocumentEmbedder(
+            model="e5-mini-passage",
+            raise_on_failure=True,  # or documents come back without vectors
+            progress_bar=False,
+            **to,
+        ),
+    )
+
+
+def haystack_cohere(url: str) -> Door:
+    embedders = installed("haystack_integrations.components.embedders.cohere")
+    to = {"api_key": _secret(), "api_base_url": url, "model": "e5-mini"}
+    return haystack_door(
+        embedders.CohereTextEmbedder(**to),
+        embedders.CohereDocumentEmbedder(progress_bar=False, **to),
+    )
+
+
+def haystack_nvidia(url: str) -> Door:
+    embedders = installed("haystack_integrations.components.embedders.nvidia")
+    to = {"api_key": _secret(), "api_url": f"{url}/v1", "model": "e5-mini"}
+    query = embedders.NvidiaTextEmbedder(**to)
+    document = embedders.NvidiaDocumentEmbedder(progress_bar=False, **to)
+    query.warm_up()
+    document.warm_up()
+    return haystack_door(query, document)
+
+
+def haystack_hugging_face(url: str) -> Door:
+    embedders = installed("haystack_integrations.components.embedders.huggingface_api")
+    to = {"api_type": "text_embeddings_inference", "api_params": {"url": url}, "token": _secret()}
+    return haystack_door(
+        embedders.HuggingFaceAPITextEmbedder(prefix=f"Instruct: {DEFAULT_TASK}\nQuery: ", **to),
+        embedders.HuggingFaceAPIDocumentEmbedder(progress_bar=False, **to),
+    )
+
+
+def _secret() -> Any:
+    os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"
+    return installed("haystack.utils").Secret.from_token(KEY)
+
+
+# What cohere 5 is written for.
+OLD_PYDANTIC = pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecationWarning")
+DOORS = [
+    openai_by_model_name,
+    openai_by_input_type,
+    cohere_v1,
+    cohere_v2,
+    voyageai,
+    hugging_face,
+    pytest.param(litellm, marks=pytest.mark.filterwarnings("ignore:Items? .* on TypedDict")),
+    langchain_openai,
+    langchain_nvidia,
+    pytest.param(langchain_cohere, marks=OLD_PYDANTIC),
+    llamaindex_openai,
+    pytest.param(llamaindex_cohere, marks=OLD_PYDANTIC),
+    llamaindex_tei,
+    haystack_openai,
+    haystack_cohere,
+    haystack_nvidia,
+    haystack_hugging_face,
+]
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[GatewayServer]:
+    with serve_gateway(*ALIASES) as running:
+        yield running
+        hang_up(running)
+
+
+@pytest.fixture(scope="module")
+def python() -> Embedder:
+    return load(WEIGHTS)
+
+
+@pytest.fixture(scope="module", params=DOORS, ids=lambda door: door.__name__)
+def door(request: pytest.FixtureRequest, gateway: GatewayServer) -> Door:
+    made: Door = request.param(gateway.url)
+    return made
+
+
+def cosines(found: Any, truth: Any) -> Any:
+    """Row by row, in float64."""
+    found, truth = np.asarray(found, np.float64), np.asarray(truth, np.float64)
+    assert found.shape == truth.shape
+    lengths = np.linalg.norm(found, axis=-1) * np.linalg.norm(truth, axis=-1)
+    return (found * truth).sum(axis=-1) / lengths
+
+
+def test_a_query_is_embedded_as_a_query(door: Door, python: Embedder) -> None:
+    found = door.query(QUERY)
+    assert cosines(found, python.encode_query(QUERY)) >= 0.999999
+    assert cosines(found, python.encode_document(QUERY)) < 0.99
+
+
+def test_documents_are_embedded_as_documents(door: Door, python: Embedder) -> None:
+    texts = DOCUMENTS if door.keeps_lines else [text.replace("\n", " ") for text in DOCUMENTS]
+    found = door.documents(DOCUMENTS)
+    assert cosines(found, python.encode_document(texts)).min() >= 0.999999
+
+
+def test_2048_texts_keep_their_order(door: Door, python: Embedder) -> None:
+    truth = python.encode_document(MANY)
+    assert cosines(door.documents(MANY), truth).min() >= 0.999999
+    assert cosines(truth[:-1], truth[1:]).max() < 0.9999  # a neighbour's vector would be seen
+
+
+def test_a_bad_text_costs_one_request_and_is_named(door: Door, gateway: GatewayServer) -> None:
+    before, bad_before = gateway.counted(), gateway.counted(status="400")
+    with pytest.raises(Exception, match=r"received blank text|leave the field out"):
+        door.documents(["snow", " "])
+    assert gateway.counted() - before == 1
+    assert gateway.counted(status="400") - bad_before == 1

@@ -1,0 +1,107 @@
+"""Cog's route at the gateway answers what the Cog server answers, by one more name."""
+
+import asyncio
+from typing import Any
+
+import numpy as np
+import pytest
+from gateway_tools import Door, FakeBackend, sentence_of
+
+from e5.client.prediction import as_error
+from e5.embedder import Embedder
+from e5.errors import (
+    E5Error,
+    NonFiniteError,
+    OutOfMemoryError,
+    QueueFullError,
+    RequestTooLargeError,
+)
+from e5.serving.answer import Output
+from e5.serving.request import EmbedRequest
+from e5.serving.service import Service
+
+QUERIES, DOCUMENTS = ["what is snow", "how warm is tea"], ["Frozen water.", "A car.", "Hot."]
+INPUTS: list[dict[str, Any]] = [
+    {"query": "snow"},
+    {"query": "snow", "document": "Frozen water.", "normalize": True},
+    {"queries": QUERIES, "documents": DOCUMENTS, "task": "SciFact"},
+    {"documents": DOCUMENTS, "task": "sts_query", "dimensions": 8},
+    {"documents": DOCUMENTS, "task": "Find twins", "symmetric": True},
+    {"queries": QUERIES, "task": ""},
+]
+
+
+@pytest.mark.parametrize("encoding_format", ["float", "base64"])
+@pytest.mark.parametrize("inputs", INPUTS)
+def test_the_output_is_that_of_predict_py(
+    door: Door, embedder: Embedder, inputs: dict[str, Any], encoding_format: str
+) -> None:
+    inputs = inputs | {"encoding_format": encoding_format}
+    response = door.post("/predictions", {"input": inputs})
+    assert response.status_code == 200, response.text
+    assert response.json()["status"] == "succeeded"
+    service = Service(embedder, max_queue_tokens=1_000_000)
+    answer = asyncio.run(service.answer(EmbedRequest.parse(**inputs)))
+    told = Output.of(answer, encoding_format=encoding_format).model_dump()
+    found = response.json()["output"]
+    assert found.keys() == told.keys()
+    for name in ("embeddings", "score", "scores"):
+        if told[name] is None:
+            assert found[name] is None
+        else:
+            assert np.allclose(found[name], told[name], atol=1e-4)
+    assert (found["embeddings_base64"] is None) == (told["embeddings_base64"] is None)
+    assert found["usage"] == told["usage"]
+    assert found["model"] == told["model"]
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ({}, 'input: received nothing; send {"input": {"query": "..."}}.'),
+        ({"input": []}, 'input: received nothing; send {"input": {"query": "..."}}.'),
+        ({"input": {"queries": ["a", None]}}, "queries[1]: received null; send a string."),
+        ({"input": {"query": "a", "dimensions": 9999}}, "dimensions: received 9999"),
+        ({"input": {"query": "a", "colour": "red"}}, "colour: received an unknown input"),
+    ],
+)
+def test_a_wrong_input_is_400_in_cog_s_words(door: Door, body: Any, sentence: str) -> None:
+    response = door.post("/predictions", body)
+    told = response.json()
+    assert response.status_code == 400
+    assert told["status"] == "failed"
+    assert told["message"].startswith(sentence)
+    assert told["error"] == f"InputError: {told['message']}"
+
+
+def test_each_answer_says_what_was_put_before_the_texts(door: Door) -> None:
+    def header(**inputs: Any) -> str:
+        return door.post("/predictions", {"input": inputs}).headers["x-e5-prompt"]
+
+    assert header(query="snow", document="ice", task="Find twins") == 'query "Find twins"'
+    assert header(document="ice", task="Find twins") == "document"
+    assert header(document="ice", task="Find twins", symmetric=True) == 'symmetric "Find twins"'
+
+
+def test_health_check_is_that_of_cog(fake: FakeBackend) -> None:
+    door = Door(fake)
+    assert door.get("/health-check").json() == {"status": "READY"}
+    fake.is_ready = False
+    assert door.get("/health-check").json() == {"status": "UNHEALTHY"}
+    assert sentence_of(door.get("/ready"), 503)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NonFiniteError(0, "documents[0]"),
+        OutOfMemoryError(7, 0, "documents[0]"),
+        RequestTooLargeError(10, 5),
+        QueueFullError(10, 5, 12),
+    ],
+)
+def test_an_error_is_raised_again_by_its_own_class(error: E5Error) -> None:
+    """As `Client` reads it; the words are the same."""
+    told = Door(FakeBackend(outcome=error)).post("/predictions", {"input": {"document": "a"}})
+    again = as_error(told.json()["error"])
+    assert (type(again), str(again)) == (type(error), str(error))

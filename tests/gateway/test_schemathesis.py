@@ -1,0 +1,74 @@
+"""Requests that schemathesis makes from three descriptions: our own, OpenAI's, and Hugging Face's.
+
+The real server over real HTTP. OpenAI's and text-embeddings-inference's descriptions are in
+tests/specs; what is not checked of them has its reason here.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from gateway_server import GatewayServer, serve_gateway
+
+pytestmark = pytest.mark.slow  # starts a server
+
+SPECS = Path(__file__).parents[1] / "specs"
+OURS = (
+    *("not_a_server_error", "status_code_conformance", "content_type_conformance"),
+    *("response_headers_conformance", "response_schema_conformance", "unsupported_method"),
+    *("allow_header_conformance", "negative_data_rejection", "missing_required_header"),
+    # Not positive_data_acceptance: two fields that are right alone may contradict each other.
+)
+NAMES = ("text-embedding-ada-002", "text-embedding-3-small", "text-embedding-3-large")
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[GatewayServer]:
+    aliases = [word for name in NAMES for word in ("--alias", f"{name}=e5-mini")]
+    with serve_gateway(*aliases) as running:
+        yield running
+
+
+def check(description: str, url: str, checks: tuple[str, ...], folder: Path) -> None:
+    """The same requests in every run."""
+    tool = Path(sys.executable).with_name("st")
+    options = ["--phases", "examples,coverage,fuzzing", "--max-examples", "40", "--no-color"]
+    done = subprocess.run(
+        [
+            *(str(tool), "run", description, "--url", url, "--checks", ",".join(checks)),
+            *(*options, "--generation-deterministic"),
+        ],
+        cwd=folder,  # it leaves files
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_our_own(gateway: GatewayServer, tmp_path: Path) -> None:
+    check(f"{gateway.url}/openapi.json", gateway.url, OURS, tmp_path)
+    assert gateway.counted(status="200") > 100  # not all of it was refused
+    assert gateway.counted(status="502") == 0
+
+
+def test_text_embeddings_inference_s(gateway: GatewayServer, tmp_path: Path) -> None:
+    checks = ("not_a_server_error", "response_schema_conformance", "status_code_conformance")
+    check(str(SPECS / "tei-embed.json"), gateway.url, checks, tmp_path)
+
+
+def test_openai_s(gateway: GatewayServer, tmp_path: Path) -> None:
+    description = json.loads((SPECS / "openai-embeddings.json").read_text())
+    # It does not say what base64 looks like, which its own clients ask for by default.
+    embedding = description["components"]["schemas"]["Embedding"]["properties"]["embedding"]
+    numbers = dict(embedding)
+    embedding.clear()
+    embedding["anyOf"] = [numbers, {"type": "string"}]
+    file = tmp_path / "openai.json"
+    file.write_text(json.dumps(description))
+    # Not status_code_conformance: it lists 200 and 429 alone.
+    checks = ("not_a_server_error", "response_schema_conformance")
+    check(str(file), f"{gateway.url}/v1", checks, tmp_path)
