@@ -94,6 +94,7 @@ def serve(
     env: Mapping[str, str] | None = None,
     with_schema: bool = False,
     until: str = "READY",
+    stop: bool = True,
 ) -> Iterator[Server]:
     """Run the server on a weights folder; at the end it must stop on SIGTERM with exit code 0.
 
@@ -102,6 +103,7 @@ def serve(
         env: more environment variables. Of the caller's own, `E5_*` and `COG_*` are left out.
         with_schema: give Cog the schema file, so that it validates inputs before us.
         until: the health to wait for; any other final one is an error with the server's log.
+        stop: False where a test ends the server in its own way; nothing is left behind either way.
     """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, _free_port() as port:
         home = Path(folder)
@@ -146,10 +148,11 @@ def serve(
                 )
                 assert status == until, f"{status}:\n{server.log}"
                 yield server
-                if process.poll() is None:
-                    process.send_signal(signal.SIGTERM)
-                code = process.wait(STOP_SECONDS)
-                assert code == 0, f"exit code {code}:\n{server.log}"
+                if stop:
+                    if process.poll() is None:
+                        process.send_signal(signal.SIGTERM)
+                    code = process.wait(STOP_SECONDS)
+                    assert code == 0, f"exit code {code}:\n{server.log}"
             finally:
                 _kill_group(process)
 

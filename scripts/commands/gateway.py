@@ -89,7 +89,12 @@ def _keys(file: Path | None) -> list[str]:
     """The lines of the file that are not blank; at least one, or nobody could ask."""
     if file is None:
         return []
-    keys = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        cannot = f"{file}, which cannot be read ({type(error).__name__})"
+        raise InputError("--keys", cannot, "name a text file with one key a line") from error
+    keys = [line.strip() for line in lines if line.strip()]
     if not keys:
         raise InputError("--keys", f"{file}, which holds no key", "write one key a line")
     return keys

@@ -41,9 +41,21 @@ BODIES: dict[str, Any] = {  # of every route that computes
     "/": {"inputs": "snow"},
     "/predictions": {"input": {"query": "snow"}},
 }
-TOLD = ("/", "/v1/models", "/models", f"/v1/models/{MODEL.partition('@')[0]}", "/info", "/health")
-TOLD += ("/ready", "/health-check", "/openapi.json")
+TOLD: tuple[str, ...] = (
+    "/", "/v1/models", "/models", f"/v1/models/{MODEL.partition('@')[0]}", "/info", "/health",
+    "/ready", "/health-check", "/openapi.json",
+)  # fmt: skip
+METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "HEAD"]
 SECRET = "a secret text"
+
+
+def told_by(response: httpx2.Response, path: str, status: int) -> str:
+    """The sentence of a refusal; Cog's own route has another body around it."""
+    if path != "/predictions":
+        return sentence_of(response, status)
+    assert response.status_code == status, response.text
+    sentence: str = response.json()["message"]
+    return sentence
 
 
 def test_all_routes_are_asked_here() -> None:
@@ -91,7 +103,7 @@ class TestKeys:
             assert status(x_api_key=wrong) == 401
         assert status(authorization="Basic first") == 401
         refused = door.send(method, path, **options)
-        assert "the key is missing or wrong" in sentence_of(refused, 401)
+        assert "the key is missing or wrong" in told_by(refused, path, 401)
         assert refused.headers["www-authenticate"] == "Bearer"
 
     def test_a_key_never_reaches_the_log(
@@ -128,11 +140,7 @@ class TestRefusals:
     def test_the_status_tells_the_cause(self, path: str, error: Exception, status: int) -> None:
         door = Door(FakeBackend(outcome=error))
         response = door.post(path, BODIES[path])
-        if path == "/predictions":
-            sentence = response.json()["message"]
-            assert response.status_code == status
-        else:
-            sentence = sentence_of(response, status)
+        sentence = told_by(response, path, status)
         assert "secret" not in sentence
         assert ("retry-after" in response.headers) == (status in (429, 503))
         assert door.counted("requests_total", route=path, status=str(status)) == 1
@@ -175,9 +183,7 @@ class TestRefusals:
         assert "does not take this method" in sentence_of(response, 405)
         assert "POST" in response.headers["allow"]
 
-    @pytest.mark.parametrize(
-        "path", ["/v1", "/nothing", "/v1/embeddings/", "//", "/%00", "/v1/%0a"]
-    )
+    @pytest.mark.parametrize("path", ["/v1", "/nothing", "/v1/embeddings/", "/%00", "/v1/%0a"])
     def test_no_route_is_404(self, path: str, fake: FakeBackend) -> None:
         assert "there is no such route" in sentence_of(Door(fake).get(path), 404)
 
@@ -192,7 +198,7 @@ class TestRefusals:
             )
 
     @given(
-        method=st.sampled_from(["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "HEAD"]),
+        method=st.sampled_from(METHODS),
         path=st.sampled_from([*BODIES, *TOLD, "/metrics", "/x"]),
         body=st.binary(max_size=50) | st.recursive(
             st.none() | st.booleans() | st.floats() | st.text(max_size=9),

@@ -1,0 +1,214 @@
+"""Whoever computes, the gateway's answer is the same; a backend that fails is said, not waited for.
+
+Cog's server is the real one; the gateway before it is in this process.
+"""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+from checkpoints import load
+from gateway_server import WEIGHTS
+from gateway_tools import Door, sentence_of
+from server import Server, serve
+
+from e5.embedder import Embedder
+from e5.errors import E5Error, EngineError, ServiceError
+from e5.gateway.backend import Elsewhere, InProcess
+from e5.serving.request import EmbedRequest
+from e5.serving.service import Service
+
+TEXTS = ["Frozen water.", "a\nline break", "雪 😀", "A car."]
+LONG = {"model": "e5-mini", "input": ["snow and rain " * 300] * 400}  # seconds
+Story = Callable[[Door, httpx2.AsyncClient], Awaitable[Any]]
+
+
+class TestInProcess:
+    def test_it_tells_and_answers_as_the_model(self, embedder: Embedder) -> None:
+        service = Service(embedder, max_queue_tokens=10_000)
+        backend = InProcess(embedder, service)
+
+        async def story() -> None:
+            about = await backend.about()
+            assert about.name == embedder.name
+            assert about.dimensions == embedder.dimensions
+            assert about.max_length == embedder.max_length
+            assert about.max_batch_tokens == embedder.max_batch_tokens
+            answer = await backend.answer(EmbedRequest(documents=TEXTS))
+            assert np.allclose(answer.vectors, embedder.encode_document(TEXTS), atol=1e-5)
+            assert backend.waiting_tokens() == 0
+            await backend.close()
+
+        asyncio.run(story())
+
+    def test_a_broken_engine_is_not_ready(
+        self, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        service = Service(embedder, max_queue_tokens=10_000)
+        backend = InProcess(embedder, service)
+
+        def fail(*_: object) -> None:
+            raise RuntimeError("device lost")
+
+        async def story() -> None:
+            assert await backend.ready()
+            monkeypatch.setattr(embedder, "compute", fail)
+            with pytest.raises(EngineError):
+                await backend.answer(EmbedRequest(documents=TEXTS))
+            assert not await backend.ready()
+
+        asyncio.run(story())
+
+
+def told(server: Server, story: Story) -> Any:
+    """A story of a gateway before this server."""
+
+    async def whole() -> Any:
+        backend = await Elsewhere.find(str(server.client.base_url))
+        door = Door(backend, model=(await backend.about()).name)
+        try:
+            async with door.client() as client:
+                return await story(door, client)
+        finally:
+            await backend.close()
+
+    return asyncio.run(whole())
+
+
+@pytest.fixture(scope="module")
+def cog() -> Iterator[Server]:
+    with serve(WEIGHTS, env={"E5_DTYPE": "float32"}) as server:
+        yield server
+
+
+@pytest.mark.slow
+class TestBeforeCog:
+    def test_the_vectors_are_the_models(self, cog: Server) -> None:
+        python = load(WEIGHTS)
+
+        async def story(_: Door, client: httpx2.AsyncClient) -> None:
+            assert (await client.get("/ready")).status_code == 200
+            for role, truth in {
+                "query": python.encode_query(TEXTS, normalize=True),
+                "document": python.encode_document(TEXTS, normalize=True),
+                "clustering": python.encode_document(
+                    TEXTS, task="sts_query", symmetric=True, normalize=True
+                ),
+            }.items():
+                body = {"model": "e5-mini", "input": TEXTS, "input_type": role}
+                answer = await client.post("/v1/embeddings", json=body)
+                found = [row["embedding"] for row in answer.json()["data"]]
+                assert np.allclose(found, truth, atol=1e-4), role
+                assert answer.headers["x-e5-model"] == python.name
+
+        told(cog, story)
+
+    def test_a_wrong_text_is_named_as_the_caller_sent_it(self, cog: Server) -> None:
+        async def story(_: Door, client: httpx2.AsyncClient) -> None:
+            body = {"model": "e5-mini", "input": ["a", "word " * 5000], "truncate": "NONE"}
+            sentence = sentence_of(await client.post("/v1/embeddings", json=body), 400)
+            assert sentence.startswith("input[1]: received a text of ")
+
+        told(cog, story)
+
+    def test_more_than_it_may_ever_hold_is_413_and_a_full_queue_429(self) -> None:
+        environment = {"E5_MAX_QUEUE_TOKENS": "6000"}
+
+        async def story(_: Door, client: httpx2.AsyncClient) -> None:
+            sentence_of(await client.post("/v1/embeddings", json=LONG), 413)
+            body = {"model": "e5-mini", "input": ["snow and rain " * 300] * 5}
+            answers = await asyncio.gather(
+                *(client.post("/v1/embeddings", json=body) for _ in range(12))
+            )
+            assert {200, 429} == {answer.status_code for answer in answers}
+            for answer in answers:
+                if answer.status_code == 429:
+                    assert int(answer.headers["retry-after"]) >= 1
+                    assert sentence_of(answer, 429)
+
+        with serve(WEIGHTS, env=environment) as server:
+            told(server, story)
+
+    def test_no_free_slot_is_429_and_nobody_is_lost(self) -> None:
+        async def story(_: Door, client: httpx2.AsyncClient) -> None:
+            body = {"model": "e5-mini", "input": ["snow and rain " * 300] * 20}
+            answers = await asyncio.gather(
+                *(client.post("/v1/embeddings", json=body) for _ in range(8))
+            )
+            found = sorted(answer.status_code for answer in answers)
+            assert found[0] == 200
+            assert found[-1] == 429
+            assert set(found) == {200, 429}
+            for answer in answers:
+                if answer.status_code == 429:
+                    assert int(answer.headers["retry-after"]) >= 1
+            again = await client.post("/v1/embeddings", json={"model": "e5-mini", "input": "a"})
+            assert again.status_code == 200
+
+        with serve(WEIGHTS, env={"COG_MAX_CONCURRENCY": "1"}) as server:
+            told(server, story)
+
+    @pytest.mark.parametrize("victim", ["the server", "its worker"])
+    def test_killed_in_the_middle_of_a_request(self, victim: str) -> None:
+        with serve(WEIGHTS, stop=False) as server:
+
+            async def story(door: Door, client: httpx2.AsyncClient) -> None:
+                asking = asyncio.create_task(client.post("/v1/embeddings", json=LONG))
+                await asyncio.sleep(1.0)
+                assert not asking.done()
+                if victim == "the server":
+                    os.killpg(server.process.pid, signal.SIGKILL)
+                else:
+                    os.kill(worker_of(server.process.pid), signal.SIGKILL)
+                started = time.monotonic()
+                answer = await asking
+                assert answer.status_code in (502, 503), answer.text
+                sentence_of(answer, answer.status_code)
+                end = time.monotonic() + 10
+                while (await client.get("/ready")).status_code == 200:
+                    assert time.monotonic() < end
+                    await asyncio.sleep(0.05)
+                after = await client.post("/v1/embeddings", json={"model": "e5-mini", "input": "a"})
+                assert after.status_code in (502, 503)
+                assert time.monotonic() - started < 20
+                assert (await client.get("/health")).status_code == 200
+                assert door.counted("in_flight") == 0
+
+            told(server, story)
+
+
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [
+        ("ftp://somewhere", "ftp://somewhere"),
+        ("replicate:nobody", "replicate:nobody"),
+        ("", "http://"),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_said(address: str, sentence: str) -> None:
+    with pytest.raises(E5Error, match=sentence):
+        asyncio.run(Elsewhere.find(address))
+
+
+def test_a_service_that_is_not_there_is_waited_for_until_the_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("e5.gateway.backend.DEADLINE_SECONDS", 0.5)
+    with pytest.raises(ServiceError) as raised:
+        asyncio.run(Elsewhere.find("http://127.0.0.1:9"))
+    assert raised.value.cause in ("unreachable", "deadline")
+
+
+def worker_of(parent: int) -> int:
+    """The process that holds the model: the server's only child, of whichever thread."""
+    for children in Path(f"/proc/{parent}/task").glob("*/children"):
+        for child in children.read_text().split():
+            return int(child)
+    raise AssertionError("the server has no worker")

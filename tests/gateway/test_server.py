@@ -1,0 +1,287 @@
+"""The gateway as a process: it says why it does not start, answers any bytes, and ends in order."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+import pytest
+from gateway_server import ROOT, WEIGHTS, GatewayServer, serve_gateway
+
+BODY: dict[str, Any] = {"model": "e5-mini", "input": "snow"}
+LONG: dict[str, Any] = {"model": "e5-mini", "input": ["snow and rain " * 300] * 40}  # a second
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Any:
+    with serve_gateway() as running:
+        yield running
+
+
+def sent(gateway: GatewayServer, data: bytes, *, seconds: float = 5.0) -> bytes:
+    """What the gateway answers to these bytes, until it hangs up or is silent for a second."""
+    address = urlsplit(gateway.url)
+    answer = b""
+    with socket.create_connection((str(address.hostname), address.port or 0), seconds) as wire:
+        with suppress(OSError):
+            wire.sendall(data)
+        wire.settimeout(1.0)
+        with suppress(OSError):
+            while piece := wire.recv(65536):
+                answer += piece
+    return answer
+
+
+def posted(body: bytes, *headers: str, version: str = "1.1", path: str = "/v1/embeddings") -> bytes:
+    """A request as bytes."""
+    lines = [
+        f"POST {path} HTTP/{version}",
+        "host: gateway",
+        "content-type: application/json",
+        f"content-length: {len(body)}",
+        *headers,
+    ]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def read(answer: bytes) -> list[tuple[int, dict[str, Any]]]:
+    """Status and body of each response in these bytes."""
+    found = []
+    while answer:
+        head, _, rest = answer.partition(b"\r\n\r\n")
+        status = int(head.split()[1])
+        headers = dict(
+            line.lower().split(": ", 1) for line in head.decode().split("\r\n")[1:] if ": " in line
+        )
+        length = int(headers.get("content-length", "0"))
+        assert headers["x-request-id"]
+        found.append((status, json.loads(rest[:length])))
+        answer = rest[length:]
+    return found
+
+
+@pytest.mark.slow
+class TestBytes:
+    @pytest.mark.parametrize(
+        "data",
+        [
+            b"\x00\xff\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS
+            b"hello\r\n\r\n",
+            b"BREW /pot HTTP/1.1\r\nhost: a\r\n\r\n",
+            b"POST /v1/embeddings HTTP/1.1\r\nhost: a\r\ncontent-length: x\r\n\r\n",
+            b"POST /v1/embeddings HTTP/1.1\r\nhost: a\r\ncontent-length: -5\r\n\r\n",
+            b"POST /v1/embeddings HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+            b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\nhost: a\r\n\r\n",
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        ],
+    )
+    def test_what_is_no_http_is_400_or_a_refusal_and_never_a_5xx(
+        self, gateway: GatewayServer, data: bytes
+    ) -> None:
+        for status, body in read(sent(gateway, data)):
+            assert 400 <= status < 500
+            assert body["message"].endswith(".")
+        assert gateway.client.get("/health").status_code == 200
+
+    def test_a_header_that_does_not_end_is_cut_off(self, gateway: GatewayServer) -> None:
+        data = b"GET /health HTTP/1.1\r\nhost: a\r\nx: " + b"a" * 1_000_000
+        assert all(400 <= status < 500 for status, _ in read(sent(gateway, data)))
+        assert gateway.client.get("/health").status_code == 200
+
+    def test_pipelined_requests_are_answered_in_their_order(self, gateway: GatewayServer) -> None:
+        bodies = [json.dumps({"model": "e5-mini", "input": ["a"] * n}).encode() for n in (3, 1, 2)]
+        bodies.insert(1, b"no json")
+        answers = read(sent(gateway, b"".join(posted(body) for body in bodies)))
+        assert [status for status, _ in answers] == [200, 400, 200, 200]
+        assert [len(body["data"]) for status, body in answers if status == 200] == [3, 1, 2]
+
+    @pytest.mark.parametrize(
+        ("headers", "version"),
+        [
+            ((), "1.0"),
+            (("connection: close",), "1.1"),
+            (("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAE"), "1.1"),
+            (("Upgrade: websocket", "Connection: Upgrade"), "1.1"),
+            (("expect: 100-continue",), "1.1"),
+        ],
+    )
+    def test_other_ways_of_asking_are_answered(
+        self, gateway: GatewayServer, headers: tuple[str, ...], version: str
+    ) -> None:
+        data = posted(json.dumps(BODY).encode(), *headers, version=version)
+        answer = sent(gateway, data).removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
+        ((status, body),) = read(answer)
+        assert status == 200, body
+        assert len(body["data"]) == 1
+
+    def test_a_caller_who_sends_slowly_or_leaves_holds_up_nobody(
+        self, gateway: GatewayServer
+    ) -> None:
+        address = urlsplit(gateway.url)
+        wires = [
+            socket.create_connection((str(address.hostname), address.port or 0)) for _ in range(300)
+        ]
+        for wire in wires:
+            wire.sendall(posted(b"x" * 100)[:-50])
+        for wire in wires[::2]:
+            wire.shutdown(socket.SHUT_WR)
+        started = time.monotonic()
+        assert gateway.client.post("/v1/embeddings", json=BODY).status_code == 200
+        assert time.monotonic() - started < 5
+        for wire in wires:
+            wire.close()
+        assert "Traceback" not in gateway.log
+
+    def test_a_body_over_the_limit_is_413_with_and_without_its_length(
+        self, gateway: GatewayServer
+    ) -> None:
+        large = b'{"input": "' + b"a" * 2**25 + b'"}'
+        kind = {"content-type": "application/json"}
+        for content in (large, iter([large])):
+            with suppress(httpx2.WriteError):  # it need not be read to its end
+                answer = gateway.client.post("/v1/embeddings", content=content, headers=kind)
+                assert answer.status_code == 413
+                assert "32" in answer.json()["error"]["message"]
+
+
+@pytest.mark.slow
+class TestTheEnd:
+    def test_what_is_in_flight_is_answered_and_ready_says_503(self) -> None:
+        with serve_gateway(stop=False) as gateway, ThreadPoolExecutor() as pool:
+            asking = [pool.submit(gateway.client.post, "/v1/embeddings", json=LONG) for _ in "abcd"]
+            time.sleep(0.5)
+            gateway.process.send_signal(signal.SIGTERM)
+            time.sleep(0.2)
+            assert gateway.client.get("/ready").status_code == 503
+            assert gateway.client.get("/health").status_code == 200
+            for answer in asking:
+                assert answer.result().status_code == 200
+                assert len(answer.result().json()["data"]) == 40
+            assert gateway.process.wait(10) == 0
+            assert "Traceback" not in gateway.log
+
+    def test_under_load_no_accepted_request_is_lost(self) -> None:
+        statuses: Counter[object] = Counter()
+        with serve_gateway(stop=False) as gateway:
+            ended = threading.Event()
+
+            def ask() -> None:
+                with httpx2.Client(base_url=gateway.url, trust_env=False) as client:
+                    while not ended.is_set():
+                        try:
+                            answer = client.post("/v1/embeddings", json=BODY)
+                        except httpx2.ConnectError:  # it takes no more
+                            statuses["refused"] += 1
+                            return
+                        statuses[answer.status_code] += 1
+
+            threads = [threading.Thread(target=ask) for _ in range(16)]
+            for thread in threads:
+                thread.start()
+            time.sleep(1.0)
+            gateway.process.send_signal(signal.SIGTERM)
+            code = gateway.process.wait(20)
+            ended.set()
+            for thread in threads:
+                thread.join()
+            assert code == 0
+            assert set(statuses) == {200, "refused"}
+            assert statuses[200] > 50
+            assert "Traceback" not in gateway.log
+
+    def test_the_second_signal_ends_at_once(self) -> None:
+        with serve_gateway(stop=False) as gateway, ThreadPoolExecutor() as pool:
+            body = {"model": "e5-mini", "input": ["snow and rain " * 300] * 1000}
+            asking = pool.submit(gateway.client.post, "/v1/embeddings", json=body)
+            time.sleep(0.5)
+            for _ in range(2):
+                gateway.process.send_signal(signal.SIGINT)
+                time.sleep(0.1)
+            gateway.process.wait(10)
+            with suppress(httpx2.TransportError):
+                assert asking.result().status_code >= 500
+
+
+FAULTS: dict[str, tuple[list[str], dict[str, str], str]] = {
+    "no port": ([], {"PORT": "eighty"}, "PORT: received 'eighty'; use 1 to 65535."),
+    "a port too high": ([], {"PORT": "70000"}, "PORT: received '70000'; use 1 to 65535."),
+    "no weights": ([], {"E5_WEIGHTS": "/nowhere"}, "/nowhere"),
+    "no alias": (["--alias", "ada"], {}, "--alias: received ada; write NAME=MODEL."),
+    "an alias of nothing": (["--alias", "ada=gpt"], {}, "gpt"),
+    "no file of keys": (["--keys", "/nowhere"], {}, "/nowhere"),
+    "no keys": (["--keys", "/dev/null"], {}, "write one key a line."),
+    "no address": (["--backend", "ftp://a"], {}, "ftp://a"),
+    "no token": (["--backend", "replicate:you/e5"], {"REPLICATE_API_TOKEN": ""}, "REPLICATE_API_T"),
+    "no index": (["--index", "/nowhere"], {}, "/nowhere"),
+    "no such host": ([], {"HOST": "no.such.host.invalid"}, "no.such.host.invalid:"),
+}
+
+
+def begun(arguments: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command's whole run."""
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("E5_")}
+    return subprocess.run(
+        [sys.executable, "-m", "commands.gateway", *arguments],
+        env={
+            **environ,
+            "PYTHONPATH": f"{ROOT / 'scripts'}{os.pathsep}{ROOT}",
+            "E5_WEIGHTS": str(WEIGHTS),
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
+def test_one_sentence_says_why_it_does_not_start(fault: str) -> None:
+    arguments, environment, sentence = FAULTS[fault]
+    done = begun(arguments, **environment)
+    assert done.returncode == 1, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert sentence in last
+    assert last.endswith(".")
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.slow
+def test_a_port_that_is_taken_is_said() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        done = begun([], PORT=port)
+    assert done.returncode == 1
+    assert f"127.0.0.1:{port}: cannot be listened on" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_keys_texts_and_what_would_move_a_cursor_never_reach_the_log() -> None:
+    with serve_gateway(key="the-secret-key") as gateway:
+        for body in (
+            BODY | {"input": "a-secret-text"},
+            BODY | {"input": ["a-secret-text\x1b[2J", None]},
+            BODY | {"model": "a-secret-text\x1b[2J\nINFO forged"},
+            {"a-secret-text\n": 1},
+        ):
+            gateway.client.post("/v1/embeddings", json=body)
+            gateway.client.post("/v1/embeddings", json=body, headers={"authorization": "Bearer no"})
+        gateway.client.get("/a-secret-text%1b%0aforged?a-secret-text")
+        sent(gateway, b"GET /a-secret-text\x1b[2J HTTP/1.1\r\na-secret-text\r\n\r\n")
+        for secret in ("the-secret-key", "a-secret-text", "forged", "\x1b"):
+            assert secret not in gateway.log
+        assert " 401 for /v1/embeddings, request " in gateway.log
