@@ -206,7 +206,8 @@ def test_nobody_pays_for_what_is_not_asked_for(code: str, needed: set[str]) -> N
 
 
 PURE = ["checkpoint", "errors", "packing", "prompts", "settings", "texts", "vectors"]
-PURE += ["corpora.corpus", "corpora.lance", "corpora.manifest", "serving.answer", "serving.request"]
+PURE += ["corpora.corpus", "corpora.lance", "corpora.manifest", "gateway.page", "serving.answer"]
+PURE += ["serving.request"]
 
 
 @pytest.mark.parametrize("module", PURE)

@@ -42,6 +42,7 @@ ERRORS: list[E5Error] = [
     QueueFullError(10, 20, 25),
     RequestTooLargeError(30, 25),
     ServiceError("http://127.0.0.1:5000: cannot be reached; start it."),
+    ServiceError("too much at a time; try again.", cause="busy", retry_after=7),
     EngineError("the engine failed; its log has the reason."),
 ]
 TEXT_ERRORS = [error for error in ERRORS if isinstance(error, TextError)]

@@ -33,6 +33,7 @@ COMMANDS = {  # what each installs and runs
     "download_weights": ("serve", "commands.download_weights"),
     "embed_corpus": ("corpus", "commands.embed_corpus"),
     "evaluate": ("train", "training.evaluate"),
+    "gateway": ("gateway,serve", "commands.gateway"),
     "predict": ("serve", "commands.predict"),
     "search": ("serve,search", "commands.search"),
     "train_mini": ("train", "training.train_mini"),
@@ -100,6 +101,21 @@ def test_a_cluster_is_installed_only_for_those_who_ask_for_one(
 ) -> None:
     done = run(project / "scripts/embed_corpus", "in", "out", *option)
     assert done.stdout.splitlines()[0] == "cluster"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "extras"),
+    [
+        (["--backend", "http://127.0.0.1:5000"], "gateway"),
+        (["--backend=replicate:you/e5", "--index", "i"], "gateway,search"),
+        (["--index=i", "--alias", "a=b"], "gateway,serve,search"),
+    ],
+)
+def test_a_gateway_installs_torch_only_where_it_computes(
+    arguments: list[str], extras: str, project: Path
+) -> None:
+    done = run(project / "scripts/gateway", *arguments)
+    assert done.stdout.splitlines()[0] == extras
 
 
 @pytest.mark.parametrize("command", ["predict", "serve"])

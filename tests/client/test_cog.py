@@ -371,3 +371,28 @@ def test_a_real_server_without_weights_is_an_error_at_once() -> None:
         error = refusal(FakeCog(str(server.client.base_url).rstrip("/")), deadline=60)
     assert "its setup failed" in str(error)
     assert error.cause == "unreachable"
+
+
+# What a gateway adds to Cog's ways
+
+
+def test_a_gateway_that_is_busy_is_asked_again_when_it_says() -> None:
+    busy: Reply = (429, {"status": "failed", "error": "ServiceError: too much at a time."})
+    with fake_cog(first(2, busy)) as cog:
+        assert embed(cog.url).vectors.tolist() == [[7, 1, 0, 0]]
+        assert len(cog.bodies) == 3
+    with fake_cog(always(busy)) as cog:
+        assert refusal(cog, patience=0.3).cause == "busy"
+
+
+@pytest.mark.parametrize(
+    ("status", "cause", "part"),
+    [(401, "other", "give Client the right api_key"), (504, "deadline", "no answer within 300 s")],
+)
+def test_what_a_gateway_refuses_for_good_is_asked_once(status: int, cause: str, part: str) -> None:
+    reply: Reply = (status, {"status": "failed", "error": f"ServiceError: {part}; send less."})
+    with fake_cog(always(reply)) as cog:
+        with pytest.raises(ServiceError, match=part) as caught:
+            embed(cog.url)
+        assert len(cog.bodies) == 1
+    assert caught.value.cause == cause
