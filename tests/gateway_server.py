@@ -79,12 +79,13 @@ def hang_up(gateway: GatewayServer) -> None:
     """Close this process's connections: some clients keep them, and offer no way to close them."""
     port = urlsplit(gateway.url).port
     for thing in gc.get_objects():
-        if (
-            issubclass(type(thing), socket.socket) and thing.fileno() != -1
-        ):  # isinstance has effects
-            with suppress(OSError):
-                if thing.getpeername()[1] == port:
-                    thing.close()
+        # Not isinstance: that asks lazy modules for their class, and some of them warn.
+        if not issubclass(type(thing), socket.socket) or thing.fileno() == -1:
+            continue
+        with suppress(OSError):
+            name = thing.getpeername()
+            if thing.family in (socket.AF_INET, socket.AF_INET6) and name[1] == port:
+                thing.close()
 
 
 @contextmanager
