@@ -40,7 +40,6 @@ def main() -> int:
     parser.add_argument("--top", type=int, default=10, help="how many documents; default 10")
     parser.add_argument("--json", action="store_true", help="print for programs")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end quietly in `... | head`
     try:
         with as_options(OPTIONS):
             index = Index(arguments.index)
@@ -67,4 +66,5 @@ def _as_table(hits: Sequence[Hit]) -> str:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end quietly in `... | head`
     sys.exit(main())
