@@ -13,11 +13,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from e5.corpora.corpus import Corpus, DeadLetter, Document, Unit
+from e5.corpora.corpus import Corpus
+from e5.corpora.documents import DeadLetter, Document, Passage
 from e5.corpora.index import Index
+from e5.corpora.inventory import compare
 from e5.corpora.loop import Loop
-from e5.corpora.run import embed_corpus
+from e5.corpora.numbers import encode
+from e5.corpora.plan import Stock, Unit, plan
+from e5.corpora.run import Report, embed_corpus
+from e5.corpora.scan import scan
 from e5.corpora.shards import DEAD_LETTERS, Recipe, ShardFolder
+from e5.corpora.stored import Shard
 from e5.embedder import Embedder
 from e5.vectors import Vectors, cosine_scores
 
@@ -36,29 +42,36 @@ def texts(count: int, seed: int = 0) -> list[str]:
 
 def write_rows(path: Path, rows: Sequence[Row], rows_per_group: int = 7) -> None:
     """The rows in the format that the path's ending names."""
-    name = path.name.removesuffix(".gz")
+    name = path.name.removesuffix(".gz").removesuffix(".zst")
     if name.endswith(".parquet"):
         columns = dict.fromkeys(key for row in rows for key in row)
         table = pa.table({key: pa.array([row.get(key) for row in rows]) for key in columns})
         pq.write_table(table, path, row_group_size=rows_per_group)
         return
     text = io.StringIO(newline="")
-    if name.endswith(".csv"):
-        writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)))
+    if name.endswith((".csv", ".tsv")):
+        columns = dict.fromkeys(key for row in rows for key in row)
+        delimiter = "\t" if name.endswith(".tsv") else ","
+        writer = csv.DictWriter(text, list(columns), delimiter=delimiter)
         writer.writeheader()
         writer.writerows(rows)
+    elif name.endswith(".json"):
+        json.dump(rows, text, indent=1)
     else:
         text.writelines(json.dumps(row) + "\n" for row in rows)
-    content = text.getvalue().encode()
-    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    path.write_bytes(packed(path, text.getvalue().encode()))
 
 
-def read_all(corpus: Corpus, rows_per_unit: int = 3) -> list[Document | DeadLetter]:
-    """Every unit, read in any order, put back in the corpus's own."""
-    units = plan(corpus, rows_per_unit)
-    shuffled = random.Random(len(units)).sample(units, len(units))
-    read = {unit: list(corpus.read(unit)) for unit in shuffled}
-    return [row for unit in units for row in read[unit]]
+def packed(path: Path, content: bytes) -> bytes:
+    """Compressed as the path's ending says."""
+    if path.suffix == ".gz":
+        return gzip.compress(content)
+    return pa.compress(content, codec="zstd", asbytes=True) if path.suffix == ".zst" else content
+
+
+def read_all(corpus: Corpus) -> list[Document | DeadLetter]:
+    """Every row of every file."""
+    return [found.item for file in corpus.files() for found in corpus.read(file)]
 
 
 def write_corpus(path: Path, rows: list[str]) -> Corpus:
@@ -72,16 +85,27 @@ def embed(
     corpus: Corpus, out: Path, embedder: Embedder, recipe: Recipe | None = None, rows: int = 16
 ) -> ShardFolder:
     folder = ShardFolder(str(out), recipe)
-    embed_corpus(corpus, folder, Loop(lambda: embedder), rows_per_shard=rows)
+    mirror(corpus, folder, embedder, rows)
     return folder
 
 
-def begin(folder: ShardFolder, embedder: Embedder, corpus: Corpus, rows: int = 16) -> None:
-    folder.begin(embedder.name, embedder.dimensions, corpus, corpus.files(), rows)
+def mirror(
+    corpus: Corpus, folder: ShardFolder, embedder: Embedder, rows: int = 16, **options: Any
+) -> Report:
+    return embed_corpus(corpus, folder, Loop(lambda: embedder), rows_per_shard=rows, **options)
 
 
-def plan(corpus: Corpus, rows: int = 16) -> list[Unit]:
-    return corpus.plan(corpus.files(), rows)
+def begin(folder: ShardFolder, embedder: Embedder, corpus: Corpus) -> None:
+    folder.begin(folder.check(embedder.name, embedder.dimensions, corpus))
+
+
+def units(corpus: Corpus, folder: ShardFolder, rows: int = 16) -> list[Unit]:
+    """What is left to do."""
+    found = scan(corpus, corpus.files(), None, lambda *_: None)
+    there = folder.inventory()
+    difference = compare(found.inventory, there)
+    stocks = [Stock(folder.location, there)]
+    return plan(found.inventory, found.marks, there, difference, stocks, rows)
 
 
 def shard_names(out: Path) -> list[str]:
@@ -124,19 +148,25 @@ def clustered(count: int, dimensions: int, seed: int = 0) -> Vectors:
 
 def write_shards(folder: Path, vectors: Vectors, rows: int = 5000, first: int = 0) -> None:
     """Vectors as shards, without a model; ids count on from `first`."""
-    (folder.parent / "in").mkdir(exist_ok=True)
-    name = f"from-{first}.jsonl"
-    (folder.parent / "in" / name).write_text("{}")
     shards = ShardFolder(str(folder))
     corpus = Corpus(str(folder.parent / "in"))
-    shards.begin(MODEL, vectors.shape[1], corpus, corpus.files(), rows)
+    shards.begin(shards.check(MODEL, vectors.shape[1], corpus))
+    number = len(shards.shard_names())
     for i in range(0, len(vectors), rows):
         part = vectors[i : i + rows]
-        documents = [
-            Document(str(first + i + j), f"text {first + i + j}") for j in range(len(part))
-        ]
-        unit = Unit(name, i, len(part))
-        shards.write(unit, documents, part, dead=[])
+        names = range(first + i, first + i + len(part))
+        documents = [Document(str(name), f"text {name}") for name in names]
+        write_shard(shards, f"part-{number:06d}.parquet", documents, part)
+        number += 1
+
+
+def write_shard(
+    shards: ShardFolder, name: str, documents: Sequence[Document], vectors: Vectors
+) -> None:
+    """One shard of whole documents; replaces an older one."""
+    parts = [[Passage(document.text, 0, len(document.text))] for document in documents]
+    numbers = encode(vectors, shards.recipe.dtype)
+    shards.write(name, Shard.of(documents, parts, numbers, shards.layout), [])
 
 
 def recall(index: Index, vectors: Vectors, queries: Vectors, top: int = 10) -> float:

@@ -24,10 +24,11 @@ import ray.data
 from ray.exceptions import RayError
 
 import e5
-from e5.corpora.corpus import Corpus, DeadLetter, Document, Unit
+from e5.corpora.corpus import Corpus, Reading
 from e5.corpora.journal import Journal
-from e5.corpora.loop import Model, Prepared, Summary, compute, prepare, tokenize, write
+from e5.corpora.loop import Model, Prepared, Summary, compute, prepare, write
 from e5.corpora.manifest import fingerprint_of
+from e5.corpora.plan import Unit
 from e5.corpora.shards import Recipe, ShardFolder
 from e5.embedder import Computed, Embedder
 from e5.errors import E5Error, EngineError, TextError
@@ -102,10 +103,10 @@ class Cluster:
     def embed_units(
         self, units: Sequence[Unit], corpus: Corpus, folder: ShardFolder
     ) -> Iterator[Summary]:
-        """Embed units on the cluster's actors; yields the summary of each finished unit.
+        """Do units on the cluster's actors; yields the summary of each finished unit.
 
         Args:
-            units: those to embed.
+            units: those to do.
             corpus: the corpus that they are part of.
             folder: where shards go; every machine must reach it.
 
@@ -116,7 +117,7 @@ class Cluster:
             return
         self._connect()
         Journal.forgive(folder.location)
-        items = [asdict(unit) for unit in units]
+        items = [{"unit": unit} for unit in units]
         pool = ray.data.ActorPoolStrategy(
             min_size=self.min_workers,
             max_size=self.max_workers,
@@ -166,67 +167,54 @@ class Worker:
             raise EngineError(
                 f"this worker loads {self._embedder.name}, the manifest has {theirs}."
             )
-        self._corpus = corpus
         # Two units are here at once. Each holds one of these locks, so that one is read while the
         # other is computed. A unit that must be alone holds both.
         self._reading, self._computing = threading.Lock(), threading.Lock()
+        self._files = Reading(corpus)
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
-        """Embed a unit; returns the fields of its `Summary`, and `failure`: the reason, or "".
+        """Do a unit; returns the fields of its `Summary`, and `failure`: the reason, or "".
 
         The error is returned, because Ray would wrap it in its own, with advice on Ray's settings.
         """
         try:
-            return asdict(self._embed(Unit(**item))) | {"failure": ""}
+            return asdict(self._embed(item["unit"])) | {"failure": ""}
         except (E5Error, OSError) as error:
             return asdict(Summary()) | {"failure": str(error)}
 
     def _embed(self, unit: Unit) -> Summary:
         journal = Journal.begin(self._folder.location, unit)
-        if self._folder.holds(unit):  # an actor wrote it, then died before it reported
-            journal.remove()
-            return Summary()
+        with self._reading:
+            prepared = prepare(unit, self._files, self._embedder, self._folder)
+            if journal.attempts > WHOLE_ATTEMPTS:
+                with self._computing:
+                    computed = self._one_by_one(prepared, journal)
         if journal.attempts <= WHOLE_ATTEMPTS:
-            with self._reading:
-                task = self._folder.recipe.task
-                prepared = prepare(unit, self._corpus, self._embedder, task)
             with self._computing:
                 computed = compute(prepared.sequences, self._embedder, prepared.summary)
-        else:
-            with self._reading, self._computing:
-                prepared, computed = self._one_by_one(unit, journal)
         summary = write(prepared, computed, self._folder)
         journal.remove()
         return summary
 
-    def _one_by_one(self, unit: Unit, journal: Journal) -> tuple[Prepared, Computed]:
-        """As `prepare` and `compute`, but the journal notes each document before it is tried."""
-        rows = list(self._corpus.read(unit))
-        documents = {i: row for i, row in enumerate(rows) if isinstance(row, Document)}
-        dead = {i: row for i, row in enumerate(rows) if isinstance(row, DeadLetter)}
+    def _one_by_one(self, prepared: Prepared, journal: Journal) -> Computed:
+        """As `compute`, but the journal notes each text before it is tried."""
         vectors: dict[int, Vectors] = {}
         faults: dict[int, TextError] = {}
-        summary = Summary()
-        for i in sorted(documents, key=lambda i: -journal.tries[str(i)]):  # suspects first
+        texts = range(len(prepared.todo))
+        for i in sorted(texts, key=lambda i: -journal.tries[str(i)]):  # suspects first
             if journal.tries[str(i)] >= TRIES:
                 reason = f"the worker that computed it died, {journal.tries[str(i)]} times"
-                dead[i] = DeadLetter(documents.pop(i).id, reason)
+                faults[i] = TextError(reason, i)
                 continue
             journal.trying(i)
-            sequences = tokenize([documents[i]], self._embedder, self._folder.recipe.task, summary)
-            computed = compute(sequences, self._embedder, summary)
+            computed = compute([prepared.sequences[i]], self._embedder, prepared.summary)
             vectors[i] = computed.vectors
             if computed.faults:
                 faults[i] = computed.faults[0]
         journal.trying(None)
-        places = {i: place for place, i in enumerate(sorted(documents))}
-        letters = [dead[i] for i in sorted(dead)]
-        prepared = Prepared(unit, [documents[i] for i in places], [], letters, summary)
-        empty = np.empty((0, self._embedder.dimensions), np.float32)
-        return prepared, Computed(
-            np.concatenate([empty, *(vectors[i] for i in places)]),
-            {places[i]: fault for i, fault in faults.items()},
-        )
+        nothing = np.zeros((1, self._embedder.dimensions), np.float32)
+        rows = [vectors.get(i, nothing) for i in texts]
+        return Computed(np.concatenate(rows) if rows else nothing[:0], faults)
 
 
 def _describe(settings: Settings) -> Model | str:

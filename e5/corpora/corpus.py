@@ -1,74 +1,36 @@
-"""A corpus as units of work: files of any size -> runs of rows -> documents, read as a stream.
+"""A corpus: files of any size, anywhere that pyarrow or fsspec can read -> documents, as a stream.
 
-Files are local, or anywhere that pyarrow or fsspec can read (`s3://...`). A unit names a file and a
-run of its rows. Every reader of a unit gets the same documents, so units can be done in any order,
-repeatedly, on any machine. Knows nothing of vectors, models or shards.
+A place in a file is a row's number, with the offset at which a row before it begins; every reading
+that begins at a place gives the same documents. Knows nothing of vectors, models or shards.
 """
 
 import hashlib
 import logging
 import os
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
+import pyarrow as pa
 from pyarrow import fs
-from tqdm import tqdm
 
-from e5.corpora.formats import FORMATS, Reader, Run, open_reader
+from e5.corpora.documents import Columns, DeadLetter, Document
+from e5.corpora.formats import FORMATS, START, Mark, Reader, TextFormat, open_reader
 from e5.corpora.storage import UNREADABLE, open_filesystem
 from e5.errors import InputError
-from e5.texts import check_text, check_unicode
 
 logger = logging.getLogger(__name__)
 
 ENDS = 2**16  # bytes at a file's start and end that are hashed to detect a change
 
 
-@dataclass(frozen=True)
-class Unit:
-    """Consecutive rows of one file.
+class Found(NamedTuple):
+    """What a row is, and where it begins. Blank lines are not found."""
 
-    Attributes:
-        file: its path below the corpus's location.
-        first_row: number of the first row.
-        num_rows: how many rows.
-        offset: where the first row begins in the uncompressed file, in bytes; 0 for Parquet.
-    """
-
-    file: str
-    first_row: int
-    num_rows: int
-    offset: int = 0
-
-    @property
-    def name(self) -> str:
-        """A name made from the file's path and the first row; other files do not change it.
-
-        Example:
-            >>> Unit("2026/a b.csv", 4096, 1000, 777).name
-            'a-b-csv-5741a73d47ef3dec-000000004096'
-        """
-        stem = re.sub(r"[^A-Za-z0-9]+", "-", self.file.rpartition("/")[2])[:40]
-        return f"{stem}-{file_digest(self.file)}-{self.first_row:012d}"
-
-
-@dataclass(frozen=True)
-class Document:
-    """One row's id and text."""
-
-    id: str
-    text: str
-
-
-@dataclass(frozen=True)
-class DeadLetter:
-    """A row that got no vector, and why."""
-
-    id: str
-    reason: str
+    mark: Mark
+    item: Document | DeadLetter
 
 
 @dataclass(frozen=True)
@@ -79,28 +41,34 @@ class Corpus:
         location: a file or a folder; a path or a URI.
         text_columns: joined with a space, as the model's authors join title and text.
         id_column: None makes ids from row numbers: `file:row`.
+        keep: columns that are carried through to the shards and the index.
+        text_format: how CSV, TSV and JSON are written.
     """
 
     location: str
     text_columns: tuple[str, ...] = ("text",)
     id_column: str | None = None
+    keep: tuple[str, ...] = ()
+    text_format: TextFormat = field(default_factory=TextFormat)
 
     def __post_init__(self) -> None:
-        """Refuse column names that are not valid Unicode."""
-        for column in self.text_columns:
-            check_unicode(column, "text_columns")
-        if self.id_column is not None:
-            check_unicode(self.id_column, "id_column")
+        """Refuse columns that cannot be."""
+        _ = self.columns
+
+    @property
+    def columns(self) -> Columns:
+        """What is read from each row."""
+        return Columns(self.text_columns, self.id_column, self.keep)
 
     def files(self) -> dict[str, str]:
-        """Identities of the files, by path below `location`, in order.
+        """Identities of the files, by path below `location`, in order; none for an empty folder.
 
-        An identity is the size in bytes and a digest of the file's start and end; it shows whether
-        a file has changed. Files of other formats are left out, with a warning. A file that several
-        links point to is listed once.
+        An identity is the size in bytes, the time of the last change, and a digest of the file's
+        start and end. Files of other formats are left out, with a warning; hidden ones are too. A
+        link has its own path; a file that several paths lead to is listed once.
 
         Raises:
-            InputError: if the location cannot be listed, or has no file of a known format.
+            InputError: if the location cannot be listed, or has only files of other formats.
         """
         filesystem, path = open_filesystem(self.location)
         try:
@@ -121,8 +89,14 @@ class Corpus:
             raise InputError("corpus", received, "give a file or folder in reach") from error
         if info.type == fs.FileType.NotFound:
             raise InputError("corpus", self.location, "give a file or folder that exists")
+        if info.type == fs.FileType.Directory:
+            hidden = [name for name in names if any(part[0] in "._" for part in name.split("/"))]
+            for name in hidden:
+                del names[name]
+            if hidden:
+                logger.info("%d files are hidden by their names and left out", len(hidden))
         others = sorted(name for name in names if not name.lower().endswith(FORMATS))
-        if len(others) == len(names):
+        if others and len(others) == len(names):
             received = f"{self.location}, without a file of a known format"
             raise InputError("corpus", received, f"give files that end in {', '.join(FORMATS)}")
         if others:
@@ -132,94 +106,136 @@ class Corpus:
             identities = pool.map(lambda name: _identity(filesystem, names[name]), known)
             return dict(zip(known, identities, strict=True))
 
-    def plan(self, files: Iterable[str], rows_per_unit: int) -> list[Unit]:
-        """Every unit of the files. Reads JSONL and CSV files once, to count their rows.
+    def read(self, file: str) -> Iterator[Found]:
+        """All of a file.
 
         Raises:
-            InputError: for a file that cannot be read, or lacks a column (JSONL: in all of its
-                first thousand rows).
+            InputError: for a file that cannot be read, or lacks a column (JSON: in all of its first
+                thousand rows).
         """
-        units = []
-        for file in tqdm(files, "counting rows", unit="file", delay=2, disable=None):
-            try:
-                with open_reader(*self._place(file)) as reader:
-                    self._check(reader, file)
-                    units += [Unit(file, *run) for run in reader.runs(rows_per_unit)]
-            except UNREADABLE as error:
-                raise _unreadable(file, error) from error
-        return units
+        with Reading(self) as reading:
+            yield from reading.rows(file)
 
-    def read(self, unit: Unit) -> Iterator[Document | DeadLetter]:
-        """The unit's documents in order, with a dead letter for each row that cannot be embedded.
-
-        Blank lines are skipped.
+    def types(self, file: str) -> dict[str, pa.DataType]:
+        """The Arrow types of the kept columns, where the file has types of its own.
 
         Raises:
-            InputError: for a file that cannot be read.
+            InputError: as `read`.
         """
-        columns = [*self.text_columns, *([self.id_column] if self.id_column else [])]
-        run = Run(unit.first_row, unit.num_rows, unit.offset)
-        try:
-            with open_reader(*self._place(unit.file)) as reader:
-                for number, row in enumerate(reader.rows(run, columns), unit.first_row):
-                    if row is not None:
-                        yield self._document(row, f"{unit.file}:{number}")
-        except UNREADABLE as error:
-            raise _unreadable(unit.file, error) from error
+        with Reading(self) as reading:
+            return reading.open(file).types(self.keep)
 
-    def _check(self, reader: Reader, file: str) -> None:
+    def check(self, reader: Reader, file: str) -> None:
         """Refuse a file that lacks a column, has it twice, or cannot hold text in it."""
         columns, other_kinds = reader.columns(), reader.other_kinds()
         asked = [("text_columns", column) for column in self.text_columns]
         if self.id_column is not None:
             asked.append(("id_column", self.id_column))
-        for field, column in asked:
+        asked += [("keep", column) for column in self.keep]
+        for argument, column in asked:
             if columns and column not in columns:
                 received = f"{column!r}, which {file} does not have"
-                raise InputError(field, received, f"it has {', '.join(columns[:20])}")
+                raise InputError(argument, received, f"it has {', '.join(columns[:20])}")
             if columns.count(column) > 1:
                 received = f"{column!r}, which {file} has {columns.count(column)} times"
-                raise InputError(field, received, "rename one of them")
+                raise InputError(argument, received, "rename one of them")
         for column in self.text_columns:
             if column in other_kinds:
                 received = f"{column!r}, which holds {other_kinds[column]} in {file}"
                 raise InputError("text_columns", received, "name a column of text")
 
-    def _document(self, row: Mapping[str, Any] | str, place: str) -> Document | DeadLetter:
-        if isinstance(row, str):
-            return DeadLetter(place, row)
-        name = place
-        if self.id_column is not None:
-            value = row.get(self.id_column)
-            kinds = (bool, bytes, dict, list)
-            if value is None or value == "" or value != value or isinstance(value, kinds):
-                return DeadLetter(place, f"{self.id_column}: holds no id")
-            name = str(value).encode(errors="replace").decode()
-            if name != str(value):
-                return DeadLetter(name, f"{self.id_column}: holds what is no valid Unicode")
-        texts = []
-        for column in self.text_columns:
-            value = row.get(column)
-            if value is not None and not isinstance(value, str):
-                return DeadLetter(name, f"{column}: holds {type(value).__name__}, not text")
-            texts.append(value or "")
-        columns = ", ".join(self.text_columns)
-        try:
-            text = check_text(" ".join(texts).strip(), columns)
-        except InputError as error:
-            return DeadLetter(name, f"{columns}: {error.received}")
-        return Document(name, text)
-
-    def _place(self, file: str) -> tuple[fs.FileSystem, str]:
+    def place(self, file: str) -> tuple[fs.FileSystem, str]:
+        """The filesystem of a file, and its path there."""
         filesystem, path = open_filesystem(self.location)
         if filesystem.get_file_info(path).type == fs.FileType.Directory:
             path = f"{path}/{file}"
         return filesystem, path
 
 
-def file_digest(file: str) -> str:
-    """Sixteen hex digits of the sha256 of a file's path."""
-    return hashlib.sha256(file.encode()).hexdigest()[:16]
+class Reading:
+    """Reads rows of a corpus, file by file, each from one place to a later one.
+
+    The file stays open, and the next reading goes on where the last one ended if it can: a
+    compressed file can be read only from its start.
+    """
+
+    def __init__(self, corpus: Corpus) -> None:
+        """Nothing is open yet."""
+        self._corpus = corpus
+        self._stack = ExitStack()
+        self._file: str | None = None
+        self._reader: Reader
+        self._rows: Iterator[Found] = iter(())
+        self._next = 0  # row
+
+    def __enter__(self) -> "Reading":
+        """Use it in a `with`, which closes the file."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the file that is open."""
+        self._stack.close()
+        self._file = None
+
+    def open(self, file: str) -> Reader:
+        """The file's reader.
+
+        Raises:
+            InputError: see `Corpus.read`.
+        """
+        if file != self._file:
+            self.close()
+            try:
+                place = self._corpus.place(file)
+                opened = open_reader(*place, self._corpus.text_format)
+                self._reader = self._stack.enter_context(opened)
+                self._corpus.check(self._reader, file)
+            except UNREADABLE as error:
+                raise _unreadable(file, error) from error
+            self._file, self._next = file, -1
+        return self._reader
+
+    def rows(self, file: str, mark: Mark = START, first: int = 0) -> Iterator[Found]:
+        """The file's rows from `first` on, which is `mark.row` or comes after it.
+
+        Raises:
+            InputError: see `Corpus.read`.
+        """
+        reader = self.open(file)
+        can_go_on = 0 <= self._next <= first and (self._next >= mark.row or not reader.seeks)
+        if not can_go_on:
+            self._rows, self._next = self._documents(reader, file, mark), mark.row
+        for found in self._rows:
+            self._next = found.mark.row + 1
+            if found.mark.row >= first:
+                yield found
+
+    def picked(self, file: str, mark: Mark, rows: Sequence[int]) -> Iterator[Found]:
+        """Some rows of a file, in ascending order; those that are no documents are left out.
+
+        Raises:
+            InputError: see `Corpus.read`.
+        """
+        wanted, last = set(rows), rows[-1]
+        for found in self.rows(file, mark, rows[0]):
+            if found.mark.row in wanted:
+                yield found
+            if found.mark.row >= last:
+                return
+
+    def _documents(self, reader: Reader, file: str, mark: Mark) -> Iterator[Found]:
+        columns = self._corpus.columns
+        try:
+            for number, (offset, row) in enumerate(reader.rows(columns.all, mark), mark.row):
+                if row is not None:
+                    item = columns.document(row, f"{file}:{number}")
+                    yield Found(Mark(number, offset), item)
+        except UNREADABLE as error:
+            raise _unreadable(file, error) from error
 
 
 def _identity(filesystem: fs.FileSystem, info: fs.FileInfo) -> str:
@@ -230,7 +246,8 @@ def _identity(filesystem: fs.FileSystem, info: fs.FileInfo) -> str:
             ends += file.read(ENDS)
     except UNREADABLE as error:
         raise _unreadable(info.base_name, error) from error
-    return f"{info.size}-{hashlib.sha256(ends).hexdigest()[:16]}"
+    changed = info.mtime_ns if info.mtime_ns is not None else ""
+    return f"{info.size}-{changed}-{hashlib.sha256(ends).hexdigest()[:16]}"
 
 
 def _unreadable(file: str, error: BaseException) -> InputError:

@@ -1,50 +1,83 @@
-"""Files of rows, read as a stream: Parquet, JSONL and CSV, the last two also with gzip.
+"""Files of rows, read as a stream: Parquet, JSON lines, JSON arrays, CSV and TSV.
 
-The reader of a format lists the columns, cuts a file into runs of rows, and reads the rows of a
-run. Knows nothing of ids, documents or what becomes of a row.
+The reader of a format lists the columns, and reads rows from any one on. Text files may be
+compressed. Knows nothing of ids, documents or what becomes of a row.
 """
 
 import codecs
 import csv
-import gzip
 import io
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
+import ijson
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-CSV = (".csv", ".csv.gz")
-FORMATS = (".parquet", ".jsonl", ".jsonl.gz", *CSV)
-CHECKED_ROWS = 1000  # read from a JSONL file to find its columns
-BUFFER = 2**22  # bytes of one read; on remote storage each read is a request
+from e5.corpora.streams import FormatError, open_stream
+from e5.errors import InputError
+
+PACKED = ("", ".gz", ".zst")
+TEXT_FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
+FORMATS = (".parquet", *(f"{name}{packed}" for name in TEXT_FORMATS for packed in PACKED))
+CHECKED_ROWS = 1000  # read from a JSON file to find its columns
 csv.field_size_limit(2**24)  # a larger field is most likely a quote that was left open
 
 # A row by its columns; a string, the reason why it cannot be read; None for a blank line.
 Row: TypeAlias = Mapping[str, Any] | str | None
 
 
-class Run(NamedTuple):
-    """Consecutive rows of a file.
+class Mark(NamedTuple):
+    """Where reading can begin: a row's number (blank lines count), and the row's offset."""
+
+    row: int = 0
+    offset: int = 0
+
+
+START = Mark()
+
+
+@dataclass(frozen=True)
+class TextFormat:
+    """How text files are written.
 
     Attributes:
-        first_row: number of the first row, blank lines counted.
-        num_rows: how many rows.
-        offset: where the first row begins in the uncompressed file, in bytes; 0 for Parquet.
+        delimiter: between the values of a CSV file; None for a comma, or a tab in `.tsv`.
+        escape: stands before a quote inside a quoted value. A doubled quote is one as well.
+        encoding: a name that Python knows.
     """
 
-    first_row: int
-    num_rows: int
-    offset: int
+    delimiter: str | None = None
+    escape: str | None = None
+    encoding: str = "utf-8"
+
+    def __post_init__(self) -> None:
+        """Refuse what nothing can be read by."""
+        for field, value in (("delimiter", self.delimiter), ("escape", self.escape)):
+            if value is not None and (len(value) != 1 or value in '"\r\n'):
+                raise InputError(field, repr(value), "use one character")
+        try:
+            "".encode(self.encoding)
+            codecs.getincrementaldecoder(self.encoding)
+        except (LookupError, ValueError) as error:
+            remedy = "use one that Python knows, such as utf-16 or latin-1"
+            raise InputError("encoding", repr(self.encoding), remedy) from error
 
 
 class Reader(Protocol):
-    """An open file of rows."""
+    """An open file of rows.
+
+    Attributes:
+        seeks: whether reading can begin anywhere at no cost.
+    """
+
+    seeks: bool
 
     def columns(self) -> list[str]:
         """Names of the columns, as far as they are known; empty for a file without rows."""
@@ -52,27 +85,43 @@ class Reader(Protocol):
     def other_kinds(self) -> dict[str, str]:
         """Columns that cannot hold text, and their types."""
 
-    def runs(self, num_rows: int) -> Iterator[Run]:
-        """The whole file in runs of `num_rows` rows."""
+    def types(self, columns: Sequence[str]) -> dict[str, pa.DataType]:
+        """The Arrow types of columns, in a file that has types."""
 
-    def rows(self, run: Run, columns: Sequence[str]) -> Iterator[Row]:
-        """The rows of a run, with at least these of their columns."""
+    def rows(self, columns: Sequence[str], mark: Mark = START) -> Iterator[tuple[int, Row]]:
+        """The rows from a mark on, each with its offset, with at least these columns."""
 
 
 @contextmanager
-def open_reader(filesystem: fs.FileSystem, path: str) -> Iterator[Reader]:
-    """The reader for the file name's extension."""
+def open_reader(
+    filesystem: fs.FileSystem, path: str, text_format: TextFormat | None = None
+) -> Iterator[Reader]:
+    """The reader for the file name's extension.
+
+    Raises:
+        FormatError: for a file that is not what its name says.
+    """
+    text_format = text_format or TextFormat()
     name = path.lower()
-    with filesystem.open_input_file(path) as raw:
-        if name.endswith(".parquet"):
+    if name.endswith(".parquet"):
+        with filesystem.open_input_file(path) as raw:
             yield _Parquet(raw)
-            return
-        buffered = io.BufferedReader(raw, BUFFER)
-        opened = gzip.GzipFile(fileobj=buffered) if name.endswith(".gz") else buffered
-        yield _Csv(opened) if name.endswith(CSV) else _Json(opened)
+        return
+    opened, seeks = open_stream(
+        lambda: filesystem.open_input_file(path), name, text_format.encoding
+    )
+    with opened:
+        kind = next(kind for kind in reversed(name.split(".")) if f".{kind}" in TEXT_FORMATS)
+        if kind in ("csv", "tsv"):
+            delimiter = text_format.delimiter or ("\t" if kind == "tsv" else ",")
+            yield _Csv(opened, seeks, delimiter, text_format.escape)
+        else:
+            yield _JsonArray(opened) if kind == "json" else _JsonLines(opened, seeks)
 
 
 class _Parquet:
+    seeks = True
+
     def __init__(self, opened: Any) -> None:
         self._file = pq.ParquetFile(opened)
 
@@ -83,92 +132,115 @@ class _Parquet:
         kinds = {field.name: field.type for field in self._file.schema_arrow}
         return {name: str(kind) for name, kind in kinds.items() if not _holds_text(kind)}
 
-    def runs(self, num_rows: int) -> Iterator[Run]:
-        count = self._file.metadata.num_rows
-        for first in range(0, count, num_rows):
-            yield Run(first, min(num_rows, count - first), 0)
+    def types(self, columns: Sequence[str]) -> dict[str, pa.DataType]:
+        return {name: self._file.schema_arrow.field(name).type for name in columns}
 
-    def rows(self, run: Run, columns: Sequence[str]) -> Iterator[Row]:
-        skip, left = run.first_row, run.num_rows
+    def rows(self, columns: Sequence[str], mark: Mark = START) -> Iterator[tuple[int, Row]]:
+        skip = mark.row
         for group in range(self._file.num_row_groups):
             num_rows = self._file.metadata.row_group(group).num_rows
             if skip >= num_rows:
                 skip -= num_rows
                 continue
             for batch in self._file.iter_batches(1024, [group], columns=list(columns)):
-                part = batch.slice(skip, left)
+                part = batch.slice(skip)
                 skip -= min(skip, len(batch))
-                left -= len(part)
-                yield from _as_rows(part)
-                if left == 0:
-                    return
+                yield from ((0, row) for row in _as_rows(part))
 
 
-class _Json:
-    def __init__(self, opened: Any) -> None:
-        self._opened = opened
-
-    def columns(self) -> list[str]:
-        rows = map(_json_row, itertools.islice(self._opened, CHECKED_ROWS))
-        names = dict.fromkeys(name for row in rows if isinstance(row, dict) for name in row)
-        self._opened.seek(0)
-        return list(names)
-
+class _Untyped:
     def other_kinds(self) -> dict[str, str]:
         return {}
 
-    def runs(self, num_rows: int) -> Iterator[Run]:
-        return _runs(itertools.accumulate(len(line) for line in self._opened), 0, num_rows)
-
-    def rows(self, run: Run, columns: Sequence[str]) -> Iterator[Row]:  # noqa: ARG002
-        self._opened.seek(run.offset)
-        for line in itertools.islice(self._opened, run.num_rows):
-            yield _json_row(line) if line.strip() else None
+    def types(self, columns: Sequence[str]) -> dict[str, pa.DataType]:  # noqa: ARG002
+        return {}
 
 
-class _Csv:
-    def __init__(self, opened: Any) -> None:
+class _Json(_Untyped):
+    def columns(self) -> list[str]:
+        rows = (row for _, row in itertools.islice(self._rows(START), CHECKED_ROWS))
+        return list(dict.fromkeys(name for row in rows if isinstance(row, dict) for name in row))
+
+    def rows(self, columns: Sequence[str], mark: Mark = START) -> Iterator[tuple[int, Row]]:  # noqa: ARG002
+        return self._rows(mark)
+
+    def _rows(self, mark: Mark) -> Iterator[tuple[int, Row]]:
+        raise NotImplementedError
+
+
+class _JsonLines(_Json):
+    def __init__(self, opened: io.BufferedReader, seeks: bool) -> None:
+        self._opened, self.seeks = opened, seeks
+
+    def _rows(self, mark: Mark) -> Iterator[tuple[int, Row]]:
+        offset = mark.offset
+        self._opened.seek(offset)
+        for line in self._opened:
+            content = line if offset else line.removeprefix(codecs.BOM_UTF8)
+            yield offset, _json_row(content) if content.strip() else None
+            offset += len(line)
+
+
+class _JsonArray(_Json):
+    seeks = False
+
+    def __init__(self, opened: io.BufferedReader) -> None:
         self._opened = opened
+
+    def _rows(self, mark: Mark) -> Iterator[tuple[int, Row]]:
+        self._opened.seek(0)
+        start = self._opened.peek(3)[:3]
+        self._opened.seek(len(codecs.BOM_UTF8) if start == codecs.BOM_UTF8 else 0)
+        while (first := self._opened.peek(1)[:1]).isspace():
+            self._opened.read(1)
+        if first == b"":
+            return
+        if first != b"[":
+            raise FormatError("it holds no JSON array; if each line is an object, name it .jsonl")
+        try:
+            for number, value in enumerate(ijson.items(self._opened, "item", use_float=True)):
+                if number >= mark.row:
+                    yield 0, _object(value)
+        except ijson.JSONError as error:
+            raise FormatError(f"not JSON: {error}") from error
+
+
+class _Csv(_Untyped):
+    def __init__(
+        self, opened: io.BufferedReader, seeks: bool, delimiter: str, escape: str | None
+    ) -> None:
+        self._opened, self.seeks = opened, seeks
+        self._options: Any = {"delimiter": delimiter, "escapechar": escape}
         self._offset = 0  # where the next record begins
-        self._lines = self._decoded_lines()
-        self._head = next((record for record in csv.reader(self._lines) if record), [])
+        lines = csv.reader(self._decoded_lines(), **self._options)
+        self._head = next((record for record in lines if record), [])
+        self._start = self._offset
 
     def columns(self) -> list[str]:
         return self._head
 
-    def other_kinds(self) -> dict[str, str]:
-        return {}
-
-    def runs(self, num_rows: int) -> Iterator[Run]:
-        return _runs(self._ends(), self._offset, num_rows)
-
-    def rows(self, run: Run, columns: Sequence[str]) -> Iterator[Row]:  # noqa: ARG002
-        self._opened.seek(run.offset)
-        width = len(self._head)
-        for values in itertools.islice(csv.reader(self._decoded_lines()), run.num_rows):
-            if any(values[width:]):
-                yield f"{len(values)} values for {width} columns"
-            else:
-                yield dict(zip(self._head, values, strict=False)) if values else None
-
-    def _ends(self) -> Iterator[int]:
-        """The byte offset of each record's end.
-
-        Raises:
-            csv.Error: for a quote that is never closed: its field takes in all that follows.
-        """
+    def rows(self, columns: Sequence[str], mark: Mark = START) -> Iterator[tuple[int, Row]]:  # noqa: ARG002
+        """As `Reader.rows`. A quote that is never closed is an error: it takes in all the rest."""
+        self._offset = max(mark.offset, self._start)
+        self._opened.seek(self._offset)
+        width, begin = len(self._head), self._offset
         lines: list[str] = []  # read since the last record
+        record: list[str] = []
 
         def noted() -> Iterator[str]:
-            for line in self._lines:
+            for line in self._decoded_lines():
                 lines.append(line)
                 yield line
 
-        record: list[str] = []
-        for _ in csv.reader(noted()):
-            record, lines = lines, []
-            yield self._offset
-        if record and len(list(csv.reader([*record, ""]))) == 1:
+        for values in csv.reader(noted(), **self._options):
+            here, begin = begin, self._offset
+            record = lines.copy()
+            lines.clear()
+            if any(values[width:]):
+                yield here, f"{len(values)} values for {width} columns"
+            else:
+                yield here, dict(zip(self._head, values, strict=False)) if values else None
+        if record and len(list(csv.reader([*record, ""], **self._options))) == 1:
             raise csv.Error("a quote is opened and never closed")
 
     def _decoded_lines(self) -> Iterator[str]:
@@ -182,27 +254,22 @@ class _Csv:
                 yield line.decode(errors="surrogateescape")
 
 
-def _runs(ends: Iterable[int], start: int, num_rows: int) -> Iterator[Run]:
-    """Runs of the rows that begin at `start` and end at `ends`, in bytes."""
-    first = row = 0
-    for row, end in enumerate(ends, 1):
-        if row - first == num_rows:
-            yield Run(first, num_rows, start)
-            first, start = row, end
-    if row > first:
-        yield Run(first, row - first, start)
+def _is_bytes(kind: pa.DataType) -> bool:
+    tests = ("is_binary", "is_large_binary", "is_binary_view")
+    return any(getattr(pa.types, test)(kind) for test in tests)
 
 
 def _holds_text(kind: pa.DataType) -> bool:
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     tests = ("is_string", "is_large_string", "is_string_view", "is_null")
-    return any(getattr(pa.types, test)(kind) for test in tests)
+    return _is_bytes(kind) or any(getattr(pa.types, test)(kind) for test in tests)
 
 
 def _as_rows(batch: pa.RecordBatch) -> list[Row]:
     """Rows as mappings; one that Python cannot represent (invalid UTF-8), as the reason."""
     try:
-        rows: list[Row] = batch.to_pylist()
+        columns = dict(zip(batch.schema.names, map(_as_text, batch.columns), strict=True))
+        rows: list[Row] = pa.RecordBatch.from_pydict(columns).to_pylist()
     except (ValueError, OverflowError) as error:
         if len(batch) == 1:
             return [f"holds what cannot be read ({error})"]
@@ -210,9 +277,22 @@ def _as_rows(batch: pa.RecordBatch) -> list[Row]:
     return rows
 
 
+def _as_text(column: pa.Array) -> pa.Array:
+    """Bytes as the text that they are in UTF-8; all else as it is."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if _is_bytes(column.type):
+        return column.cast(pa.large_binary()).cast(pa.large_string())
+    return column
+
+
 def _json_row(line: bytes) -> Row:
     try:
-        row = json.loads(line)
+        row = json.loads(line.decode())
     except (ValueError, RecursionError) as error:
         return f"not JSON ({error})"
-    return row if isinstance(row, dict) else f"a JSON {type(row).__name__}, not an object"
+    return _object(row)
+
+
+def _object(value: Any) -> Mapping[str, Any] | str:
+    return value if isinstance(value, dict) else f"a JSON {type(value).__name__}, not an object"

@@ -1,22 +1,26 @@
-"""A folder of shards -> an index on disk; a query -> the documents nearest to it.
+"""A folder of shards -> an index on disk that mirrors it; a query -> the nearest documents.
 
 Vectors are normalised before they are stored. The index's own manifest names the model and rules
-that made them; shards and queries of another model are refused. Knows nothing of how vectors are
-computed, and of the database only what `lance` offers.
+that made them, and the shards that are in it. Knows nothing of how vectors are computed, and of the
+database only what `lance` offers.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from e5.corpora.hits import Hit, Row, best_of_each, merged
 from e5.corpora.lance import VECTOR, Table
 from e5.corpora.manifest import Manifest, fingerprint_of
+from e5.corpora.numbers import Dtype, decode
 from e5.corpora.shards import ShardFolder
 from e5.corpora.storage import UNREADABLE, open_filesystem
+from e5.corpora.stored import unreadable
 from e5.encoder import Encoder
 from e5.errors import InputError
 from e5.prompts import DEFAULT_TASK
@@ -24,29 +28,14 @@ from e5.vectors import Vectors, finish
 
 INDEX_MANIFEST = "index.json"
 MAX_RESULTS = 10_000
-SHARDS_AT_ONCE = 32  # added in one commit: all of them are in the index, or none
+RANKED = 100  # results of each kind of search, at least, that are merged
+SHARDS_AT_ONCE = 32  # brought in by one commit: all of them are in the index, or none
 ROWS_AT_ONCE = 1024  # rows of a shard in memory at once
-# These must be equal in all shards of an index. The first three make vectors comparable, the others
-# decide what a shard of a given name contains.
+# These must be equal: the first three make vectors comparable, the others decide what a row has.
 RULES = (
-    *("model", "task", "dimensions"),
-    *("text_columns", "id_column", "rows_per_shard", "dtype"),
+    *("model", "task", "dimensions", "dtype"),
+    *("text_columns", "id_column", "keep", "passages", "overlap"),
 )
-
-
-@dataclass(frozen=True)
-class Hit:
-    """A document found.
-
-    Attributes:
-        id: its id.
-        score: cosine x 100 with the query.
-        text: its text.
-    """
-
-    id: str
-    score: float
-    text: str
 
 
 class Index:
@@ -54,7 +43,7 @@ class Index:
 
     Attributes:
         location: a path or a URI.
-        manifest: that of the shards it was built from.
+        manifest: that of the shards it was built from; `shards` are those that it holds.
 
     Example:
         >>> index = Index.build(ShardFolder("vectors"), "index")
@@ -80,7 +69,7 @@ class Index:
 
     @classmethod
     def build(cls, shards: ShardFolder, location: str) -> "Index":
-        """Build an index of a folder of shards, or add the shards that an index lacks.
+        """Make an index hold the documents of a folder of shards, and nothing else.
 
         Raises:
             InputError: if the folder has no manifest, or the index has another model or rules.
@@ -98,22 +87,23 @@ class Index:
         if begun and known is None:
             received = f"{location}, which holds a table of documents and no {INDEX_MANIFEST}"
             raise InputError("index", received, "name another folder")
-        known = known if known is not None and begun else manifest
+        known = known if known is not None and begun else replace(manifest, shards={})
         if difference := known.difference(manifest, RULES):
             rule, ours, theirs = difference
             received = f"{shards.location}, made with {rule} {theirs}"
             remedy = f"{location} holds {ours}: name another index"
             raise InputError("shards", received, remedy)
-        known = known.with_files(manifest.files)
         if not begun:
-            Table.create(location, manifest.dimensions)
-        known.write(filesystem, f"{path}/{INDEX_MANIFEST}")
+            schema = shards.layout.schema
+            columns = schema.remove(schema.get_field_index(VECTOR))
+            Table.create(location, columns, manifest.dimensions)
+        replace(known, files={}).write(filesystem, f"{path}/{INDEX_MANIFEST}")
         index = cls(location)
-        index._add(shards)
+        index._update(shards)
         return index
 
     def __len__(self) -> int:
-        """The number of documents."""
+        """The number of documents, or of passages."""
         return len(self._table)
 
     @property
@@ -132,7 +122,7 @@ class Index:
         return self.manifest.dimensions
 
     def find(
-        self, encoder: Encoder, text: str, *, task: str | None = None, top: int = 10
+        self, encoder: Encoder, text: str, *, task: str | None = None, top: int = 10, **how: Any
     ) -> list[Hit]:
         """The documents nearest to a text query.
 
@@ -141,25 +131,49 @@ class Index:
             text: the query.
             task: the query's task; None: that of the documents, or web search if they have none.
             top: how many.
+            how: `where`, `hybrid` and `per_document` as for `search`.
 
         Returns:
             at most `top` documents, the best first.
 
         Raises:
-            InputError: for an encoder of another model, a text that cannot be embedded, or `top`
-                out of range.
+            InputError: for an encoder of another model, a text that cannot be embedded, `top` out
+                of range, or a condition that cannot be used.
             OSError: if the index cannot be read.
         """
+        return self.find_all(encoder, [text], task=task, top=top, **how)[0]
+
+    def find_all(
+        self,
+        encoder: Encoder,
+        texts: Sequence[str],
+        *,
+        task: str | None = None,
+        top: int = 10,
+        where: str | None = None,
+        hybrid: bool = False,
+        per_document: bool = False,
+    ) -> list[list[Hit]]:
+        """As `find`, for many queries, which are embedded together.
+
+        Raises:
+            InputError, OSError: as for `find`.
+        """
+        self.check_model(encoder.name)
         if not 1 <= top <= MAX_RESULTS:
             raise InputError("top", str(top), f"use 1 to {MAX_RESULTS}")
-        self.check_model(encoder.name)
-        query = encoder.encode_query(
-            text,
-            task=self.task if task is None else task,
-            normalize=True,
-            dimensions=self.dimensions,
-        )
-        return self.search(query, top)
+        task = self.task if task is None else task
+        vectors = encoder.encode_query(list(texts), task=task, dimensions=self.dimensions)
+        return [
+            self.search(
+                vector,
+                top,
+                where=where,
+                words=text if hybrid else None,
+                per_document=per_document,
+            )
+            for text, vector in zip(texts, vectors, strict=True)
+        ]
 
     def check_model(self, model: str) -> None:
         """Refuse queries of another model.
@@ -174,41 +188,75 @@ class Index:
             )
             raise InputError("model", model, remedy)
 
-    def search(self, query: Vectors, top: int, *, exact: bool = False) -> list[Hit]:
+    def search(
+        self,
+        query: Vectors,
+        top: int,
+        *,
+        exact: bool = False,
+        where: str | None = None,
+        words: str | None = None,
+        per_document: bool = False,
+    ) -> list[Hit]:
         """The documents nearest to a query's vector.
 
         Args:
             query: float32 `[dimensions]`.
             top: how many.
             exact: compare with every vector; makes no use of the IVF-RQ index.
+            where: a condition in SQL over a document's columns; only those that meet it are ranked.
+            words: the query's text: its words are looked for too, and both rankings are merged by
+                reciprocal rank.
+            per_document: only the best passage of each document.
 
         Returns:
             at most `top` documents, the best first.
 
         Raises:
+            InputError: for a condition that cannot be used.
             OSError: if the index cannot be read.
         """
-        rows = self._table.search(query, top, exact=exact)
-        return [Hit(row["id"], 100 * (1 - row["_distance"]), row["text"]) for row in rows]
+        wanted = top if words is None else max(top, RANKED)
+        while True:
+            rows: Sequence[Row] = self._table.search(query, wanted, exact=exact, where=where)
+            has_all = len(rows) < wanted
+            if words is not None:
+                by_words = self._table.search_words(words, query, wanted, where=where)
+                rows = merged(by_words, rows)
+            if per_document and self.manifest.passages is not None:
+                rows = best_of_each(rows)
+            if len(rows) >= top or has_all or wanted >= len(self):
+                return [Hit.of(row) for row in rows[:top]]
+            wanted *= 4
 
-    def _add(self, shards: ShardFolder) -> None:
-        there = self._table.shards()
-        missing = [name for name in shards.shard_names() if name not in there]
-        with tqdm(missing, "adding", unit="shard", delay=2, disable=None) as bar:
-            for i in range(0, len(missing), SHARDS_AT_ONCE):
-                part = missing[i : i + SHARDS_AT_ONCE]
-                unreadable: list[InputError] = []  # LanceDB does not keep an exception's type
+    def _update(self, shards: ShardFolder) -> None:
+        there, wanted = dict(self.manifest.shards), shards.shards()
+        changed = sorted(name for name in wanted if wanted[name] != there.get(name))
+        with tqdm(changed, "adding", unit="shard", delay=2, disable=None) as bar:
+            for i in range(0, len(changed), SHARDS_AT_ONCE):
+                part = changed[i : i + SHARDS_AT_ONCE]
+                broken: list[InputError] = []  # LanceDB does not keep an exception's type
                 try:
-                    self._table.add(
-                        b for name in part for b in self._read(shards, name, unreadable)
-                    )
+                    batches = (b for name in part for b in self._read(shards, name, broken))
+                    self._table.replace(batches, part)
                 except OSError as error:
-                    raise (unreadable[0] if unreadable else error) from error
+                    raise (broken[0] if broken else error) from error
+                there |= {name: wanted[name] for name in part}
+                self._note(there)
                 bar.update(len(part))
-        self._table.update_index()
+        gone = sorted(there.keys() - wanted.keys())
+        if gone:
+            self._table.remove(gone)
+            self._note({name: there[name] for name in wanted})
+        self._table.update_index()  # which a killed run may not have come to
+
+    def _note(self, shards: dict[str, str]) -> None:
+        self.manifest = replace(self.manifest, shards=shards)
+        filesystem, path = open_filesystem(self.location)
+        self.manifest.write(filesystem, f"{path}/{INDEX_MANIFEST}")
 
     def _read(
-        self, shards: ShardFolder, name: str, unreadable: list[InputError]
+        self, shards: ShardFolder, name: str, broken: list[InputError]
     ) -> Iterator[pa.RecordBatch]:
         """A shard's rows in the table's schema."""
         filesystem, path = open_filesystem(shards.location)
@@ -217,17 +265,18 @@ class Index:
                 for batch in pq.ParquetFile(file).iter_batches(ROWS_AT_ONCE):
                     yield self._as_rows(batch, name)
         except (*UNREADABLE, KeyError) as error:
-            remedy = "delete it, then embed the corpus again"
-            unreadable.append(InputError(name, f"a shard that cannot be read ({error})", remedy))
+            broken.append(unreadable(name, error))
             raise
 
     def _as_rows(self, batch: pa.RecordBatch, shard: str) -> pa.RecordBatch:
+        schema = self._table.schema
         numbers = batch.column(VECTOR).flatten().to_numpy(zero_copy_only=False)
-        vectors = numbers.reshape(len(batch), -1).astype(np.float32)
+        dtype: Dtype = self.manifest.dtype
+        vectors = decode(numbers.reshape(len(batch), -1), dtype)
         unit = finish(vectors, None, normalize=True).astype(np.float16)
-        columns = [
-            *(batch.column(name) for name in ("id", "text")),
-            pa.array([shard] * len(batch), pa.string()),
-            pa.FixedSizeListArray.from_arrays(pa.array(unit.ravel()), unit.shape[1]),
-        ]
-        return pa.RecordBatch.from_arrays(columns, schema=self._table.schema)
+        own = {
+            "shard": pa.array([shard] * len(batch), pa.string()),
+            VECTOR: pa.FixedSizeListArray.from_arrays(pa.array(unit.ravel()), unit.shape[1]),
+        }
+        columns = [own[name] if name in own else batch.column(name) for name in schema.names]
+        return pa.RecordBatch.from_arrays(columns, schema=schema)

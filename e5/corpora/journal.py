@@ -12,10 +12,10 @@ from typing import Any
 
 from pyarrow import fs
 
-from e5.corpora.corpus import Unit
+from e5.corpora.plan import Unit
 from e5.corpora.storage import open_filesystem
 
-ATTEMPTS = "attempts"
+ATTEMPTS = "_attempts"
 
 
 @dataclass(frozen=True)

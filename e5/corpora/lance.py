@@ -1,28 +1,31 @@
-"""A LanceDB table of vectors on disk: rows in, the rows nearest by cosine out.
+"""A LanceDB table of vectors on disk: rows in, the rows nearest by cosine or by words out.
 
 A small table is searched whole; a large one through IVF-RQ: one bit for each dimension finds
-candidates, and the stored float16 vectors rank them. Knows nothing of manifests or models, and of a
-shard only its name.
+candidates, and the stored float16 vectors rank them. Words are found by an inverted index (BM25).
+Knows nothing of manifests or models, and of a shard only its name.
 """
 
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import lancedb
+import numpy as np
 import pyarrow as pa
-from lancedb.index import IvfRq
-from lancedb.query import LanceVectorQueryBuilder
+from lancedb.index import FTS, IvfRq
+from lancedb.query import LanceFtsQueryBuilder, LanceVectorQueryBuilder, MatchQuery
 
+from e5.errors import InputError, shortened
 from e5.vectors import Vectors
 
 logger = logging.getLogger(__name__)
 
 TABLE = "documents"
 VECTOR = "embedding"
-COLUMNS = ("id", "text", "shard")
+WORDS = "words"  # name of the inverted index
+OWN = ("shard", VECTOR)  # columns that are not a row's own values
 FLAT_BELOW = 2**24  # numbers in the table; scanning as many takes about 30 ms on one core
 PARTITION = 4096  # vectors in one partition of the index
 OUTGROWN = 4  # the index is rebuilt for this many times as many partitions as it has
@@ -31,7 +34,7 @@ LEAST_RESULTS = 20  # candidates are found for at least so many, even if fewer a
 
 
 class Table:
-    """Rows of `id`, `text`, `shard` and a normalised float16 vector.
+    """Rows of `id`, `text`, `shard`, other columns, and a normalised float16 vector.
 
     Attributes:
         location: a path or a URI.
@@ -56,15 +59,14 @@ class Table:
             return cls(location, connection.open_table(TABLE))
 
     @classmethod
-    def create(cls, location: str, dimensions: int) -> "Table":
-        """A new, empty table; replaces an older one.
+    def create(cls, location: str, columns: pa.Schema, dimensions: int) -> "Table":
+        """A new, empty table with these columns; replaces an older one.
 
         Raises:
             OSError: if the location cannot be written.
         """
-        schema = pa.schema(
-            dict.fromkeys(COLUMNS, pa.string()) | {VECTOR: pa.list_(pa.float16(), dimensions)}
-        )
+        vector = pa.field(VECTOR, pa.list_(pa.float16(), dimensions))
+        schema = columns.append(pa.field("shard", pa.string())).append(vector)
         with _told_as_os_error(location):
             connection = lancedb.connect(location)
             mode = "overwrite" if TABLE in connection.list_tables().tables else "create"
@@ -83,32 +85,41 @@ class Table:
     def partitions(self) -> int:
         """Partitions of the index (the newer one if a killed run left two); 0 without index."""
         names = [index.name for index in self._table.list_indices()]
-        most: int = max([0, *(int(name.rpartition("_")[2]) for name in names)])
-        return most
+        numbers = [int(name.partition("_")[2]) for name in names if name.startswith("partitions_")]
+        return max([0, *numbers])
 
-    def shards(self) -> set[str]:
-        """Names of the shards whose rows are in the table.
+    def replace(self, batches: Iterable[pa.RecordBatch], shards: Sequence[str]) -> None:
+        """Make these shards' rows the given ones, in one commit: all of it happens, or nothing.
 
-        Raises:
-            OSError: if the table cannot be read.
-        """
-        names: set[str] = set()
-        with _told_as_os_error(self.location):
-            for batch in self._table.search().select(["shard"]).to_batches():
-                names.update(batch.column("shard").unique().to_pylist())
-        return names
+        A row whose id is in another shard is taken out of that one.
 
-    def add(self, batches: Iterable[pa.RecordBatch]) -> None:
-        """Add rows in one commit: all of them are added, or none.
+        Args:
+            batches: rows in the table's schema.
+            shards: names of the shards.
 
         Raises:
             OSError: if the table cannot be written, or if `batches` raised any error.
         """
+        reader = pa.RecordBatchReader.from_batches(self.schema, iter(batches))
         with _told_as_os_error(self.location):
-            self._table.add(pa.RecordBatchReader.from_batches(self.schema, iter(batches)))
+            if not len(self):
+                self._table.add(reader)
+                return
+            merge = self._table.merge_insert("id")
+            merge.when_matched_update_all().when_not_matched_insert_all()
+            merge.when_not_matched_by_source_delete(_in_shards(shards)).execute(reader)
+
+    def remove(self, shards: Sequence[str]) -> None:
+        """Delete the rows of shards, in one commit.
+
+        Raises:
+            OSError: if the table cannot be written.
+        """
+        with _told_as_os_error(self.location):
+            self._table.delete(_in_shards(shards))
 
     def update_index(self) -> None:
-        """Build the index, rebuild it if the table has outgrown it, or add new rows to it.
+        """Build the indexes or add new rows; rebuild that of the vectors if it is outgrown.
 
         Raises:
             OSError: if the table cannot be written.
@@ -116,28 +127,37 @@ class Table:
         dimensions = self.schema.field(VECTOR).type.list_size
         partitions = max(1, len(self) // PARTITION)
         with _told_as_os_error(self.location):
-            if partitions < OUTGROWN * self.partitions:
-                self._table.optimize()
-            elif len(self) * dimensions >= FLAT_BELOW and dimensions % 8 == 0:  # as IVF-RQ requires
+            if WORDS not in {index.name for index in self._table.list_indices()} and len(self):
+                self._table.create_index("text", config=FTS(with_position=False), name=WORDS)
+            self._table.optimize()
+            if (
+                partitions >= OUTGROWN * self.partitions
+                and len(self) * dimensions >= FLAT_BELOW
+                and dimensions % 8 == 0  # as IVF-RQ requires
+            ):
                 config = IvfRq(distance_type="cosine", num_partitions=partitions)
                 self._table.create_index(VECTOR, config=config, name=f"partitions_{partitions}")
             newest = f"partitions_{self.partitions}"
             for index in self._table.list_indices():  # two after a rebuild or a killed run
-                if index.name != newest:
+                if index.name not in (newest, WORDS):
                     self._table.drop_index(index.name)
 
-    def search(self, query: Vectors, top: int, *, exact: bool) -> list[dict[str, Any]]:
+    def search(
+        self, query: Vectors, top: int, *, exact: bool = False, where: str | None = None
+    ) -> list[dict[str, Any]]:
         """The rows nearest to a query, the nearest first.
 
         Args:
             query: float32 `[dimensions]`.
             top: how many.
             exact: compare with every vector; makes no use of the index.
+            where: a condition in SQL that rows must meet.
 
         Returns:
-            at most `top` rows with `id`, `text` and `_distance`, which is 1 - cosine.
+            at most `top` rows with their values and `_distance`, which is 1 - cosine.
 
         Raises:
+            InputError: for a condition that cannot be used.
             OSError: if the table cannot be read.
         """
         search = self._table.search(query, VECTOR)
@@ -149,9 +169,62 @@ class Table:
             search = search.bypass_vector_index()
         elif partitions:
             search = search.nprobes(probes(partitions)).refine_factor(CANDIDATES)
-        with _told_as_os_error(self.location):
-            rows = search.select(["id", "text", "_distance"]).limit(results).to_list()
+        rows = self._rows(search.select([*self._values, "_distance"]), results, where)
         return rows[:top]
+
+    def search_words(
+        self, text: str, query: Vectors, top: int, *, where: str | None = None
+    ) -> list[dict[str, Any]]:
+        """The rows that have a text's words, those with the rarest first (BM25).
+
+        Args:
+            text: of any words.
+            query: its vector, for the distances.
+            top: how many.
+            where: as for `search`.
+
+        Raises:
+            InputError, OSError: as for `search`.
+        """
+        if WORDS not in {index.name for index in self._table.list_indices()}:
+            return []
+        search = self._table.search(MatchQuery(text, "text"), query_type="fts")  # type: ignore[call-arg]
+        assert isinstance(search, LanceFtsQueryBuilder)
+        rows = self._rows(search.select([*self._values, VECTOR, "_score"]), top, where)
+        unit = query / np.linalg.norm(query)
+        for row in rows:
+            del row["_score"]
+            row["_distance"] = 1 - float(np.asarray(row.pop(VECTOR), np.float32) @ unit)
+        return rows
+
+    @property
+    def _values(self) -> list[str]:
+        return [name for name in self.schema.names if name not in OWN]
+
+    def _rows(
+        self,
+        search: LanceVectorQueryBuilder | LanceFtsQueryBuilder,
+        limit: int,
+        where: str | None,
+    ) -> list[dict[str, Any]]:
+        if where is not None:
+            search = search.where(where, prefilter=True)
+        try:
+            with _told_as_os_error(self.location):
+                rows: list[dict[str, Any]] = search.limit(limit).to_list()
+        except (ValueError, OSError) as error:
+            if where is None:
+                raise
+            reason = " ".join(str(error).split()).partition(". Valid fields")[0]
+            reason = reason.removesuffix(".").replace("Invalid input, ", "")
+            remedy = f"use SQL over the columns {', '.join(self._values)}"
+            raise InputError("where", f"{shortened(where)} ({reason})", remedy) from error
+        return rows
+
+
+def _in_shards(shards: Sequence[str]) -> str:
+    """A condition in SQL; a shard's name has no quotes."""
+    return f"shard IN ({', '.join(repr(name) for name in shards)})"
 
 
 def probes(partitions: int) -> int:

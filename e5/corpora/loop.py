@@ -1,7 +1,7 @@
-"""Embeds units in one process: the rows of each unit -> its shard.
+"""Does units in one process: rows and vectors that are there already -> a unit's shard.
 
 One unit is computed while the next is read and tokenised and the last one written, so that the
-engine is never idle. Knows nothing of clusters or of what a folder of shards looks like.
+engine is never idle. Knows nothing of clusters or of which units there are.
 """
 
 import time
@@ -10,10 +10,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from e5.corpora.corpus import Corpus, DeadLetter, Document, Unit
+import numpy as np
+
+from e5.corpora.corpus import Corpus, Reading
+from e5.corpora.documents import DeadLetter, Document, Passage
+from e5.corpora.numbers import Numbers, encode
+from e5.corpora.passages import passages
+from e5.corpora.plan import Unit
 from e5.corpora.shards import ShardFolder
+from e5.corpora.stored import Shard, places
 from e5.embedder import Computed, Embedder
 from e5.packing import TokenIds
+from e5.vectors import finish
 
 STAGES = ("read", "tokenize", "compute", "wait", "write")  # wait: the engine waits for a unit
 
@@ -34,25 +42,30 @@ class Summary:
     """Figures of one unit or of a run.
 
     Attributes:
-        documents: number of those with a vector.
-        tokens: number read, prompts included.
-        truncated: number of documents that were cut.
-        dead_letters: number of rows without a vector.
+        documents: number of those that were written.
+        computed: vectors that were computed.
+        reused: vectors that were there already.
+        tokens: number computed, prompts included.
+        truncated: number of texts that were cut.
+        dead_letters: number of texts without a vector.
+        stale: number of rows that changed after they were listed; nothing was written for them.
         seconds: spent in each stage; stages overlap, so the sum may exceed the elapsed time.
     """
 
     documents: int = 0
+    computed: int = 0
+    reused: int = 0
     tokens: int = 0
     truncated: int = 0
     dead_letters: int = 0
+    stale: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
 
     def __iadd__(self, other: "Summary") -> "Summary":
         """Add the figures of another summary."""
-        self.documents += other.documents
-        self.tokens += other.tokens
-        self.truncated += other.truncated
-        self.dead_letters += other.dead_letters
+        for name, value in vars(other).items():
+            if name != "seconds":
+                setattr(self, name, getattr(self, name) + value)
         for stage, seconds in other.seconds.items():
             self.seconds[stage] += seconds
         return self
@@ -60,17 +73,31 @@ class Summary:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A unit read and tokenised, ready for the engine."""
+    """A unit read and tokenised, ready for the engine.
+
+    Attributes:
+        unit: that it is.
+        kept: what stays of the shard; None if there is no shard.
+        documents: to write.
+        parts: passages of each document; one, the whole, if documents are not cut.
+        numbers: stored vectors that are there already, by a part's text.
+        todo: texts that need a vector, without repetition.
+        sequences: their token ids.
+        summary: figures so far.
+    """
 
     unit: Unit
+    kept: Shard | None
     documents: list[Document]
+    parts: list[list[Passage]]
+    numbers: dict[str, Numbers]
+    todo: list[str]
     sequences: list[TokenIds]
-    dead: list[DeadLetter]
     summary: Summary
 
 
 class Loop:
-    """Embeds units in this process, one after another. A `Runner`.
+    """Does units in this process, one after another. A `Runner`.
 
     Example:
         >>> loop = Loop(lambda: Embedder.load(Settings(weights="weights/e5-mini")))
@@ -95,43 +122,60 @@ class Loop:
     def embed_units(
         self, units: Iterable[Unit], corpus: Corpus, folder: ShardFolder
     ) -> Generator[Summary, None, None]:
-        """Embed units of a corpus into a folder; yields the summary of each finished unit."""
+        """Do units of a corpus in a folder; yields the summary of each finished unit."""
         embedder = self._embedder = self._embedder or self._load()
+        with Reading(corpus) as reading:
 
-        def computed() -> Iterator[tuple[Prepared, Computed]]:
-            task = folder.recipe.task
-            ahead = _one_ahead(lambda unit: prepare(unit, corpus, embedder, task), units)
-            waited = time.perf_counter()
-            for prepared in ahead:
-                prepared.summary.seconds["wait"] = time.perf_counter() - waited
-                yield prepared, compute(prepared.sequences, embedder, prepared.summary)
+            def computed() -> Iterator[tuple[Prepared, Computed]]:
+                ahead = _one_ahead(lambda unit: prepare(unit, reading, embedder, folder), units)
                 waited = time.perf_counter()
+                for prepared in ahead:
+                    prepared.summary.seconds["wait"] = time.perf_counter() - waited
+                    yield prepared, compute(prepared.sequences, embedder, prepared.summary)
+                    waited = time.perf_counter()
 
-        return _one_ahead(lambda one: write(*one, folder), computed())
+            yield from _one_ahead(lambda one: write(*one, folder), computed())
 
 
-def prepare(unit: Unit, corpus: Corpus, embedder: Embedder, task: str) -> Prepared:
-    """Read and tokenise a unit."""
+def prepare(unit: Unit, reading: Reading, embedder: Embedder, folder: ShardFolder) -> Prepared:
+    """Read and tokenise a unit; find the vectors that are there already."""
     started = time.perf_counter()
-    rows = list(corpus.read(unit))
-    documents = [row for row in rows if isinstance(row, Document)]
-    dead = [row for row in rows if isinstance(row, DeadLetter)]
     summary = Summary()
+    shard = folder.read(unit.shard)
+    kept, documents = shard, _read(unit, reading, shard, summary)
+    numbers: dict[str, Numbers] = {}
+    if shard is not None:
+        is_dropped = places(shard.listing, unit.drop)
+        kept = shard.select(~is_dropped)
+        numbers |= _numbers_by_text(shard.select(is_dropped))
+    for source in unit.sources:
+        other = ShardFolder(source.folder).read(source.shard)
+        if other is not None:
+            chosen = np.isin(other.listing["text"], source.texts)
+            numbers |= _numbers_by_text(other.select(chosen))
     summary.seconds["read"] = time.perf_counter() - started
-    sequences = tokenize(documents, embedder, task, summary)
-    return Prepared(unit, documents, sequences, dead, summary)
+    started = time.perf_counter()
+    cut = folder.recipe.cut
+    parts = [[Passage(document.text, 0, len(document.text))] for document in documents]
+    if cut is not None:
+        count = _counter(embedder)
+        parts = [passages(document.text, cut, count) for document in documents]
+    texts = dict.fromkeys(part.text for some in parts for part in some)
+    todo = [text for text in texts if text not in numbers]
+    summary.reused = sum(part.text in numbers for some in parts for part in some)
+    summary.computed = sum(map(len, parts)) - summary.reused
+    sequences = tokenize(todo, embedder, folder.recipe.task, summary)
+    summary.seconds["tokenize"] = time.perf_counter() - started
+    return Prepared(unit, kept, documents, parts, numbers, todo, sequences, summary)
 
 
 def tokenize(
-    documents: Sequence[Document], embedder: Embedder, task: str, summary: Summary
+    texts: Sequence[str], embedder: Embedder, task: str, summary: Summary
 ) -> list[TokenIds]:
-    """Token ids of documents, with the task's prompt unless it is ""; counted in `summary`."""
-    started = time.perf_counter()
-    texts = [document.text for document in documents]
+    """Token ids of texts, with the task's prompt unless it is ""; counted in `summary`."""
     encodings = embedder.tokenize(texts, task=task, one_by_one=True)
     summary.tokens += sum(len(encoding.token_ids) for encoding in encodings)
     summary.truncated += sum(encoding.truncated for encoding in encodings)
-    summary.seconds["tokenize"] += time.perf_counter() - started
     return [encoding.token_ids for encoding in encodings]
 
 
@@ -146,17 +190,68 @@ def compute(sequences: Sequence[TokenIds], embedder: Embedder, summary: Summary)
 def write(prepared: Prepared, computed: Computed, folder: ShardFolder) -> Summary:
     """Write a unit, with faults as dead letters; returns its summary."""
     started = time.perf_counter()
-    summary, documents = prepared.summary, prepared.documents
-    dead = [
-        *prepared.dead,
-        *(DeadLetter(documents[i].id, fault.reason) for i, fault in computed.faults.items()),
-    ]
-    alive = [i for i in range(len(documents)) if i not in computed.faults]
-    summary.documents, summary.dead_letters = folder.write(
-        prepared.unit, [documents[i] for i in alive], computed.vectors[alive], dead
-    )
+    summary, recipe = prepared.summary, folder.recipe
+    vectors = finish(computed.vectors, recipe.dimensions, normalize=recipe.normalize)
+    made = encode(vectors, recipe.dtype)
+    numbers, reasons = dict(prepared.numbers), {}
+    is_finite = np.asarray(np.isfinite(made).all(axis=1))
+    for place, text in enumerate(prepared.todo):
+        if place in computed.faults:
+            reasons[text] = computed.faults[place].reason
+        elif not is_finite[place]:
+            reasons[text] = f"its vector holds a number too large for {recipe.dtype}; store float32"
+        else:
+            numbers[text] = made[place]
+    documents, parts, letters = [], [], []
+    for document, some in zip(prepared.documents, prepared.parts, strict=True):
+        for place, part in enumerate(some):
+            if part.text in reasons:
+                name = document.id if recipe.cut is None else f"{document.id}#{place}"
+                letters.append(DeadLetter(name, reasons[part.text]))
+        alive = [part for part in some if part.text in numbers]
+        if alive:
+            documents.append(document)
+            parts.append(alive)
+    rows = [numbers[part.text] for some in parts for part in some]
+    width = folder.layout.width
+    stored = np.stack(rows) if rows else np.empty((0, width), made.dtype)
+    shard = Shard.of(documents, parts, stored, folder.layout)
+    if prepared.kept is not None:
+        shard = prepared.kept + shard
+    folder.write(prepared.unit.shard, shard, letters)
+    summary.documents, summary.dead_letters = len(documents), len(letters)
+    summary.computed -= len(letters)
     summary.seconds["write"] += time.perf_counter() - started
     return summary
+
+
+def _read(unit: Unit, reading: Reading, shard: Shard | None, summary: Summary) -> list[Document]:
+    """The documents that the shard lacks. Those that are no longer what they were are left out."""
+    documents = []
+    there = set() if shard is None else set(shard.listing["content"].tolist())
+    for pick in unit.picks:
+        contents = dict(zip(pick.rows, pick.contents.tolist(), strict=True))
+        wanted = [row for row in pick.rows if contents[row] not in there]
+        found = 0
+        for mark, item in reading.picked(pick.file, pick.mark, wanted) if wanted else ():
+            if isinstance(item, Document) and item.hashes()[1] == contents[mark.row]:
+                documents.append(item)
+                found += 1
+        summary.stale += len(wanted) - found
+    return documents
+
+
+def _numbers_by_text(shard: Shard) -> dict[str, Numbers]:
+    return dict(zip(shard.table["text"].to_pylist(), shard.numbers(), strict=True))
+
+
+def _counter(embedder: Embedder) -> Callable[[str], int]:
+    """Counts a text's tokens without its two ends."""
+
+    def count(text: str) -> int:
+        return embedder.tokenize([], [text], task="", one_by_one=True)[0].num_tokens - 2
+
+    return count
 
 
 def _one_ahead(

@@ -1,16 +1,16 @@
 """The manifest of a folder of vectors: which model, rules and files the vectors were made from.
 
 It is a JSON file beside the shards, and beside an index made of them. Vectors are added to others
-only if the manifests agree. Knows nothing of how vectors are computed, or of the files that hold
-them.
+only if the manifests agree. Knows nothing of how vectors are computed, or of what shards look like.
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 
 from pyarrow import fs
 
+from e5.corpora.numbers import Dtype
 from e5.corpora.storage import write_whole
 from e5.errors import InputError
 
@@ -23,23 +23,31 @@ class Manifest:
         model: name and fingerprint, as `Embedder.name` gives it.
         task: "" for no prompt; otherwise every text carries the prompt of this task.
         normalize: whether vectors were L2-normalised.
-        dimensions: of a stored vector.
-        dtype: of a stored number.
+        dimensions: of a vector before it is stored.
+        dtype: that its numbers were rounded to.
         text_columns: columns that were joined to a document's text.
         id_column: column of the ids; None if rows are numbered.
-        rows_per_shard: rows of a file in one shard.
-        files: the identity of each file (`Corpus.files`), by its path below the location.
+        number: the Arrow type of a stored number.
+        keep: columns that are carried along, and their Arrow types.
+        passages: most tokens of a passage; None if documents are not cut.
+        overlap: most tokens that two passages share.
+        files: identities of the corpus's files (`Corpus.files`) at the end of a run; else none.
+        shards: identities of the shards at that time, or of those that an index holds.
     """
 
     model: str
     task: str
     normalize: bool
     dimensions: int
-    dtype: str
+    dtype: Dtype
     text_columns: tuple[str, ...]
     id_column: str | None
-    rows_per_shard: int
-    files: Mapping[str, str]
+    number: str = "halffloat"  # in manifests that do not say it
+    keep: Mapping[str, str] = field(default_factory=dict)
+    passages: int | None = None
+    overlap: int = 0
+    files: Mapping[str, str] = field(default_factory=dict)
+    shards: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, filesystem: fs.FileSystem, path: str) -> "Manifest | None":
@@ -53,13 +61,17 @@ class Manifest:
         with filesystem.open_input_stream(path) as file:
             try:
                 raw = json.loads(file.read())
-                known = {field.name: raw[field.name] for field in fields(cls)}
+                names = {field.name for field in fields(cls)}
+                known = {name: value for name, value in raw.items() if name in names}
+                if raw["dtype"] == "float32":
+                    known.setdefault("number", "float")
                 known["text_columns"] = tuple(known["text_columns"])
-                known["files"] = dict(known["files"])
-            except (ValueError, KeyError, TypeError) as error:
+                for name in ("files", "shards", "keep"):
+                    known[name] = dict(known.get(name, {}))
+                return cls(**known)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
                 received = "a manifest that is not of this project"
                 raise InputError(path, received, "name another folder") from error
-        return cls(**known)
 
     def write(self, filesystem: fs.FileSystem, path: str) -> None:
         """Write the file whole; replaces an older one.
@@ -74,19 +86,6 @@ class Manifest:
     def fingerprint(self) -> str:
         """The model's fingerprint; the folder's name in `model` may differ."""
         return fingerprint_of(self.model)
-
-    def with_files(self, files: Mapping[str, str]) -> "Manifest":
-        """The same manifest with these files added.
-
-        Raises:
-            InputError: naming the first file that has changed since its vectors were made.
-        """
-        for file, identity in files.items():
-            if self.files.get(file, identity) != identity:
-                remedy = "put new rows into new files, or use a new folder"
-                received = "a file that has changed since its vectors were made"
-                raise InputError(file, received, remedy)
-        return replace(self, files={**self.files, **files})
 
     def difference(self, other: "Manifest", rules: Sequence[str]) -> tuple[str, str, str] | None:
         """The first rule in which two manifests differ; models are compared by fingerprint.

@@ -1,12 +1,15 @@
-"""Storage: a path or a URI -> a filesystem; files that are written whole or not at all.
+"""Storage: a path or a URI -> a filesystem; files that are written whole or not at all; one writer.
 
 Uses pyarrow's filesystems (local, `s3://`, `gs://`, `abfs://`, `hdfs://`), and fsspec's for all
 others. Knows nothing of what files contain, except the errors that reading them may raise.
 """
 
 import csv
+import errno
+import fcntl
 import os
-import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from uuid import uuid4
 
 import fsspec
@@ -16,7 +19,7 @@ from pyarrow import fs
 from e5.errors import InputError
 
 # Errors that reading a damaged or unreachable file may raise.
-UNREADABLE = (OSError, EOFError, zlib.error, csv.Error, pa.ArrowException)
+UNREADABLE = (OSError, csv.Error, pa.ArrowException)
 OBJECT_STORES = ("s3", "gcs", "abfs")  # an object appears only when all of it has arrived
 ASIDE = r"\..+\.[0-9a-f]{32}"  # names of temporary files
 
@@ -38,7 +41,7 @@ def open_filesystem(location: str) -> tuple[fs.FileSystem, str]:
         received = f"a place that cannot be reached ({reason})"
         raise InputError(location, received, "give a path or another URI") from error
     if isinstance(filesystem, fs.LocalFileSystem):
-        return filesystem, os.path.realpath(path)
+        return filesystem, os.path.abspath(path)  # a link keeps its own name
     return filesystem, path.rstrip("/")
 
 
@@ -62,14 +65,7 @@ def write_whole(filesystem: fs.FileSystem, path: str, content: bytes) -> None:
     try:
         filesystem.create_dir(folder, recursive=True)
         if isinstance(filesystem, fs.LocalFileSystem):
-            with open(aside, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(aside, path)
-            opened = os.open(folder, os.O_RDONLY)
-            os.fsync(opened)  # else a power cut may undo renames out of order
-            os.close(opened)
+            _write_local(aside, path, content)
         else:
             in_place = filesystem.type_name in OBJECT_STORES
             with filesystem.open_output_stream(path if in_place else aside) as stream:
@@ -77,4 +73,55 @@ def write_whole(filesystem: fs.FileSystem, path: str, content: bytes) -> None:
             if not in_place:
                 filesystem.move(aside, path)
     except OSError as error:
+        with suppress(OSError):
+            filesystem.delete_file(aside)  # a full disk needs the space
         raise OSError(f"{path}: cannot be written ({error}); run again when it can.") from error
+
+
+@contextmanager
+def only_writer(location: str) -> Iterator[None]:
+    """Within, no other process of any machine that shares this local folder is the writer.
+
+    Object stores have no locks: there, nothing holds off a second one.
+
+    Raises:
+        InputError: if there is another one.
+        OSError: if the folder cannot be written.
+    """
+    filesystem, folder = open_filesystem(location)
+    if not isinstance(filesystem, fs.LocalFileSystem):
+        yield
+        return
+    try:
+        os.makedirs(folder, exist_ok=True)
+        opened = os.open(f"{folder}/_lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise OSError(f"{folder}: cannot be written ({error}); name another folder.") from error
+    try:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process
+        except BlockingIOError as error:
+            received = "a folder that another run is writing to"
+            raise InputError(location, received, "wait until it has ended") from error
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+                raise
+        yield
+    finally:
+        os.close(opened)
+
+
+def _write_local(aside: str, path: str, content: bytes) -> None:
+    with open(aside, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(aside, path)
+    opened = os.open(os.path.dirname(path), os.O_RDONLY)
+    try:
+        os.fsync(opened)  # else a power cut may undo renames out of order
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # some network shares cannot
+            raise
+    finally:
+        os.close(opened)

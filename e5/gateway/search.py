@@ -4,7 +4,6 @@ Knows nothing of how an index is built or stored.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any, Protocol
 
 from e5.errors import InputError
@@ -35,7 +34,7 @@ class Searchable(Protocol):
         """
 
     def search(self, query: Vectors, top: int) -> Sequence[Any]:
-        """Hits with `id`, `score` and `text`, the best first."""
+        """Hits, the best first; `as_dict` gives a document's values and its `score`."""
 
 
 def search(fields: Fields, index: Searchable) -> Ask:
@@ -54,7 +53,7 @@ def search(fields: Fields, index: Searchable) -> Ask:
     def shape(result: Result) -> dict[str, Any]:
         index.check_model(result.model)
         return {
-            "hits": [asdict(hit) for hit in index.search(result.vectors[0], top)],
+            "hits": [hit.as_dict() for hit in index.search(result.vectors[0], top)],
             "model": result.model,
             "usage": {"total_tokens": sum(result.tokens)},
         }

@@ -1,4 +1,4 @@
-"""What commands share: errors and places in the words of a command line.
+"""What commands share: errors and places in the words of a command line, and plain output.
 
 The package says `text_columns` of what a command calls `--text-column`. Knows nothing of what a
 command does.
@@ -33,3 +33,13 @@ def absolute(location: str) -> str:
         's3://bucket/documents'
     """
     return location if "://" in location else str(Path(location).absolute())
+
+
+def plain(text: str) -> str:
+    r"""One line that cannot move a terminal's cursor, whatever a corpus holds.
+
+    Example:
+        >>> plain("a\x1b[2Jb\n c")
+        'a [2Jb c'
+    """
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -1,6 +1,7 @@
 """Whatever its format, a corpus gives every row once, as a document or as a dead letter."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,72 +9,60 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from corpus_tools import plan, read_all, write_rows
+from corpus_tools import read_all, write_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from e5.corpora.corpus import Corpus, DeadLetter, Document, Unit
-from e5.corpora.formats import FORMATS
+from e5.corpora.corpus import Corpus, Reading
+from e5.corpora.documents import DeadLetter, Document
+from e5.corpora.formats import FORMATS, Mark
 from e5.errors import InputError
-from e5.texts import MAX_CHARACTERS
-
-TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.sampled_from(
-    ['say "no"', "two\nlines", "a\r\nb", "old\rmac", "a,b;c\td", "line\u2028separator", "\x85\x0c"]
-)
 
 
-@settings(max_examples=25)
-@given(texts=st.lists(TEXTS, min_size=1, max_size=20), rows_per_unit=st.integers(1, 21))
-@pytest.mark.parametrize("ending", FORMATS)
-def test_every_row_is_read_once_whatever_the_units(
-    ending: str,
-    texts: list[str],
-    rows_per_unit: int,
-    tmp_path_factory: pytest.TempPathFactory,
+@settings(max_examples=20)
+@given(data=st.data(), count=st.integers(1, 40))
+@pytest.mark.parametrize("ending", [".parquet", ".jsonl", ".jsonl.gz", ".json", ".csv", ".tsv.zst"])
+def test_picked_rows_are_those_of_the_whole_in_whatever_order_files_are_asked(
+    ending: str, data: st.DataObject, count: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("corpus")
-    write_rows(
-        folder / f"part{ending}", [{"id": f"row {i}", "text": t} for i, t in enumerate(texts)]
-    )
+    rows: list[dict[str, Any]] = [{"id": f"row {i}", "text": f"text\n{i}"} for i in range(count)]
+    for name in ("a", "b"):
+        write_rows(folder / f"{name}{ending}", rows)
     corpus = Corpus(str(folder), id_column="id")
-    found = read_all(corpus, rows_per_unit)
-    assert [item.id for item in found] == [f"row {i}" for i in range(len(texts))]
-    for item, text in zip(found, texts, strict=True):
-        if text.strip():
-            assert item == Document(item.id, text.strip())
-        else:
-            assert item == DeadLetter(item.id, "text: blank text")
+    whole = {file: list(corpus.read(file)) for file in corpus.files()}
+    with Reading(corpus) as reading:
+        for _ in range(4):
+            file = data.draw(st.sampled_from(sorted(whole)))
+            picked = sorted(data.draw(st.sets(st.integers(0, count - 1), min_size=1)))
+            marks = [found.mark for found in whole[file] if found.mark.row <= picked[0]]
+            mark = data.draw(st.sampled_from(marks))
+            found = list(reading.picked(file, mark, picked))
+            assert found == [whole[file][row] for row in picked]
 
 
-def test_units_cover_each_file_without_gap_or_overlap(tmp_path: Path) -> None:
-    for ending, count in zip(FORMATS, (1, 10, 19, 20, 30), strict=True):
-        write_rows(tmp_path / f"part{ending}", [{"text": f"row {i}"} for i in range(count)])
-    units = plan(Corpus(str(tmp_path)), 10)
-    rows = {(unit.file, unit.first_row + i) for unit in units for i in range(unit.num_rows)}
-    assert len(rows) == sum(unit.num_rows for unit in units) == 80
-    assert len({unit.name for unit in units}) == len(units) == 9
+def test_a_compressed_file_is_unpacked_once_by_ascending_readings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rows(tmp_path / "a.jsonl.gz", [{"text": f"row {i}"} for i in range(4000)])
+    corpus = Corpus(str(tmp_path))
+    marks = [found.mark for found in corpus.read("a.jsonl.gz")]
+    opened: list[str] = []
+    unpack = pa.CompressedInputStream
 
+    def noted(*arguments: Any) -> Any:
+        opened.append("again")
+        return unpack(*arguments)
 
-def test_several_columns_are_joined_as_the_model_s_authors_do(tmp_path: Path) -> None:
-    rows = [{"title": "Snow", "text": "Frozen water."}, {"text": "No title."}, {"title": "Only"}]
-    write_rows(tmp_path / "a.jsonl", rows)
-    found = read_all(Corpus(str(tmp_path / "a.jsonl"), ("title", "text")))
-    assert found == [
-        Document("a.jsonl:0", "Snow Frozen water."),
-        Document("a.jsonl:1", "No title."),
-        Document("a.jsonl:2", "Only"),
-    ]
-
-
-def test_other_files_do_not_change_a_unit_s_name(tmp_path: Path) -> None:
-    write_rows(tmp_path / "m.jsonl", [{"text": "one"}])
-    (alone,) = plan(Corpus(str(tmp_path)), 10)
-    (tmp_path / "deeper").mkdir()
-    for name in ("a.jsonl", "z.csv", "deeper/m.jsonl"):
-        write_rows(tmp_path / name, [{"text": "more"}])
-    names = [unit.name for unit in plan(Corpus(str(tmp_path)), 10)]
-    assert alone.name in names
-    assert len(set(names)) == 4
+    monkeypatch.setattr(pa, "CompressedInputStream", noted)
+    with Reading(corpus) as reading:
+        reading.open("a.jsonl.gz")
+        opened.clear()
+        for first in range(0, 4000, 100):
+            list(
+                reading.picked("a.jsonl.gz", marks[first // 1024 * 1024], range(first, first + 70))
+            )
+    assert len(opened) <= 1
 
 
 def test_a_bad_row_is_a_dead_letter_and_its_neighbours_are_documents(tmp_path: Path) -> None:
@@ -94,7 +83,6 @@ def test_a_bad_row_is_a_dead_letter_and_its_neighbours_are_documents(tmp_path: P
         b'{"id": 7, "text": "\xff"}': "not JSON",
         b'{"text": "no id"}': "id: holds no id",
         b'{"id": {"a": 1}, "text": "good"}': "id: holds no id",
-        b'{"id": 8, "text": "%s"}' % (b"x" * (MAX_CHARACTERS + 1)): "text: 1000001 characters",
         b"[" * 100_000: "not JSON",
     }
     lines = [line for row in bad for line in (row, b'{"id": "good", "text": "neighbour"}')]
@@ -118,25 +106,69 @@ def test_a_file_to_which_several_links_lead_is_read_once(tmp_path: Path) -> None
     assert found == [Document("a.jsonl:0", "one"), Document("b.jsonl:0", "two")]
 
 
+def test_a_link_is_known_by_its_own_name_whatever_its_target_is_called(tmp_path: Path) -> None:
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "5f3a").write_text('{"text": "one"}')
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jsonl").symlink_to("../blobs/5f3a")
+    assert read_all(Corpus(str(tmp_path / "in"))) == [Document("a.jsonl:0", "one")]
+    alone = Corpus(str(tmp_path / "in" / "a.jsonl"))
+    assert read_all(alone) == [Document("a.jsonl:0", "one")]
+    (tmp_path / "folder").symlink_to("in")
+    assert read_all(Corpus(str(tmp_path / "folder"))) == [Document("a.jsonl:0", "one")]
+
+
+def test_hidden_files_are_left_out_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.jsonl", "_temporary/b.jsonl", ".ipynb_checkpoints/c.jsonl", "d/._e.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_rows(tmp_path / name, [{"text": name}])
+    with caplog.at_level("INFO"):
+        assert read_all(Corpus(str(tmp_path))) == [Document("a.jsonl:0", "a.jsonl")]
+    assert "3 files are hidden by their names and left out" in caplog.text
+    named = Corpus(str(tmp_path / "_temporary" / "b.jsonl"))  # who names it wants it
+    assert len(read_all(named)) == 1
+
+
+def test_any_change_of_a_file_changes_its_identity(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    corpus = Corpus(str(tmp_path))
+    line = b'{"text": "%s"}\n' % (b"x" * 200_000)
+    path.write_bytes(line)
+    seen = {corpus.files()["a.jsonl"]}
+    for content in (line + b"\n", line.replace(b"x" * 50_000, b"y" * 50_000, 1)):
+        path.write_bytes(content)
+        seen.add(corpus.files()["a.jsonl"])
+    middle = line[:100_000] + b"z" + line[100_001:]  # as long, and with the same ends
+    path.write_bytes(middle)
+    seen.add(corpus.files()["a.jsonl"])
+    assert len(seen) == 4
+    os.utime(path, ns=(1, 1))
+    assert corpus.files()["a.jsonl"] not in seen
+
+
 @pytest.mark.parametrize("ending", FORMATS)
 def test_a_column_that_is_not_there_is_named_with_those_that_are(
     ending: str, tmp_path: Path
 ) -> None:
     write_rows(tmp_path / f"a{ending}", [{"id": "1", "body": "text"}])
     with pytest.raises(InputError, match=r"^text_columns: received 'text', which a\..* id, body"):
-        plan(Corpus(str(tmp_path)), 10)
+        read_all(Corpus(str(tmp_path)))
     with pytest.raises(InputError, match=r"^id_column: received 'key'"):
-        plan(Corpus(str(tmp_path), ("body",), "key"))
+        read_all(Corpus(str(tmp_path), ("body",), "key"))
+    with pytest.raises(InputError, match=r"^keep: received 'year'"):
+        read_all(Corpus(str(tmp_path), ("body",), keep=("year",)))
 
 
 def test_places_without_documents_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^corpus: received .*/nowhere; give a file or folder"):
-        plan(Corpus(str(tmp_path / "nowhere")))
+        read_all(Corpus(str(tmp_path / "nowhere")))
     (tmp_path / "notes.txt").write_text("not a known format")
     with pytest.raises(InputError, match=r"give files that end in \.parquet, \.jsonl"):
-        plan(Corpus(str(tmp_path)), 10)
+        read_all(Corpus(str(tmp_path)))
     with pytest.raises(InputError, match=r"^nosuch://.*cannot be reached"):
-        plan(Corpus("nosuch://bucket/corpus"))
+        read_all(Corpus("nosuch://bucket/corpus"))
 
 
 def test_what_pyarrow_does_not_reach_fsspec_does() -> None:
@@ -145,11 +177,13 @@ def test_what_pyarrow_does_not_reach_fsspec_does() -> None:
     assert read_all(Corpus("memory://corpus")) == [Document("a.jsonl:0", "far away")]
 
 
-def test_files_without_rows_have_no_units(tmp_path: Path) -> None:
+def test_files_without_rows_have_no_documents(tmp_path: Path) -> None:
     for name, content in {"a.csv": "", "b.csv": "id,text\n", "c.jsonl": ""}.items():
         (tmp_path / name).write_text(content)
     pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "d.parquet")
-    assert plan(Corpus(str(tmp_path)), 10) == []
+    assert read_all(Corpus(str(tmp_path))) == []
+    (tmp_path / "empty").mkdir()
+    assert Corpus(str(tmp_path / "empty")).files() == {}
 
 
 def test_a_file_name_that_is_no_utf_8_is_an_error_not_a_traceback(tmp_path: Path) -> None:
@@ -163,7 +197,7 @@ def test_a_file_name_that_is_no_utf_8_is_an_error_not_a_traceback(tmp_path: Path
 def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text,text\none,two\n")
     with pytest.raises(InputError, match=r"which a\.csv has 2 times; rename"):
-        plan(Corpus(str(tmp_path)), 10)
+        read_all(Corpus(str(tmp_path)))
 
 
 @pytest.mark.parametrize("value", ['""', "null", "[]"])
@@ -173,11 +207,48 @@ def test_an_empty_id_is_none(value: str, tmp_path: Path) -> None:
     assert found == [DeadLetter("a.jsonl:0", "id: holds no id")]
 
 
-def test_a_unit_s_name_is_a_file_name() -> None:
-    name = Unit("a/../b/" + "ü b" * 99 + ".jsonl.gz", 12, 1).name
-    assert name.isascii()
-    assert "/" not in name
-    assert len(name) < 100
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.csv.zst", "a.json", "a.parquet"])
+def test_a_damaged_file_is_named(name: str, tmp_path: Path) -> None:
+    write_rows(tmp_path / name, [{"text": f"row {i}"} for i in range(1000)])
+    whole = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=f"^{name}: received what cannot be read"):
+        read_all(Corpus(str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    "column", [pa.array([7]), pa.array([["a", "list"]]), pa.array([{"a": 1}])], ids=str
+)
+def test_a_parquet_column_that_cannot_hold_text_is_refused_at_once(
+    column: pa.Array, tmp_path: Path
+) -> None:
+    pq.write_table(pa.table({"text": column}), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"^text_columns: received 'text', which holds .* a\."):
+        read_all(Corpus(str(tmp_path)))
+
+
+def test_endings_may_be_in_capitals_and_other_files_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "A.CSV").write_text("text\none\n")
+    write_rows(tmp_path / "b.jsonl.gz", [{"text": "two"}])
+    (tmp_path / "b.jsonl.gz").rename(tmp_path / "B.Jsonl.GZ")
+    (tmp_path / "notes.txt").write_text("left out")
+    found = read_all(Corpus(str(tmp_path)))
+    assert found == [Document("A.CSV:0", "one"), Document("B.Jsonl.GZ:0", "two")]
+    assert "1 files of other formats are left out: ['notes.txt']" in caplog.text
+
+
+def test_only_the_last_ending_names_the_format(tmp_path: Path) -> None:
+    (tmp_path / "dump.csv.d").mkdir()
+    write_rows(tmp_path / "dump.csv.d" / "x.csv.jsonl", [{"text": "one"}])
+    assert read_all(Corpus(str(tmp_path))) == [Document("dump.csv.d/x.csv.jsonl:0", "one")]
+
+
+def test_a_place_is_told_by_file_and_row(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('\n{"text": "one"}\n{"text": "two"}\n')
+    marks = [found.mark for found in Corpus(str(tmp_path)).read("a.jsonl")]
+    assert marks == [Mark(1, 1), Mark(2, 17)]
 
 
 @pytest.mark.parametrize(

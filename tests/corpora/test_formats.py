@@ -1,131 +1,224 @@
-"""Parquet, JSONL and CSV as they are found: what each kind of file does to its rows."""
+"""Files as they are found: each format gives the rows that were written, from any row on."""
 
-import gzip
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from corpus_tools import Row, plan, read_all, write_rows
+from corpus_tools import Row, packed, write_rows
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import fs
 
-from e5.corpora.corpus import Corpus, DeadLetter, Document
+from e5.corpora.formats import FORMATS, Mark, Reader, TextFormat, open_reader
+from e5.corpora.storage import UNREADABLE
 from e5.errors import InputError
 
-TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.sampled_from(
-    ['say "no"', "two\nlines", "a\r\nb", "old\rmac", "a,b;c\td", "line\u2028separator", "\x85\x0c"]
-)
+VALUES = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.sampled_from(
+    ['say "no"', "two\nlines", "a\r\nb", "old\rmac", "a,b;c\td", "line\u2028separator", "\x85\x0c",
+     "a\\", '\\"', "\ufeff"]
+)  # fmt: skip
 
 
-def test_bytes_that_are_no_utf_8_cost_a_csv_only_their_own_row(tmp_path: Path) -> None:
+@contextmanager
+def opened(path: Path, text_format: TextFormat | None = None) -> Iterator[Reader]:
+    with open_reader(fs.LocalFileSystem(), str(path), text_format) as reader:
+        yield reader
+
+
+def read(
+    path: Path, columns: Sequence[str] = ("text",), text_format: TextFormat | None = None
+) -> list[Any]:
+    with opened(path, text_format) as reader:
+        return [row for _, row in reader.rows(columns)]
+
+
+@settings(max_examples=15)
+@given(texts=st.lists(VALUES, min_size=1, max_size=20), data=st.data())
+@pytest.mark.parametrize("ending", FORMATS)
+def test_rows_come_back_as_they_were_written_from_any_row_on(
+    ending: str,
+    texts: list[str],
+    data: st.DataObject,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    path = tmp_path_factory.mktemp("in") / f"part{ending}"
+    rows = [{"id": f"row {i}", "text": text} for i, text in enumerate(texts)]
+    write_rows(path, rows)
+    with opened(path) as reader:
+        assert reader.columns() == ["id", "text"]
+        assert reader.other_kinds() == {}
+        found = list(reader.rows(["id", "text"]))
+        assert [row for _, row in found] == rows
+        for _ in range(3):
+            first = data.draw(st.integers(0, len(rows) - 1))
+            tail = list(reader.rows(["id", "text"], Mark(first, found[first][0])))
+            assert tail == found[first:]
+
+
+@given(texts=st.lists(VALUES, min_size=1, max_size=9), data=st.data())
+def test_csv_may_have_another_delimiter_escape_and_encoding(
+    texts: list[str], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    texts = [text for text in texts if "\\" not in text] or ["x"]
+    encoding = data.draw(st.sampled_from(["utf-8", "utf-16", "utf-32"]))
+    delimiter = data.draw(st.sampled_from([",", ";", "|", "\t"]))
+    path = tmp_path_factory.mktemp("in") / "a.csv"
+    text = io.StringIO(newline="")
+    escaped = data.draw(st.booleans())
+    how: Any = {"doublequote": False, "escapechar": "\\"} if escaped else {}
+    csv.writer(text, delimiter=delimiter, quoting=csv.QUOTE_ALL, **how).writerows(
+        [["text"], *([value] for value in texts)]
+    )
+    path.write_bytes(text.getvalue().encode(encoding))
+    text_format = TextFormat(delimiter, "\\" if escaped else None, encoding)
+    assert read(path, text_format=text_format) == [{"text": value} for value in texts]
+
+
+def test_bytes_that_are_no_utf_8_cost_only_their_own_row(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbftext\ngood\nbad \xff\ngood\n")
-    first, second, third = read_all(Corpus(str(tmp_path)), 1)
-    assert isinstance(first, Document)
-    assert second == DeadLetter("a.csv:1", "text: a lone surrogate (character 4)")
-    assert third == Document("a.csv:2", "good")
+    first, second, third = read(tmp_path / "a.csv")
+    assert first == third == {"text": "good"}
+    with pytest.raises(UnicodeEncodeError):  # a lone surrogate, which is refused later
+        second["text"].encode()
+    (tmp_path / "a.jsonl").write_bytes(b'{"text": "good"}\n{"text": "\xff"}\n{"text": "good"}\n')
+    first, second, third = read(tmp_path / "a.jsonl")
+    assert first == third == {"text": "good"}
+    assert second.startswith("not JSON")
 
 
 def test_a_csv_s_ragged_rows_lose_nothing_unsaid(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("id,text\n1,Hello, world\n2\n3,three,,\n")
-    assert read_all(Corpus(str(tmp_path), id_column="id")) == [
-        DeadLetter("a.csv:0", "3 values for 2 columns"),
-        DeadLetter("2", "text: blank text"),
-        Document("3", "three"),
+    assert read(tmp_path / "a.csv") == [
+        "3 values for 2 columns",
+        {"id": "2"},
+        {"id": "3", "text": "three"},
     ]
 
 
 @pytest.mark.parametrize("rest", ["", "\n", "\n2,good\n3,good\n"])
 def test_a_quote_that_is_never_closed_swallows_no_rows(rest: str, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(f'id,text\n0,"a\nb"\n1,"unclosed{rest}')
-    with pytest.raises(InputError, match=r"^a\.csv: received .*a quote is opened and never closed"):
-        plan(Corpus(str(tmp_path)))
+    with pytest.raises(csv.Error, match="a quote is opened and never closed"):
+        read(tmp_path / "a.csv")
     (tmp_path / "a.csv").write_text(f'id,text\n0,"a\nb"\n1,"closed{rest}"')
-    assert len(read_all(Corpus(str(tmp_path)))) == 2
+    assert len(read(tmp_path / "a.csv")) == 2
 
 
 def test_blank_lines_are_no_rows_but_keep_the_numbers_right(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('\n{"text": "one"}\n \n{"text": "two"}')
-    found = read_all(Corpus(str(tmp_path)), 2)
-    assert found == [Document("a.jsonl:1", "one"), Document("a.jsonl:3", "two")]
+    assert read(tmp_path / "a.jsonl") == [None, {"text": "one"}, None, {"text": "two"}]
+    (tmp_path / "a.csv").write_text("\n\ntext\none\n\ntwo\n")
+    assert read(tmp_path / "a.csv") == [{"text": "one"}, None, {"text": "two"}]
 
 
 def test_a_field_may_be_larger_than_the_csv_module_s_own_limit(tmp_path: Path) -> None:
     write_rows(tmp_path / "a.csv", [{"text": "x" * 200_000}, {"text": "neighbour"}])
-    found = read_all(Corpus(str(tmp_path)))
-    assert [len(row.text) for row in found if isinstance(row, Document)] == [200_000, 9]
+    assert [len(row["text"]) for row in read(tmp_path / "a.csv")] == [200_000, 9]
 
 
-def test_a_column_that_only_some_rows_of_jsonl_have_is_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+def test_a_column_that_only_some_rows_of_json_have_is_there(name: str, tmp_path: Path) -> None:
     rows: list[Row] = [{"text": "one"}] * 500 + [{"text": "two", "title": "The"}]
-    write_rows(tmp_path / "a.jsonl", rows)
-    assert read_all(Corpus(str(tmp_path), ("title", "text")), 400)[-1].id == "a.jsonl:500"
+    write_rows(tmp_path / name, rows)
+    with opened(tmp_path / name) as reader:
+        assert reader.columns() == ["text", "title"]
 
 
-def test_blank_lines_before_a_csv_s_head_are_none(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("\n\ntext\none\n\ntwo\n")
-    found = read_all(Corpus(str(tmp_path)), 1)
-    assert found == [Document("a.csv:0", "one"), Document("a.csv:2", "two")]
-
-
-@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.csv.gz", "a.parquet"])
-def test_a_damaged_file_is_named(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.csv.zst", "a.json.gz", "a.json", "a.parquet"])
+def test_half_a_file_is_an_error(name: str, tmp_path: Path) -> None:
     write_rows(tmp_path / name, [{"text": f"row {i}"} for i in range(1000)])
     whole = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match=f"^{name}: received what cannot be read"):
-        plan(Corpus(str(tmp_path)))
+    with pytest.raises(UNREADABLE):
+        read(tmp_path / name)
+
+
+class TestJsonArrays:
+    @pytest.mark.parametrize("content", ['{"text": "a"}', '{"text": "a"}\n{"text": "b"}\n', "7"])
+    def test_what_is_no_array_is_told_apart(self, content: str, tmp_path: Path) -> None:
+        (tmp_path / "a.json").write_text(content)
+        with pytest.raises(OSError, match=r"it holds no JSON array; .* name it \.jsonl"):
+            read(tmp_path / "a.json")
+
+    def test_elements_that_are_no_objects_cost_only_themselves(self, tmp_path: Path) -> None:
+        (tmp_path / "a.json").write_text(
+            '\ufeff \n[{"text": "a", "n": 1.5}, 7, null, {"text": "b"}]'
+        )
+        assert read(tmp_path / "a.json") == [
+            {"text": "a", "n": 1.5},
+            "a JSON int, not an object",
+            "a JSON NoneType, not an object",
+            {"text": "b"},
+        ]
+        (tmp_path / "a.json").write_text(" ")
+        assert read(tmp_path / "a.json") == []
+
+
+class TestParquet:
+    @pytest.mark.parametrize("column", [[7], [["a", "list"]], [{"a": 1}], [True]])
+    def test_columns_that_cannot_hold_text_are_told(
+        self, column: list[Any], tmp_path: Path
+    ) -> None:
+        pq.write_table(pa.table({"text": pa.array(column)}), tmp_path / "a.parquet")
+        with opened(tmp_path / "a.parquet") as reader:
+            assert list(reader.other_kinds()) == ["text"]
+
+    @pytest.mark.parametrize(
+        "kind",
+        [pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary(),
+         pa.binary_view(), pa.dictionary(pa.int32(), pa.string()),
+         pa.dictionary(pa.int32(), pa.binary())],
+        ids=str,
+    )  # fmt: skip
+    def test_every_kind_of_text_is_text(self, kind: pa.DataType, tmp_path: Path) -> None:
+        inner = kind.value_type if pa.types.is_dictionary(kind) else kind
+        texts = ["snow", None, "\N{SNOWMAN}", "snow"]
+        column = pa.array(texts, pa.string()).cast(
+            pa.binary() if "binary" in str(inner) else pa.string()
+        )
+        is_dictionary = pa.types.is_dictionary(kind)
+        column = column.dictionary_encode() if is_dictionary else column.cast(kind)
+        pq.write_table(pa.table({"text": column}), tmp_path / "a.parquet")
+        with opened(tmp_path / "a.parquet") as reader:
+            assert reader.other_kinds() == {}
+        assert [row["text"] for row in read(tmp_path / "a.parquet")] == texts
+
+    @pytest.mark.parametrize("kind", [pa.string(), pa.binary()])
+    def test_text_that_is_no_utf_8_costs_only_its_own_row(
+        self, kind: pa.DataType, tmp_path: Path
+    ) -> None:
+        texts = pa.array([b"good", b"bad \xff", b"fine"]).view(kind)
+        pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet")
+        first, second, third = read(tmp_path / "a.parquet")
+        assert (first, third) == ({"text": "good"}, {"text": "fine"})
+        assert second.startswith("holds what cannot be read")
 
 
 @pytest.mark.parametrize(
-    "column", [pa.array([b"bytes"]), pa.array([7]), pa.array([["a", "list"]]), pa.array([{"a": 1}])]
-)
-def test_a_parquet_column_that_cannot_hold_text_is_refused_at_once(
-    column: pa.Array, tmp_path: Path
-) -> None:
-    pq.write_table(pa.table({"text": column}), tmp_path / "a.parquet")
-    with pytest.raises(InputError, match=r"^text_columns: received 'text', which holds .* a\."):
-        plan(Corpus(str(tmp_path)))
+    ("options", "field"),
+    [
+        ({"delimiter": ""}, "delimiter"), ({"delimiter": "ab"}, "delimiter"),
+        ({"delimiter": "\n"}, "delimiter"), ({"escape": '"'}, "escape"),
+        ({"encoding": "utf-17"}, "encoding"), ({"encoding": "base64"}, "encoding"),
+        ({"encoding": "a\0b"}, "encoding"),
+    ],
+)  # fmt: skip
+def test_what_nothing_can_be_read_by_is_refused(options: dict[str, str], field: str) -> None:
+    with pytest.raises(InputError, match=rf"^{field}: received "):
+        TextFormat(**options)
 
 
-@pytest.mark.parametrize(
-    "kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string()), pa.null()]
-)
-def test_parquet_s_kinds_of_text_are_text(kind: pa.DataType, tmp_path: Path) -> None:
-    texts = [None if kind == pa.null() else "snow"] * 2
-    pq.write_table(pa.table({"text": pa.array(texts, kind)}), tmp_path / "a.parquet")
-    expected = DeadLetter("a.parquet:0", "text: blank text")
-    found = read_all(Corpus(str(tmp_path)))
-    assert found[0] == (expected if kind == pa.null() else Document("a.parquet:0", "snow"))
-
-
-def test_parquet_text_that_is_no_utf_8_costs_only_its_own_row(tmp_path: Path) -> None:
-    texts = pa.array([b"good", b"bad \xff", b"fine"]).view(pa.string())
-    pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet")
-    first, second, third = read_all(Corpus(str(tmp_path)))
-    assert (first, third) == (Document("a.parquet:0", "good"), Document("a.parquet:2", "fine"))
-    assert isinstance(second, DeadLetter)
-    assert second.id == "a.parquet:1"
-    assert second.reason.startswith("holds what cannot be read")
-
-
-def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_bytes(b'\xef\xbb\xbf"id","text"\r\n1,"one\r\ntwo"\r\n2,three\r\n')
-    found = read_all(Corpus(str(tmp_path), id_column="id"), 1)
-    assert found == [Document("1", "one\r\ntwo"), Document("2", "three")]
-
-
-def test_endings_may_be_in_capitals_and_other_files_are_named(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "A.CSV").write_text("text\none\n")
-    (tmp_path / "B.Jsonl.GZ").write_bytes(gzip.compress(b'{"text": "two"}\n'))
-    (tmp_path / "notes.txt").write_text("left out")
-    found = read_all(Corpus(str(tmp_path)))
-    assert found == [Document("A.CSV:0", "one"), Document("B.Jsonl.GZ:0", "two")]
-    assert "1 files of other formats are left out: ['notes.txt']" in caplog.text
-
-
-def test_only_the_last_ending_names_the_format(tmp_path: Path) -> None:
-    (tmp_path / "dump.csv.d").mkdir()
-    write_rows(tmp_path / "dump.csv.d" / "x.csv.jsonl", [{"text": "one"}])
-    assert read_all(Corpus(str(tmp_path))) == [Document("dump.csv.d/x.csv.jsonl:0", "one")]
+def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b'\xef\xbb\xbf"id","text"\r\n1,"one\r\ntwo"\r\n')
+    assert read(tmp_path / "a.csv") == [{"id": "1", "text": "one\r\ntwo"}]
+    for name in ("a.jsonl", "b.ndjson.gz"):
+        content = b"\xef\xbb\xbf" + json.dumps({"text": "one"}).encode()
+        (tmp_path / name).write_bytes(packed(tmp_path / name, content))
+        assert read(tmp_path / name) == [{"text": "one"}]

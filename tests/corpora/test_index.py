@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,14 +10,21 @@ from corpus_tools import (
     MODEL,
     clustered,
     embed,
+    mirror,
     recall,
     texts,
     write_corpus,
+    write_rows,
+    write_shard,
     write_shards,
 )
 
+from e5.corpora.corpus import Corpus
+from e5.corpora.documents import Document
 from e5.corpora.index import Index
-from e5.corpora.shards import ShardFolder
+from e5.corpora.numbers import Dtype
+from e5.corpora.passages import Cut
+from e5.corpora.shards import Recipe, ShardFolder
 from e5.embedder import Embedder
 from e5.errors import InputError
 from e5.vectors import cosine_scores
@@ -79,6 +87,120 @@ def test_new_shards_are_added_once(
     assert recall(Index(where), vectors, vectors[4_000::200]) >= 0.99
 
 
+def test_changed_shards_are_replaced_and_deleted_ones_go(tmp_path: Path) -> None:
+    vectors = clustered(50, 16)
+    write_shards(tmp_path / "out", vectors[:40], rows=10)
+    out, where = ShardFolder(str(tmp_path / "out")), str(tmp_path / "index")
+    Index.build(out, where)
+    documents = [Document(str(i), f"new {i}") for i in (10, 12, 45)]
+    write_shard(out, "part-000001.parquet", documents, -vectors[[10, 12, 45]])
+    (tmp_path / "out" / "part-000003.parquet").unlink()
+    index = Index.build(out, where)
+    expected = {str(i) for i in [*range(10), 10, 12, 45, *range(20, 30)]}
+    hits = index.search(-vectors[12], 100)
+    assert sorted(hit.id for hit in hits) == sorted(expected)
+    assert (hits[0].id, hits[0].text) == ("12", "new 12")
+    assert hits[0].score == pytest.approx(100, abs=0.1)
+
+
+def test_documents_that_came_into_other_shards_are_there_once(tmp_path: Path) -> None:
+    vectors = clustered(30, 16)
+    write_shards(tmp_path / "out", vectors, rows=10)
+    where = str(tmp_path / "index")
+    Index.build(ShardFolder(str(tmp_path / "out")), where)
+    for path in (tmp_path / "out").glob("*.parquet"):
+        path.unlink()
+    write_shards(tmp_path / "out", vectors[::-1].copy(), rows=7)
+    index = Index.build(ShardFolder(str(tmp_path / "out")), where)
+    hits = index.search(vectors[0], 100)
+    assert sorted(int(hit.id) for hit in hits) == list(range(30))
+    assert hits[0].id == "29"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8", "binary"])
+def test_vectors_of_any_dtype_are_found(dtype: Dtype, tmp_path: Path) -> None:
+    vectors = clustered(200, 64)
+    out = ShardFolder(str(tmp_path / "out"), Recipe(dtype=dtype))
+    corpus = Corpus(str(tmp_path / "in"))
+    out.begin(out.check(MODEL, 64, corpus))
+    documents = [Document(str(i), f"text {i}") for i in range(200)]
+    write_shard(out, "part-000000.parquet", documents, vectors)
+    index = Index.build(out, str(tmp_path / "index"))
+    found = [index.search(vector, 1)[0].id for vector in vectors[:50]]
+    assert found == [str(i) for i in range(50)]
+
+
+class TestConditions:
+    @pytest.fixture
+    def index(self, tmp_path: Path, embedder: Embedder) -> Index:
+        rows: list[dict[str, Any]] = [
+            {"id": f"d{i}", "text": text, "year": 2000 + i, "lang": "de" if i % 3 else "en",
+             "on": f"2024-01-{i + 1:02d}"}
+            for i, text in enumerate([*texts(27), "Zanzibar 4711", "an island"])
+        ]  # fmt: skip
+        (tmp_path / "in").mkdir()
+        write_rows(tmp_path / "in" / "a.csv", rows)
+        corpus = Corpus(str(tmp_path / "in"), id_column="id", keep=("year", "lang", "on"))
+        folder = ShardFolder(str(tmp_path / "out"))
+        mirror(corpus, folder, embedder)
+        return Index.build(folder, str(tmp_path / "index"))
+
+    @pytest.mark.parametrize(
+        ("where", "count"),
+        [("year >= 2020 and lang = 'en'", 3), ("id = 'd3'", 1), ("year > 3000", 0),
+         ("\"on\" < date '2024-01-05'", 4), ("text like '%island'", 1), ("lang in ('de')", 19)],
+    )  # fmt: skip
+    def test_only_what_meets_one_is_ranked(
+        self, where: str, count: int, index: Index, embedder: Embedder
+    ) -> None:
+        hits = index.find(embedder, "snow", top=100, where=where)
+        assert len(hits) == count
+        for hit in hits:
+            assert set(hit.values) == {"year", "lang", "on"}
+
+    @pytest.mark.parametrize("where", ["yeer > 1", "year >", "year = 'x' x", "'", "drop table a"])
+    def test_a_mistake_is_one_sentence_with_the_columns(
+        self, where: str, index: Index, embedder: Embedder
+    ) -> None:
+        with pytest.raises(InputError, match=r"^where: received .*; use SQL over .*year, lang"):
+            index.find(embedder, "snow", where=where)
+
+    def test_words_are_found_that_vectors_miss(self, index: Index, embedder: Embedder) -> None:
+        for words in ("Zanzibar", "4711"):
+            (best, *_) = index.find(embedder, words, top=3, hybrid=True)
+            assert best.id == "d27"
+            plain = {hit.id: hit.score for hit in index.find(embedder, words, top=29)}
+            assert best.score == pytest.approx(plain["d27"], abs=0.05)
+        assert index.find(embedder, "Zanzibar", hybrid=True, where="year < 2020")
+        assert index.find(embedder, '"( AND ^', hybrid=True)  # no language of its own
+
+    def test_many_queries_are_answered_as_one_is(self, index: Index, embedder: Embedder) -> None:
+        queries = texts(5, 7)
+        found = index.find_all(embedder, queries, top=4)
+        assert [[hit.id for hit in hits] for hits in found] == [
+            [hit.id for hit in index.find(embedder, query, top=4)] for query in queries
+        ]
+
+
+def test_the_best_passage_of_each_document(tmp_path: Path, embedder: Embedder) -> None:
+    rows = [" ".join(texts(9, i)) for i in range(12)]
+    corpus = write_corpus(tmp_path / "in" / "a.jsonl", rows)
+    folder = ShardFolder(str(tmp_path / "out"), Recipe(cut=Cut(16)))
+    mirror(corpus, folder, embedder, 1000)
+    index = Index.build(folder, str(tmp_path / "index"))
+    every = index.find(embedder, "snow in winter", top=len(index))
+    best: dict[str, str] = {}
+    for hit in every:
+        best.setdefault(hit.values["document"], hit.id)
+        assert (
+            rows[int(hit.values["document"][2:])][hit.values["start"] : hit.values["end"]]
+            == hit.text
+        )
+    for top in (1, 5, 12, 20):
+        hits = index.find(embedder, "snow in winter", top=top, per_document=True)
+        assert [hit.id for hit in hits] == list(best.values())[:top]
+
+
 def test_a_build_that_was_cut_off_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = clustered(500, 64)
     write_shards(tmp_path / "out", vectors, rows=100)
@@ -104,7 +226,7 @@ def test_vectors_of_another_kind_are_refused(tmp_path: Path) -> None:
     write_shards(tmp_path / "b" / "out", clustered(10, 32))
     with pytest.raises(InputError, match=r"made with dimensions 32; .* holds 64: name another"):
         Index.build(ShardFolder(str(tmp_path / "b" / "out")), where)
-    manifest = tmp_path / "out" / "manifest.json"
+    manifest = tmp_path / "out" / "_manifest.json"
     manifest.write_text(manifest.read_text().replace("0123456789ab", "ba9876543210"))
     with pytest.raises(InputError, match=r"made-up@ba9876543210'; .* holds 'made-up@0123456789ab'"):
         Index.build(ShardFolder(str(tmp_path / "out")), where)
@@ -122,21 +244,7 @@ def test_places_that_hold_neither_shards_nor_an_index_are_refused(tmp_path: Path
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_another_corpus_with_files_of_the_same_names_is_refused(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        write_shards(tmp_path / name / "out", clustered(10, 64))
-    manifest = tmp_path / "b" / "out" / "manifest.json"
-    content = json.loads(manifest.read_text())
-    content["files"]["from-0.jsonl"] = "another"
-    manifest.write_text(json.dumps(content))
-    where = str(tmp_path / "index")
-    Index.build(ShardFolder(str(tmp_path / "a" / "out")), where)
-    with pytest.raises(InputError, match=r"^from-0\.jsonl: received a file that has changed"):
-        Index.build(ShardFolder(str(tmp_path / "b" / "out")), where)
-
-
-@pytest.mark.parametrize("rule", ["text_columns", "id_column", "rows_per_shard", "task"])
+@pytest.mark.parametrize("rule", ["text_columns", "id_column", "passages", "task"])
 def test_shards_of_the_same_names_made_by_other_rules_are_refused(
     rule: str, tmp_path: Path
 ) -> None:
@@ -144,7 +252,7 @@ def test_shards_of_the_same_names_made_by_other_rules_are_refused(
     out, where = ShardFolder(str(tmp_path / "out")), str(tmp_path / "index")
     Index.build(out, where)
     other = ["another"] if rule == "text_columns" else "another"
-    path = tmp_path / "out" / "manifest.json"
+    path = tmp_path / "out" / "_manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {rule: other}))
     with pytest.raises(InputError, match=f"made with {rule} .*another'.*; .*name another index"):
         Index.build(out, where)

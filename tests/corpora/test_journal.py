@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from e5.corpora.corpus import Unit
 from e5.corpora.journal import ATTEMPTS, Journal
+from e5.corpora.plan import Unit
 
 
 def test_a_journal_suspects_a_document_only_if_it_was_alone(tmp_path: Path) -> None:
-    unit = Unit("a.jsonl", 0, 9)
+    unit = Unit("part-000000.parquet")
     (tmp_path / ATTEMPTS).mkdir()
     for attempt in (1, 2):
         assert Journal.begin(str(tmp_path), unit).attempts == attempt

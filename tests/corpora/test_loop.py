@@ -1,5 +1,6 @@
 """Each row of a unit ends in its shard or among its dead letters, whatever its neighbours are."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +12,19 @@ from corpus_tools import (
     dead_letters,
     embed,
     files,
-    plan,
+    mirror,
     read_shards,
     shard_names,
     texts,
+    units,
     vectors_of,
     write_corpus,
 )
 
-from e5.corpora.corpus import Corpus, Unit
+from e5.corpora.corpus import Corpus
 from e5.corpora.loop import Loop
+from e5.corpora.passages import Cut
+from e5.corpora.plan import Unit
 from e5.corpora.shards import Recipe, ShardFolder
 from e5.embedder import Embedder
 from e5.errors import InputError, OutOfMemoryError
@@ -33,17 +37,49 @@ def test_a_run_taken_up_again_gives_the_same_bytes(tmp_path: Path, embedder: Emb
     corpus = write_corpus(tmp_path / "in" / "a.jsonl", [*texts(60), "", *texts(30, 1)])
     embed(corpus, tmp_path / "undisturbed", embedder)
     folder = ShardFolder(str(tmp_path / "out"), Recipe())
-    units = plan(corpus)
     for done in (1, 2, 1):
         begin(folder, embedder, corpus)
-        running = Loop(lambda: embedder).embed_units(folder.unfinished(units), corpus, folder)
+        left = units(corpus, folder)
+        running = Loop(lambda: embedder).embed_units(left, corpus, folder)
         for _ in range(done):
             next(running)
         running.close()
         # What a kill leaves of a file that was being written:
-        (tmp_path / "out" / f".{units[-1].name}.parquet.{0:032x}").write_bytes(b"half a shard")
+        (tmp_path / "out" / f".{left[-1].name}.parquet.{0:032x}").write_bytes(b"half a shard")
     embed(corpus, tmp_path / "out", embedder)
-    assert files(tmp_path / "out") == files(tmp_path / "undisturbed")
+    assert shards_of(tmp_path / "out") == shards_of(tmp_path / "undisturbed")
+
+
+def shards_of(out: Path) -> dict[str, bytes]:
+    return {name: content for name, content in files(out).items() if "manifest" not in name}
+
+
+def test_doing_a_unit_twice_is_doing_it_once(tmp_path: Path, embedder: Embedder) -> None:
+    corpus = write_corpus(tmp_path / "in" / "a.jsonl", texts(20))
+    folder = embed(corpus, tmp_path / "out", embedder)
+    write_corpus(tmp_path / "in" / "a.jsonl", ["changed", *texts(12)[1:], "new"])
+    left = units(corpus, folder)
+    loop = Loop(lambda: embedder)
+    (first, *_) = [list(loop.embed_units(left, corpus, folder)) for _ in range(3)]
+    assert sum(summary.documents for summary in first) == 2
+    assert sorted(read_shards(tmp_path / "out")["text"].to_pylist()) == sorted(
+        ["changed", *texts(12)[1:], "new"]
+    )
+
+
+def test_a_row_that_changed_after_it_was_listed_is_left_out_and_said(
+    tmp_path: Path, embedder: Embedder
+) -> None:
+    path = tmp_path / "in" / "a.jsonl"
+    corpus = write_corpus(path, texts(20))
+    folder = ShardFolder(str(tmp_path / "out"), Recipe())
+    begin(folder, embedder, corpus)
+    listed = units(corpus, folder)
+    write_corpus(path, [*texts(10), "another", *texts(19)[11:]])
+    done = list(Loop(lambda: embedder).embed_units(listed, corpus, folder))
+    assert sum(summary.stale for summary in done) == 2  # one changed, one is gone
+    kept = [f"a-{i}" for i in range(19) if i != 10]
+    assert read_shards(tmp_path / "out")["id"].to_pylist() == kept
 
 
 def test_a_document_without_a_finite_vector_loses_no_neighbour(
@@ -87,11 +123,12 @@ def test_what_a_file_loses_while_it_is_read_stops_the_run(
     tmp_path: Path, embedder: Embedder
 ) -> None:
     corpus = write_corpus(tmp_path / "in" / "a.jsonl", texts(40))
-    units = plan(corpus)
-    (tmp_path / "in" / "a.jsonl").unlink()
     folder = ShardFolder(str(tmp_path / "out"), Recipe())
+    begin(folder, embedder, corpus)
+    listed = units(corpus, folder)
+    (tmp_path / "in" / "a.jsonl").unlink()
     with pytest.raises(InputError, match=r"^a\.jsonl: received what cannot be read"):
-        list(Loop(lambda: embedder).embed_units(units, corpus, folder))
+        list(Loop(lambda: embedder).embed_units(listed, corpus, folder))
     assert shard_names(tmp_path / "out") == []
 
 
@@ -112,11 +149,44 @@ def test_task_dimensions_and_normalize_do_what_they_do_in_a_request(
     np.testing.assert_allclose(vectors_of(read_shards(tmp_path / "out")), expected, atol=1e-5)
 
 
-def test_a_unit_of_dead_letters_only_is_done_all_the_same(
-    tmp_path: Path, embedder: Embedder
-) -> None:
-    corpus = write_corpus(tmp_path / "in" / "a.jsonl", ["", " ", "\n"])
-    folder = embed(corpus, tmp_path / "out", embedder)
-    assert folder.num_dead_letters() == 3
-    assert len(read_shards(tmp_path / "out")) == 0
-    assert folder.unfinished(plan(corpus)) == []
+def test_equal_texts_are_computed_once(tmp_path: Path, embedder: Embedder) -> None:
+    corpus = write_corpus(tmp_path / "in" / "a.jsonl", ["snow"] * 10 + ["rain"] * 5)
+    folder = ShardFolder(str(tmp_path / "out"), Recipe(dtype="float32"))
+    report = mirror(corpus, folder, embedder)
+    assert report.summary.tokens == sum(
+        len(encoding.token_ids) for encoding in embedder.tokenize(["snow", "rain"], task="")
+    )
+    expected = embedder.encode_document(["snow"] * 10 + ["rain"] * 5)
+    np.testing.assert_allclose(vectors_of(read_shards(tmp_path / "out")), expected, atol=1e-5)
+
+
+class TestPassages:
+    RECIPE = Recipe(dtype="float32", cut=Cut(12, 3), task="sts_query")
+
+    def test_each_has_the_vector_of_its_own_text(self, tmp_path: Path, embedder: Embedder) -> None:
+        rows = ["one. " * 40, "short", " ".join(texts(5))]
+        corpus = write_corpus(tmp_path / "in" / "a.jsonl", rows)
+        embed(corpus, tmp_path / "out", embedder, self.RECIPE)
+        table = read_shards(tmp_path / "out")
+        for row in table.drop_columns("embedding").to_pylist():
+            document = rows[int(row["document"].removeprefix("a-"))].strip()
+            assert row["text"] == document[row["start"] : row["end"]]
+        assert table["id"].to_pylist()[:2] == ["a-0#0", "a-0#1"]
+        assert "a-1#0" in table["id"].to_pylist()
+        expected = embedder.encode_query(table["text"].to_pylist(), task="sts_query")
+        np.testing.assert_allclose(vectors_of(table), expected, atol=1e-5)
+
+    def test_only_new_passages_of_a_changed_document_are_computed(
+        self, tmp_path: Path, embedder: Embedder
+    ) -> None:
+        rows = [". ".join(f"Sentence {i} of {j}" for i in range(9)) for j in range(3)]
+        path = tmp_path / "in" / "a.jsonl"
+        folder = ShardFolder(str(tmp_path / "out"), replace(self.RECIPE, cut=Cut(12)))
+        mirror(write_corpus(path, rows), folder, embedder)
+        before = len(read_shards(tmp_path / "out"))
+        rows[1] += ". And one more"
+        report = mirror(write_corpus(path, rows), folder, embedder)
+        assert report.documents == 3
+        assert 1 <= report.summary.computed <= 2
+        assert report.summary.reused >= 5
+        assert before <= len(read_shards(tmp_path / "out")) <= before + 1

@@ -1,0 +1,75 @@
+"""What a search finds: rankings of rows -> one ranking of documents.
+
+Knows nothing of how rows are found.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+RANK = 60  # of reciprocal rank fusion: 1 / (60 + rank), by Cormack, Clarke and Buettcher (2009)
+
+Row: TypeAlias = Mapping[str, Any]  # of a table: its values by column, and `_distance`
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A document found, or a passage of one.
+
+    Attributes:
+        id: its id.
+        score: cosine x 100 with the query.
+        text: its text.
+        values: of its other columns.
+    """
+
+    id: str
+    score: float
+    text: str
+    values: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it on one level, for JSON.
+
+        Example:
+            >>> Hit("7", 61.2, "Snow.", {"year": 2024}).as_dict()
+            {'id': '7', 'score': 61.2, 'text': 'Snow.', 'year': 2024}
+        """
+        return {"id": self.id, "score": self.score, "text": self.text, **self.values}
+
+    @classmethod
+    def of(cls, row: Row) -> "Hit":
+        """The hit of a table's row."""
+        own = ("id", "text", "_distance")
+        values = {name: value for name, value in row.items() if name not in own}
+        return cls(row["id"], 100 * (1 - row["_distance"]), row["text"], values)
+
+
+def merged(*rankings: Sequence[Row]) -> list[Row]:
+    """Rows of several rankings as one, by the sum of their reciprocal ranks.
+
+    Example:
+        >>> first, second = [{"id": "a"}, {"id": "b"}], [{"id": "b"}, {"id": "c"}]
+        >>> [row["id"] for row in merged(first, second)]
+        ['b', 'a', 'c']
+    """
+    rows = {row["id"]: row for ranking in rankings for row in ranking}
+    merits = dict.fromkeys(rows, 0.0)
+    for ranking in rankings:
+        for rank, row in enumerate(ranking, 1):
+            merits[row["id"]] += 1 / (RANK + rank)
+    return sorted(rows.values(), key=lambda row: -merits[row["id"]])
+
+
+def best_of_each(rows: Sequence[Row]) -> list[Row]:
+    """The first row of each document.
+
+    Example:
+        >>> rows = [{"id": "a#1", "document": "a"}, {"id": "a#0", "document": "a"}]
+        >>> [row["id"] for row in best_of_each(rows)]
+        ['a#1']
+    """
+    best: dict[str, Row] = {}
+    for row in rows:
+        best.setdefault(row["document"], row)
+    return list(best.values())

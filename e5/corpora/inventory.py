@@ -1,0 +1,173 @@
+"""What documents there are, as hashes; what a folder of shards lacks and has too much.
+
+Hashes have 64 bits: of 300,000 corpora of 10 million documents one has two ids that share one by
+chance. A document takes 32 bytes here. Knows nothing of how documents are read or stored.
+"""
+
+import hashlib
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Hashes = NDArray[np.uint64]
+Places = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """Documents in the order in which they lie in files or shards.
+
+    Attributes:
+        groups: names of the files or shards.
+        starts: `[num_groups + 1]`, the first document of each, and the number of all.
+        ids: hash of each document's id, uint64 `[num_documents]`.
+        contents: hash of all that it is.
+        texts: hash of its text.
+        rows: its row in its file, or its number in its shard; uint32.
+        sizes: how many vectors it has or may have; uint32.
+    """
+
+    groups: tuple[str, ...]
+    starts: Places
+    ids: Hashes
+    contents: Hashes
+    texts: Hashes
+    rows: NDArray[np.uint32]
+    sizes: NDArray[np.uint32]
+
+    def __len__(self) -> int:
+        """The number of documents."""
+        return len(self.ids)
+
+    def group_of(self, places: Places) -> Places:
+        """The number of the group that each document is in."""
+        return np.searchsorted(self.starts, places, side="right") - 1
+
+    def by_group(self, places: Places) -> Iterable[tuple[str, Places]]:
+        """Ascending places, group by group."""
+        if len(places):
+            groups = self.group_of(places)
+            cuts = np.flatnonzero(np.diff(groups)) + 1
+            for part in np.split(places, cuts):
+                yield self.groups[int(self.group_of(part[:1])[0])], part
+
+
+class Stocktaking:
+    """Fills an inventory, document by document."""
+
+    def __init__(self) -> None:
+        """Nothing is known yet."""
+        self._groups: list[str] = []
+        self._starts = array("q")
+        self._hashes = array("Q"), array("Q"), array("Q")
+        self._numbers = array("I"), array("I")
+
+    def begin(self, group: str) -> None:
+        """All that is added from now on is in this file or shard."""
+        self._groups.append(group)
+        self._starts.append(len(self._numbers[0]))
+
+    def add(self, hashes: tuple[int, int, int], row: int, size: int = 1) -> None:
+        """One document: the hashes of its id, all of it, and its text."""
+        for column, value in zip(self._hashes, hashes, strict=True):
+            column.append(value)
+        self._numbers[0].append(row)
+        self._numbers[1].append(size)
+
+    def add_all(self, ids: Hashes, contents: Hashes, texts: Hashes, sizes: Any) -> None:
+        """Documents numbered from 0."""
+        for column, values in zip(self._hashes, (ids, contents, texts), strict=True):
+            column.frombytes(values.astype(np.uint64).tobytes())
+        self._numbers[0].frombytes(np.arange(len(ids), dtype=np.uint32).tobytes())
+        self._numbers[1].frombytes(np.asarray(sizes, np.uint32).tobytes())
+
+    def inventory(self) -> Inventory:
+        """All that was added. Nothing may be added afterwards."""
+        ids, contents, texts = (np.frombuffer(column, np.uint64) for column in self._hashes)
+        rows, sizes = (np.frombuffer(column, np.uint32) for column in self._numbers)
+        starts = np.append(np.frombuffer(self._starts, np.int64), len(ids)).astype(np.int64)
+        return Inventory(tuple(self._groups), starts, ids, contents, texts, rows, sizes)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How the documents of a folder must change to be those of a corpus.
+
+    Attributes:
+        added: places in the corpus of documents that the folder lacks, ascending.
+        changed: places in the corpus of documents that the folder has with other content.
+        homes: where in the folder these are, `[len(changed)]`.
+        removed: places in the folder of documents that the corpus no longer has, ascending.
+        duplicates: places in the corpus of documents whose id comes again later.
+        winners: where it comes last, `[len(duplicates)]`.
+    """
+
+    added: Places
+    changed: Places
+    homes: Places
+    removed: Places
+    duplicates: Places
+    winners: Places
+
+
+def digest(name: str) -> str:
+    """Sixteen hex digits of a name's sha256."""
+    return hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
+def compare(corpus: Inventory, folder: Inventory) -> Difference:
+    """How a folder must change. The last of several documents with one id counts.
+
+    Example:
+        >>> def of(*documents: tuple[int, int]) -> Inventory:
+        ...     made = Stocktaking()
+        ...     made.begin("one group")
+        ...     for row, (name, content) in enumerate(documents):
+        ...         made.add((name, content, content), row)
+        ...     return made.inventory()
+        >>> found = compare(of((7, 1), (8, 1), (9, 2)), of((9, 1), (6, 1), (8, 1)))
+        >>> [places.tolist() for places in (found.added, found.changed, found.removed)]
+        [[0], [2], [1]]
+    """
+    order = np.argsort(corpus.ids, kind="stable")
+    names = corpus.ids[order]
+    is_last = np.append(names[1:] != names[:-1], np.ones(min(1, len(names)), bool))
+    last = order[is_last]  # in the order of their hashes
+    winner = np.cumsum(np.append(np.zeros(1, np.int64), is_last))[:-1]
+    lost = order[~is_last]
+    lost_to = last[winner[~is_last]]
+
+    stored, first = np.unique(folder.ids, return_index=True)
+    at = np.searchsorted(stored, corpus.ids[last])
+    at_most = np.minimum(at, max(len(stored) - 1, 0))
+    is_there = (
+        stored[at_most] == corpus.ids[last] if len(stored) else np.zeros(len(last), dtype=bool)
+    )
+    homes = first[at_most[is_there]] if len(stored) else np.empty(0, np.int64)
+    kept = last[is_there]
+    differs = corpus.contents[kept] != folder.contents[homes]
+    is_left = np.ones(len(folder), dtype=bool)
+    is_left[homes] = False
+    by_place = np.argsort(lost)
+    return Difference(
+        added=np.sort(last[~is_there]),
+        changed=kept[differs],
+        homes=homes[differs],
+        removed=np.flatnonzero(is_left),
+        duplicates=lost[by_place],
+        winners=lost_to[by_place],
+    )
+
+
+def find(texts: Hashes, inventory: Inventory) -> Places:
+    """A place of each text in an inventory; -1 for one that is not there."""
+    if not len(inventory):
+        return np.full(len(texts), -1, np.int64)
+    order = np.argsort(inventory.texts, kind="stable")
+    at = np.minimum(np.searchsorted(inventory.texts, texts, sorter=order), len(order) - 1)
+    places = order[at]
+    return np.where(inventory.texts[places] == texts, places, -1)

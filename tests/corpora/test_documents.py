@@ -1,0 +1,108 @@
+"""A row is a document or a dead letter with a reason, whatever it holds."""
+
+from dataclasses import replace
+from datetime import date
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from e5.corpora.documents import Columns, DeadLetter, Document
+from e5.corpora.kinds import Loose
+from e5.errors import InputError
+from e5.texts import MAX_CHARACTERS
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(), inner, max_size=2),
+    max_leaves=4,
+)
+NAMES = st.sampled_from(["id", "text", "title", "year"])
+
+
+@given(row=st.dictionaries(NAMES, VALUES), place=st.sampled_from(["a.jsonl:7", "a.csv:7"]))
+def test_any_row_is_one_or_the_other(row: dict[str, Any], place: str) -> None:
+    item = Columns(("title", "text"), "id").document(row, place)
+    if isinstance(item, Document):
+        wanted = f"{row.get('title') or ''} {row.get('text') or ''}".strip()
+        assert item == Document(str(row["id"]), wanted)
+        assert len({*item.hashes()}) == 3 or item.id == item.text
+    else:
+        assert item.reason
+    item.id.encode()
+
+
+def test_several_columns_are_joined_as_the_model_s_authors_do() -> None:
+    columns = Columns(("title", "text"))
+    for row, text in (
+        ({"title": "Snow", "text": "Frozen water."}, "Snow Frozen water."),
+        ({"text": "No title."}, "No title."),
+        ({"title": "Only", "text": None}, "Only"),
+    ):
+        assert columns.document(row, "a.jsonl:0") == Document("a.jsonl:0", text)
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("not JSON (what)", "not JSON (what)"),
+        ({"id": 1, "text": 7}, "text: holds int, not text"),
+        ({"id": 2, "text": None}, "text: blank text"),
+        ({"id": 3, "text": " \n"}, "text: blank text"),
+        ({"id": 4}, "text: blank text"),
+        ({"id": 5, "text": ["a"]}, "text: holds list, not text"),
+        ({"id": 6, "text": "\ud800"}, "text: a lone surrogate"),
+        ({"id": "\udfff", "text": "good"}, "id: holds what is no valid Unicode"),
+        ({"id": float("nan"), "text": "good"}, "id: holds no id"),
+        ({"id": True, "text": "good"}, "id: holds no id"),
+        ({"id": "", "text": "good"}, "id: holds no id"),
+        ({"text": "good"}, "id: holds no id"),
+        ({"id": 8, "text": "x" * (MAX_CHARACTERS + 1)}, "text: 1000001 characters"),
+    ],
+)
+def test_what_is_no_document_says_why(row: Any, reason: str) -> None:
+    item = Columns(id="id").document(row, "a.jsonl:3")
+    assert isinstance(item, DeadLetter)
+    assert item.reason.startswith(reason)
+
+
+class TestKept:
+    def test_values_are_carried_along_in_their_order(self) -> None:
+        row = {"text": "snow", "year": 2024, "on": date(2024, 2, 29), "x": "\udcff"}
+        item = Columns(keep=("on", "year", "none", "x")).document(row, "a.jsonl:0")
+        assert isinstance(item, Document)
+        assert item.kept == (date(2024, 2, 29), 2024, None, "?")
+
+    @pytest.mark.parametrize("place", ["a.csv:1", "b/A.TSV.gz:1", "a.csv.zst:12"])
+    def test_text_of_a_file_without_types_may_be_something_else(self, place: str) -> None:
+        item = Columns(keep=("year",)).document({"text": "snow", "year": "2024"}, place)
+        assert isinstance(item, Document)
+        assert isinstance(item.kept[0], Loose)
+
+    @pytest.mark.parametrize("value", [[1], {"a": 1}, b"a"])
+    def test_what_no_table_holds_is_refused_by_file_and_row(self, value: Any) -> None:
+        with pytest.raises(InputError, match=r"^keep: received 'x', which holds a \w+ in a\.csv:9"):
+            Columns(keep=("x",)).document({"text": "snow", "x": value}, "a.csv:9")
+
+    @pytest.mark.parametrize("column", ["id", "text", "embedding", "score", "document", "shard"])
+    def test_a_name_that_means_something_else_is_refused(self, column: str) -> None:
+        with pytest.raises(InputError, match=rf"^keep: received '{column}'; rename it"):
+            Columns(keep=(column,))
+        with pytest.raises(InputError, match=r"^keep: received a column twice"):
+            Columns(keep=("a", "a"))
+
+
+@given(
+    texts=st.tuples(st.text(), st.text()), names=st.tuples(st.text(), st.text()),
+    kept=st.tuples(st.none() | st.integers() | st.text(), st.none() | st.integers() | st.text()),
+)  # fmt: skip
+def test_hashes_differ_exactly_where_documents_do(
+    texts: tuple[str, str], names: tuple[str, str], kept: tuple[Any, Any]
+) -> None:
+    one, other = (
+        Document(name, text, (value,)) for name, text, value in zip(names, texts, kept, strict=True)
+    )
+    same = [a == b for a, b in zip(one.hashes(), other.hashes(), strict=True)]
+    assert same == [names[0] == names[1], one == other, texts[0] == texts[1]]
+    assert replace(one).hashes() == one.hashes()

@@ -1,0 +1,35 @@
+"""Rankings are merged by their ranks alone, and a document is shown once."""
+
+import doctest
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from e5.corpora import hits
+from e5.corpora.hits import RANK, best_of_each, merged
+
+RANKINGS = st.lists(st.lists(st.sampled_from("abcdefgh"), unique=True), min_size=1, max_size=3)
+
+
+def test_examples() -> None:
+    assert doctest.testmod(hits).failed == 0
+
+
+@given(rankings=RANKINGS)
+def test_the_sum_of_reciprocal_ranks_decides(rankings: list[list[str]]) -> None:
+    found = [row["id"] for row in merged(*([{"id": name} for name in some] for some in rankings))]
+
+    def merit(name: str) -> float:
+        return sum(1 / (RANK + 1 + some.index(name)) for some in rankings if name in some)
+
+    assert sorted(found) == sorted({name for some in rankings for name in some})
+    merits = [merit(name) for name in found]
+    assert merits == sorted(merits, reverse=True)
+
+
+@given(documents=st.lists(st.sampled_from("abc")))
+def test_the_first_of_a_document_stays(documents: list[str]) -> None:
+    rows = [{"id": i, "document": name} for i, name in enumerate(documents)]
+    kept = best_of_each(rows)
+    assert [row["document"] for row in kept] == list(dict.fromkeys(documents))
+    assert all(row["id"] == documents.index(row["document"]) for row in kept)

@@ -1,0 +1,94 @@
+"""One reading of a corpus tells all its documents, and which rows are none."""
+
+import doctest
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from corpus_tools import write_rows
+
+from e5.corpora import scan as module
+from e5.corpora.corpus import Corpus
+from e5.corpora.documents import DeadLetter, Document
+from e5.corpora.passages import Cut
+from e5.corpora.scan import MARK_ROWS, Scan, documents_at, letters_of, scan
+from e5.errors import InputError
+
+
+def scanned(corpus: Corpus, cut: Cut | None = None) -> tuple[Scan, dict[str, list[DeadLetter]]]:
+    told: dict[str, list[DeadLetter]] = {}
+
+    def tell(name: str, letters: Sequence[DeadLetter]) -> None:
+        told[name] = list(letters)
+
+    return scan(corpus, corpus.files(), cut, tell), told
+
+
+def test_examples() -> None:
+    assert doctest.testmod(module).failed == 0
+
+
+def test_every_row_is_told_once(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "one"}\n\nno json\n{"text": "two"}\n')
+    write_rows(tmp_path / "b.csv", [{"text": "three"}, {"text": " "}])
+    corpus = Corpus(str(tmp_path))
+    found, told = scanned(corpus)
+    documents = [
+        Document("a.jsonl:0", "one"),
+        Document("a.jsonl:3", "two"),
+        Document("b.csv:0", "three"),
+    ]
+    hashes = np.array([document.hashes() for document in documents], np.uint64).T
+    assert (
+        np.stack([found.inventory.ids, found.inventory.contents, found.inventory.texts]) == hashes
+    ).all()
+    assert found.inventory.rows.tolist() == [0, 3, 0]
+    assert found.inventory.groups == ("a.jsonl", "b.csv")
+    assert (
+        sorted(told)
+        == sorted(found.letters)
+        == sorted([letters_of("a.jsonl"), letters_of("b.csv")])
+    )
+    assert [letter.id for letters in told.values() for letter in letters] == [
+        "a.jsonl:2",
+        "b.csv:1",
+    ]
+    again = list(documents_at(corpus, found, np.array([1, 2])))
+    assert [(place, row) for place, _, row in again] == [(1, "a.jsonl:3"), (2, "b.csv:0")]
+    assert [document for _, document, _ in again] == documents[1:]
+
+
+def test_marks_are_never_far_from_a_row(tmp_path: Path) -> None:
+    count = 3 * MARK_ROWS + 7
+    write_rows(tmp_path / "a.jsonl", [{"text": f"row {i}"} for i in range(count)])
+    found, _ = scanned(Corpus(str(tmp_path)))
+    assert [mark.row for mark in found.marks["a.jsonl"]] == [i * MARK_ROWS for i in range(4)]
+
+
+class TestKept:
+    def test_the_type_holds_the_values_of_all_files(self, tmp_path: Path) -> None:
+        write_rows(tmp_path / "a.csv", [{"text": "one", "year": "2024", "n": "1", "x": ""}])
+        write_rows(tmp_path / "b.jsonl", [{"text": "two", "year": 2025, "n": 1.5, "x": None}])
+        table = pa.table(
+            {"text": ["three"], "year": pa.array([7], pa.int16()), "n": [2], "x": [None]}
+        )
+        pq.write_table(table, tmp_path / "c.parquet")
+        found, _ = scanned(Corpus(str(tmp_path), keep=("year", "n", "x")))
+        assert found.kinds == {"year": pa.int64(), "n": pa.float64(), "x": pa.null()}
+
+    @pytest.mark.parametrize("value", [[1], {"a": 1}])
+    def test_what_no_column_holds_is_refused(self, value: Any, tmp_path: Path) -> None:
+        for name in ("a.jsonl", "a.parquet"):
+            write_rows(tmp_path / name, [{"text": "one", "tags": value}])
+            with pytest.raises(InputError, match=r"^keep: received 'tags', which holds .* a\."):
+                scanned(Corpus(str(tmp_path / name), keep=("tags",)))
+
+
+def test_long_documents_count_as_many_vectors(tmp_path: Path) -> None:
+    write_rows(tmp_path / "a.jsonl", [{"text": "word " * 1000}, {"text": "word"}])
+    found, _ = scanned(Corpus(str(tmp_path)), Cut(50))
+    assert found.inventory.sizes.tolist() == [50, 1]
