@@ -222,9 +222,10 @@ class Embedder:
             encodings = self._tokenizer.encode(texts)
         for position, encoding in enumerate(encodings):
             if encoding.truncated and not truncate:
+                num_tokens = self._tokenizer.count(texts[position])
                 raise InputError(
                     fields[position] if fields is not None else f"text {position}",
-                    f"a text of {encoding.num_tokens} tokens with truncate=false",
+                    f"a text of {num_tokens} tokens with truncate=false",
                     f"shorten it to {self.max_length} tokens or allow truncation",
                 )
         return encodings

@@ -6,11 +6,17 @@ no error: the vector is read from the wrong token. So the body is tokenised with
 and both ends are added here. Control tokens written inside a text are plain text. A sentencepiece
 BPE (Mistral's) gets sentencepiece's own normalisation, whatever the file says.
 
+Of a long text only as much is tokenised as is kept. It is cut where the ids before do not depend on
+what comes after: where no token can span the cut.
+
 Knows nothing of prompts, weights or batches.
 """
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import tokenizers
@@ -37,9 +43,14 @@ MISTRAL_GOLDENS: Mapping[str, TokenIds] = {
 }
 
 
+CHARACTERS_PER_TOKEN = 6  # at first; more than prose has
+WORD_BEGINS = re.compile(" [0-9A-Za-z]")
+LOCAL = {"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents"}  # normalizers
+
+
 @dataclass(frozen=True)
 class Encoding:
-    """One text's token ids, and how many there were before truncation."""
+    """One text's token ids, and how many there were before truncation, at least."""
 
     token_ids: TokenIds
     num_tokens: int
@@ -93,6 +104,10 @@ class Tokenizer:
         self.max_length = max_length
         vocabulary = self._tokenizer.get_vocab(with_added_tokens=False)
         self.vocab_size = max(*vocabulary.values(), self._bos, self._eos) + 1
+        self._spanned: set[str] | None = None  # pairs of characters that are inside some token
+        if self._tokenizer.pre_tokenizer is None and self._tokenizer.normalizer is not None:
+            self._spanned = {a + b for piece in vocabulary for a, b in pairwise(piece)}
+        self._has_words = self._spanned is None and self._splits_at_spaces()
 
     def encode(self, texts: Sequence[str]) -> list[Encoding]:
         """Token ids of each text, `<s>` first and `</s>` last, at most `max_length` of them.
@@ -100,11 +115,46 @@ class Tokenizer:
         Releases the interpreter lock (GIL) while it works.
         """
         keep = self.max_length - 2
-        bodies = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [
-            Encoding((self._bos, *ids[:keep], self._eos), len(ids) + 2)
-            for ids in (body.ids for body in bodies)
-        ]
+        found: dict[int, Encoding] = {}
+        left, reach = list(range(len(texts))), CHARACTERS_PER_TOKEN * keep
+        while left:
+            heads = [self._head(texts[place], reach) for place in left]
+            bodies = self._tokenizer.encode_batch_fast(heads, add_special_tokens=False)
+            for place, head, body in zip(left, heads, bodies, strict=True):
+                ids = body.ids
+                if len(head) == len(texts[place]) or len(ids) > keep:
+                    found[place] = Encoding((self._bos, *ids[:keep], self._eos), len(ids) + 2)
+            left = [place for place in left if place not in found]
+            reach *= 8
+        return [found[place] for place in range(len(texts))]
+
+    def count(self, text: str) -> int:
+        """All tokens of a text, both ends included."""
+        return len(self._tokenizer.encode(text, add_special_tokens=False).ids) + 2
+
+    def _head(self, text: str, reach: int) -> str:
+        """A beginning of some more than `reach` characters whose ids the rest does not change."""
+        for place in range(reach, len(text)):
+            pair = text[place - 1 : place + 1]
+            if self._spanned is not None:
+                is_boundary = pair.replace(" ", "▁") not in self._spanned
+            else:
+                is_boundary = self._has_words and bool(WORD_BEGINS.match(pair))
+            if is_boundary:
+                return text[:place]
+        return text
+
+    def _splits_at_spaces(self) -> bool:
+        """Whether words between blanks are tokenised apart from each other, wherever they stand."""
+        normalizer, splitter = (
+            json.loads(self._tokenizer.to_str())[name] for name in ("normalizer", "pre_tokenizer")
+        )
+        parts = (normalizer or {}).get("normalizers", [normalizer] if normalizer else [])
+        if splitter is None or not {part["type"] for part in parts} <= LOCAL:
+            return False
+        split = self._tokenizer.pre_tokenizer.pre_tokenize_str
+        first, second = ([word for word, _ in split(word)] for word in ("ab", "cd"))
+        return [word for word, _ in split("ab  cd")] == first + second
 
     def check(self, goldens: Mapping[str, TokenIds]) -> None:
         """Compare with ids that are known to be right.

@@ -206,8 +206,12 @@ def test_nobody_pays_for_what_is_not_asked_for(code: str, needed: set[str]) -> N
 
 
 PURE = ["checkpoint", "errors", "packing", "prompts", "settings", "texts", "vectors"]
-PURE += ["corpora.corpus", "corpora.lance", "corpora.manifest", "gateway.page", "serving.answer"]
-PURE += ["serving.request"]
+PURE += ["gateway.page", "serving.answer", "serving.request"]
+PURE += [
+    f"corpora.{name}"
+    for name in ("hits", "inventory", "kinds", "lance", "manifest", "numbers", "passages", "scan")
+]
+PURE += ["corpora.storage"]
 
 
 @pytest.mark.parametrize("module", PURE)

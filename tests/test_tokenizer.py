@@ -1,6 +1,7 @@
 """Token ids are sentencepiece's, whatever library saved the file and whatever the text holds."""
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -108,7 +109,7 @@ def test_truncation_keeps_both_ends_and_is_reported(
     assert len(encoding.token_ids) <= max_length
     assert encoding.token_ids[0] == 1
     assert encoding.token_ids[-1] == 2
-    assert encoding.num_tokens == len(whole)
+    assert min(len(whole), max_length + 1) <= encoding.num_tokens <= len(whole)
     assert encoding.truncated == (len(whole) > max_length)
 
 
@@ -262,3 +263,55 @@ class TestCheck:
         self, files: dict[Style, Path], max_length: int
     ) -> None:
         Tokenizer(files["hub"], max_length=max_length).check(MISTRAL_GOLDENS)
+
+
+@cache
+def loaded(file: Path) -> Tokenizer:
+    """One whose `max_length` may be changed."""
+    return Tokenizer(file, max_length=LONG)
+
+
+class TestLongTexts:
+    """Only the beginning of a long text is tokenised, and no id shows it."""
+
+    WORDS = st.sampled_from(
+        [
+            "snow",
+            " ",
+            "  ",
+            "\n",
+            "e\u0301",
+            "雪が降る",
+            "🙂",
+            "aaaaaaaa",
+            " 7",
+            "\x00",
+            "▁",
+            " The ",
+            "ß",
+        ]
+    )
+    MINI = Path(__file__).parent.parent / "weights/e5-mini/tokenizer.json"
+
+    @given(words=st.lists(WORDS | st.text(max_size=9), max_size=120), max_length=st.integers(3, 20))
+    @pytest.mark.parametrize("name", ["mistral", "mini"])
+    def test_the_ids_are_those_of_the_whole(
+        self, name: str, words: list[str], max_length: int, files: dict[Style, Path]
+    ) -> None:
+        tokenizer, text = loaded({"mistral": files["hub"], "mini": self.MINI}[name]), "".join(words)
+        tokenizer.max_length = LONG
+        (expected,) = tokenizer.encode([text])
+        tokenizer.max_length = max_length
+        (found,) = tokenizer.encode([text])
+        assert found.token_ids[:-1] == expected.token_ids[:-1][: max_length - 1]
+        assert found.truncated == (len(expected.token_ids) > max_length)
+        assert found.num_tokens <= expected.num_tokens == tokenizer.count(text)
+
+    @pytest.mark.parametrize("name", ["mistral", "mini"])
+    @pytest.mark.parametrize("text", ["snow falls in winter. ", "雪が降る。", "ab-1 "])
+    def test_little_more_than_what_is_kept_is_read(
+        self, name: str, text: str, files: dict[Style, Path]
+    ) -> None:
+        tokenizer = Tokenizer({"mistral": files["hub"], "mini": self.MINI}[name], max_length=100)
+        head = tokenizer._head(text * 10_000, 600)
+        assert len(head) < 700 or (name == "mini" and " " not in text)

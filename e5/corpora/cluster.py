@@ -25,8 +25,18 @@ from ray.exceptions import RayError
 
 import e5
 from e5.corpora.corpus import Corpus, Reading
+from e5.corpora.documents import Passage
 from e5.corpora.journal import Journal
-from e5.corpora.loop import Model, Prepared, Summary, compute, prepare, write
+from e5.corpora.loop import (
+    Gathered,
+    Model,
+    Summary,
+    Tokenized,
+    compute,
+    gather,
+    tokenize,
+    write,
+)
 from e5.corpora.manifest import fingerprint_of
 from e5.corpora.plan import Unit
 from e5.corpora.shards import Recipe, ShardFolder
@@ -184,37 +194,47 @@ class Worker:
 
     def _embed(self, unit: Unit) -> Summary:
         journal = Journal.begin(self._folder.location, unit)
+        recipe = self._folder.recipe
         with self._reading:
-            prepared = prepare(unit, self._files, self._embedder, self._folder)
+            gathered = gather(unit, self._files, self._folder)
             if journal.attempts > WHOLE_ATTEMPTS:
                 with self._computing:
-                    computed = self._one_by_one(prepared, journal)
+                    tokenized, computed = self._one_by_one(gathered, journal)
+            else:
+                tokenized = tokenize(gathered, gathered.documents, self._embedder, recipe)
         if journal.attempts <= WHOLE_ATTEMPTS:
             with self._computing:
-                computed = compute(prepared.sequences, self._embedder, prepared.summary)
-        summary = write(prepared, computed, self._folder)
+                computed = compute(tokenized.sequences, self._embedder, gathered.summary)
+        summary = write(gathered, tokenized, computed, self._folder)
         journal.remove()
         return summary
 
-    def _one_by_one(self, prepared: Prepared, journal: Journal) -> Computed:
-        """As `compute`, but the journal notes each text before it is tried."""
-        vectors: dict[int, Vectors] = {}
-        faults: dict[int, TextError] = {}
-        texts = range(len(prepared.todo))
-        for i in sorted(texts, key=lambda i: -journal.tries[str(i)]):  # suspects first
+    def _one_by_one(self, gathered: Gathered, journal: Journal) -> tuple[Tokenized, Computed]:
+        """As `tokenize` and `compute`, but the journal notes each document before it is tried."""
+        documents, recipe = gathered.documents, self._folder.recipe
+        parts: dict[int, list[Passage]] = {}
+        vectors: dict[str, Vectors] = {}
+        faults: dict[str, TextError] = {}
+        for i in sorted(range(len(documents)), key=lambda i: -journal.tries[str(i)]):
+            text = documents[i].text
             if journal.tries[str(i)] >= TRIES:
                 reason = f"the worker that computed it died, {journal.tries[str(i)]} times"
-                faults[i] = TextError(reason, i)
+                parts[i], faults[text] = [Passage(text, 0, len(text))], TextError(reason, i)
                 continue
             journal.trying(i)
-            computed = compute([prepared.sequences[i]], self._embedder, prepared.summary)
-            vectors[i] = computed.vectors
-            if computed.faults:
-                faults[i] = computed.faults[0]
+            tokenized = tokenize(gathered, [documents[i]], self._embedder, recipe)
+            computed = compute(tokenized.sequences, self._embedder, gathered.summary)
+            (parts[i],) = tokenized.parts
+            vectors |= dict(zip(tokenized.todo, computed.vectors, strict=True))
+            faults |= {tokenized.todo[place]: error for place, error in computed.faults.items()}
         journal.trying(None)
-        nothing = np.zeros((1, self._embedder.dimensions), np.float32)
-        rows = [vectors.get(i, nothing) for i in texts]
-        return Computed(np.concatenate(rows) if rows else nothing[:0], faults)
+        nothing = np.zeros(self._embedder.dimensions, np.float32)
+        todo = list(vectors | faults)
+        rows = [vectors.get(text, nothing) for text in todo]
+        return Tokenized([parts[i] for i in range(len(documents))], todo, []), Computed(
+            np.stack(rows) if rows else nothing[None][:0],
+            {place: faults[text] for place, text in enumerate(todo) if text in faults},
+        )
 
 
 def _describe(settings: Settings) -> Model | str:

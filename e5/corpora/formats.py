@@ -10,6 +10,7 @@ import io
 import itertools
 import json
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from e5.corpora.streams import FormatError, open_stream
+from e5.corpora.streams import LONGEST_LINE, FormatError, lines, open_stream
 from e5.errors import InputError
 
 PACKED = ("", ".gz", ".zst")
@@ -96,11 +97,7 @@ class Reader(Protocol):
 def open_reader(
     filesystem: fs.FileSystem, path: str, text_format: TextFormat | None = None
 ) -> Iterator[Reader]:
-    """The reader for the file name's extension.
-
-    Raises:
-        FormatError: for a file that is not what its name says.
-    """
+    """The reader for the file name's extension; a FormatError for a file that is something else."""
     text_format = text_format or TextFormat()
     name = path.lower()
     if name.endswith(".parquet"):
@@ -175,10 +172,9 @@ class _JsonLines(_Json):
     def _rows(self, mark: Mark) -> Iterator[tuple[int, Row]]:
         offset = mark.offset
         self._opened.seek(offset)
-        for line in self._opened:
-            content = line if offset else line.removeprefix(codecs.BOM_UTF8)
-            yield offset, _json_row(content) if content.strip() else None
-            offset += len(line)
+        for size, line in lines(self._opened):
+            yield offset, _json_row(line if offset or not line else line.removeprefix(BOM_UTF8))
+            offset += size
 
 
 class _JsonArray(_Json):
@@ -190,7 +186,7 @@ class _JsonArray(_Json):
     def _rows(self, mark: Mark) -> Iterator[tuple[int, Row]]:
         self._opened.seek(0)
         start = self._opened.peek(3)[:3]
-        self._opened.seek(len(codecs.BOM_UTF8) if start == codecs.BOM_UTF8 else 0)
+        self._opened.seek(len(BOM_UTF8) if start == BOM_UTF8 else 0)
         while (first := self._opened.peek(1)[:1]).isspace():
             self._opened.read(1)
         if first == b"":
@@ -212,8 +208,8 @@ class _Csv(_Untyped):
         self._opened, self.seeks = opened, seeks
         self._options: Any = {"delimiter": delimiter, "escapechar": escape}
         self._offset = 0  # where the next record begins
-        lines = csv.reader(self._decoded_lines(), **self._options)
-        self._head = next((record for record in lines if record), [])
+        records = csv.reader(self._decoded_lines(), **self._options)
+        self._head = next((record for record in records if record), [])
         self._start = self._offset
 
     def columns(self) -> list[str]:
@@ -224,18 +220,18 @@ class _Csv(_Untyped):
         self._offset = max(mark.offset, self._start)
         self._opened.seek(self._offset)
         width, begin = len(self._head), self._offset
-        lines: list[str] = []  # read since the last record
+        read: list[str] = []  # lines since the last record
         record: list[str] = []
 
         def noted() -> Iterator[str]:
             for line in self._decoded_lines():
-                lines.append(line)
+                read.append(line)
                 yield line
 
         for values in csv.reader(noted(), **self._options):
             here, begin = begin, self._offset
-            record = lines.copy()
-            lines.clear()
+            record = read.copy()
+            read.clear()
             if any(values[width:]):
                 yield here, f"{len(values)} values for {width} columns"
             else:
@@ -245,12 +241,14 @@ class _Csv(_Untyped):
 
     def _decoded_lines(self) -> Iterator[str]:
         # Invalid UTF-8 becomes lone surrogates, which make only their own row a dead letter.
-        for part in self._opened:
+        for _, part in lines(self._opened):
+            if part is None:
+                raise csv.Error(f"a line of more than {LONGEST_LINE} bytes")
             for line in re.findall(rb"[^\r]*(?:\r\n|\r)|[^\r]+", part):
                 begins = self._offset == 0
                 self._offset += len(line)
                 if begins:
-                    line = line.removeprefix(codecs.BOM_UTF8)
+                    line = line.removeprefix(BOM_UTF8)
                 yield line.decode(errors="surrogateescape")
 
 
@@ -286,7 +284,11 @@ def _as_text(column: pa.Array) -> pa.Array:
     return column
 
 
-def _json_row(line: bytes) -> Row:
+def _json_row(line: bytes | None) -> Row:
+    if line is None:
+        return f"a line of more than {LONGEST_LINE} bytes"
+    if not line.strip():
+        return None
     try:
         row = json.loads(line.decode())
     except (ValueError, RecursionError) as error:

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+BLOCK = 2**20  # documents that are compared at a time, to need little memory
+
 Hashes = NDArray[np.uint64]
 Places = NDArray[np.int64]
 
@@ -133,41 +135,59 @@ def compare(corpus: Inventory, folder: Inventory) -> Difference:
         >>> [places.tolist() for places in (found.added, found.changed, found.removed)]
         [[0], [2], [1]]
     """
-    order = np.argsort(corpus.ids, kind="stable")
-    names = corpus.ids[order]
-    is_last = np.append(names[1:] != names[:-1], np.ones(min(1, len(names)), bool))
-    last = order[is_last]  # in the order of their hashes
-    winner = np.cumsum(np.append(np.zeros(1, np.int64), is_last))[:-1]
-    lost = order[~is_last]
-    lost_to = last[winner[~is_last]]
-
-    stored, first = np.unique(folder.ids, return_index=True)
-    at = np.searchsorted(stored, corpus.ids[last])
-    at_most = np.minimum(at, max(len(stored) - 1, 0))
-    is_there = (
-        stored[at_most] == corpus.ids[last] if len(stored) else np.zeros(len(last), dtype=bool)
-    )
-    homes = first[at_most[is_there]] if len(stored) else np.empty(0, np.int64)
-    kept = last[is_there]
+    last, lost, lost_to = _last_of_each(corpus.ids)
+    order = _order(folder.ids)
+    homes = np.full(len(last), -1, np.int32)
+    if len(order):
+        for begin in range(0, len(last), BLOCK):
+            names = corpus.ids[last[begin : begin + BLOCK]]
+            at = np.searchsorted(folder.ids, names, sorter=order)
+            places = order[np.minimum(at, len(order) - 1)]  # the first of equal ids
+            homes[begin : begin + BLOCK] = np.where(folder.ids[places] == names, places, -1)
+    is_there = homes >= 0
+    kept, homes = last[is_there], homes[is_there]
     differs = corpus.contents[kept] != folder.contents[homes]
     is_left = np.ones(len(folder), dtype=bool)
     is_left[homes] = False
-    by_place = np.argsort(lost)
     return Difference(
-        added=np.sort(last[~is_there]),
-        changed=kept[differs],
-        homes=homes[differs],
+        added=np.sort(last[~is_there]).astype(np.int64),
+        changed=kept[differs].astype(np.int64),
+        homes=homes[differs].astype(np.int64),
         removed=np.flatnonzero(is_left),
-        duplicates=lost[by_place],
-        winners=lost_to[by_place],
+        duplicates=lost,
+        winners=lost_to,
     )
+
+
+def _order(values: Hashes) -> NDArray[np.int32]:
+    """Places in ascending order of values, equal ones in their own order; half of numpy's size."""
+    return np.argsort(values, kind="stable").astype(np.int32)
+
+
+def _last_of_each(ids: Hashes) -> tuple[NDArray[np.int32], Places, Places]:
+    """The last place of each id, in the ids' order; the other places, and the last one of each."""
+    order = _order(ids)
+    is_last = np.ones(len(order), dtype=bool)
+    for begin in range(0, len(order) - 1, BLOCK):
+        names = ids[order[begin : begin + BLOCK + 1]]
+        is_last[begin : begin + len(names) - 1] = names[1:] != names[:-1]
+    if is_last.all():
+        return order, np.empty(0, np.int64), np.empty(0, np.int64)
+    last, lost = order[is_last], np.flatnonzero(~is_last)
+    winners = last[np.searchsorted(np.flatnonzero(is_last), lost)]
+    by_place = np.argsort(order[lost])
+    return last, order[lost][by_place].astype(np.int64), winners[by_place].astype(np.int64)
 
 
 def find(texts: Hashes, inventory: Inventory) -> Places:
     """A place of each text in an inventory; -1 for one that is not there."""
+    found = np.full(len(texts), -1, np.int64)
     if not len(inventory):
-        return np.full(len(texts), -1, np.int64)
-    order = np.argsort(inventory.texts, kind="stable")
-    at = np.minimum(np.searchsorted(inventory.texts, texts, sorter=order), len(order) - 1)
-    places = order[at]
-    return np.where(inventory.texts[places] == texts, places, -1)
+        return found
+    order = _order(inventory.texts)
+    for begin in range(0, len(texts), BLOCK):
+        some = texts[begin : begin + BLOCK]
+        at = np.searchsorted(inventory.texts, some, sorter=order)
+        places = order[np.minimum(at, len(order) - 1)]
+        found[begin : begin + BLOCK] = np.where(inventory.texts[places] == some, places, -1)
+    return found

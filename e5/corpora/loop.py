@@ -17,7 +17,7 @@ from e5.corpora.documents import DeadLetter, Document, Passage
 from e5.corpora.numbers import Numbers, encode
 from e5.corpora.passages import passages
 from e5.corpora.plan import Unit
-from e5.corpora.shards import ShardFolder
+from e5.corpora.shards import Recipe, ShardFolder
 from e5.corpora.stored import Shard, places
 from e5.embedder import Computed, Embedder
 from e5.packing import TokenIds
@@ -72,28 +72,37 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A unit read and tokenised, ready for the engine.
+class Gathered:
+    """What a unit has to work with.
 
     Attributes:
         unit: that it is.
         kept: what stays of the shard; None if there is no shard.
         documents: to write.
-        parts: passages of each document; one, the whole, if documents are not cut.
-        numbers: stored vectors that are there already, by a part's text.
-        todo: texts that need a vector, without repetition.
-        sequences: their token ids.
+        numbers: stored vectors that are there already, by the text of a document or passage.
         summary: figures so far.
     """
 
     unit: Unit
     kept: Shard | None
     documents: list[Document]
-    parts: list[list[Passage]]
     numbers: dict[str, Numbers]
+    summary: Summary
+
+
+@dataclass(frozen=True)
+class Tokenized:
+    """Documents ready for the engine.
+
+    Attributes:
+        parts: passages of each document; one, the whole, if documents are not cut.
+        todo: texts that need a vector, without repetition.
+        sequences: their token ids.
+    """
+
+    parts: list[list[Passage]]
     todo: list[str]
     sequences: list[TokenIds]
-    summary: Summary
 
 
 class Loop:
@@ -126,19 +135,23 @@ class Loop:
         embedder = self._embedder = self._embedder or self._load()
         with Reading(corpus) as reading:
 
-            def computed() -> Iterator[tuple[Prepared, Computed]]:
-                ahead = _one_ahead(lambda unit: prepare(unit, reading, embedder, folder), units)
+            def prepare(unit: Unit) -> tuple[Gathered, Tokenized]:
+                gathered = gather(unit, reading, folder)
+                return gathered, tokenize(gathered, gathered.documents, embedder, folder.recipe)
+
+            def computed() -> Iterator[tuple[Gathered, Tokenized, Computed]]:
                 waited = time.perf_counter()
-                for prepared in ahead:
-                    prepared.summary.seconds["wait"] = time.perf_counter() - waited
-                    yield prepared, compute(prepared.sequences, embedder, prepared.summary)
+                for gathered, tokenized in _one_ahead(prepare, units):
+                    gathered.summary.seconds["wait"] = time.perf_counter() - waited
+                    done = compute(tokenized.sequences, embedder, gathered.summary)
+                    yield gathered, tokenized, done
                     waited = time.perf_counter()
 
             yield from _one_ahead(lambda one: write(*one, folder), computed())
 
 
-def prepare(unit: Unit, reading: Reading, embedder: Embedder, folder: ShardFolder) -> Prepared:
-    """Read and tokenise a unit; find the vectors that are there already."""
+def gather(unit: Unit, reading: Reading, folder: ShardFolder) -> Gathered:
+    """Read a unit's rows, and the vectors that are there already."""
     started = time.perf_counter()
     summary = Summary()
     shard = folder.read(unit.shard)
@@ -154,29 +167,29 @@ def prepare(unit: Unit, reading: Reading, embedder: Embedder, folder: ShardFolde
             chosen = np.isin(other.listing["text"], source.texts)
             numbers |= _numbers_by_text(other.select(chosen))
     summary.seconds["read"] = time.perf_counter() - started
-    started = time.perf_counter()
-    cut = folder.recipe.cut
-    parts = [[Passage(document.text, 0, len(document.text))] for document in documents]
-    if cut is not None:
-        count = _counter(embedder)
-        parts = [passages(document.text, cut, count) for document in documents]
-    texts = dict.fromkeys(part.text for some in parts for part in some)
-    todo = [text for text in texts if text not in numbers]
-    summary.reused = sum(part.text in numbers for some in parts for part in some)
-    summary.computed = sum(map(len, parts)) - summary.reused
-    sequences = tokenize(todo, embedder, folder.recipe.task, summary)
-    summary.seconds["tokenize"] = time.perf_counter() - started
-    return Prepared(unit, kept, documents, parts, numbers, todo, sequences, summary)
+    return Gathered(unit, kept, documents, numbers, summary)
 
 
 def tokenize(
-    texts: Sequence[str], embedder: Embedder, task: str, summary: Summary
-) -> list[TokenIds]:
-    """Token ids of texts, with the task's prompt unless it is ""; counted in `summary`."""
-    encodings = embedder.tokenize(texts, task=task, one_by_one=True)
+    gathered: Gathered, documents: Sequence[Document], embedder: Embedder, recipe: Recipe
+) -> Tokenized:
+    """Cut documents of a unit into passages if asked, and tokenise those without a vector."""
+    started = time.perf_counter()
+    parts = [[Passage(document.text, 0, len(document.text))] for document in documents]
+    if recipe.cut is not None:
+        count = _counter(embedder)
+        parts = [passages(document.text, recipe.cut, count) for document in documents]
+    known, summary = gathered.numbers, gathered.summary
+    texts = dict.fromkeys(part.text for some in parts for part in some)
+    todo = [text for text in texts if text not in known]
+    reused = sum(part.text in known for some in parts for part in some)
+    summary.reused += reused
+    summary.computed += sum(map(len, parts)) - reused
+    encodings = embedder.tokenize(todo, task=recipe.task, one_by_one=True)
     summary.tokens += sum(len(encoding.token_ids) for encoding in encodings)
     summary.truncated += sum(encoding.truncated for encoding in encodings)
-    return [encoding.token_ids for encoding in encodings]
+    summary.seconds["tokenize"] += time.perf_counter() - started
+    return Tokenized(parts, todo, [encoding.token_ids for encoding in encodings])
 
 
 def compute(sequences: Sequence[TokenIds], embedder: Embedder, summary: Summary) -> Computed:
@@ -187,23 +200,25 @@ def compute(sequences: Sequence[TokenIds], embedder: Embedder, summary: Summary)
     return computed
 
 
-def write(prepared: Prepared, computed: Computed, folder: ShardFolder) -> Summary:
+def write(
+    gathered: Gathered, tokenized: Tokenized, computed: Computed, folder: ShardFolder
+) -> Summary:
     """Write a unit, with faults as dead letters; returns its summary."""
     started = time.perf_counter()
-    summary, recipe = prepared.summary, folder.recipe
+    summary, recipe = gathered.summary, folder.recipe
     vectors = finish(computed.vectors, recipe.dimensions, normalize=recipe.normalize)
     made = encode(vectors, recipe.dtype)
-    numbers, reasons = dict(prepared.numbers), {}
-    is_finite = np.asarray(np.isfinite(made).all(axis=1))
-    for place, text in enumerate(prepared.todo):
+    numbers, reasons = dict(gathered.numbers), {}
+    overflows = np.asarray(np.isinf(made).any(axis=1))
+    for place, text in enumerate(tokenized.todo):
         if place in computed.faults:
             reasons[text] = computed.faults[place].reason
-        elif not is_finite[place]:
+        elif overflows[place]:
             reasons[text] = f"its vector holds a number too large for {recipe.dtype}; store float32"
         else:
             numbers[text] = made[place]
     documents, parts, letters = [], [], []
-    for document, some in zip(prepared.documents, prepared.parts, strict=True):
+    for document, some in zip(gathered.documents, tokenized.parts, strict=True):
         for place, part in enumerate(some):
             if part.text in reasons:
                 name = document.id if recipe.cut is None else f"{document.id}#{place}"
@@ -216,9 +231,9 @@ def write(prepared: Prepared, computed: Computed, folder: ShardFolder) -> Summar
     width = folder.layout.width
     stored = np.stack(rows) if rows else np.empty((0, width), made.dtype)
     shard = Shard.of(documents, parts, stored, folder.layout)
-    if prepared.kept is not None:
-        shard = prepared.kept + shard
-    folder.write(prepared.unit.shard, shard, letters)
+    if gathered.kept is not None:
+        shard = gathered.kept + shard
+    folder.write(gathered.unit.shard, shard, letters)
     summary.documents, summary.dead_letters = len(documents), len(letters)
     summary.computed -= len(letters)
     summary.seconds["write"] += time.perf_counter() - started

@@ -23,7 +23,7 @@ from e5.corpora.kinds import from_name
 from e5.corpora.manifest import Manifest
 from e5.corpora.numbers import Dtype
 from e5.corpora.passages import Cut
-from e5.corpora.storage import ASIDE, open_filesystem, write_whole
+from e5.corpora.storage import ASIDE, below, open_filesystem, write_whole
 from e5.corpora.stored import Layout, Shard, listing_of, number_type
 from e5.errors import InputError
 from e5.texts import check_task
@@ -211,7 +211,7 @@ class ShardFolder:
 
     def replaced(self) -> "ShardFolder":
         """The shards that `set_aside` keeps."""
-        return ShardFolder(f"{self.location}/{REPLACED}", self.recipe)
+        return ShardFolder(below(self.location, REPLACED), self.recipe)
 
     def set_aside(self, names: Iterable[str]) -> dict[str, str]:
         """Keep these shards until `end`, whatever becomes of them; returns their new names.

@@ -45,9 +45,28 @@ def open_filesystem(location: str) -> tuple[fs.FileSystem, str]:
     return filesystem, path.rstrip("/")
 
 
+def below(location: str, name: str) -> str:
+    """The location of something in a folder.
+
+    Example:
+        >>> below("s3://bucket/out?region=eu-west-1", "a"), below("out", "a")
+        ('s3://bucket/out/a?region=eu-west-1', 'out/a')
+    """
+    if "://" not in location:
+        return f"{location}/{name}"
+    place, mark, options = location.partition("?")
+    return f"{place.rstrip('/')}/{name}{mark}{options}"
+
+
 def _filesystem_of_uri(location: str) -> tuple[fs.FileSystem, str]:
+    uri = location.replace(" ", "%20")
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
+    if uri.startswith("s3://") and endpoint and "endpoint_override=" not in uri:
+        # Arrow does not know these variables, other than everybody else.
+        scheme, _, host = endpoint.rpartition("://")
+        uri += f"{'&' if '?' in uri else '?'}scheme={scheme or 'https'}&endpoint_override={host}"
     try:
-        filesystem, path = fs.FileSystem.from_uri(location.replace(" ", "%20"))
+        filesystem, path = fs.FileSystem.from_uri(uri)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         other, path = fsspec.core.url_to_fs(location)
         filesystem = fs.PyFileSystem(fs.FSSpecHandler(other))

@@ -6,13 +6,14 @@ one. Offsets are those of the decoded stream. Knows nothing of rows.
 
 import codecs
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyarrow as pa
 
 BUFFER = 2**22  # bytes of one read; on remote storage each read is a request
 PIECE = 2**18
+LONGEST_LINE = 2**26  # bytes; a longer one is no row, and may not fit in memory
 MARKS = {  # UTF-32's first: it begins as UTF-16's does
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -51,6 +52,15 @@ def open_stream(
         return io.BufferedReader(open_file(), BUFFER), True
     decoder = None if is_utf8 else codecs.getincrementaldecoder(encoding)
     return io.BufferedReader(_FromTheStart(begin, decoder), BUFFER), False
+
+
+def lines(opened: io.BufferedReader) -> Iterator[tuple[int, bytes | None]]:
+    """The size of each line with its end, and the line; None for one that is too long to read."""
+    while line := opened.readline(LONGEST_LINE):
+        size, end = len(line), line[-1:]
+        while size >= LONGEST_LINE and end != b"\n" and (rest := opened.readline(LONGEST_LINE)):
+            size, end = size + len(rest), rest[-1:]
+        yield size, line if size == len(line) else None
 
 
 def _check_mark(start: bytes, encoding: str, *, is_utf8: bool) -> None:

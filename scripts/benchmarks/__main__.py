@@ -29,7 +29,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import corpora, doors, engine, loading, serving
+from benchmarks import corpora, doors, engine, loading, mirror, serving
 from benchmarks.machine import machine_facts
 
 SECTIONS = {
@@ -41,7 +41,10 @@ SECTIONS = {
     "gateway": doors.door_rows,
     "answers": serving.answer_rows,
     "corpus": corpora.corpus_rows,
+    "reuse": mirror.reuse_rows,
+    "long": mirror.long_rows,
     "search": corpora.search_rows,
+    "million": corpora.million_rows,
 }
 
 

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +29,10 @@ from corpus_tools import (
 )
 
 from e5.corpora.cluster import Cluster
-from e5.corpora.corpus import Corpus, Unit
+from e5.corpora.corpus import Corpus
 from e5.corpora.journal import ATTEMPTS
+from e5.corpora.loop import Summary
+from e5.corpora.plan import Unit
 from e5.corpora.run import embed_corpus
 from e5.corpora.shards import ShardFolder
 from e5.errors import EngineError
@@ -123,7 +125,8 @@ def wait_for_shards(out: Path, count: int, process: "subprocess.Popen[str]") -> 
 
 
 def test_a_cluster_writes_what_the_loop_writes(runner: Runner, tmp_path: Path) -> None:
-    write_corpus(tmp_path / "in" / "a.jsonl", [*texts(50), " ", *texts(49, 1)])
+    path = tmp_path / "in" / "a.jsonl"
+    write_corpus(path, [*texts(50), " ", *texts(49, 1)])
     code, printed = runner.run("loop")
     assert code == 3, printed
     code, printed = runner.run("ray", "--runner", "ray", "--workers", "1:2")
@@ -135,9 +138,20 @@ def test_a_cluster_writes_what_the_loop_writes(runner: Runner, tmp_path: Path) -
     assert ray.select(["id", "text"]) == loop.select(["id", "text"])
     np.testing.assert_allclose(vectors_of(ray), vectors_of(loop), atol=1e-3, rtol=1e-3)
     assert dead_letters(tmp_path / "ray") == dead_letters(tmp_path / "loop")
+    write_corpus(path, ["new", *texts(50)[1:30], *texts(49, 1)])  # and changes what has changed
+    for name, options in (("loop", []), ("ray", ["--runner", "ray"])):
+        code, printed = runner.run(name, *options)
+        assert code == 0, printed
+        assert "holds 79 documents; 1 vectors computed" in printed
+    assert rows_of(tmp_path / "ray") == rows_of(tmp_path / "loop")
     for name in ("loop", "ray"):
-        manifest = json.loads((tmp_path / name / "manifest.json").read_text())
+        manifest = json.loads((tmp_path / name / "_manifest.json").read_text())
         assert manifest["model"].startswith("small@")
+
+
+def rows_of(out: Path) -> list[tuple[str, str]]:
+    table = read_shards(out)
+    return sorted(zip(table["id"].to_pylist(), table["text"].to_pylist(), strict=True))
 
 
 def test_killed_actors_and_a_killed_driver_lose_nothing(runner: Runner, tmp_path: Path) -> None:
@@ -227,21 +241,22 @@ def test_what_a_worker_cannot_load_is_said_in_a_sentence(runner: Runner, tmp_pat
 def test_what_is_no_document_s_fault_stops_the_run_with_its_reason(
     tmp_path: Path, checkpoint: Path
 ) -> None:
-    class Vanishing(Corpus):  # here, so that Ray sends it by value
-        """Loses its second file once it is planned."""
+    class Vanishing(Cluster):
+        """Loses the corpus's second file before it begins."""
 
-        def plan(self, files: Iterable[str], rows_per_unit: int) -> list[Unit]:
-            units = super().plan(files, rows_per_unit)
-            (Path(self.location) / "b.jsonl").unlink()
-            return units
+        def embed_units(
+            self, units: Sequence[Unit], corpus: Corpus, folder: ShardFolder
+        ) -> Iterator[Summary]:
+            (Path(corpus.location) / "b.jsonl").unlink()
+            yield from super().embed_units(units, corpus, folder)
 
     for name in ("a", "b"):
         write_corpus(tmp_path / "in" / f"{name}.jsonl", texts(30))
-    cluster = Cluster(Settings(weights=checkpoint, device="cpu", dtype="float32"))
+    cluster = Vanishing(Settings(weights=checkpoint, device="cpu", dtype="float32"))
     folder = ShardFolder(str(tmp_path / "out"))
     try:
         with pytest.raises(EngineError, match=r"^b\.jsonl: received what cannot be read"):
-            embed_corpus(Vanishing(str(tmp_path / "in")), folder, cluster, rows_per_shard=10)
+            embed_corpus(Corpus(str(tmp_path / "in")), folder, cluster, rows_per_shard=10)
     finally:
         ray.shutdown()
 

@@ -222,3 +222,27 @@ def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path: Path) -> None:
         content = b"\xef\xbb\xbf" + json.dumps({"text": "one"}).encode()
         (tmp_path / name).write_bytes(packed(tmp_path / name, content))
         assert read(tmp_path / name) == [{"text": "one"}]
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_a_line_without_end_is_no_row_and_not_held(
+    ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("e5.corpora.streams.LONGEST_LINE", 1000)
+    long = '{"text": "%s"}' % ("x" * 5000)
+    lines = ['{"text": "one"}', long, '{"text": "two"}', '{"text": "%s"}' % ("y" * 987)]
+    path = tmp_path / f"a.jsonl{ending}"
+    path.write_bytes(packed(path, "\n".join([*lines, ""]).encode()))
+    with opened(path) as reader:
+        found = list(reader.rows(["text"]))
+    assert [row for _, row in found] == [
+        {"text": "one"},
+        "a line of more than 67108864 bytes",
+        {"text": "two"},
+        {"text": "y" * 987},
+    ]
+    assert [offset for offset, _ in found] == [0, 16, 16 + len(long) + 1, 32 + len(long) + 1]
+    path = tmp_path / f"a.csv{ending}"
+    path.write_bytes(packed(path, ("text\n" + "x" * 5000).encode()))
+    with pytest.raises(csv.Error, match="a line of more than"):
+        read(path)

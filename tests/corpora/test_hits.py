@@ -1,18 +1,11 @@
 """Rankings are merged by their ranks alone, and a document is shown once."""
 
-import doctest
-
 from hypothesis import given
 from hypothesis import strategies as st
 
-from e5.corpora import hits
 from e5.corpora.hits import RANK, best_of_each, merged
 
 RANKINGS = st.lists(st.lists(st.sampled_from("abcdefgh"), unique=True), min_size=1, max_size=3)
-
-
-def test_examples() -> None:
-    assert doctest.testmod(hits).failed == 0
 
 
 @given(rankings=RANKINGS)

@@ -1,6 +1,5 @@
 """A kept column has one type that holds all its values, and each value comes back."""
 
-import doctest
 from datetime import UTC, date, datetime
 from functools import reduce
 from typing import Any
@@ -10,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from e5.corpora import kinds
 from e5.corpora.kinds import NULL, TEXT, Loose, as_column, from_name, kind_of, kind_of_type, merged
 
 PLAIN = (
@@ -21,10 +19,6 @@ LOOSE = st.sampled_from(
     ["", "7", "-12", "007", "1e5", "2.50", "true", "false", "2024-02-29", "2024-02-30", "snow",
      "9" * 30, "1_000", " 7", "-", "TRUE"]
 ).map(Loose)  # fmt: skip
-
-
-def test_examples() -> None:
-    assert doctest.testmod(kinds).failed == 0
 
 
 @given(values=st.lists(PLAIN | LOOSE))

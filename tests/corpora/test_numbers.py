@@ -1,21 +1,14 @@
 """Stored numbers keep a vector's direction as well as they can."""
 
-import doctest
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from e5.corpora import numbers
 from e5.corpora.numbers import Dtype, decode, encode
 from e5.gateway.cohere import quantize
 
 LEAST = {"float32": 1, "float16": 0.999999, "int8": 0.999, "binary": 0.7}  # cosines
-
-
-def test_examples() -> None:
-    assert doctest.testmod(numbers).failed == 0
 
 
 @given(seed=st.integers(0, 1000), scale=st.sampled_from([1e-3, 1.0, 300.0]))

@@ -1,21 +1,14 @@
 """Passages are parts of their document, none too long, and nothing between them is lost."""
 
-import doctest
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from e5.corpora import passages as module
 from e5.corpora.passages import Cut, passages
 from e5.embedder import Embedder
 from e5.errors import InputError
 
 WORDS = ["snow", "is", "frozen", "water.", "It falls.", "\n", "\n\n", "Schnee", "雪が降る。", "😀"]
-
-
-def test_examples() -> None:
-    assert doctest.testmod(module).failed == 0
 
 
 @settings(max_examples=40)

@@ -1,6 +1,5 @@
 """One reading of a corpus tells all its documents, and which rows are none."""
 
-import doctest
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 from corpus_tools import write_rows
 
-from e5.corpora import scan as module
 from e5.corpora.corpus import Corpus
 from e5.corpora.documents import DeadLetter, Document
 from e5.corpora.passages import Cut
@@ -26,10 +24,6 @@ def scanned(corpus: Corpus, cut: Cut | None = None) -> tuple[Scan, dict[str, lis
         told[name] = list(letters)
 
     return scan(corpus, corpus.files(), cut, tell), told
-
-
-def test_examples() -> None:
-    assert doctest.testmod(module).failed == 0
 
 
 def test_every_row_is_told_once(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import codecs
 import gzip
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ ENCODINGS = [
     "cp1252",
     "shift_jis",
 ]
-PACK = {
+PACK: dict[str, Callable[[bytes], bytes]] = {
     "": lambda content: content,
     ".gz": gzip.compress,
     ".zst": lambda content: pa.compress(content, codec="zstd", asbytes=True),
