@@ -20,11 +20,20 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from e5.embedder import Embedder
-from e5.errors import E5Error, EngineError, QueueFullError, RequestTooLargeError
+from e5.errors import (
+    EngineError,
+    NonFiniteError,
+    QueueFullError,
+    RequestTooLargeError,
+    TextError,
+)
 from e5.packing import TokenIds
+from e5.serving.pulse import Pulse
 from e5.vectors import Vectors
 
 logger = logging.getLogger(__name__)
+
+BROKEN = "the engine failed; the service's log has the reason."
 
 
 @dataclass(frozen=True)
@@ -86,7 +95,8 @@ class Batcher:
             embedder: computes the vectors.
             max_queue_tokens: refuse a request if more tokens than these would wait.
         """
-        self._failed = False
+        self._pulse = Pulse()
+        self._has_ended = False
         self._embedder = embedder
         self._max_queue_tokens = max_queue_tokens
         self._waiting: deque[_Request] = deque()
@@ -96,8 +106,8 @@ class Batcher:
 
     @property
     def healthy(self) -> bool:
-        """False once the engine has failed for a reason other than a text."""
-        return self._thread.is_alive() and not self._failed
+        """False once the engine has failed for a reason other than a text, or seems to hang."""
+        return not self._has_ended and self._pulse.healthy
 
     @property
     def waiting_tokens(self) -> int:
@@ -122,6 +132,8 @@ class Batcher:
         if num_tokens > limit:
             raise RequestTooLargeError(num_tokens, limit)
         with self._changed:
+            if self._has_ended:  # nobody would answer
+                raise EngineError(BROKEN)
             waiting = sum(r.waiting_tokens for r in self._waiting if not r.future.done())
             if waiting + num_tokens > limit:
                 raise QueueFullError(waiting, num_tokens, limit)
@@ -130,16 +142,27 @@ class Batcher:
         return await request.future
 
     def _work(self) -> None:
-        while True:
+        pieces: list[_Piece] = []
+        try:
+            while True:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._waiting)
+                    pieces = self._take()
+                if not pieces:  # every waiting request was cancelled
+                    continue
+                self._run(pieces)
+                with self._changed:
+                    if self._waiting and self._waiting[0] is pieces[-1].request:
+                        self._waiting.rotate(-1)  # behind those that arrived meanwhile
+        except BaseException as error:  # a mistake of ours: nobody shall wait for ever
+            self._pulse.failed()
+            logger.critical("the engine's thread ended", exc_info=error)
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting)
-                pieces = self._take()
-            if not pieces:  # every waiting request was cancelled
-                continue
-            self._run(pieces)
-            with self._changed:
-                if self._waiting and self._waiting[0] is pieces[-1].request:
-                    self._waiting.rotate(-1)  # behind those that arrived meanwhile
+                left = {id(r): r for r in (*(p.request for p in pieces), *self._waiting)}
+                self._waiting.clear()
+                self._has_ended = True
+            for request in left.values():
+                _settle(request.future, EngineError(BROKEN))
 
     def _take(self) -> list[_Piece]:
         """The next forward's texts: at least one, then as many as the budget holds."""
@@ -165,8 +188,14 @@ class Batcher:
     def _run(self, pieces: Sequence[_Piece]) -> None:
         """Compute the pieces in one forward; if it fails, each alone, so that good ones succeed."""
         started = time.perf_counter()
+        sequences = [ids for piece in pieces for ids in piece.sequences]
         try:
-            computed = self._embedder.compute([ids for piece in pieces for ids in piece.sequences])
+            self._pulse.begun(sum(map(len, sequences)))
+            computed = self._embedder.compute(sequences)
+            if len(computed.vectors) != len(sequences):
+                raise EngineError(f"{len(sequences)} texts, {len(computed.vectors)} vectors")
+            bad = sum(isinstance(error, NonFiniteError) for error in computed.faults.values())
+            self._pulse.ended(len(sequences), bad)
         except Exception as error:
             if len(pieces) > 1:
                 logger.warning("a forward failed: each request in it alone", exc_info=error)
@@ -203,10 +232,10 @@ class Batcher:
             _settle(request.future, Batched(request.vectors, queue_ms, forward_ms, batch_texts))
 
     def _fail(self, piece: _Piece, error: Exception) -> None:
-        if not isinstance(error, E5Error):
+        if not isinstance(error, TextError):
             logger.error("the engine failed", exc_info=error)
-            self._failed = True
-            error = EngineError("the engine failed; the service's log has the reason.")
+            self._pulse.failed()
+            error = EngineError(BROKEN)
         _settle(piece.request.future, error)
 
 

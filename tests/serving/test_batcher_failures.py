@@ -5,6 +5,7 @@ import logging
 import random
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 from reference import assert_same
 from watched import BUDGET, POISON, WatchedEngine, run, some_text, submit
@@ -19,6 +20,7 @@ from e5.errors import (
 )
 from e5.packing import TokenIds
 from e5.serving.batcher import Batched, Batcher
+from e5.serving.pulse import ALL_BAD
 from e5.vectors import Vectors
 
 
@@ -219,6 +221,79 @@ def test_a_text_too_large_for_the_memory_leaves_the_service_healthy(sound: Embed
         tasks = [await submit(batcher, [some_text(length, chance)]) for length in (20, 60, 30)]
         answers = await asyncio.gather(*tasks, return_exceptions=True)
         assert [type(answer) for answer in answers] == [Batched, OutOfMemoryError, Batched]
+        assert batcher.healthy
+
+    run(story)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("wrong", ["too few", "too many"])
+def test_an_engine_that_gives_another_number_of_vectors_is_broken(
+    wrong: str, sound: Embedder
+) -> None:
+    class MiscountingEngine(WatchedEngine):
+        def compute(self, sequences: Sequence[TokenIds], *, share_prefixes: bool = True) -> Vectors:
+            vectors = super().compute(sequences, share_prefixes=share_prefixes)
+            return vectors[:-1] if wrong == "too few" else np.concatenate([vectors, vectors[:1]])
+
+    async def story() -> None:
+        batcher = Batcher(MiscountingEngine(sound).embedder, max_queue_tokens=1_000_000)
+        for _ in range(2):
+            with pytest.raises(EngineError):
+                await batcher.embed([(1, 12, 2), (1, 13, 2)])
+        assert not batcher.healthy
+
+    run(story)
+
+
+@pytest.mark.parametrize("place", ["_take", "_hand_over", "_run"])
+def test_a_mistake_of_the_thread_leaves_nobody_waiting(
+    place: str, sound: Embedder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story() -> None:
+        engine = WatchedEngine(sound)
+        engine.hold()
+        batcher = Batcher(engine.embedder, max_queue_tokens=1_000_000)
+        first = await submit(batcher, [(1, 12, 2)])
+        await engine.has_started(1)
+        waiting = [await submit(batcher, [(1, number, 2)] * 3) for number in range(20, 25)]
+
+        def mistaken(*_: object) -> None:
+            raise IndexError("list index out of range")
+
+        monkeypatch.setattr(batcher, place, mistaken)
+        engine.let_go()
+        answers = await asyncio.gather(first, *waiting, return_exceptions=True)
+        if place != "_hand_over":  # the first was under way
+            assert isinstance(answers.pop(0), Batched)
+        assert all(isinstance(answer, EngineError) for answer in answers)
+        assert not batcher.healthy
+        with pytest.raises(EngineError):
+            await batcher.embed([(1, 12, 2)])
+
+    run(story)
+    assert "list index out of range" in caplog.text
+    assert "Traceback" in caplog.text
+
+
+def test_nan_alone_for_many_forwards_is_an_engine_s_fault(sound: Embedder) -> None:
+    class NanEngine(WatchedEngine):
+        is_ill = True
+
+        def compute(self, sequences: Sequence[TokenIds], *, share_prefixes: bool = True) -> Vectors:
+            vectors = super().compute(sequences, share_prefixes=share_prefixes)
+            return vectors * np.float32("nan") if self.is_ill else vectors
+
+    async def story() -> None:
+        engine = NanEngine(sound)
+        batcher = Batcher(engine.embedder, max_queue_tokens=1_000_000)
+        for number in range(ALL_BAD):
+            assert batcher.healthy
+            with pytest.raises(NonFiniteError):
+                await batcher.embed([(1, 12 + number, 2)])
+        assert not batcher.healthy
+        engine.is_ill = False
+        await batcher.embed([(1, 12, 2)])
         assert batcher.healthy
 
     run(story)
