@@ -35,6 +35,11 @@ def _texts(texts: object, info: ValidationInfo) -> list[str]:
     field = str(info.field_name)
     if not isinstance(texts, list):
         raise InputError(field, quoted(texts), "send a list of strings")
+    # Before anything is copied or looked at: a body may hold millions of elements.
+    if len(texts) > MAX_TEXTS:
+        raise _too_many(len(texts))
+    if sum(len(text) for text in texts if isinstance(text, str)) > MAX_ALL_CHARACTERS:
+        raise _too_long(f"more than {MAX_ALL_CHARACTERS} characters")
     return check_texts(texts, field)[0]
 
 
@@ -78,15 +83,9 @@ class EmbedRequest(BaseModel):
         if not request.fields:
             raise InputError("query, document", "no text", "send at least one query or document")
         if len(request.fields) > MAX_TEXTS:
-            raise InputError(
-                "queries, documents", f"{len(request.fields)} texts", f"send at most {MAX_TEXTS}"
-            )
+            raise _too_many(len(request.fields))
         if request.num_characters > MAX_ALL_CHARACTERS:
-            raise InputError(
-                "queries, documents",
-                f"{request.num_characters} characters with their prompts",
-                f"send at most {MAX_ALL_CHARACTERS} in one request",
-            )
+            raise _too_long(f"{request.num_characters} characters with their prompts")
         return request
 
     def check_answer(self, dimensions: int) -> None:
@@ -137,6 +136,15 @@ class EmbedRequest(BaseModel):
             *(["document"] if self.document is not None else []),
             *(f"documents[{i}]" for i in range(len(self.documents))),
         ]
+
+
+def _too_many(texts: int) -> InputError:
+    return InputError("queries, documents", f"{texts} texts", f"send at most {MAX_TEXTS}")
+
+
+def _too_long(received: str) -> InputError:
+    remedy = f"send at most {MAX_ALL_CHARACTERS} in one request"
+    return InputError("queries, documents", received, remedy)
 
 
 def _as_input_error(error: ErrorDetails) -> InputError:

@@ -1,5 +1,6 @@
 """What a request may be, and how it is refused otherwise."""
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -163,3 +164,26 @@ def test_the_name_of_an_unknown_input_is_shown_in_short_and_in_one_line(
     with pytest.raises(InputError) as refusal:
         EmbedRequest.parse(query="snow", **{name: 1})
     assert str(refusal.value).startswith(f"{shown}: received an unknown input; ")
+
+
+@pytest.mark.parametrize(
+    ("documents", "part"),
+    [
+        ([1] * 5_000_000, "5000000 texts"),
+        (["x"] * 5_000_000, "5000000 texts"),
+        ([" "] * 2048, "blank text"),
+        (["x" * 900_000] * 2048, "more than 10000000 characters"),
+        ([1] * 2048, "received 1; "),
+        ([["x"] * 1_000_000] * 2048, "documents[0]: received "),
+    ],
+)
+def test_refusing_costs_little_whatever_the_body(documents: list[object], part: str) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError) as caught:
+            EmbedRequest.parse(documents=documents)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert part in str(caught.value)
+    assert peak < 2_000_000  # bytes: nothing was copied
