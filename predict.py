@@ -12,8 +12,9 @@ from cog import BaseRunner, Input, concurrent
 
 from e5.errors import E5Error
 from e5.serving.answer import Output
+from e5.serving.parent import end_with_parent
+from e5.serving.predictions import Predictions
 from e5.serving.request import EmbedRequest
-from e5.serving.service import Service
 from e5.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -25,6 +26,11 @@ class Predictor(BaseRunner):
     def setup(self) -> None:
         """Load the checkpoint that `E5_WEIGHTS` names, and run its self-check."""
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+        end_with_parent()
+        from e5.serving.service import Service  # late: it brings torch, which takes seconds
+
+        self.predictions = Predictions()
+        self.predictions.check()
         self.service = Service.load(Settings.from_env())
         gc.collect()
         gc.freeze()  # what is loaded stays: to look for garbage among it stops everybody for 0.1 s
@@ -60,33 +66,35 @@ class Predictor(BaseRunner):
         **unknown,  # Cog's parser would reject an annotation here
     ) -> Output:
         """One prediction: every text's embedding, and the scores of queries with documents."""
-        try:
-            request = EmbedRequest.parse(
-                task=task,
-                query=query,
-                document=document,
-                queries=queries,
-                documents=documents,
-                symmetric=symmetric,
-                normalize=normalize,
-                dimensions=dimensions,
-                truncate=truncate,
-                encoding_format=encoding_format,
-                **unknown,
-            )
-            answer = await self.service.answer(request)
-            for name, value in answer.metrics.items():
-                self.record_metric(name, value)
-            return Output.of(answer, encoding_format=request.encoding_format)
-        except E5Error as error:
-            logger.info("refused: %s", error)
-            raise
-        except Exception:
-            logger.exception("prediction failed")
-            raise RuntimeError(
-                "the service failed on this request; its log has the reason."
-            ) from None
+        with self.predictions.one():
+            try:
+                request = EmbedRequest.parse(
+                    task=task,
+                    query=query,
+                    document=document,
+                    queries=queries,
+                    documents=documents,
+                    symmetric=symmetric,
+                    normalize=normalize,
+                    dimensions=dimensions,
+                    truncate=truncate,
+                    encoding_format=encoding_format,
+                    **unknown,
+                )
+                answer = await self.service.answer(request)
+                for name, value in answer.metrics.items():
+                    self.record_metric(name, value)
+                return Output.of(answer, encoding_format=request.encoding_format)
+            except E5Error as error:
+                logger.info("refused: %s", error)
+                raise
+            except Exception:
+                logger.exception("prediction failed")
+                raise RuntimeError(
+                    "the service failed on this request; its log has the reason."
+                ) from None
 
     def healthcheck(self) -> bool:
-        """Whether the engine works; False once it has failed, so that a probe restarts the service."""
-        return self.service.healthy
+        """Whether predictions can be made; False lets a probe restart the service."""
+        self.predictions.tell()
+        return self.service.healthy and self.predictions.can_be_made()

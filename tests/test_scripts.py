@@ -7,10 +7,12 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -247,3 +249,47 @@ def test_the_probe_fails_where_nothing_listens() -> None:
     silent = run("scripts/probe", PORT="9")
     assert silent.returncode == 1
     assert silent.stdout.startswith("no answer")
+
+
+@pytest.mark.slow
+def test_the_probe_finds_slots_that_are_lost() -> None:
+    with serve(MINI, env={"COG_MAX_CONCURRENCY": "2"}, stop=False) as server:
+        port = str(server.client.base_url.port)
+        lost = {"id": "x" * 256, "input": {"query": "snow"}}  # no folder can have that name
+        for _ in range(2):
+            assert "Failed to create" in server.client.post("/predictions", json=lost).text
+        assert server.client.post("/predictions", json={"input": {"query": "a"}}).status_code == 409
+        dead = run("scripts/probe", PORT=port)
+        assert (dead.returncode, dead.stdout) == (1, "BUSY, and nothing runs\n")
+
+
+@pytest.mark.slow
+def test_the_probe_lets_a_busy_server_live() -> None:
+    with serve(MINI, env={"COG_MAX_CONCURRENCY": "1"}) as server:
+        port = str(server.client.base_url.port)
+        long = {"input": {"documents": ["snow and rain " * 300] * 600, "encoding_format": "base64"}}
+        with ThreadPoolExecutor() as pool:
+            asked = pool.submit(server.client.post, "/predictions", json=long)
+            server.wait_for("BUSY")
+            alive = run("scripts/probe", PORT=port)
+            assert (alive.returncode, alive.stdout) == (0, "BUSY\n")
+            assert asked.result().json()["status"] == "succeeded"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_the_server_and_its_probe_understand_a_host(host: str, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    environment = os.environ | {"E5_WEIGHTS": str(MINI), "HOST": host, "PORT": port}
+    with (tmp_path / "log").open("wb") as log:
+        server = subprocess.Popen([ROOT / "scripts/serve"], env=environment, stdout=log, stderr=log)
+    try:
+        end = time.monotonic() + 60
+        while (seen := run("scripts/probe", PORT=port, HOST=host)).stdout != "READY\n":
+            assert time.monotonic() < end, seen.stdout
+            time.sleep(0.2)
+    finally:
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(30) == 0
