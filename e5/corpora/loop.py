@@ -78,6 +78,7 @@ class Gathered:
     Attributes:
         unit: that it is.
         kept: what stays of the shard; None if there is no shard.
+        drops: whether something does not stay.
         documents: to write.
         numbers: stored vectors that are there already, by the text of a document or passage.
         summary: figures so far.
@@ -85,6 +86,7 @@ class Gathered:
 
     unit: Unit
     kept: Shard | None
+    drops: bool
     documents: list[Document]
     numbers: dict[str, Numbers]
     summary: Summary
@@ -157,8 +159,10 @@ def gather(unit: Unit, reading: Reading, folder: ShardFolder) -> Gathered:
     shard = folder.read(unit.shard)
     kept, documents = shard, _read(unit, reading, shard, summary)
     numbers: dict[str, Numbers] = {}
+    drops = False
     if shard is not None:
         is_dropped = places(shard.listing, unit.drop)
+        drops = bool(is_dropped.any())
         kept = shard.select(~is_dropped)
         numbers |= _numbers_by_text(shard.select(is_dropped))
     for source in unit.sources:
@@ -167,7 +171,7 @@ def gather(unit: Unit, reading: Reading, folder: ShardFolder) -> Gathered:
             chosen = np.isin(other.listing["text"], source.texts)
             numbers |= _numbers_by_text(other.select(chosen))
     summary.seconds["read"] = time.perf_counter() - started
-    return Gathered(unit, kept, documents, numbers, summary)
+    return Gathered(unit, kept, drops, documents, numbers, summary)
 
 
 def tokenize(
@@ -227,6 +231,11 @@ def write(
         if alive:
             documents.append(document)
             parts.append(alive)
+    summary.documents, summary.dead_letters = len(documents), len(letters)
+    summary.computed -= len(letters)
+    if not documents and not gathered.drops:  # it is done already, but for its dead letters
+        folder.write_letters(gathered.unit.name, letters)
+        return summary
     rows = [numbers[part.text] for some in parts for part in some]
     width = folder.layout.width
     stored = np.stack(rows) if rows else np.empty((0, width), made.dtype)
@@ -234,8 +243,6 @@ def write(
     if gathered.kept is not None:
         shard = gathered.kept + shard
     folder.write(gathered.unit.shard, shard, letters)
-    summary.documents, summary.dead_letters = len(documents), len(letters)
-    summary.computed -= len(letters)
     summary.seconds["write"] += time.perf_counter() - started
     return summary
 

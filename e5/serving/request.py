@@ -38,8 +38,9 @@ def _texts(texts: object, info: ValidationInfo) -> list[str]:
     # Before anything is copied or looked at: a body may hold millions of elements.
     if len(texts) > MAX_TEXTS:
         raise _too_many(len(texts))
-    if sum(len(text) for text in texts if isinstance(text, str)) > MAX_ALL_CHARACTERS:
-        raise _too_long(f"more than {MAX_ALL_CHARACTERS} characters")
+    characters = sum(len(text) for text in texts if isinstance(text, str))
+    if characters > MAX_ALL_CHARACTERS:
+        raise _too_long(f"{characters} characters")
     return check_texts(texts, field)[0]
 
 

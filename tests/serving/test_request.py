@@ -172,7 +172,7 @@ def test_the_name_of_an_unknown_input_is_shown_in_short_and_in_one_line(
         ([1] * 5_000_000, "5000000 texts"),
         (["x"] * 5_000_000, "5000000 texts"),
         ([" "] * 2048, "blank text"),
-        (["x" * 900_000] * 2048, "more than 10000000 characters"),
+        (["x" * 900_000] * 2048, "1843200000 characters"),
         ([1] * 2048, "received 1; "),
         ([["x"] * 1_000_000] * 2048, "documents[0]: received "),
     ],
