@@ -151,17 +151,7 @@ def checkpoint_files(folder: Path) -> list[str]:
     """
     if not folder.is_dir():
         raise WeightsError(f"{folder}: there is no such weights folder; {HOW_TO_GET_WEIGHTS}.")
-    if (folder / INDEX).is_file():
-        try:
-            weight_map = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
-            shards = sorted({str(shard) for shard in weight_map.values()})
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise WeightsError(
-                f"{folder / INDEX}: not a safetensors index; {HOW_TO_GET_WEIGHTS}."
-            ) from error
-        names = [INDEX, *shards]
-    else:
-        names = [SINGLE]
+    names = [*_weight_files(folder)]
     names += [CONFIG, TOKENIZER]
     for name in names:
         if not (folder / name).is_file():
@@ -170,6 +160,29 @@ def checkpoint_files(folder: Path) -> list[str]:
                 f"{folder / name}: the file is missing{pickled}; {HOW_TO_GET_WEIGHTS}."
             )
     return names
+
+
+def _weight_files(folder: Path) -> list[str]:
+    """The index and its shards; the single file, if there is no index or a stale one."""
+    alone = sorted(path.name for path in folder.glob("*.safetensors"))
+    if not (folder / INDEX).is_file():
+        return alone if len(alone) == 1 else [SINGLE]
+    try:
+        weight_map = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
+        shards = sorted({str(shard) for shard in weight_map.values()})
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise WeightsError(
+            f"{folder / INDEX}: not a safetensors index; {HOW_TO_GET_WEIGHTS}."
+        ) from error
+    for shard in shards:
+        if Path(shard).name != shard:
+            raise WeightsError(
+                f"{folder / INDEX}: names {shard[:100]!r}, which is no file beside it; "
+                f"{HOW_TO_GET_WEIGHTS}."
+            )
+    if alone == [SINGLE] and SINGLE not in shards:
+        return [SINGLE]
+    return [INDEX, *shards]
 
 
 def hash_files(folder: Path, names: Sequence[str]) -> dict[str, str]:

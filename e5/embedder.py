@@ -20,7 +20,7 @@ from e5.engine import Engine
 from e5.errors import InputError, NonFiniteError, OutOfMemoryError, TextError, TokenizerError
 from e5.packing import TokenIds
 from e5.settings import Settings
-from e5.texts import check_task, check_texts
+from e5.texts import check_flag, check_task, check_texts
 from e5.tokenizer import MISTRAL_GOLDENS, MISTRAL_VOCAB_SIZE, Encoding, Tokenizer
 from e5.vectors import Vectors, check_dimensions, finish, similarity
 from e5.weights import load_model
@@ -81,14 +81,16 @@ class Embedder:
             SettingsError: the device cannot be used on this machine.
             EngineError: the model's vectors are not finite, or depend on the rest of their batch.
         """
-        checkpoint = Checkpoint.find(Path(settings.weights))
+        folder = Path(settings.weights)
+        weight_bytes = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+        device = choose_device(settings.device, weight_bytes=weight_bytes)  # before 14 GB are read
+        checkpoint = Checkpoint.find(folder)
         tokenizer_file = checkpoint.folder / TOKENIZER
         tokenizer = Tokenizer(tokenizer_file, max_length=settings.max_length)
         if checkpoint.manifest is None:
             logger.warning("%s has no manifest.json: its files were not verified", settings.weights)
         else:
             tokenizer.check(checkpoint.manifest.goldens)
-        device = choose_device(settings.device)
         dtype = choose_dtype(settings.dtype, device)
         model = load_model(checkpoint, device=device, dtype=dtype)
         config = model.config
@@ -149,6 +151,8 @@ class Embedder:
         """
         texts, fields = check_texts(queries, "queries")
         check_dimensions(dimensions, self.dimensions)
+        check_flag(normalize, "normalize")
+        check_flag(truncate, "truncate")
         encodings = self.tokenize(texts, task=check_task(task), fields=fields, truncate=truncate)
         vectors = finish(self._vectors(encodings, fields), dimensions, normalize=normalize)
         return vectors[0] if isinstance(queries, str) else vectors
@@ -170,6 +174,9 @@ class Embedder:
         """
         texts, fields = check_texts(documents, "documents")
         check_dimensions(dimensions, self.dimensions)
+        check_flag(symmetric, "symmetric")
+        check_flag(normalize, "normalize")
+        check_flag(truncate, "truncate")
         encodings = self.tokenize(
             documents=texts,
             task=check_task(task),

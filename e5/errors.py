@@ -154,7 +154,7 @@ class NonFiniteError(TextError):
         """See `TextError`."""
         reason = (
             "the model produced a vector with NaN or infinity; "
-            "change or shorten this text, or serve with E5_DTYPE=float32."
+            "change or shorten this text, or serve with E5_DTYPE=bfloat16 (or float32)."
         )
         super().__init__(reason, position, field)
 

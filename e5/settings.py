@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from e5.errors import SettingsError
+from e5.errors import SettingsError, quoted
 
 DTYPES = ("float16", "bfloat16", "float32")
 NUMBERS = {"max_length": 3, "max_batch_tokens": 1, "max_queue_tokens": 1}  # and their minimums
@@ -59,7 +59,11 @@ class Settings:
                     f"E5_{name.upper()}: received {value!r}; use a whole number from {minimum} on."
                 )
         if not isinstance(self.weights, str | Path):
-            raise SettingsError(f"E5_WEIGHTS: received {self.weights!r}; use the path of a folder.")
+            raise SettingsError(
+                f"E5_WEIGHTS: received {quoted(self.weights)}; use the path of a folder."
+            )
+        if not isinstance(self.device, str | None):
+            raise SettingsError(f"E5_DEVICE: received {quoted(self.device)}; use cpu or cuda.")
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Settings":

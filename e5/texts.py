@@ -62,6 +62,8 @@ def check_texts(texts: object, field: str) -> tuple[list[str], list[str]]:
         (['snow'], ['queries[0]'])
     """
     try:
+        if isinstance(texts, set | frozenset):
+            raise InputError(field, "a set, which has no order", "send a list of strings")
         if not isinstance(texts, Iterable) or isinstance(texts, bytes | Mapping):
             raise TypeError
         as_list: list[Any] = [texts] if isinstance(texts, str) else list(texts)
@@ -69,6 +71,22 @@ def check_texts(texts: object, field: str) -> tuple[list[str], list[str]]:
         raise InputError(field, quoted(texts), "send a string or a list of strings") from error
     fields = [f"{field}[{i}]" for i in range(len(as_list))]
     return [check_text(text, name) for text, name in zip(as_list, fields, strict=True)], fields
+
+
+def check_flag(flag: object, field: str) -> bool:
+    """The flag itself, if it is true or false and nothing else.
+
+    Raises:
+        InputError: for a value of another type.
+
+    Example:
+        >>> check_flag("no", "normalize")
+        Traceback (most recent call last):
+        e5.errors.InputError: normalize: received "no"; send true or false.
+    """
+    if type(flag).__name__ not in ("bool", "bool_"):  # numpy's too
+        raise InputError(field, quoted(flag), "send true or false")
+    return bool(flag)
 
 
 def check_unicode(text: object, field: str) -> str:

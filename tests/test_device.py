@@ -23,7 +23,9 @@ def test_cuda_can_be_asked_for_where_there_is_one(device: str) -> None:
     assert choose_device(device) == torch.device(device)
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:99", "cuda:-1", "mps", "meta", "", "cpu cuda"])
+@pytest.mark.parametrize(
+    "device", ["gpu", "cuda:99", "cuda:-1", "mps", "hpu", "xpu", "meta", "", "cpu cuda"]
+)
 def test_a_device_that_cannot_be_used_here_is_refused(device: str) -> None:
     with pytest.raises(SettingsError) as refusal:
         choose_device(device)
@@ -64,3 +66,35 @@ def test_unasked_it_is_bfloat16_on_a_cpu_that_multiplies_it_in_hardware(
     monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: avx512_bf16)
     monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: amx)
     assert choose_dtype(None, CPU) == dtype
+
+
+class TestCards:
+    """No card can be had here, so torch is told what it finds."""
+
+    def test_one_that_is_too_old_is_refused_by_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+        monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: (7, 5))
+        monkeypatch.setattr("torch.cuda.get_device_name", lambda _: "Tesla T4")
+        with pytest.raises(
+            SettingsError, match=r"Tesla T4 has compute capability 7\.5, and 8\.0 is"
+        ):
+            choose_device(None)
+
+    @pytest.mark.parametrize("capability", [(8, 0), (8, 6), (8, 9), (9, 0), (12, 0)])
+    def test_newer_ones_are_taken(
+        self, capability: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+        monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: capability)
+        assert choose_device(None) == CUDA
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA")
+    def test_a_card_that_is_not_found_cannot_be_missed(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr("torch.version.cuda", "12.6")
+        assert choose_device(None, weight_bytes=1_000_000) == CPU
+        assert "RUNS ON THE CPU" in caplog.text
+        with pytest.raises(SettingsError, match=r"or set E5_DEVICE=cpu to run 14\.2 GB of weights"):
+            choose_device(None, weight_bytes=14_220_000_000)
+        assert choose_device("cpu", weight_bytes=14_220_000_000) == CPU

@@ -78,6 +78,11 @@ def test_a_pickle_named_in_the_index_is_not_loaded(bare: Path) -> None:
         ({"model_type": None}, "only 'mistral' is served"),
         ({"hidden_size": "big"}, "hidden_size"),
         ({"hidden_act": "nonesuch"}, "nonesuch"),
+        ({"quantization_config": {"bits": 4}}, "has a quantization_config"),
+        ({"rope_scaling": {"type": "linear", "factor": 2}}, "rope_scaling is 'linear'"),
+        ({"rope_parameters": {"rope_type": "yarn"}}, "rope_parameters is 'yarn'"),
+        ({"architectures": ["MixtralModel"]}, "architectures has 'MixtralModel'; only Mistral is"),
+        ({"num_hidden_layers": 1_000_000}, "num_hidden_layers is 1000000"),
     ],
 )
 def test_a_configuration_of_another_kind_is_refused_by_name(
@@ -126,6 +131,58 @@ def test_a_tensor_that_does_not_fit_is_named(
 
 
 # What loads
+
+
+@pytest.mark.parametrize(
+    "prefix", ["model.", "0.auto_model.", "base_model.model.", "base_model.model.model."]
+)
+def test_names_with_somebody_s_prefix_load_where_that_is_certain(
+    prefix: str, bare: Path, original: Path
+) -> None:
+    for name in (FIRST, SECOND):
+        edit_tensors(bare / name, lambda tensors: {prefix + n: t for n, t in tensors.items()})
+    edit_tensors(bare / SECOND, lambda tensors: tensors | {"lm_head.weight": torch.zeros(3)})
+    assert np.array_equal(load(bare).encode_document(TEXTS), load(original).encode_document(TEXTS))
+    edit_tensors(bare / SECOND, lambda tensors: without(tensors, f"{prefix}norm.weight"))
+    with pytest.raises(WeightsError, match=r"tensor .* is none of a MistralModel's"):
+        load(bare)
+
+
+def test_tables_that_the_model_computes_itself_are_left_out(bare: Path, original: Path) -> None:
+    tables = {
+        "rotary_emb.inv_freq": torch.ones(4),
+        "layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4),
+    }
+    edit_tensors(bare / SECOND, lambda tensors: tensors | tables)
+    assert np.array_equal(load(bare).encode_document(TEXTS), load(original).encode_document(TEXTS))
+
+
+@pytest.mark.parametrize("name", [SINGLE, "model-00001-of-00001.safetensors"])
+@pytest.mark.parametrize("has_index", [False, True])
+def test_one_whole_file_needs_no_index(
+    name: str, has_index: bool, bare: Path, original: Path
+) -> None:
+    whole = tensors_of(bare / FIRST) | tensors_of(bare / SECOND)
+    for shard in (FIRST, SECOND):
+        (bare / shard).unlink()
+    save_file(whole, bare / name)
+    if not has_index:
+        (bare / INDEX).unlink()
+    elif name != SINGLE:
+        return  # which of the two is right is not certain
+    assert np.array_equal(load(bare).encode_document(TEXTS), load(original).encode_document(TEXTS))
+
+
+@pytest.mark.parametrize("shard", ["../elsewhere.safetensors", "/etc/passwd", "a/b.safetensors"])
+def test_an_index_never_leads_out_of_its_folder(shard: str, bare: Path) -> None:
+    edit_json(bare / INDEX, weight_map={"norm.weight": shard})
+    with pytest.raises(WeightsError, match=r"which is no file beside it"):
+        checkpoint_files(bare)
+
+
+def test_a_byte_order_mark_before_a_configuration_is_none_of_it(bare: Path, original: Path) -> None:
+    (bare / CONFIG).write_text((bare / CONFIG).read_text(), encoding="utf-8-sig")
+    assert np.array_equal(load(bare).encode_document(TEXTS), load(original).encode_document(TEXTS))
 
 
 def test_a_checkpoint_in_shards_and_one_in_a_single_file_give_equal_vectors(

@@ -15,7 +15,7 @@ from e5.client.prediction import Embedded
 from e5.client.wire import Steps
 from e5.errors import InputError, RequestTooLargeError, ServiceError, TextError, quoted
 from e5.prompts import resolve_task
-from e5.texts import check_task
+from e5.texts import check_flag, check_task
 from e5.vectors import check_dimensions
 
 # Of one request. 256 vectors of 4096 dimensions are 5.6 MB in base64; from 6 MiB on Cog puts an
@@ -104,9 +104,9 @@ class Batch:
         self._model, self._field, self._texts = model, field, texts
         self._inputs: dict[str, object] = {
             "task": check_task(options.task),
-            "symmetric": _check_flag(options.symmetric, "symmetric"),
-            "normalize": _check_flag(options.normalize, "normalize"),
-            "truncate": _check_flag(options.truncate, "truncate"),
+            "symmetric": check_flag(options.symmetric, "symmetric"),
+            "normalize": check_flag(options.normalize, "normalize"),
+            "truncate": check_flag(options.truncate, "truncate"),
             "encoding_format": "base64",
         }
         if options.dimensions is not None:  # where the service has a schema, it refuses null
@@ -161,12 +161,6 @@ def cut(lengths: Sequence[int]) -> Iterator[slice]:
             start, characters = position, length
     if lengths:
         yield slice(start, len(lengths))
-
-
-def _check_flag(value: object, field: str) -> bool:
-    if not isinstance(value, bool | np.bool_):
-        raise InputError(field, quoted(value), "send true or false")
-    return bool(value)
 
 
 def _renumbered(error: InputError | TextError, start: int) -> InputError | TextError:

@@ -115,6 +115,28 @@ class Batcher:
         with self._changed:
             return sum(r.waiting_tokens for r in self._waiting if not r.future.done())
 
+    def check_room(self, num_tokens: int) -> None:
+        """Refuse a request at once that would be refused anyway, before it is tokenised.
+
+        Args:
+            num_tokens: the least that it can have.
+
+        Raises:
+            RequestTooLargeError, QueueFullError, EngineError: as `embed`.
+        """
+        with self._changed:
+            self._check_room(num_tokens)
+
+    def _check_room(self, num_tokens: int) -> None:
+        limit = self._max_queue_tokens
+        if num_tokens > limit:
+            raise RequestTooLargeError(num_tokens, limit)
+        if self._has_ended:  # nobody would answer
+            raise EngineError(BROKEN)
+        waiting = sum(r.waiting_tokens for r in self._waiting if not r.future.done())
+        if waiting + num_tokens > limit:
+            raise QueueFullError(waiting, num_tokens, limit)
+
     async def embed(self, sequences: Sequence[TokenIds]) -> Batched:
         """Queue the texts and wait for their vectors; cancelling takes them out of the queue.
 
@@ -128,15 +150,8 @@ class Batcher:
         if not sequences:
             return Batched(vectors, queue_ms=0, forward_ms=0, batch_texts=0)
         request = _Request(sequences, asyncio.get_running_loop().create_future(), vectors)
-        num_tokens, limit = request.waiting_tokens, self._max_queue_tokens
-        if num_tokens > limit:
-            raise RequestTooLargeError(num_tokens, limit)
         with self._changed:
-            if self._has_ended:  # nobody would answer
-                raise EngineError(BROKEN)
-            waiting = sum(r.waiting_tokens for r in self._waiting if not r.future.done())
-            if waiting + num_tokens > limit:
-                raise QueueFullError(waiting, num_tokens, limit)
+            self._check_room(request.waiting_tokens)
             self._waiting.append(request)
             self._changed.notify()
         return await request.future

@@ -17,6 +17,8 @@ from e5.vectors import check_dimensions, cosine_scores, finish
 
 # Tokenising fewer takes less time than a thread does; tokenising more would block other requests.
 FEW_CHARACTERS = 10_000
+AT_A_TIME = 2  # large requests that are tokenised: each takes up to 45 bytes a character
+LONGEST_TOKEN = 32  # characters; no vocabulary of these models has a longer piece
 
 
 class Service:
@@ -34,6 +36,7 @@ class Service:
         """Start the batcher; requests are refused when more than `max_queue_tokens` would wait."""
         self._embedder = embedder
         self._batcher = Batcher(embedder, max_queue_tokens=max_queue_tokens)
+        self._tokenizing = asyncio.Semaphore(AT_A_TIME)
 
     @classmethod
     def load(cls, settings: Settings) -> "Service":
@@ -79,8 +82,13 @@ class Service:
             fields=fields,
             truncate=request.truncate,
         )
-        small = request.num_characters < FEW_CHARACTERS
-        encodings = tokenize() if small else await asyncio.to_thread(tokenize)
+        if request.num_characters < FEW_CHARACTERS:
+            encodings = tokenize()
+        else:
+            self._batcher.check_room(self._least_tokens(request))
+            async with self._tokenizing:
+                self._batcher.check_room(self._least_tokens(request))
+                encodings = await asyncio.to_thread(tokenize)
         try:
             batched = await self._batcher.embed([encoding.token_ids for encoding in encodings])
         except TextError as error:
@@ -103,3 +111,9 @@ class Service:
                 "batch_texts": batched.batch_texts,
             },
         )
+
+    def _least_tokens(self, request: EmbedRequest) -> int:
+        """What a request has at least, without tokenising it."""
+        most = self._embedder.max_length
+        texts = (*request.all_queries, *request.all_documents)
+        return sum(min(most, 2 + len(text) // LONGEST_TOKEN) for text in texts)

@@ -35,6 +35,15 @@ from e5.settings import Settings
 REPOSITORY = "intfloat/e5-mistral-7b-instruct"
 REVISION = "07163b72af1488142a360786df853f237b1a3ca1"
 WANTED, UNWANTED = ("*.safetensors", "*.json", "tokenizer.model"), "*.bin.index.json"
+# Of that revision, known from elsewhere: a hub that says otherwise does not have the model.
+SHARDS = {
+    "model-00001-of-00002.safetensors": (
+        "e64034d49db4a20999bf89f01d0532e30a1f91455632c942f6a70633b1003319"
+    ),
+    "model-00002-of-00002.safetensors": (
+        "eb61a47325ced7639d02d8ab1b8ca94e6e5efc83c87ba90888ac01801757cbf0"
+    ),
+}
 FOLDER = Path(__file__).resolve().parents[2] / Settings.weights
 STAGING = ".download"  # inside the folder: files not checked yet, and what the hub's client notes
 
@@ -52,6 +61,7 @@ def download(folder: Path) -> None:
         OSError: the folder cannot be written.
     """
     files = list_files()
+    check_shards(files)
     folder.mkdir(parents=True, exist_ok=True)
     staging = folder / STAGING
     shutil.rmtree(staging, ignore_errors=True)  # a killed run's; the hub's client never resumes it
@@ -95,6 +105,21 @@ def list_files() -> list[RepoSibling]:
         info = HfApi().model_info(REPOSITORY, revision=REVISION, files_metadata=True)
     wanted = [file for file in info.siblings or [] if is_wanted(file.rfilename)]
     return sorted(wanted, key=lambda file: file.size or 0)
+
+
+def check_shards(files: Sequence[RepoSibling]) -> None:
+    """Refuse a hub whose weights are others than those that this project knows.
+
+    Raises:
+        DownloadError: naming the file and both checksums.
+    """
+    reported = {file.rfilename: file.lfs.sha256 for file in files if file.lfs is not None}
+    for name, known in SHARDS.items():
+        if reported.get(name) != known:
+            raise DownloadError(
+                f"{name}: {constants.ENDPOINT} reports the checksum {reported.get(name)}, and it "
+                f"is {known}; nothing was fetched: use another hub."
+            )
 
 
 def is_wanted(name: str) -> bool:

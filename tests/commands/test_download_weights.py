@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import shutil
 import signal
 import socket
@@ -73,6 +74,7 @@ def hub(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     """A hub that the real client in this process talks to, with a cache of its own."""
     files = {path.name: path.read_bytes() for path in original.iterdir()} | UNWANTED
     monkeypatch.setenv("NO_PROXY", "localhost,127.0.0.1")
+    monkeypatch.setattr(download_weights, "SHARDS", {})  # these weights are made up
     constants = huggingface_hub.constants
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", True)
@@ -95,6 +97,29 @@ def names_in(folder: Path) -> set[str]:
 
 
 # The download
+
+
+@pytest.mark.parametrize("name", ["model-00001-of-00002.safetensors", "elsewhere.safetensors"])
+def test_a_hub_with_other_weights_than_the_known_ones_is_refused(
+    name: str,
+    hub: FakeHub,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(download_weights, "SHARDS", {name: "0" * 64})
+    assert download_weights.main(["--folder", str(tmp_path / "new")]) == 1
+    said = capsys.readouterr().err
+    assert is_one_sentence(said)
+    assert said.startswith(f"{name}: {hub.endpoint} reports the checksum ")
+    assert f"it is {'0' * 64}; nothing was fetched" in said
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_known_checksums_are_those_of_the_model() -> None:
+    assert len(download_weights.SHARDS) == 2
+    for digest in download_weights.SHARDS.values():
+        assert re.fullmatch("[0-9a-f]{64}", digest)
 
 
 def test_a_download_brings_the_checkpoint_and_nothing_else(

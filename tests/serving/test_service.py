@@ -14,7 +14,7 @@ from e5.embedder import Embedder
 from e5.errors import InputError, NonFiniteError, QueueFullError, RequestTooLargeError
 from e5.serving.answer import Answer
 from e5.serving.request import EmbedRequest
-from e5.serving.service import FEW_CHARACTERS, Service
+from e5.serving.service import AT_A_TIME, FEW_CHARACTERS, Service
 
 TASKS = ["web_search_query", "sts_query", "Find twins", ""]
 
@@ -139,5 +139,41 @@ def test_the_queue_has_a_limit(
             assert any(isinstance(outcome, kind) for outcome in outcomes)
             if kind is QueueFullError:
                 assert any(isinstance(outcome, Answer) for outcome in outcomes)
+
+    run(story)
+
+
+def test_a_full_queue_refuses_before_it_tokenises(
+    embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenized: list[int] = []
+    most, at_once = [0], [0]
+    tokenize = embedder.tokenize
+
+    def counted(queries: Sequence[str], documents: Sequence[str], **options: Any) -> Any:
+        tokenized.append(len(documents))
+        at_once[0] += 1
+        most[0] = max(most[0], at_once[0])
+        try:
+            return tokenize(queries, documents, **options)
+        finally:
+            at_once[0] -= 1
+
+    monkeypatch.setattr(embedder, "tokenize", counted)
+
+    async def story() -> None:
+        service = Service(embedder, max_queue_tokens=2_000)
+        large = EmbedRequest.parse(documents=["snow in winter " * 2_000] * 3)
+        with pytest.raises(RequestTooLargeError):
+            await service.answer(EmbedRequest.parse(documents=["snow " * 3_000] * 40))
+        assert tokenized == []
+        service = Service(embedder, max_queue_tokens=100_000)
+        outcomes = await asyncio.gather(
+            *(service.answer(large) for _ in range(60)), return_exceptions=True
+        )
+        refused = sum(isinstance(outcome, QueueFullError) for outcome in outcomes)
+        assert 0 < refused < 60
+        assert len(tokenized) < 60  # some of them were refused without
+        assert most[0] <= AT_A_TIME
 
     run(story)
