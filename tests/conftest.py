@@ -24,6 +24,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # of what tests start
 EditCheckpoint = Callable[[Path, Callable[[dict[str, torch.Tensor]], None]], Path]
 
 hypothesis.settings.register_profile("shared machine", deadline=None, max_examples=50)
+hypothesis.settings.register_profile("fast", deadline=None, max_examples=15)  # of scripts/check
 hypothesis.settings.load_profile("shared machine")
 
 

@@ -208,7 +208,7 @@ def test_an_index_that_is_none_is_refused_by_name(bare: Path, data: bytes) -> No
 @pytest.mark.parametrize("shard", [5, None, "absent.safetensors", "../up.safetensors", "a\0b"])
 def test_an_index_that_names_no_file_of_the_folder_is_refused(bare: Path, shard: Any) -> None:
     edit_json(bare / INDEX, weight_map={"norm.weight": shard})
-    with pytest.raises(WeightsError, match="the file is missing"):
+    with pytest.raises(WeightsError, match=r"the file is missing|which is no file beside it"):
         load(bare)
 
 

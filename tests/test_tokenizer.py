@@ -166,6 +166,7 @@ class TestTraps:
         assert ids_of(ours, PARIS) == true_ids(PARIS)
         assert ours.encode([PARIS])[0].num_tokens == 8
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "changes",
         [
@@ -225,6 +226,7 @@ class TestCheck:
         with pytest.raises(TokenizerError, match=r"restore the checkpoint's own tokenizer\.json"):
             damaged.check(MISTRAL_GOLDENS)
 
+    @pytest.mark.slow
     def test_lost_byte_fallback_is_noticed(self, files: dict[Style, Path], tmp_path: Path) -> None:
         model = json.loads(files["hub"].read_text())["model"] | {"byte_fallback": False}
         damaged = Tokenizer(altered(files["hub"], tmp_path, model=model), max_length=LONG)

@@ -258,6 +258,7 @@ def test_a_client_that_was_closed_cannot_be_used() -> None:
 # The event loop is for others too
 
 
+@pytest.mark.slow
 def test_the_loop_goes_on_while_a_call_waits() -> None:
     def slow(_: int, inputs: Inputs) -> Reply:
         time.sleep(0.5)
@@ -315,6 +316,7 @@ def test_cancelling_cancels_predictions_on_replicate() -> None:
     assert len(api.creates) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_cancelled", [1, 2])
 def test_the_first_question_goes_on_while_somebody_waits_for_it(num_cancelled: int) -> None:
     with fake_replicate([STARTING], [PROCESSING] * 4 + [(200, {"status": "succeeded"})]) as api:

@@ -109,6 +109,7 @@ def test_what_fails_for_the_moment_is_sent_again(reply: Reply) -> None:
         assert cog.inputs == [INPUTS] * 5
 
 
+@pytest.mark.slow
 def test_a_server_that_is_not_there_yet_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -238,6 +238,7 @@ def test_a_silent_create_is_given_up_and_not_sent_again(monkeypatch: pytest.Monk
     assert len(api.creates) == 1
 
 
+@pytest.mark.slow
 def test_a_throttled_create_is_sent_again_after_the_seconds_it_names() -> None:
     with fake_replicate([THROTTLED, SUCCEEDED]) as api:
         started = time.monotonic()

@@ -71,6 +71,7 @@ READERS: dict[str, Callable[[str], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float16", "float32", "int8", "binary"])
 @pytest.mark.parametrize("name", READERS)
 def test_a_reader_finds_every_document_once(

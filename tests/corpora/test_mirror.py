@@ -60,6 +60,7 @@ FILES = st.dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(history=st.lists(st.tuples(FILES, st.integers(0, 6)), min_size=1, max_size=4))
 def test_any_history_ends_as_if_there_had_been_none(

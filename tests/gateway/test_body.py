@@ -89,6 +89,7 @@ class TestWhatIsNoObject:
         assert sentence.startswith("the body: received ")
         assert sentence.endswith("; send a JSON object.")
 
+    @pytest.mark.slow
     def test_nested_lists_are_refused_at_any_depth(self, fake: FakeBackend, sized: Any) -> None:
         for depth in (10, 500, 1000, 1024, 2000):
             text = b'{"input": ' + b"[" * depth + b"]" * depth + b"}"
@@ -247,6 +248,7 @@ class TestOthersGoOn:
         assert longest < LONGEST_GAP
         return longest, response
 
+    @pytest.mark.slow
     def test_while_sixteen_million_numbers_are_refused(self, fake: FakeBackend) -> None:
         text = b'{"input": [' + b"1," * 16_000_000 + b"1]}"
         _, response = self.watch(Door(fake), 400, content=text, headers=JSON)
@@ -257,6 +259,7 @@ class TestOthersGoOn:
         text = orjson.dumps({"input": ["snow " * 900] * 2048})
         self.watch(Door(fake), 200, content=text, headers=JSON)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("form", ["float", "base64"])
     def test_while_a_large_answer_is_written(self, form: str) -> None:
         vectors = np.random.default_rng(0).standard_normal((2048, 4096), np.float32)

@@ -137,6 +137,7 @@ def test_a_long_text_is_cut_and_said_to_be_or_refused(fake: FakeBackend, door: D
         assert fake.asked[-1].truncate
 
 
+@pytest.mark.slow
 def test_2048_texts_keep_their_order(door: Door, embedder: Embedder) -> None:
     texts = [f"number {i}" for i in range(MAX_TEXTS)]
     response = door.post("/v1/embeddings", {"input": texts, "dimensions": 32})

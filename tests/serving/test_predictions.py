@@ -71,6 +71,7 @@ def test_an_id_never_leads_out_of_the_folder(name: object, tmp_path: Path) -> No
     assert outside.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_thousands_leave_nothing(tmp_path: Path) -> None:
     predictions = Predictions(tmp_path)

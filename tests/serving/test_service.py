@@ -47,6 +47,7 @@ def truth(embedder: Embedder, inputs: dict[str, Any]) -> tuple[Any, Any]:
     return np.concatenate([queries, documents]), embedder.similarity(queries, documents)
 
 
+@pytest.mark.slow
 def test_an_answer_is_what_the_embedder_gives(embedder: Embedder) -> None:
     draw = random.Random(0)
     requests = [some_request(draw) for _ in range(16)]
@@ -143,6 +144,7 @@ def test_the_queue_has_a_limit(
     run(story)
 
 
+@pytest.mark.slow
 def test_a_full_queue_refuses_before_it_tokenises(
     embedder: Embedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
