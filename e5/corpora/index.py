@@ -232,13 +232,17 @@ class Index:
     def _update(self, shards: ShardFolder) -> None:
         there, wanted = dict(self.manifest.shards), shards.shards()
         changed = sorted(name for name in wanted if wanted[name] != there.get(name))
+        is_new = not there and not len(self)  # then no id can be in it: adding is quicker
         with tqdm(changed, "adding", unit="shard", delay=2, disable=None) as bar:
             for i in range(0, len(changed), SHARDS_AT_ONCE):
                 part = changed[i : i + SHARDS_AT_ONCE]
                 broken: list[InputError] = []  # LanceDB does not keep an exception's type
                 try:
                     batches = (b for name in part for b in self._read(shards, name, broken))
-                    self._table.replace(batches, part)
+                    if is_new:
+                        self._table.add(batches)
+                    else:
+                        self._table.replace(batches, part)
                 except OSError as error:
                     raise (broken[0] if broken else error) from error
                 there |= {name: wanted[name] for name in part}

@@ -30,6 +30,7 @@ from e5.texts import check_task
 
 MANIFEST, OLD_MANIFEST = "_manifest.json", "manifest.json"
 DEAD_LETTERS, OLD_DEAD_LETTERS = "_dead-letters", "dead-letters"
+NOTHING = fs.FileType.NotFound
 REPLACED = "_replaced"  # shards whose vectors are needed until the end of a run
 SHARD = re.compile(
     r"part-\d{6,}\.parquet(\.replaced)?"
@@ -65,7 +66,7 @@ class ShardFolder:
 
     Attributes:
         location: a path or a URI.
-        recipe: how the vectors of new shards are made.
+        recipe: how new vectors are made.
     """
 
     def __init__(self, location: str, recipe: Recipe | None = None) -> None:
@@ -78,7 +79,7 @@ class ShardFolder:
         """The manifest that this recipe makes; `keep` has no types yet.
 
         Args:
-            model: name and fingerprint of the model that will compute the vectors.
+            model: name and fingerprint of the model that will compute.
             dimensions: of its whole vectors.
             corpus: what will be read.
 
@@ -138,17 +139,15 @@ class ShardFolder:
         """
         unfinished = replace(manifest, files={}, shards={})
         unfinished.write(self._filesystem, f"{self._path}/{MANIFEST}")
-        self._delete(OLD_MANIFEST)
         for folder in ("", f"/{DEAD_LETTERS}"):
             for item in self._files(folder):
                 if re.fullmatch(ASIDE, item.base_name):
                     self._filesystem.delete_file(item.path)
-        for folder in (OLD_DEAD_LETTERS, "attempts"):
-            if (
-                self._filesystem.get_file_info(f"{self._path}/{folder}").type
-                != fs.FileType.NotFound
-            ):
-                self._filesystem.delete_dir(f"{self._path}/{folder}")
+        if self._is_file(OLD_MANIFEST):
+            for name in (OLD_DEAD_LETTERS, "attempts"):
+                if self._filesystem.get_file_info(f"{self._path}/{name}").type != NOTHING:
+                    self._filesystem.delete_dir(f"{self._path}/{name}")
+            self._delete(OLD_MANIFEST)
 
     def end(self, manifest: Manifest, files: Mapping[str, str]) -> None:
         """Note that the folder has the documents of these files, and nothing else.
@@ -210,7 +209,7 @@ class ShardFolder:
         return stock.inventory()
 
     def replaced(self) -> "ShardFolder":
-        """The shards that `set_aside` keeps."""
+        """What `set_aside` keeps."""
         return ShardFolder(below(self.location, REPLACED), self.recipe)
 
     def set_aside(self, names: Iterable[str]) -> dict[str, str]:
@@ -243,10 +242,9 @@ class ShardFolder:
         return Shard.read(self._filesystem, path)
 
     def write(self, name: str, shard: Shard, letters: Sequence[DeadLetter]) -> None:
-        """Write a shard's dead letters, then the shard itself; without documents, delete it.
+        """Write a shard's dead letters, then the shard; an OSError if that cannot be done.
 
-        Raises:
-            OSError: if the folder cannot be written.
+        A shard without documents is deleted.
         """
         self.write_letters(name.removesuffix(".parquet"), letters)
         if len(shard.listing):
@@ -255,11 +253,7 @@ class ShardFolder:
             self._delete(name)
 
     def write_letters(self, name: str, letters: Sequence[DeadLetter]) -> None:
-        """The dead letters of a file or a shard; none deletes those of an earlier run.
-
-        Raises:
-            OSError: if the folder cannot be written.
-        """
+        """The dead letters of a file or a shard; none deletes those of an earlier run."""
         if letters:
             lines = [json.dumps(asdict(letter)) + "\n" for letter in letters]
             content = "".join(lines).encode()
@@ -270,9 +264,9 @@ class ShardFolder:
     def forget_letters(self, but: Iterable[str]) -> None:
         """Delete all dead letters but those of these names."""
         kept = {f"{name}.jsonl" for name in but}
-        for item in self._files(f"/{DEAD_LETTERS}"):
-            if item.base_name not in kept:
-                self._filesystem.delete_file(item.path)
+        others = [f for f in self._files(f"/{DEAD_LETTERS}") if f.base_name not in kept]
+        for file in others:
+            self._filesystem.delete_file(file.path)
 
     def num_dead_letters(self) -> int:
         """The number of dead letters."""
@@ -295,6 +289,10 @@ class ShardFolder:
         found = self._filesystem.get_file_info(selector)
         return [item for item in found if item.type == fs.FileType.File]
 
+    def _is_file(self, name: str) -> bool:
+        found = self._filesystem.get_file_info(f"{self._path}/{name}")
+        return bool(found.type == fs.FileType.File)
+
     def _delete(self, name: str) -> None:
-        if self._filesystem.get_file_info(f"{self._path}/{name}").type == fs.FileType.File:
+        if self._is_file(name):
             self._filesystem.delete_file(f"{self._path}/{name}")

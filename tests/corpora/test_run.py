@@ -66,9 +66,14 @@ def test_what_else_lies_in_the_folder_stays(tmp_path: Path, embedder: Embedder) 
     corpus = write_corpus(tmp_path / "in" / "a.jsonl", texts(5))
     (tmp_path / "out" / ".git").mkdir(parents=True)
     (tmp_path / "out" / ".profile").write_text("mine")
+    for name in ("attempts", "dead-letters"):  # which an older version had, but not here
+        (tmp_path / "out" / name).mkdir()
+        (tmp_path / "out" / name / "mine").write_text("mine")
     embed(corpus, tmp_path / "out", embedder)
     embed(corpus, tmp_path / "out", embedder)
     assert (tmp_path / "out" / ".profile").read_text() == "mine"
+    for name in ("attempts", "dead-letters"):
+        assert (tmp_path / "out" / name / "mine").read_text() == "mine"
 
 
 class Counting:
