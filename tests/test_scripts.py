@@ -162,10 +162,12 @@ def test_predict_takes_inputs_as_cog_predict_does_and_gives_the_server_s_answer(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["-i", "query=8", "-i", 'documents=["snow", "rain"]', "-i", "dimensions=4"]
+    arguments += ["-i", "documents=sun", "-i", "documents=7"]  # they add up
     monkeypatch.setenv("E5_WEIGHTS", str(MINI))
     monkeypatch.setattr(sys, "argv", ["predict", *arguments, "-i", "normalize=true", "--json"])
     assert predict.main() == 0
-    inputs = {"query": "8", "documents": ["snow", "rain"], "dimensions": 4, "normalize": True}
+    documents = ["snow", "rain", "sun", "7"]
+    inputs = {"query": "8", "documents": documents, "dimensions": 4, "normalize": True}
     with serve(MINI) as server:
         assert json.loads(capsys.readouterr().out) == server.predict(inputs)["output"]
 
@@ -176,6 +178,7 @@ def test_predict_takes_inputs_as_cog_predict_does_and_gives_the_server_s_answer(
         (["-i", "query=snow", "-i", "dimensions=many"], MINI, 'dimensions: received "many"; '),
         (["-i", "colour=red"], MINI, "colour: received an unknown input; "),
         (["-i", "query"], MINI, "-i query: received no value; write -i query=VALUE."),
+        (["-i", "query=a", "-i", "query=b"], MINI, "-i query: received twice; write it once."),
         (["-i", "query=@nowhere.txt"], MINI, "nowhere.txt"),
         (["-i", "query=snow"], Path("nowhere"), "nowhere: there is no such weights folder; "),
     ],

@@ -82,7 +82,8 @@ class EmbedRequest(BaseModel):
         except ValidationError as error:
             raise _as_input_error(error.errors(include_url=False)[0]) from None
         if not request.fields:
-            raise InputError("query, document", "no text", "send at least one query or document")
+            remedy = 'send at least one query or document, as JSON: {"input": {"query": "..."}}'
+            raise InputError("query, document", "no text", remedy)
         if len(request.fields) > MAX_TEXTS:
             raise _too_many(len(request.fields))
         if request.num_characters > MAX_ALL_CHARACTERS:

@@ -10,6 +10,7 @@ import asyncio
 import inspect
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print the whole answer as JSON")
     arguments = parser.parse_args()
     try:
-        answer = asyncio.run(_predict(dict(_read_input(text) for text in arguments.inputs)))
+        answer = asyncio.run(_predict(_inputs(arguments.inputs)))
     except (E5Error, OSError, RuntimeError, UnicodeDecodeError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -50,6 +51,22 @@ async def _predict(inputs: dict[str, Any]) -> dict[str, Any]:
     return dict(output.model_dump())
 
 
+def _inputs(texts: Sequence[str]) -> dict[str, Any]:
+    """All inputs by name; a list may be given in parts, which add up."""
+    inputs: dict[str, Any] = {}
+    for text in texts:
+        name, value = _read_input(text)
+        parameter = inspect.signature(Predictor.run).parameters.get(name)
+        if parameter is not None and "list[str]" in str(parameter.annotation):
+            parts = value if isinstance(value, list) else [value]
+            inputs[name] = [*inputs.get(name, []), *parts]
+        elif name in inputs:
+            raise E5Error(f"-i {name}: received twice; write it once.")
+        else:
+            inputs[name] = value
+    return inputs
+
+
 def _read_input(text: str) -> tuple[str, Any]:
     """`name=value` as the pair; the value of an input that is no text is JSON.
 
@@ -64,9 +81,11 @@ def _read_input(text: str) -> tuple[str, Any]:
     if parameter is None or "str" in str(parameter.annotation).replace("list[str]", ""):
         return name, value
     try:
-        return name, json.loads(value)
+        parsed = json.loads(value)
     except json.JSONDecodeError:
         return name, value  # the service says what it wants instead
+    is_list = "list[str]" in str(parameter.annotation)
+    return name, value if is_list and not isinstance(parsed, list) else parsed
 
 
 def _as_text(answer: dict[str, Any]) -> str:
