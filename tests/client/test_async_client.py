@@ -194,7 +194,8 @@ def test_a_few_requests_are_under_way_at_a_time_and_come_back_in_order(num_calls
     with fake_cog(reply) as cog:
         for vectors in run(cog.url, use):
             assert vectors[:, 0].tolist() == list(range(count))
-    assert most == (AT_A_TIME if num_calls == 1 else IN_ALL)
+    limit = AT_A_TIME if num_calls == 1 else IN_ALL
+    assert limit // 2 < most <= limit  # how many meet depends on the machine
 
 
 def test_the_service_is_asked_who_it_is_once_however_many_wait() -> None:

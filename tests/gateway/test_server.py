@@ -18,6 +18,8 @@ import httpx2
 import pytest
 from gateway_server import ROOT, WEIGHTS, GatewayServer, serve_gateway
 
+from e5.gateway.server import DRAIN_SECONDS
+
 BODY: dict[str, Any] = {"model": "e5-mini", "input": "snow"}
 LONG: dict[str, Any] = {"model": "e5-mini", "input": ["snow and rain " * 300] * 40}  # a second
 
@@ -173,16 +175,17 @@ class TestTheEnd:
     def test_under_load_no_accepted_request_is_lost(self) -> None:
         statuses: Counter[object] = Counter()
         with serve_gateway(stop=False) as gateway:
-            ended = threading.Event()
+            ended, stopping = threading.Event(), threading.Event()
 
             def ask() -> None:
                 with httpx2.Client(base_url=gateway.url, trust_env=False) as client:
                     while not ended.is_set():
                         try:
                             answer = client.post("/v1/embeddings", json=BODY)
-                        except httpx2.NetworkError:  # it takes no more
-                            # Reset: the kernel had taken the connection, the gateway not yet.
-                            statuses["refused"] += 1
+                        except httpx2.TransportError:
+                            # It takes no more. Reset, or closed without a word: the kernel had
+                            # taken the connection, the gateway not yet.
+                            statuses["refused" if stopping.is_set() else "lost"] += 1
                             return
                         statuses[answer.status_code] += 1
 
@@ -191,6 +194,8 @@ class TestTheEnd:
                 thread.start()
             time.sleep(1.0)
             gateway.process.send_signal(signal.SIGTERM)
+            time.sleep(0.9 * DRAIN_SECONDS)  # until then all are answered
+            stopping.set()
             code = gateway.process.wait(20)
             ended.set()
             for thread in threads:
