@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -349,3 +350,15 @@ def test_vectors_of_different_widths_are_not_compared(embedder: Embedder) -> Non
     query = embedder.encode_query("snow", dimensions=8)
     with pytest.raises(InputError, match=r"^documents: received vectors of shape"):
         embedder.similarity(query, embedder.encode_document(["ice"]))
+
+
+@pytest.mark.parametrize("option", ["normalize", "truncate", "symmetric"])
+@pytest.mark.parametrize("value", [{"a": 1}, ["x"], "no", 1, None])
+def test_an_option_that_is_neither_true_nor_false_is_refused(
+    option: str, value: Any, embedder: Embedder
+) -> None:
+    with pytest.raises(InputError, match=rf"^{option}: received .*; send true or false\.$"):
+        embedder.encode_document(["snow"], **{option: value})
+    if option != "symmetric":
+        with pytest.raises(InputError, match=rf"^{option}: received"):
+            embedder.encode_query(["snow"], **{option: value})

@@ -2,12 +2,21 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from e5.errors import InputError
-from e5.texts import MAX_CHARACTERS, MAX_TASK, check_task, check_text, check_texts, check_unicode
+from e5.texts import (
+    MAX_CHARACTERS,
+    MAX_TASK,
+    check_flag,
+    check_task,
+    check_text,
+    check_texts,
+    check_unicode,
+)
 
 # Blank and half-encoded ones among them, which plain random text seldom is.
 ANY_TEXT = st.text(st.characters()) | st.text(" \t\n\u00a0\u2003\u200b\ud83d\udcffa", max_size=4)
@@ -131,3 +140,20 @@ def test_unicode_is_what_can_be_encoded(text: str) -> None:
             check_unicode(text, "id")
     else:
         assert check_unicode(text, "id") is text  # blank ones too
+
+
+@pytest.mark.parametrize("texts", [{"a", "b"}, frozenset({"a"}), set()])
+def test_a_set_has_no_order_and_is_refused(texts: Any) -> None:
+    with pytest.raises(InputError, match=r"^queries: received a set, which has no order; send a"):
+        check_texts(texts, "queries")
+
+
+@pytest.mark.parametrize("flag", [True, False, np.True_, np.False_])
+def test_a_flag_is_true_or_false(flag: Any) -> None:
+    assert check_flag(flag, "normalize") is bool(flag)
+
+
+@pytest.mark.parametrize("flag", ["no", "", 1, 0, None, {"a": 1}, ["x"], 1.0, object()])
+def test_nothing_else_is_a_flag(flag: Any) -> None:
+    with pytest.raises(InputError, match=r"^truncate: received .*; send true or false\.$"):
+        check_flag(flag, "truncate")
