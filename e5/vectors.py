@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from e5.errors import InputError
+from e5.errors import InputError, quoted
 
 Vectors: TypeAlias = NDArray[np.float32]
 
@@ -87,14 +87,26 @@ def similarity(queries: Vectors, documents: Vectors) -> Vectors:
         `[num_queries, num_documents]`, float32.
 
     Raises:
-        InputError: for vectors of different dimensions.
+        InputError: for vectors of different dimensions, or what are no numbers.
 
     Example:
         >>> similarity(np.array([2, 0], np.float32), np.array([1, 0], np.float32))
         array([[100.]], dtype=float32)
     """
-    queries, documents = np.atleast_2d(queries), np.atleast_2d(documents)
+    queries, documents = _as_rows(queries, "queries"), _as_rows(documents, "documents")
     if queries.ndim != 2 or queries.shape[1:] != documents.shape[1:]:
         received = f"vectors of shape {documents.shape} for queries of {queries.shape}"
         raise InputError("documents", received, "embed both with the same dimensions")
     return cosine_scores(queries, documents)
+
+
+def _as_rows(vectors: object, field: str) -> Vectors:
+    """Vectors as they came, at least as `[1, dimensions]`."""
+    try:
+        rows = np.atleast_2d(np.asarray(vectors))
+        if rows.dtype.kind not in "fiu":
+            raise ValueError
+    except ValueError as error:  # not all of one length, or no numbers
+        remedy = "send float32 vectors, as encode_query and encode_document return them"
+        raise InputError(field, quoted(vectors), remedy) from error
+    return rows

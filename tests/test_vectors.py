@@ -1,6 +1,7 @@
 """Vector arithmetic equals a plain loop in float64."""
 
 from math import sqrt
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,3 +119,12 @@ class TestScores:
         with pytest.raises(InputError, match=r"^documents: received vectors of shape \(") as caught:
             similarity(np.ones(queries, np.float32), np.ones(documents, np.float32))
         assert "embed both with the same dimensions" in str(caught.value)
+
+
+@pytest.mark.parametrize("vectors", [None, "snow", [["a"]], [[1.0], [1.0, 2.0]], {"a": 1}, [None]])
+def test_what_is_no_vectors_is_refused_by_its_side(vectors: Any) -> None:
+    one = np.ones(2, np.float32)
+    with pytest.raises(InputError, match=r"^queries: received .*; send float32 vectors"):
+        similarity(vectors, one)
+    with pytest.raises(InputError, match=r"^documents: received "):
+        similarity(one, vectors)
