@@ -1,4 +1,4 @@
-"""What is done to vectors after the model: dimensions, L2 normalisation, cosine score.
+"""What is done to vectors after the model: dimensions, L2 norm, fewer bits, cosine score.
 
 Pure numpy on `[num_texts, dimensions]` float32. Knows nothing of texts, tokens or the model.
 """
@@ -53,6 +53,39 @@ def finish(vectors: Vectors, dimensions: int | None, *, normalize: bool) -> Vect
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         vectors = vectors / np.where(norms == 0, 1, norms)
     return vectors
+
+
+def as_int8(vectors: Vectors) -> NDArray[np.int8]:
+    """Each vector times 127 over its largest element, rounded: cosines stay within rounding.
+
+    Args:
+        vectors: `[num_texts, dimensions]`.
+
+    Example:
+        >>> as_int8(np.array([[1, -0.5, 0, 0.25]], np.float32))
+        array([[127, -64,   0,  32]], dtype=int8)
+    """
+    largest = np.abs(vectors).max(axis=1, keepdims=True)
+    shares = vectors / np.where(largest == 0, 1, largest)  # from -1 to 1
+    steps: NDArray[np.int8] = np.rint(127 * shares).astype(np.int8)
+    return steps
+
+
+def as_bits(vectors: Vectors) -> NDArray[np.uint8]:
+    """One bit a dimension, 1 where it is above 0; eight to a byte, the first in the highest bit.
+
+    Args:
+        vectors: `[num_texts, dimensions]`.
+
+    Returns:
+        `[num_texts, dimensions / 8]`, rounded up.
+
+    Example:
+        >>> as_bits(np.array([[1, -0.5, 0, 0.25]], np.float32))
+        array([[144]], dtype=uint8)
+    """
+    bits: NDArray[np.uint8] = np.packbits(vectors > 0, axis=1)
+    return bits
 
 
 def cosine_scores(queries: Vectors, documents: Vectors) -> Vectors:

@@ -19,11 +19,9 @@ from urllib.parse import urlsplit
 
 import httpx2
 from prometheus_client.parser import text_string_to_metric_families
+from server import ROOT, START_SECONDS, STOP_SECONDS, free_port, kill_group
 
-ROOT = Path(__file__).parent.parent
 WEIGHTS = ROOT / "weights" / "e5-mini"
-START_SECONDS = 120.0
-STOP_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -109,7 +107,7 @@ def serve_gateway(
         {'status': 'alive'}
     """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        port = _free_port()
+        port = free_port()
         url = f"http://127.0.0.1:{port}"
         environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("E5_")},
@@ -154,18 +152,4 @@ def serve_gateway(
                     code = process.wait(STOP_SECONDS)
                     assert code == 0, f"exit code {code}:\n{server.log}"
             finally:
-                _kill_group(process)
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
-
-
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Leave nothing behind, whatever happened; a group that is already gone is fine."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+                kill_group(process)

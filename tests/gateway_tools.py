@@ -155,3 +155,12 @@ def cosine(first: Any, second: Any) -> float:
     """Of two vectors, in float64."""
     one, other = np.asarray(first, np.float64), np.asarray(second, np.float64)
     return float(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
+
+
+def cosines(answer: dict[str, Any], truth: Any) -> Any:
+    """Of a client's vectors with the true ones, row by row, in float64; a refusal shows itself."""
+    assert "vectors" in answer, answer
+    found = np.array(answer["vectors"], np.float64)
+    assert found.shape == truth.shape
+    lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(truth, axis=1)
+    return (found * truth).sum(axis=1) / lengths

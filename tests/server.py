@@ -105,8 +105,8 @@ def serve(
         until: the health to wait for; any other final one is an error with the server's log.
         stop: False where a test ends the server in its own way; nothing is left behind either way.
     """
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, _free_port() as port:
-        home = Path(folder)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        home, port = Path(folder), free_port()
         for name in ("predict.py", "e5"):
             (home / name).symlink_to(ROOT / name)
         if with_schema:
@@ -154,7 +154,7 @@ def serve(
                     code = process.wait(STOP_SECONDS)
                     assert code == 0, f"exit code {code}:\n{server.log}"
             finally:
-                _kill_group(process)
+                kill_group(process)
 
 
 def _few_open_files() -> None:
@@ -163,15 +163,15 @@ def _few_open_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
 
 
-@contextmanager
-def _free_port() -> Iterator[int]:
+def free_port() -> int:
+    """A port on which nothing listens now."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
-    yield port
+    return port
 
 
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
+def kill_group(process: subprocess.Popen[bytes]) -> None:
     """Leave nothing behind, whatever happened; a group that is already gone is fine."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from server import serve
+from server import free_port, serve
 
 from commands import predict
 from e5.errors import EngineError
@@ -282,9 +281,7 @@ def test_the_probe_lets_a_busy_server_live() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
 def test_the_server_and_its_probe_understand_a_host(host: str, tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     environment = os.environ | {"E5_WEIGHTS": str(MINI), "HOST": host, "PORT": port}
     with (tmp_path / "log").open("wb") as log:
         server = subprocess.Popen([ROOT / "scripts/serve"], env=environment, stdout=log, stderr=log)

@@ -13,7 +13,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import pyarrow as pa
 from pyarrow import fs
 
 from e5.corpora.documents import Columns, DeadLetter, Document
@@ -115,15 +114,6 @@ class Corpus:
         """
         with Reading(self) as reading:
             yield from reading.rows(file)
-
-    def types(self, file: str) -> dict[str, pa.DataType]:
-        """The Arrow types of the kept columns, where the file has types of its own.
-
-        Raises:
-            InputError: as `read`.
-        """
-        with Reading(self) as reading:
-            return reading.open(file).types(self.keep)
 
     def check(self, reader: Reader, file: str) -> None:
         """Refuse a file that lacks a column, has it twice, or cannot hold text in it."""

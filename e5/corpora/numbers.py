@@ -1,7 +1,6 @@
 """Vectors as they are stored: float32, float16, int8 or one bit a dimension; and back.
 
-int8 is the vector times 127 over its largest element, rounded: its direction is kept, its length
-is not. One bit is 1 above 0; eight make a byte, the first dimension in the highest bit. Knows
+int8 and one bit are `as_int8` and `as_bits`: a vector's direction is kept, its length is not. Knows
 nothing of files.
 """
 
@@ -10,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from e5.vectors import Vectors
+from e5.vectors import Vectors, as_bits, as_int8
 
 Dtype = Literal["float32", "float16", "int8", "binary"]
 Numbers = NDArray[Any]
@@ -33,12 +32,9 @@ def encode(vectors: Vectors, dtype: Dtype) -> Numbers:
         [[129]]
     """
     if dtype == "binary":
-        bits: Numbers = np.packbits(vectors > 0, axis=1)
-        return bits
+        return as_bits(vectors)
     if dtype == "int8":
-        largest = np.abs(vectors).max(axis=1, keepdims=True, initial=np.finfo(np.float32).tiny)
-        whole: Numbers = np.rint(vectors / largest * 127).astype(np.int8)
-        return whole
+        return as_int8(vectors)
     with np.errstate(over="ignore"):
         rounded: Numbers = vectors.astype(dtype)
     return rounded

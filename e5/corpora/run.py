@@ -63,7 +63,7 @@ class Report:
         documents: number of those that the folder holds.
         removed: number of those that it held and the corpus no longer has.
         dead_letters: number of those in the folder, of all runs.
-        duplicates: `file:row` of rows whose id comes again, the first few.
+        duplicates: `file:row` of rows whose id comes again later, and the id.
         changing: files that changed in every pass; the folder holds what could be read of them.
     """
 
@@ -103,11 +103,14 @@ def embed_corpus(
     """
     if rows_per_shard < 1:
         raise InputError("rows_per_shard", str(rows_per_shard), "use 1 or more")
-    run = _Run(corpus, folder, runner, rows_per_shard, reuse, allow_empty)
-    run.check(corpus.files())  # before anything is written
+    files = corpus.files()
+    model = runner.describe()  # once: a cluster loads it for the answer
+    run = _Run(corpus, folder, runner, model, rows_per_shard, reuse, allow_empty)
+    run.check(files)  # before anything is written
     with only_writer(folder.location):
         for _ in range(PASSES):
-            if run.once():
+            before, files = files, run.once(files)
+            if files == before:
                 break
     return run.report()
 
@@ -120,11 +123,12 @@ class _Run:
         corpus: Corpus,
         folder: ShardFolder,
         runner: Runner,
+        model: Model,
         rows_per_shard: int,
         reuse: Sequence[ShardFolder],
         allow_empty: bool,
     ) -> None:
-        self._corpus, self._folder, self._runner = corpus, folder, runner
+        self._corpus, self._folder, self._runner, self._model = corpus, folder, runner, model
         self._rows_per_shard, self._reuse, self._allow_empty = rows_per_shard, reuse, allow_empty
         self._total, self._elapsed, self._removed = Summary(), 0.0, 0
         self._duplicates: list[str] = []
@@ -132,7 +136,7 @@ class _Run:
 
     def check(self, files: dict[str, str]) -> Manifest:
         """The manifest, if corpus and folder can be used."""
-        model = self._runner.describe()
+        model = self._model
         manifest = self._folder.check(model.name, model.dimensions, self._corpus)
         for other in self._reuse:
             theirs = other.manifest()
@@ -147,14 +151,13 @@ class _Run:
             raise self._empty()
         return manifest
 
-    def once(self) -> bool:
-        """One pass; False if files changed during it."""
-        files = self._corpus.files()
+    def once(self, files: dict[str, str]) -> dict[str, str]:
+        """One pass over these files; they as they are after it."""
         manifest = self.check(files)
         is_known = files or manifest.shards
         if is_known and manifest.files == files and manifest.shards == self._folder.shards():
             logger.info("nothing has changed since the last run")
-            return True
+            return files
         found = scan(self._corpus, files, self._folder.recipe.cut, self._folder.write_letters)
         there = self._folder.inventory()
         if len(there) and not len(found.inventory) and not self._allow_empty:
@@ -170,10 +173,10 @@ class _Run:
         now = self._corpus.files()
         self._changing = [name for name in now | files if now.get(name) != files.get(name)]
         if self._changing:
-            logger.warning("%d files changed meanwhile: once more", len(self._changing))
-            return False
-        self._folder.end(manifest, files)
-        return True
+            logger.warning("%d files changed meanwhile", len(self._changing))
+        else:
+            self._folder.end(manifest, files)
+        return now
 
     def report(self) -> Report:
         """What it came to."""
@@ -234,15 +237,15 @@ class _Run:
         places = difference.duplicates
         wanted = np.unique(np.concatenate([places, difference.winners]))
         found_again = documents_at(self._corpus, found, wanted)
-        rows = {place: (document, row) for place, document, row in found_again}
+        rows = {place: (document.id, row) for place, document, row in found_again}
         letters = []
         self._duplicates = []
         for lost, won in zip(places.tolist(), difference.winners.tolist(), strict=True):
             if lost in rows and won in rows:
-                document, row = rows[lost]
-                self._duplicates.append(f"{row} ({document.id})")
+                name, row = rows[lost]
+                self._duplicates.append(f"{row} ({name})")
                 reason = f"{row}: its id comes again in {rows[won][1]}, which counts"
-                letters.append(DeadLetter(document.id, reason))
+                letters.append(DeadLetter(name, reason))
         self._folder.write_letters(DUPLICATES, letters)
 
     def _kept(self, manifest: Manifest, found: Scan, *, is_new: bool) -> dict[str, str]:

@@ -15,7 +15,7 @@ from e5.gateway.fields import Fields, truncate_of
 from e5.gateway.models import Models
 from e5.gateway.roles import Prompt, prompt_for
 from e5.prompts import DEFAULT_TASK
-from e5.vectors import Vectors, cosine_scores
+from e5.vectors import Vectors, as_bits, as_int8, cosine_scores
 
 TYPES = ("float", "int8", "uint8", "binary", "ubinary", "base64")
 Version = Literal[1, 2]
@@ -158,9 +158,8 @@ def _typed(vectors: Vectors, kind: str) -> list[Any]:
 def quantize(vectors: Vectors, kind: str) -> NDArray[Any]:
     """Vectors in fewer bits, as Cohere names them.
 
-    `int8`: each vector times 127 over its largest element, rounded, so cosines stay as they are
-    within rounding. `uint8`: the same plus 128. `ubinary`: one bit a dimension, 1 where it is
-    above 0, eight to a byte, the first in the highest bit. `binary`: the same minus 128.
+    `int8` and `ubinary` are `as_int8` and `as_bits`; `uint8` is the first plus 128, `binary` the
+    second minus 128.
 
     Example:
         >>> quantize(np.array([[1, -0.5, 0, 0.25]], np.float32), "int8")
@@ -169,12 +168,10 @@ def quantize(vectors: Vectors, kind: str) -> NDArray[Any]:
         array([[144]], dtype=uint8)
     """
     if kind in ("binary", "ubinary"):
-        bits = np.packbits(vectors > 0, axis=1)
+        bits = as_bits(vectors)
         return bits if kind == "ubinary" else (bits.astype(np.int16) - 128).astype(np.int8)
-    largest = np.abs(vectors).max(axis=1, keepdims=True)
-    shares = vectors / np.where(largest == 0, 1, largest)  # from -1 to 1
-    steps: NDArray[np.int16] = np.rint(127 * shares).astype(np.int16)
-    return steps.astype(np.int8) if kind == "int8" else (steps + 128).astype(np.uint8)
+    steps = as_int8(vectors)
+    return steps if kind == "int8" else (steps.astype(np.int16) + 128).astype(np.uint8)
 
 
 def _meta(version: Version, tokens: int) -> dict[str, Any]:

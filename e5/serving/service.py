@@ -85,9 +85,10 @@ class Service:
         if request.num_characters < FEW_CHARACTERS:
             encodings = tokenize()
         else:
-            self._batcher.check_room(self._least_tokens(request))
+            least = self._least_tokens(request)
+            self._batcher.check_room(least)
             async with self._tokenizing:
-                self._batcher.check_room(self._least_tokens(request))
+                self._batcher.check_room(least)
                 encodings = await asyncio.to_thread(tokenize)
         try:
             batched = await self._batcher.embed([encoding.token_ids for encoding in encodings])

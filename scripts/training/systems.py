@@ -13,6 +13,7 @@ import numpy.typing as npt
 import Stemmer
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from e5.corpora.numbers import Dtype, decode, encode
 from e5.embedder import Embedder
 from e5.settings import Settings
 from e5.vectors import Vectors
@@ -50,8 +51,8 @@ def smaller(embedder: Embedder) -> dict[str, tuple[float, System]]:
 
     def rescored(queries: Sequence[str], documents: Sequence[str], symmetric: bool) -> Scores:
         asked, stored = _vectors(embedder, queries, documents, symmetric, width)
-        coarse = embedder.similarity(asked, np.sign(stored))
-        exact = embedder.similarity(asked, _as_float16(stored))
+        coarse = embedder.similarity(asked, _as("binary")(stored))
+        exact = embedder.similarity(asked, _as("float16")(stored))
         if symmetric:  # every pair is looked at
             return exact
         candidates = np.argsort(-coarse, axis=1)[:, :RESCORED]
@@ -61,24 +62,18 @@ def smaller(embedder: Embedder) -> dict[str, tuple[float, System]]:
 
     return {
         "float32": (4 * width, system(lambda stored: stored)),
-        "float16": (2 * width, system(_as_float16)),
-        "float16, half the dimensions": (width, system(_as_float16, width // 2)),
-        "float16, a quarter": (width / 2, system(_as_float16, width // 4)),
-        "int8": (width, system(_as_int8)),
-        "one bit": (width / 8, system(np.sign)),
+        "float16": (2 * width, system(_as("float16"))),
+        "float16, half the dimensions": (width, system(_as("float16"), width // 2)),
+        "float16, a quarter": (width / 2, system(_as("float16"), width // 4)),
+        "int8": (width, system(_as("int8"))),
+        "one bit": (width / 8, system(_as("binary"))),
         f"one bit, best {RESCORED} rescored in float16": (width / 8 + 2 * width, rescored),
     }
 
 
-def _as_float16(vectors: Vectors) -> Vectors:
-    return vectors.astype(np.float16).astype(np.float32)
-
-
-def _as_int8(vectors: Vectors) -> Vectors:
-    """Rounded to 255 steps between each vector's own extremes."""
-    steps = np.maximum(np.abs(vectors).max(axis=1, keepdims=True), 1e-9) / 127
-    rounded: Vectors = np.round(vectors / steps) * steps
-    return rounded
+def _as(dtype: Dtype) -> Callable[[Vectors], Vectors]:
+    """Vectors as they come back from where `embed_corpus` stores them."""
+    return lambda vectors: decode(encode(vectors, dtype), dtype)
 
 
 def _vectors(

@@ -7,7 +7,6 @@ under test is the shipped one.
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from corpus_tools import (
     vectors_of,
     write_corpus,
 )
+from server import free_port
 
 from e5.corpora.cluster import Cluster
 from e5.corpora.corpus import Corpus
@@ -201,9 +201,7 @@ def test_a_document_that_kills_its_worker_ends_among_the_dead_letters(
 
 def test_a_running_cluster_is_joined_by_its_address(runner: Runner, tmp_path: Path) -> None:
     write_corpus(tmp_path / "in" / "a.jsonl", texts(45))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     head = subprocess.Popen(
         [
             *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),

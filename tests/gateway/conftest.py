@@ -1,6 +1,11 @@
-"""The real model behind the real application, for all tests of the gateway."""
+"""What the gateway's tests stand on: the application in this process, and a server of its own."""
+
+from collections.abc import Iterator
 
 import pytest
+from browser import Browser, start
+from checkpoints import load
+from gateway_server import WEIGHTS, GatewayServer, serve_gateway
 from gateway_tools import Door, FakeBackend
 
 from e5.embedder import Embedder
@@ -19,3 +24,23 @@ def door(embedder: Embedder) -> Door:
 def fake() -> FakeBackend:
     """A backend that costs nothing."""
     return FakeBackend()
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[GatewayServer]:
+    """A running one without options; modules that need some have their own."""
+    with serve_gateway() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def python() -> Embedder:
+    """What the running gateway serves, directly."""
+    return load(WEIGHTS)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A headless one; skips where there is none."""
+    with start() as running:
+        yield running

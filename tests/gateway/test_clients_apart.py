@@ -8,14 +8,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from checkpoints import load
-from gateway_server import WEIGHTS, GatewayServer, serve_gateway
+from gateway_server import GatewayServer
+from gateway_tools import cosines
 
 from e5.embedder import Embedder
 
@@ -60,17 +58,6 @@ CLIENTS = {  # what is installed, and how it is asked
 }
 
 
-@pytest.fixture(scope="module")
-def gateway() -> Iterator[GatewayServer]:
-    with serve_gateway() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def python() -> Embedder:
-    return load(WEIGHTS)
-
-
 def folder_of(requirement: str) -> Path:
     folder = INSTALLED / requirement
     if not (folder / ".installed").is_file():
@@ -96,15 +83,6 @@ def answer_of(client: str, gateway: GatewayServer, role: str, texts: list[str]) 
     )
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
-
-
-def cosines(answer: dict[str, Any], truth: Any) -> Any:
-    """Row by row, in float64; of a refusal, its message."""
-    assert "vectors" in answer, answer
-    found = np.array(answer["vectors"], np.float64)
-    assert found.shape == truth.shape
-    lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(truth, axis=1)
-    return (found * truth).sum(axis=1) / lengths
 
 
 @pytest.mark.parametrize("client", CLIENTS)

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoints import load
-from gateway_server import WEIGHTS, GatewayServer, hang_up, serve_gateway
+from gateway_server import GatewayServer, hang_up, serve_gateway
 from numpy.typing import NDArray
 
 from e5.embedder import Embedder
@@ -38,11 +37,6 @@ def gateway() -> Iterator[GatewayServer]:
     with serve_gateway("--alias", "text-embedding-3-small=e5-mini-query", key=KEY) as running:
         yield running
         hang_up(running)
-
-
-@pytest.fixture(scope="module")
-def python() -> Embedder:
-    return load(WEIGHTS)
 
 
 @pytest.fixture(scope="module")

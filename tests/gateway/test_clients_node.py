@@ -8,14 +8,13 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from checkpoints import load
-from gateway_server import WEIGHTS, GatewayServer, serve_gateway
+from gateway_server import GatewayServer
+from gateway_tools import cosines
 
 from e5.embedder import Embedder
 
@@ -52,17 +51,6 @@ def modules() -> Path:
 
 
 @pytest.fixture(scope="module")
-def gateway() -> Iterator[GatewayServer]:
-    with serve_gateway() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def python() -> Embedder:
-    return load(WEIGHTS)
-
-
-@pytest.fixture(scope="module")
 def answer_of(modules: Path, gateway: GatewayServer) -> AnswerOf:
     """Asks a client; its vectors, or its error."""
 
@@ -79,15 +67,6 @@ def answer_of(modules: Path, gateway: GatewayServer) -> AnswerOf:
         return answer
 
     return ask
-
-
-def cosines(answer: dict[str, Any], truth: Any) -> Any:
-    """Row by row, in float64; of a refusal, its message."""
-    assert "vectors" in answer, answer
-    found = np.array(answer["vectors"], np.float64)
-    assert found.shape == truth.shape
-    lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(truth, axis=1)
-    return (found * truth).sum(axis=1) / lengths
 
 
 @pytest.mark.parametrize("client", CLIENTS)

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoints import load
-from gateway_server import WEIGHTS, GatewayServer, hang_up, serve_gateway
+from gateway_server import GatewayServer, hang_up, serve_gateway
 
 from e5.embedder import Embedder
 from e5.prompts import DEFAULT_TASK
@@ -275,11 +274,6 @@ def gateway() -> Iterator[GatewayServer]:
     with serve_gateway(*ALIASES) as running:
         yield running
         hang_up(running)
-
-
-@pytest.fixture(scope="module")
-def python() -> Embedder:
-    return load(WEIGHTS)
 
 
 @pytest.fixture(scope="module", params=DOORS, ids=lambda door: door.__name__)

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoints import load
-from gateway_server import WEIGHTS, GatewayServer, serve_gateway
+from gateway_server import GatewayServer, serve_gateway
 
 from e5 import AsyncClient, Client
 from e5.embedder import Embedder
@@ -22,11 +21,6 @@ QUERIES, DOCUMENTS = ["what is snow", "how warm is tea"], ["Frozen water.", "A c
 def gateway() -> Iterator[GatewayServer]:
     with serve_gateway(key="a-key") as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def python() -> Embedder:
-    return load(WEIGHTS)
 
 
 def test_client_gets_the_vectors_of_the_embedder(gateway: GatewayServer, python: Embedder) -> None:

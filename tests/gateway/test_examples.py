@@ -6,13 +6,13 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 from checkpoints import load
-from gateway_server import ROOT, WEIGHTS, GatewayServer, serve_gateway
+from gateway_server import WEIGHTS, GatewayServer
+from server import ROOT
 
 PAGE = (ROOT / "docs" / "gateway.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -31,12 +31,6 @@ def first(found):  # vector in what a client returns
     return first(next(getattr(found, name) for name in names if hasattr(found, name)))
 print(json.dumps(first(query) if "query" in vars() else None))
 """
-
-
-@pytest.fixture(scope="module")
-def gateway() -> Iterator[GatewayServer]:
-    with serve_gateway() as running:
-        yield running
 
 
 def ran(*command: str) -> str:

@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import Browser, Tab, start
-from checkpoints import load
-from gateway_server import WEIGHTS, GatewayServer, serve_gateway
+from browser import Browser, Tab
+from gateway_server import GatewayServer
 from page_tools import MARKUP, agrees, calm_page, choose, fill, lines, needs_chromium, ranking, run
 
 from e5.embedder import Embedder
@@ -103,23 +102,6 @@ class TestWhatIsServed:
         assert page.headers == self.page.headers
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with start() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def mini() -> Embedder:
-    return load(WEIGHTS)
-
-
-@pytest.fixture(scope="module")
-def gateway() -> Iterator[GatewayServer]:
-    with serve_gateway() as running:
-        yield running
-
-
 @pytest.fixture
 def tab(browser: Browser, gateway: GatewayServer) -> Iterator[Tab]:
     with calm_page(browser, gateway) as opened:
@@ -130,49 +112,53 @@ def tab(browser: Browser, gateway: GatewayServer) -> Iterator[Tab]:
 @pytest.mark.slow
 class TestScores:
     def test_the_example_is_ranked_as_the_model_ranks_it(
-        self, tab: Tab, mini: Embedder, gateway: GatewayServer
+        self, tab: Tab, python: Embedder, gateway: GatewayServer
     ) -> None:
         said = run(tab)
         assert re.fullmatch(r"6 documents, 1 query in \d+ ms\.", said)
         queries, documents = lines(tab, "queries"), lines(tab, "documents")
-        vectors = mini.encode_document(documents)
-        scores = mini.similarity(mini.encode_query(queries, task="web_search_query"), vectors)[0]
-        agrees(tab, scores, mini.similarity(mini.encode_document(queries), vectors)[0])
+        vectors = python.encode_document(documents)
+        scores = python.similarity(python.encode_query(queries, task="web_search_query"), vectors)[
+            0
+        ]
+        agrees(tab, scores, python.similarity(python.encode_document(queries), vectors)[0])
         told = tab.run("document.querySelector('.facts').innerText").replace("\n\n", "\n")
-        assert f"Model\n{mini.name}" in told
+        assert f"Model\n{python.name}" in told
         assert f"Before queries\n{DEFAULT_TASK}\nBefore documents\nnothing" in told
         answer = gateway.client.post("/v1/embeddings", json={"input": documents}).json()
         tokens = [f"{tokens} tokens" for tokens in answer["usage"]["tokens"]]
         assert [row["spans"][3] for row in ranking(tab)] == [tokens[i] for i in np.argsort(-scores)]
 
-    def test_a_symmetric_task_goes_on_both_sides(self, tab: Tab, mini: Embedder) -> None:
+    def test_a_symmetric_task_goes_on_both_sides(self, tab: Tab, python: Embedder) -> None:
         choose(tab, "sts_query")
         assert lines(tab, "instruction") == [TASKS["sts_query"].instruction]
         run(tab)
         queries, documents = lines(tab, "queries"), lines(tab, "documents")
-        prompted = mini.encode_document(documents, task="sts_query")
-        scores = mini.similarity(mini.encode_query(queries, task="sts_query"), prompted)[0]
-        bare = mini.similarity(mini.encode_document(queries), mini.encode_document(documents))[0]
+        prompted = python.encode_document(documents, task="sts_query")
+        scores = python.similarity(python.encode_query(queries, task="sts_query"), prompted)[0]
+        bare = python.similarity(
+            python.encode_document(queries), python.encode_document(documents)
+        )[0]
         agrees(tab, scores, bare)
 
-    def test_an_instruction_of_ones_own_is_used(self, tab: Tab, mini: Embedder) -> None:
+    def test_an_instruction_of_ones_own_is_used(self, tab: Tab, python: Embedder) -> None:
         fill(tab, instruction="Find the animal in this sentence")
         assert tab.run("$('task').value") == ""
         run(tab)
         queries, documents = lines(tab, "queries"), lines(tab, "documents")
-        vectors = mini.encode_document(documents)
-        asked = mini.encode_query(queries, task="Find the animal in this sentence")
-        bare = mini.similarity(mini.encode_document(queries), vectors)[0]
-        agrees(tab, mini.similarity(asked, vectors)[0], bare)
+        vectors = python.encode_document(documents)
+        asked = python.encode_query(queries, task="Find the animal in this sentence")
+        bare = python.similarity(python.encode_document(queries), vectors)[0]
+        agrees(tab, python.similarity(asked, vectors)[0], bare)
 
-    def test_several_queries_give_a_heat_map(self, tab: Tab, mini: Embedder) -> None:
+    def test_several_queries_give_a_heat_map(self, tab: Tab, python: Embedder) -> None:
         queries = ["what is the recommended sugar intake for women", "what does a spider do"]
         fill(tab, queries=queries)
         assert re.fullmatch(r"6 documents, 2 queries in \d+ ms\.", run(tab))
         documents = lines(tab, "documents")
-        vectors = mini.encode_document(documents)
-        scores = mini.similarity(mini.encode_query(queries), vectors).T
-        bare = mini.similarity(mini.encode_document(queries), vectors).T
+        vectors = python.encode_document(documents)
+        scores = python.similarity(python.encode_query(queries), vectors).T
+        bare = python.similarity(python.encode_document(queries), vectors).T
         head = "[...document.querySelectorAll('th[scope=%s] .text')].map((th) => th.textContent)"
         assert tab.run(head % "col") == queries
         assert tab.run(head % "row") == documents

@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import Browser, Tab, start
-from checkpoints import load
+from browser import Browser, Tab
 from corpus_tools import embed, write_corpus
-from gateway_server import WEIGHTS, GatewayServer, serve_gateway
+from gateway_server import GatewayServer, serve_gateway
 from page_tools import MARKUP, calm_page, choose, fill, needs_chromium, ranking, run
 
 from e5.corpora.index import Index
@@ -60,28 +59,11 @@ PALE = """(() => {
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with start() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def mini() -> Embedder:
-    return load(WEIGHTS)
-
-
-@pytest.fixture(scope="module")
-def gateway() -> Iterator[GatewayServer]:
-    with serve_gateway() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def guarded(mini: Embedder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayServer]:
+def guarded(python: Embedder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayServer]:
     """Asks for a key, and has an index."""
     folder = tmp_path_factory.mktemp("guarded")
     (folder / "keys").write_text(f"{KEY}\n")
-    shards = embed(write_corpus(folder / "in" / "a.jsonl", DOCUMENTS), folder / "out", mini)
+    shards = embed(write_corpus(folder / "in" / "a.jsonl", DOCUMENTS), folder / "out", python)
     Index.build(shards, str(folder / "index"))
     arguments = ("--keys", str(folder / "keys"), "--index", str(folder / "index"))
     with serve_gateway(*arguments) as running:
@@ -207,7 +189,7 @@ class TestCopy:
         assert len(vectors) == len(expected)
 
     @pytest.mark.parametrize("task", ["SciFact", "sts_query"])
-    def test_curl_gives_the_same_vectors(self, task: str, locked: Tab, mini: Embedder) -> None:
+    def test_curl_gives_the_same_vectors(self, task: str, locked: Tab, python: Embedder) -> None:
         if shutil.which("curl") is None:
             pytest.skip("needs curl")
         fill(locked, queries=AWKWARD, documents=AWKWARD, key=KEY)
@@ -217,13 +199,13 @@ class TestCopy:
         first, end = json.JSONDecoder().raw_decode(output := self.output("bash", "-c", snippet))
         second = json.loads(output[end:])
         vectors = [[row["embedding"] for row in answer["data"]] for answer in (first, second)]
-        self.are(vectors[0], mini.encode_query(AWKWARD, task=task, normalize=True))
-        self.are(vectors[1], mini.encode_document(AWKWARD, task=task, normalize=True))
+        self.are(vectors[0], python.encode_query(AWKWARD, task=task, normalize=True))
+        self.are(vectors[1], python.encode_document(AWKWARD, task=task, normalize=True))
 
     @pytest.mark.parametrize("form", PYTHON)
     @pytest.mark.parametrize("keyed", [False, True])
     def test_python_gives_the_same_vectors(
-        self, form: str, keyed: bool, mini: Embedder, request: pytest.FixtureRequest
+        self, form: str, keyed: bool, python: Embedder, request: pytest.FixtureRequest
     ) -> None:
         module = {"langchain": "langchain_openai"}.get(form, form)
         if find_spec(module) is None:
@@ -235,8 +217,8 @@ class TestCopy:
         sides = ", ".join(PYTHON[form].format(side) for side in ("queries", "documents"))
         code = f"{snippet}\nimport json\nprint(json.dumps([{sides}]))"
         vectors = json.loads(self.output(sys.executable, "-c", code))
-        self.are(vectors[0], mini.encode_query(AWKWARD, normalize=True))
-        self.are(vectors[1], mini.encode_document(AWKWARD, normalize=True))
+        self.are(vectors[0], python.encode_query(AWKWARD, normalize=True))
+        self.are(vectors[1], python.encode_document(AWKWARD, normalize=True))
 
     def test_without_a_clipboard_the_code_is_selected(self, tab: Tab) -> None:
         tab.run("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
@@ -261,7 +243,7 @@ class TestAGuardedGateway:
     def test_what_a_server_lacks_is_not_shown(self, tab: Tab) -> None:
         assert tab.run("$('keyed').hidden && $('tabs').hidden && $('search').hidden")
 
-    def test_the_index_is_searched(self, locked: Tab, mini: Embedder) -> None:
+    def test_the_index_is_searched(self, locked: Tab, python: Embedder) -> None:
         locked.press("Tab")
         locked.press("ArrowRight")
         assert locked.run("$('compare').hidden && !$('search').hidden")
@@ -269,8 +251,8 @@ class TestAGuardedGateway:
         locked.press("Enter")
         locked.wait_for("document.querySelector('#found .ranked')")
         assert re.fullmatch(r"2 documents in \d+ ms\.", locked.run("$('found-status').innerText"))
-        vectors = mini.encode_document(DOCUMENTS)
-        scores = mini.similarity(mini.encode_query(["what does a spider do"]), vectors)[0]
+        vectors = python.encode_document(DOCUMENTS)
+        scores = python.similarity(python.encode_query(["what does a spider do"]), vectors)[0]
         best = np.argsort(-scores)[:2]
         assert [row["spans"][0] for row in ranking(locked)] == [
             f"{rank}. {DOCUMENTS[i]}" for rank, i in enumerate(best, 1)
@@ -278,7 +260,7 @@ class TestAGuardedGateway:
         for row, i in zip(ranking(locked), best, strict=True):
             assert float(row["spans"][1]) == pytest.approx(scores[i], abs=0.1)
             assert row["spans"][2] == f"a-{i}"
-        assert mini.name in locked.run("$('found').innerText")
+        assert python.name in locked.run("$('found').innerText")
         fill(locked, query=" ")
         said = "query: received blank text; send text, or leave the field out."
         assert run(locked, "search", "found-status") == said

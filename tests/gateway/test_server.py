@@ -16,18 +16,13 @@ from urllib.parse import urlsplit
 
 import httpx2
 import pytest
-from gateway_server import ROOT, WEIGHTS, GatewayServer, serve_gateway
+from gateway_server import WEIGHTS, GatewayServer, serve_gateway
+from server import ROOT
 
 from e5.gateway.server import DRAIN_SECONDS
 
 BODY: dict[str, Any] = {"model": "e5-mini", "input": "snow"}
 LONG: dict[str, Any] = {"model": "e5-mini", "input": ["snow and rain " * 300] * 40}  # a second
-
-
-@pytest.fixture(scope="module")
-def gateway() -> Any:
-    with serve_gateway() as running:
-        yield running
 
 
 def sent(gateway: GatewayServer, data: bytes, *, seconds: float = 5.0) -> bytes:

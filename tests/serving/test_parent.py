@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from corpus_tools import ROOT
+from server import free_port
 
 PARENT = """
 import subprocess, sys, time
@@ -53,9 +53,7 @@ def lives(process: int) -> bool:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize("status", ["STARTING", "READY"])
 def test_a_worker_ends_with_its_server(how: signal.Signals, status: str, tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     environment = os.environ | {"E5_WEIGHTS": str(ROOT / "weights/e5-mini"), "PORT": port}
     with (tmp_path / "log").open("wb") as log:
         server = subprocess.Popen([ROOT / "scripts/serve"], env=environment, stdout=log, stderr=log)
