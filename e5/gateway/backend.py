@@ -3,12 +3,16 @@
 Both answer a service's request. Knows nothing of HTTP routes or wire formats.
 """
 
+import asyncio
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from e5.client.cog import REMEDIES, Cog
+from e5.client.prediction import Embedded
 from e5.client.remote import AsyncRemote
 from e5.errors import ServiceError
 from e5.serving.answer import Answer, Usage
@@ -25,6 +29,7 @@ DEADLINE_SECONDS = 300.0  # of a request; a model on Replicate may have to boot 
 # Cog frees a slot a moment after it has answered, so its first "no free slot" means little. After
 # that the caller is told, and may try again: two who retry would multiply.
 PATIENCE_SECONDS = 0.5
+WATCH_SECONDS = 2.0
 MAX_LENGTH = 4096  # tokens of a text, which a service elsewhere does not tell
 
 
@@ -123,6 +128,8 @@ class Elsewhere:
         """Name the service; `find` is the usual way."""
         self._about = about
         self._remote = AsyncRemote(address, deadline=DEADLINE_SECONDS, patience=PATIENCE_SECONDS)
+        self._waiting: set[asyncio.Timeout] = set()
+        self._watching: asyncio.Task[None] | None = None
 
     @classmethod
     async def find(cls, address: str) -> "Elsewhere":
@@ -163,7 +170,7 @@ class Elsewhere:
             inputs["documents"] = request.all_documents
         if request.dimensions is not None:
             inputs["dimensions"] = request.dimensions
-        embedded = await self._remote.embed(inputs)
+        embedded = await self._ask(inputs)
         if not embedded.tokens:
             raise ServiceError("the service tells no usage; update it to this project's version.")
         return Answer(
@@ -184,4 +191,31 @@ class Elsewhere:
 
     async def close(self) -> None:
         """Close the connections."""
+        if self._watching:
+            self._watching.cancel()
         await self._remote.aclose()
+
+    async def _ask(self, inputs: Mapping[str, object]) -> Embedded:
+        if self._watching is None and isinstance(self._remote.dialect, Cog):
+            self._watching = asyncio.create_task(self._watch())
+        scope = asyncio.timeout(None)
+        self._waiting.add(scope)
+        try:
+            async with scope:
+                return await self._remote.embed(inputs)
+        except TimeoutError as error:
+            name, remedy = self._remote.dialect.name, REMEDIES["UNHEALTHY"]
+            sentence = f"{name}: /health-check says UNHEALTHY; {remedy}."
+            raise ServiceError(sentence, cause="unreachable") from error
+        finally:
+            self._waiting.discard(scope)
+
+    async def _watch(self) -> None:
+        """Give up what waits for a worker that is dead: Cog answers some of it never."""
+        seen = ""
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            before, seen = seen, await self._remote.health() if self._waiting else ""
+            if before == seen == "UNHEALTHY":
+                for scope in self._waiting:
+                    scope.reschedule(0.0)
