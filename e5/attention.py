@@ -38,14 +38,19 @@ def attention(
     """
     if key_index is not None:
         key, value = key[key_index], value[key_index]
-    # FlashAttention supports only 16-bit dtypes.
-    varlen = query.is_cuda and query.dtype != torch.float32
-    return (_varlen if varlen else _sdpa)(query, key, value, spans)
+    kernel = varlen if uses_varlen(query.device, query.dtype) else sdpa
+    return kernel(query, key, value, spans)
 
 
-def _varlen(
+def uses_varlen(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether FlashAttention computes there; it supports only 16-bit dtypes."""
+    return device.type == "cuda" and dtype != torch.float32
+
+
+def varlen(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spans: Spans
 ) -> torch.Tensor:
+    """FlashAttention over all texts at once; arguments as for `attention`, the keys gathered."""
     from torch.nn.attention.varlen import varlen_attn  # useful only in a CUDA build of torch
 
     output = varlen_attn(
@@ -82,9 +87,8 @@ def varlen_options() -> dict[str, Any]:
     return options
 
 
-def _sdpa(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spans: Spans
-) -> torch.Tensor:
+def sdpa(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spans: Spans) -> torch.Tensor:
+    """SDPA text by text; arguments as for `attention`, the keys gathered."""
     output = torch.empty_like(query)
     q, k = 0, 0
     for q_len, k_len in zip(spans.query_lengths, spans.key_lengths, strict=True):

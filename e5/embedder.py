@@ -19,6 +19,7 @@ from e5.device import choose_device, choose_dtype
 from e5.engine import Engine
 from e5.errors import InputError, NonFiniteError, OutOfMemoryError, TextError, TokenizerError
 from e5.packing import TokenIds
+from e5.self_check import self_check
 from e5.settings import Settings
 from e5.texts import check_flag, check_task, check_texts
 from e5.tokenizer import MISTRAL_GOLDENS, MISTRAL_VOCAB_SIZE, Encoding, Tokenizer
@@ -26,6 +27,11 @@ from e5.vectors import Vectors, check_dimensions, finish, similarity
 from e5.weights import load_model
 
 logger = logging.getLogger(__name__)
+
+_WORDS = ["Snow", "rain", "hail", "sleet", "frost", "fog", "dew", "mist", "cloud", "storm", "wind"]
+# Queries and documents of one word, a query of some 350 tokens behind the shared prompt, and a
+# document of over 200.
+SELF_CHECK = ([*_WORDS, " ".join(_WORDS * 27)], [*_WORDS, " ".join(_WORDS * 18)])
 
 
 @dataclass(frozen=True)
@@ -107,8 +113,8 @@ class Embedder:
         engine = Engine(model, max_batch_tokens=settings.max_batch_tokens)
         name = f"{checkpoint.name}@{fingerprint}"
         embedder = cls(engine, tokenizer, name=name, template=checkpoint.template)
-        check = embedder.tokenize(["What is the capital of France?", "Snow"], ["Paris"])
-        engine.self_check([encoding.token_ids for encoding in check])
+        encodings = embedder.tokenize(*SELF_CHECK)
+        self_check(engine, [encoding.token_ids for encoding in encodings])
         logger.info(
             "serving %s: %.1f M parameters, %s on %s, %d tokens a text, %d a forward",
             embedder.name,

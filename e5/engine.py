@@ -13,10 +13,10 @@ import torch
 from tqdm import tqdm
 from transformers import MistralModel
 
-from e5.errors import EngineError, OutOfMemoryError
+from e5.errors import OutOfMemoryError
 from e5.model import forward
 from e5.packing import MIN_SHARED, TokenIds, fill, pack
-from e5.vectors import Vectors, cosine_scores
+from e5.vectors import Vectors
 
 logger = logging.getLogger(__name__)
 
@@ -80,30 +80,6 @@ class Engine:
                     done += len(rows)
                     bar.update(len(rows))
         return vectors[[place[ids] for ids in sequences]]
-
-    def self_check(self, sequences: Sequence[TokenIds]) -> None:
-        """Check that vectors are finite, and that each is the same alone and in a batch.
-
-        Args:
-            sequences: token ids of a few texts. Two should share a prefix: if attention were not
-                causal, the tokens after the prefix would change the vectors.
-
-        Raises:
-            EngineError: saying which of the two checks failed.
-        """
-        together = self.compute(sequences)
-        alone = np.concatenate([self.compute([token_ids]) for token_ids in sequences])
-        if not (np.isfinite(together).all() and np.isfinite(alone).all()):
-            raise EngineError(
-                "self-check: the model produced a vector with NaN or infinity for a short text; "
-                "its weights are damaged, or need another E5_DTYPE."
-            )
-        cosines = np.diag(cosine_scores(together, alone)) / 100
-        if cosines.min() < 0.999:
-            raise EngineError(
-                "self-check: a text's vector changes with its batch mates "
-                f"(cosine {cosines.min():.4f}); this torch build's attention is wrong: use another."
-            )
 
     def _forward(
         self, texts: Sequence[TokenIds], min_shared: int = MIN_SHARED

@@ -7,6 +7,7 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 from reference import dense_attention
+from varlen_on_cpu import as_on_a_card
 
 from e5.attention import attention, varlen_options
 from e5.packing import Spans, pack
@@ -49,6 +50,24 @@ def test_the_cpu_path_equals_dense_attention(
     output = attention(*tensors)
     assert output.dtype == torch.float32
     torch.testing.assert_close(output, dense_attention(*tensors), atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@given(lengths=SPANS, shared=st.booleans(), seed=st.integers(0, 99))
+@example(lengths=[(64, 64), (65, 130), (1, 129)], shared=True, seed=0)
+def test_the_cuda_branch_equals_dense_attention(
+    dtype: torch.dtype, lengths: list[tuple[int, int]], shared: bool, seed: int
+) -> None:
+    """By a CPU kernel with the checks and the mask of torch's own."""
+    query, key, value, spans, index = inputs(
+        lengths, group=2, head_dim=16, shared=shared, seed=seed
+    )
+    query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    with as_on_a_card() as calls:
+        output = attention(query, key, value, spans, index)
+    assert calls == [(len(lengths), len(query))]
+    truth = dense_attention(query.double(), key.double(), value.double(), spans, index)
+    torch.testing.assert_close(output.double(), truth, atol=2e-2, rtol=2e-2)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -7,17 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from checkpoints import TEXTS, load, true_ids
-from conftest import EditCheckpoint
 from reference import assert_same
 
-from e5.attention import attention
 from e5.embedder import Embedder
 from e5.engine import MAX_CUDA_BATCH_TOKENS, Engine
-from e5.errors import EngineError, OutOfMemoryError
+from e5.errors import OutOfMemoryError
 from e5.model import forward
-from e5.packing import PackedBatch, Spans
+from e5.packing import PackedBatch
 from e5.settings import Settings
 from e5.vectors import cosine_scores
 
@@ -49,49 +46,6 @@ class TestBudget:
         assert sum(texts for _, texts in forwards) == len(set(TEXTS))  # duplicates once
         assert [texts for tokens, texts in forwards if tokens > 20] == [1, 1]  # 43 and 21 tokens
         assert max(texts for _, texts in forwards) > 1
-
-
-class TestSelfCheck:
-    """A model or a kernel that is wrong is not served."""
-
-    def test_weights_that_are_not_finite_are_refused_at_loading(
-        self, checkpoint: Path, edit_checkpoint: EditCheckpoint
-    ) -> None:
-        def damage(tensors: dict[str, torch.Tensor]) -> None:
-            tensors["layers.1.mlp.up_proj.weight"][5, 5] = float("nan")
-
-        with pytest.raises(EngineError, match=r"self-check: .*NaN or infinity"):
-            load(edit_checkpoint(checkpoint, damage))
-
-    def test_a_kernel_that_mixes_texts_is_refused_at_loading(
-        self, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def mixing(
-            query: torch.Tensor,
-            key: torch.Tensor,
-            value: torch.Tensor,
-            spans: Spans,
-            key_index: torch.Tensor | None,
-        ) -> torch.Tensor:
-            return attention(query, key, value.roll(1, dims=0), spans, key_index)
-
-        monkeypatch.setattr("e5.model.attention", mixing)
-        with pytest.raises(EngineError, match="self-check: a text's vector changes with its batch"):
-            load(checkpoint)
-
-    @pytest.mark.parametrize("mask", ["none", "aligned to the first key"])
-    def test_a_kernel_with_a_wrong_mask_is_refused_at_loading(
-        self, checkpoint: Path, mask: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def wrong(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-            q, k, v = (x.transpose(0, 1)[None] for x in (query, key, value))
-            causal = mask != "none" and len(query) > 1
-            output = F.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=True)
-            return output[0].transpose(0, 1)
-
-        monkeypatch.setattr("e5.attention._one_text", wrong)
-        with pytest.raises(EngineError, match="self-check: a text's vector changes with its batch"):
-            load(checkpoint)
 
 
 class TestOutOfMemory:

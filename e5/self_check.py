@@ -1,0 +1,124 @@
+"""The self-check: whether an engine's vectors can be trusted with this card, driver and torch.
+
+Every load runs it. Kernels work in tiles of 64 to 256 rows, so its texts are long and short, alone
+and behind a shared prefix. Knows nothing of strings, files or requests.
+"""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from transformers import MistralModel
+from transformers.models.mistral.modeling_mistral import MistralDecoderLayer
+
+from e5.attention import sdpa, uses_varlen, varlen
+from e5.engine import Engine
+from e5.errors import EngineError
+from e5.model import forward
+from e5.packing import PackedBatch, TokenIds, pack
+from e5.vectors import Vectors, cosine_scores
+
+LEAST_COSINE = 0.999
+LAYERS = 2  # recomputed in float32: a quarter of a second at the 7B model's shapes
+
+
+def self_check(engine: Engine, sequences: Sequence[TokenIds]) -> None:
+    """Check an engine on token ids of a few texts; at most a second on a card.
+
+    The vectors must be finite, and each the same alone and in a batch. Where FlashAttention is
+    used, it must agree with SDPA on the same device; in 16 bits, the first two layers with float32
+    on the CPU.
+
+    Args:
+        engine: on its device.
+        sequences: of short and long texts. Some should share a prefix: if attention were not
+            causal, the tokens after the prefix would change the vectors.
+
+    Raises:
+        EngineError: saying which of the checks failed.
+    """
+    model = engine.model
+    batch = pack(sorted(set(sequences))).to(model.device)
+    if uses_varlen(model.device, model.embed_tokens.weight.dtype):
+        _check_attention(model, batch)
+    _check_batching(engine, sequences)
+    if model.embed_tokens.weight.dtype != torch.float32:
+        _check_precision(model, batch)
+
+
+def _check_batching(engine: Engine, sequences: Sequence[TokenIds]) -> None:
+    together = engine.compute(sequences)
+    alone = np.concatenate([engine.compute([token_ids]) for token_ids in sequences])
+    if not (np.isfinite(together).all() and np.isfinite(alone).all()):
+        raise EngineError(
+            "self-check: the model produced a vector with NaN or infinity for a plain text; "
+            "its weights are damaged, or need another E5_DTYPE."
+        )
+    found = _least_cosine(together, alone)
+    if not found >= LEAST_COSINE:
+        raise EngineError(
+            f"self-check: a text's vector changes with its batch mates (cosine {found:.4f}); "
+            "this torch build's attention is wrong: use another."
+        )
+
+
+def _check_attention(model: MistralModel, batch: PackedBatch) -> None:
+    """FlashAttention beside SDPA, on random heads of the model's shape, for each kind of spans."""
+    config, like = model.config, model.embed_tokens.weight
+    head_dim = cast("MistralDecoderLayer", model.layers[0]).self_attn.head_dim
+    random = torch.Generator(like.device).manual_seed(0)
+
+    def heads(rows: int, count: int) -> torch.Tensor:
+        shape = (rows, count, head_dim)
+        return torch.randn(shape, generator=random, dtype=like.dtype, device=like.device)
+
+    for spans in (batch.spans, batch.last_spans):
+        query = heads(sum(spans.query_lengths), config.num_attention_heads)
+        key, value = (heads(sum(spans.key_lengths), config.num_key_value_heads) for _ in range(2))
+        ours, theirs = varlen(query, key, value, spans), sdpa(query, key, value, spans)
+        found = F.cosine_similarity(ours.float(), theirs.float(), dim=-1).min().item()
+        if not found >= LEAST_COSINE:
+            raise EngineError(
+                f"self-check: FlashAttention and SDPA disagree (cosine {found:.4f}); this torch "
+                "build's attention is wrong for this card: use another."
+            )
+
+
+def _check_precision(model: MistralModel, batch: PackedBatch) -> None:
+    """The first layers on the device beside the same in float32 on the CPU."""
+    ours = forward(_first_layers(model), batch).cpu().numpy()
+    cpu = torch.device("cpu")
+    truth = forward(_first_layers(model, cpu, torch.float32), batch.to(cpu)).numpy()
+    found = _least_cosine(ours, truth)
+    if not found >= LEAST_COSINE:
+        dtype = str(model.embed_tokens.weight.dtype).removeprefix("torch.")
+        raise EngineError(
+            f"self-check: {LAYERS} layers in {dtype} on {model.device} differ from float32 on the "
+            f"CPU (cosine {found:.4f}); use another E5_DTYPE or another torch build."
+        )
+
+
+@torch.inference_mode()
+def _first_layers(
+    model: MistralModel, device: torch.device | None = None, dtype: torch.dtype | None = None
+) -> MistralModel:
+    """A model of the first layers, and the last norm; without copies where nothing changes."""
+    from accelerate import init_empty_weights  # takes a second to import; only loading needs it
+
+    config = deepcopy(model.config)
+    config.num_hidden_layers = min(LAYERS, config.num_hidden_layers)
+    with init_empty_weights():
+        shallow = MistralModel(config)
+    tensors = model.state_dict()
+    wanted = {name: tensors[name].to(device, dtype) for name in shallow.state_dict()}
+    shallow.load_state_dict(wanted, assign=True)
+    shallow.rotary_emb = deepcopy(model.rotary_emb).to(device)
+    shallow.eval()
+    return shallow
+
+
+def _least_cosine(vectors: Vectors, others: Vectors) -> float:
+    return float(np.diag(cosine_scores(vectors, others)).min()) / 100
