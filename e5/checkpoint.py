@@ -132,14 +132,19 @@ class Checkpoint:
         """The template of a query's prompt: the manifest's, or E5's own."""
         return TEMPLATE if self.manifest is None else self.manifest.template
 
-    def fingerprint(self, *, dtype: str, max_length: int) -> str:
+    def fingerprint(
+        self, *, dtype: str, max_length: int, adapter: Mapping[str, str] | None = None
+    ) -> str:
         """Twelve hex digits that change with anything that shapes a vector.
 
         Args:
             dtype: of the matrix products, as torch prints it, such as `torch.float16`.
             max_length: the maximum tokens of a text.
+            adapter: sha256 of the files of an adapter that was merged.
         """
         ingredients = [dict(self.digests), RULE, max_length, self.template, dtype]
+        if adapter is not None:
+            ingredients.append(dict(adapter))
         return hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()[:12]
 
 

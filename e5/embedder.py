@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from e5 import prompts
+from e5.adapter import Adapter
 from e5.checkpoint import TOKENIZER, Checkpoint
 from e5.device import choose_device, choose_dtype
 from e5.engine import Engine
@@ -82,7 +83,8 @@ class Embedder:
         """Load and verify a checkpoint, then run a self-check.
 
         Raises:
-            WeightsError: the folder is missing, incomplete, damaged or not a Mistral checkpoint.
+            WeightsError: the folder is missing, incomplete, damaged or not a Mistral checkpoint, or
+                the adapter does not fit it.
             TokenizerError: the tokenizer does not give the ids the model was trained on.
             SettingsError: the device cannot be used on this machine.
             EngineError: the model's vectors are not finite, or depend on the rest of their batch.
@@ -98,7 +100,8 @@ class Embedder:
         else:
             tokenizer.check(checkpoint.manifest.goldens)
         dtype = choose_dtype(settings.dtype, device)
-        model = load_model(checkpoint, device=device, dtype=dtype)
+        adapter = None if settings.adapter is None else Adapter.read(Path(settings.adapter))
+        model = load_model(checkpoint, device=device, dtype=dtype, adapter=adapter)
         config = model.config
         if tokenizer.vocab_size > config.vocab_size:
             raise TokenizerError(
@@ -109,7 +112,11 @@ class Embedder:
             tokenizer.check(MISTRAL_GOLDENS)
         limits = (settings.max_length, config.max_position_embeddings, config.sliding_window)
         tokenizer.max_length = min(limit for limit in limits if limit is not None)
-        fingerprint = checkpoint.fingerprint(dtype=str(dtype), max_length=tokenizer.max_length)
+        fingerprint = checkpoint.fingerprint(
+            dtype=str(dtype),
+            max_length=tokenizer.max_length,
+            adapter=None if adapter is None else adapter.digests,
+        )
         engine = Engine(model, max_batch_tokens=settings.max_batch_tokens)
         name = f"{checkpoint.name}@{fingerprint}"
         embedder = cls(engine, tokenizer, name=name, template=checkpoint.template)

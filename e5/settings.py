@@ -24,6 +24,7 @@ class Settings:
 
     Attributes:
         weights: folder of the checkpoint (`E5_WEIGHTS`).
+        adapter: folder of a LoRA adapter that is merged into the weights (`E5_ADAPTER`).
         device: `cpu`, `cuda` or `cuda:1` (`E5_DEVICE`); default CUDA if available.
         dtype: `float16`, `bfloat16` or `float32` (`E5_DTYPE`); default float16 on CUDA, bfloat16
             on a CPU that multiplies it in hardware, else float32.
@@ -38,6 +39,7 @@ class Settings:
     """
 
     weights: str | Path = "weights/e5-mistral-7b-instruct"
+    adapter: str | Path | None = None
     device: str | None = None
     dtype: str | None = None
     max_length: int = 4096
@@ -61,6 +63,10 @@ class Settings:
         if not isinstance(self.weights, str | Path):
             raise SettingsError(
                 f"E5_WEIGHTS: received {quoted(self.weights)}; use the path of a folder."
+            )
+        if not isinstance(self.adapter, str | Path | None):
+            raise SettingsError(
+                f"E5_ADAPTER: received {quoted(self.adapter)}; use the path of a folder."
             )
         if not isinstance(self.device, str | None):
             raise SettingsError(f"E5_DEVICE: received {quoted(self.device)}; use cpu or cuda.")

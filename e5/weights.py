@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 from transformers import MistralConfig, MistralModel
 
+from e5.adapter import Adapter
 from e5.checkpoint import CONFIG, HOW_TO_GET_WEIGHTS, Checkpoint
 from e5.errors import WeightsError
 
@@ -25,20 +26,30 @@ MOST_LAYERS = 1000
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-def load_model(checkpoint: Checkpoint, *, device: torch.device, dtype: torch.dtype) -> MistralModel:
-    """Load the checkpoint's weights into transformers' `MistralModel`.
+def load_model(
+    checkpoint: Checkpoint,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    adapter: Adapter | None = None,
+) -> MistralModel:
+    """Load the checkpoint's weights, and what an adapter adds, into transformers' `MistralModel`.
 
     Tensors are read, converted and placed one at a time, so memory peaks at the loaded model plus
     one tensor. Norm weights stay in float32, because norms are computed in float32.
 
     Raises:
         WeightsError: naming the file that is not safetensors or not a Mistral configuration, or the
-            tensor that is missing, unknown, of another shape or not floating-point.
+            tensor that is missing, unknown, of another shape or not floating-point; or what of
+            the adapter does not fit.
     """
     from accelerate.utils import set_module_tensor_to_device  # only loading needs accelerate
 
     model = _empty_model(checkpoint.folder)
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    if adapter is not None:
+        manifest = checkpoint.manifest
+        adapter.check(shapes, source="" if manifest is None else manifest.source)
     paths = [checkpoint.folder / shard for shard in checkpoint.weight_files]
     names = {path: _names(path) for path in paths}
     prefix = _prefix([name for some in names.values() for name in some], shapes)
@@ -65,6 +76,8 @@ def load_model(checkpoint: Checkpoint, *, device: torch.device, dtype: torch.dty
                     f"{path}: tensor {stored} is {tensor.dtype}; only floating-point weights are "
                     "served, not quantised ones."
                 )
+            if adapter is not None:
+                tensor = adapter.merge(name, tensor)
             kept = torch.float32 if tensor.ndim == 1 else dtype
             tensor = tensor.to(device, kept, copy=True)
             set_module_tensor_to_device(model, name, device, tensor, dtype=kept)

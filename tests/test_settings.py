@@ -17,6 +17,7 @@ def test_unset_variables_keep_their_defaults() -> None:
 def test_every_setting_is_read_with_its_type() -> None:
     environ = {
         "E5_WEIGHTS": "weights/e5-mini",
+        "E5_ADAPTER": "adapters/law",
         "E5_DEVICE": "cuda:1",
         "E5_DTYPE": "bfloat16",
         "E5_MAX_LENGTH": "512",
@@ -26,6 +27,7 @@ def test_every_setting_is_read_with_its_type() -> None:
     assert set(environ) == {f"E5_{field.name.upper()}" for field in dataclasses.fields(Settings)}
     assert Settings.from_env(environ) == Settings(
         weights="weights/e5-mini",
+        adapter="adapters/law",
         device="cuda:1",
         dtype="bfloat16",
         max_length=512,
