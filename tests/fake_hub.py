@@ -145,9 +145,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         hub, url = self.server.hub, urlsplit(self.path)
-        api = f"/api/models/{hub.repository}/revision/{hub.revision}"
+        newest = f"/api/models/{hub.repository}"
+        api = (newest, f"{newest}/revision/{hub.revision}")
         resolve = f"/{hub.repository}/resolve/{hub.revision}/"
-        if url.path == api:
+        if url.path in api:
             blobs = parse_qs(url.query).get("blobs") in (["true"], ["True"])
             self._send_json(hub, with_blobs=blobs)
         elif url.path.startswith(resolve) and url.path.removeprefix(resolve) in hub.files:

@@ -1,6 +1,8 @@
-"""Download the 7B model's weights, or verify a folder of weights.
+"""Download a 7B model's weights, or verify a folder of weights.
 
     ./scripts/download_weights                     14 GB into weights/e5-mistral-7b-instruct
+    ./scripts/download_weights NAME                another model of the table in models.py
+    ./scripts/download_weights OWNER/NAME          any other of the hub, with a warning
     ./scripts/download_weights --verify [FOLDER]   offline, against the folder's manifest.json
 
 Takes one pinned revision of the hub's repository, and of it the safetensors, the JSON files and
@@ -10,6 +12,7 @@ and a file that is there and agrees is not fetched again: after an interruption,
 
 import argparse
 import hashlib
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,6 +24,7 @@ from huggingface_hub import HfApi, constants, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import RepoSibling
 
+from commands.models import E5, MODELS, HubModel
 from e5.checkpoint import (
     HOW_TO_GET_WEIGHTS,
     MANIFEST,
@@ -29,22 +33,11 @@ from e5.checkpoint import (
     checkpoint_files,
     hash_files,
 )
-from e5.errors import E5Error, WeightsError
-from e5.settings import Settings
+from e5.errors import E5Error, WeightsError, quoted
 
-REPOSITORY = "intfloat/e5-mistral-7b-instruct"
-REVISION = "07163b72af1488142a360786df853f237b1a3ca1"
 WANTED, UNWANTED = ("*.safetensors", "*.json", "tokenizer.model"), "*.bin.index.json"
-# Of that revision, known from elsewhere: a hub that says otherwise does not have the model.
-SHARDS = {
-    "model-00001-of-00002.safetensors": (
-        "e64034d49db4a20999bf89f01d0532e30a1f91455632c942f6a70633b1003319"
-    ),
-    "model-00002-of-00002.safetensors": (
-        "eb61a47325ced7639d02d8ab1b8ca94e6e5efc83c87ba90888ac01801757cbf0"
-    ),
-}
-FOLDER = Path(__file__).resolve().parents[2] / Settings.weights
+WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
+HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 STAGING = ".download"  # inside the folder: files not checked yet, and what the hub's client notes
 
 
@@ -52,7 +45,7 @@ class DownloadError(E5Error):
     """A download that cannot start, or broke off; what had arrived is kept."""
 
 
-def download(folder: Path) -> None:
+def download(model: HubModel, folder: Path) -> None:
     """Fetch what the folder lacks, check it, and write the manifest.
 
     Raises:
@@ -60,8 +53,8 @@ def download(folder: Path) -> None:
         WeightsError: the repository does not hold a whole checkpoint.
         OSError: the folder cannot be written.
     """
-    files = list_files()
-    check_shards(files)
+    revision, files = list_files(model)
+    check_shards(model, files)
     folder.mkdir(parents=True, exist_ok=True)
     staging = folder / STAGING
     shutil.rmtree(staging, ignore_errors=True)  # a killed run's; the hub's client never resumes it
@@ -76,7 +69,8 @@ def download(folder: Path) -> None:
                 print(f"{file.rfilename}: not the hub's file; deleted, to be fetched again")
     missing = [file for file in files if file.rfilename not in digests]
     needed, free = sum(file.size or 0 for file in missing), shutil.disk_usage(folder).free
-    print(f"{REPOSITORY} at {REVISION}: {len(digests)} of {len(files)} files are in {folder},")
+    source = f"{model.repository} at {revision}"
+    print(f"{source}: {len(digests)} of {len(files)} files are in {folder},")
     print(f"{in_gigabytes(needed)} to fetch, {in_gigabytes(free)} of disk free", flush=True)
     if needed > free:
         raise DownloadError(
@@ -85,36 +79,37 @@ def download(folder: Path) -> None:
         )
     try:
         for file in missing:
-            digests[file.rfilename] = fetch(file, staging)
+            digests[file.rfilename] = fetch(file, staging, model.repository, revision)
             (staging / file.rfilename).replace(folder / file.rfilename)
             print(f"{file.rfilename}: fetched, its checksum is the hub's", flush=True)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     checkpoint_files(folder)
-    CheckpointManifest(f"{REPOSITORY} at {REVISION}", digests).write(folder)
+    CheckpointManifest(source, digests, template=model.template).write(folder)
     print(f"{folder}: complete, every file has the hub's checksum; {MANIFEST} written")
 
 
-def list_files() -> list[RepoSibling]:
-    """What the hub has of the wanted files, the smallest first, with sizes and checksums.
+def list_files(model: HubModel) -> tuple[str, list[RepoSibling]]:
+    """The revision and its wanted files, the smallest first, with sizes and checksums.
 
     Raises:
         DownloadError: the hub cannot be reached or does not know the revision.
     """
-    with reaching_hub(f"the list of files of {REPOSITORY} at {REVISION}"):
-        info = HfApi().model_info(REPOSITORY, revision=REVISION, files_metadata=True)
+    at = f" at {model.revision}" if model.revision is not None else ""
+    with reaching_hub(f"the list of files of {model.repository}{at}"):
+        info = HfApi().model_info(model.repository, revision=model.revision, files_metadata=True)
     wanted = [file for file in info.siblings or [] if is_wanted(file.rfilename)]
-    return sorted(wanted, key=lambda file: file.size or 0)
+    return str(model.revision or info.sha), sorted(wanted, key=lambda file: file.size or 0)
 
 
-def check_shards(files: Sequence[RepoSibling]) -> None:
+def check_shards(model: HubModel, files: Sequence[RepoSibling]) -> None:
     """Refuse a hub whose weights are others than those that this project knows.
 
     Raises:
         DownloadError: naming the file and both checksums.
     """
     reported = {file.rfilename: file.lfs.sha256 for file in files if file.lfs is not None}
-    for name, known in SHARDS.items():
+    for name, known in model.shards.items():
         if reported.get(name) != known:
             raise DownloadError(
                 f"{name}: {constants.ENDPOINT} reports the checksum {reported.get(name)}, and it "
@@ -133,14 +128,14 @@ def is_wanted(name: str) -> bool:
     return matches and "/" not in name and not fnmatchcase(name, UNWANTED)
 
 
-def fetch(file: RepoSibling, staging: Path) -> str:
+def fetch(file: RepoSibling, staging: Path, repository: str, revision: str) -> str:
     """Download one file into `staging`; returns its sha256.
 
     Raises:
         DownloadError: the hub cannot be reached, or the file arrived damaged.
     """
     with reaching_hub(file.rfilename):
-        hf_hub_download(REPOSITORY, file.rfilename, revision=REVISION, local_dir=staging)
+        hf_hub_download(repository, file.rfilename, revision=revision, local_dir=staging)
     digest = checked_sha256(staging, file)
     if digest is None:
         raise DownloadError(
@@ -189,6 +184,29 @@ def reaching_hub(what: str) -> Iterator[None]:
         ) from error
 
 
+def find_model(name: str) -> HubModel:
+    """A model of the table, or any `owner/name` of the hub, with a warning.
+
+    Raises:
+        DownloadError: for a name that is neither.
+    """
+    known = {model.repository.lower(): model for model in MODELS.values()}
+    known |= {short.lower(): model for short, model in MODELS.items()}
+    if name.lower() in known:
+        return known[name.lower()]
+    if not HUB_NAME.fullmatch(name):
+        raise DownloadError(
+            f"{quoted(name)}: no model of this name; use one of {', '.join(MODELS)}, or the "
+            "OWNER/NAME of another on the hub."
+        )
+    print(
+        f"warning: {name} is none of {', '.join(MODELS)}: its newest revision is taken, with E5's "
+        "prompt and </s> at the end of each text. Compare with its model card.",
+        file=sys.stderr,
+    )
+    return HubModel(name, revision=None)
+
+
 def verify(folder: Path) -> None:
     """Compare a folder with its manifest and print a line per file; uses no network.
 
@@ -220,16 +238,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     parser = argparse.ArgumentParser(
         prog="download_weights",
-        description="Download the 7B model's weights, or verify a folder of weights.",
+        description="Download a 7B model's weights, or verify a folder of weights.",
     )
     parser.add_argument(
-        "--folder", type=Path, default=FOLDER, help="where the weights lie (default: %(default)s)"
+        "name",
+        nargs="?",
+        default=E5,
+        help=f"{', '.join(MODELS)}, or OWNER/NAME of the hub (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--folder", type=Path, help="where the weights lie (default: weights/ and the name)"
     )
     parser.add_argument(
         "--verify",
         nargs="?",
         type=Path,
-        const=FOLDER,
+        const=WEIGHTS / E5,
         metavar="FOLDER",
         help="download nothing; compare a folder with its manifest.json",
     )
@@ -238,7 +262,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.verify is not None:
             verify(options.verify)
         else:
-            download(options.folder)
+            model = find_model(options.name)
+            download(model, options.folder or WEIGHTS / model.repository.partition("/")[2])
     except (E5Error, OSError) as error:
         print(error, file=sys.stderr)
         return 1

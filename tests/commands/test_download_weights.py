@@ -1,14 +1,12 @@
 """The download, and the check of a folder, through the real hub client against a loopback hub."""
 
 import os
-import pickle
-import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub
@@ -22,7 +20,6 @@ from damages import (
     Damage,
     flip_bit,
     remove,
-    save_two_shards,
     swap_with_the_other_shard,
     truncate,
     write_manifest,
@@ -30,37 +27,24 @@ from damages import (
 from fake_hub import FakeHub, Fault, running_hub
 
 from commands import download_weights
+from commands.models import E5, MODELS
 from e5.checkpoint import CONFIG, MANIFEST, Checkpoint, CheckpointManifest, hash_files
 from e5.errors import WeightsError
 
 ROOT = Path(__file__).parents[2]
+PINNED = MODELS[E5]
+REVISION = str(PINNED.revision)
 
 # The command, for weights that are made up.
 MADE_UP = """
 import sys
+from dataclasses import replace
 from commands import download_weights
-download_weights.SHARDS = {}
+download_weights.MODELS[download_weights.E5] = replace(
+    download_weights.MODELS[download_weights.E5], shards={}
+)
 sys.exit(download_weights.main())
 """
-
-# In the hub's repository beside the checkpoint, and not for us.
-UNWANTED = {
-    ".gitattributes": b"*.bin filter=lfs",
-    "README.md": b"# e5-mistral-7b-instruct",
-    "pytorch_model-00001-of-00001.bin": pickle.dumps({"pickled": "weights"}),
-    "pytorch_model.bin.index.json": b'{"weight_map": {}}',
-    "lora/adapter_model.bin": pickle.dumps({"pickled": "adapter"}),
-    "lora/adapter_config.json": b"{}",
-    "1_Pooling/config.json": b"{}",
-    "onnx/model.onnx": b"onnx",
-    "openvino/model.safetensors": b"not at the top level",
-}
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint in two shards, without a manifest. Not to be altered."""
-    return save_two_shards(tmp_path_factory.mktemp("weights") / "tiny")
 
 
 @pytest.fixture
@@ -75,25 +59,6 @@ def verified(original: Path, tmp_path: Path) -> Path:
     folder = shutil.copytree(original, tmp_path / "verified")
     write_manifest(folder)
     return folder
-
-
-@pytest.fixture
-def hub(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    """A hub that the real client in this process talks to, with a cache of its own."""
-    files = {path.name: path.read_bytes() for path in original.iterdir()} | UNWANTED
-    monkeypatch.setenv("NO_PROXY", "localhost,127.0.0.1")
-    monkeypatch.setattr(download_weights, "SHARDS", {})  # these weights are made up
-    constants = huggingface_hub.constants
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", True)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    huggingface_hub.close_session()
-    with running_hub(download_weights.REPOSITORY, download_weights.REVISION, files) as hub:
-        template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        yield hub
-        huggingface_hub.close_session()
 
 
 def is_one_sentence(text: str) -> bool:
@@ -115,19 +80,13 @@ def test_a_hub_with_other_weights_than_the_known_ones_is_refused(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(download_weights, "SHARDS", {name: "0" * 64})
+    monkeypatch.setitem(MODELS, E5, replace(PINNED, shards={name: "0" * 64}))
     assert download_weights.main(["--folder", str(tmp_path / "new")]) == 1
     said = capsys.readouterr().err
     assert is_one_sentence(said)
     assert said.startswith(f"{name}: {hub.endpoint} reports the checksum ")
     assert f"it is {'0' * 64}; nothing was fetched" in said
     assert not (tmp_path / "new").exists()
-
-
-def test_the_known_checksums_are_those_of_the_model() -> None:
-    assert len(download_weights.SHARDS) == 2
-    for digest in download_weights.SHARDS.values():
-        assert re.fullmatch("[0-9a-f]{64}", digest)
 
 
 def test_a_download_brings_the_checkpoint_and_nothing_else(
@@ -140,17 +99,11 @@ def test_a_download_brings_the_checkpoint_and_nothing_else(
     assert hub.fetched == dict.fromkeys(wanted, 1)
     manifest = CheckpointManifest.read(folder)
     assert manifest is not None
-    assert manifest.source == f"{download_weights.REPOSITORY} at {download_weights.REVISION}"
+    assert manifest.source == f"{PINNED.repository} at {REVISION}"
     assert manifest.files == {name: hub.files[name].sha256 for name in wanted}
     assert manifest.goldens == {}
     vectors = load(folder).encode_document(TEXTS)
     np.testing.assert_array_equal(vectors, load(original).encode_document(TEXTS))
-
-
-def test_the_repository_and_its_revision_are_pinned() -> None:
-    assert download_weights.REPOSITORY == "intfloat/e5-mistral-7b-instruct"
-    assert download_weights.REVISION == "07163b72af1488142a360786df853f237b1a3ca1"
-    assert download_weights.FOLDER == ROOT / "weights" / "e5-mistral-7b-instruct"
 
 
 def test_a_second_run_fetches_nothing(hub: FakeHub, tmp_path: Path) -> None:
@@ -288,7 +241,7 @@ def test_a_hub_without_the_revision_is_told_of_in_one_sentence(
     assert download_weights.main(["--folder", str(tmp_path / "weights")]) == 1
     error = capsys.readouterr().err
     assert "answered 404" in error
-    assert download_weights.REVISION in error
+    assert REVISION in error
     assert is_one_sentence(error)
 
 
