@@ -8,6 +8,7 @@ nothing of tensors, models or devices; does not download.
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from e5.errors import WeightsError, quoted
+from e5.errors import WeightsError, quoted, shortened
 from e5.packing import TokenIds
 from e5.prompts import TEMPLATE, is_template
 from e5.tokenizer import RULE
@@ -154,8 +155,10 @@ def checkpoint_files(folder: Path) -> list[str]:
     Raises:
         WeightsError: for a folder that does not exist, or naming the file that it lacks.
     """
-    if not folder.is_dir():
-        raise WeightsError(f"{folder}: there is no such weights folder; {HOW_TO_GET_WEIGHTS}.")
+    if not os.path.isdir(folder):  # false, not an error, for a path that is too long
+        raise WeightsError(
+            f"{shortened(str(folder), 300)}: there is no such weights folder; {HOW_TO_GET_WEIGHTS}."
+        )
     names = [*_weight_files(folder)]
     names += [CONFIG, TOKENIZER]
     for name in names:
@@ -165,6 +168,13 @@ def checkpoint_files(folder: Path) -> list[str]:
                 f"{folder / name}: the file is missing{pickled}; {HOW_TO_GET_WEIGHTS}."
             )
     return names
+
+
+def weight_bytes(folder: Path) -> int:
+    """The size of a folder's weights, before anything is read; 0 where there is no folder."""
+    if not os.path.isdir(folder):
+        return 0
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
 def _weight_files(folder: Path) -> list[str]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from e5 import prompts
 from e5.adapter import Adapter
-from e5.checkpoint import TOKENIZER, Checkpoint
+from e5.checkpoint import TOKENIZER, Checkpoint, weight_bytes
 from e5.device import choose_device, choose_dtype
 from e5.engine import Engine
 from e5.errors import InputError, NonFiniteError, OutOfMemoryError, TextError, TokenizerError
@@ -90,8 +90,8 @@ class Embedder:
             EngineError: the model's vectors are not finite, or depend on the rest of their batch.
         """
         folder = Path(settings.weights)
-        weight_bytes = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-        device = choose_device(settings.device, weight_bytes=weight_bytes)  # before 14 GB are read
+        # Before 14 GB are read.
+        device = choose_device(settings.device, weight_bytes=weight_bytes(folder))
         checkpoint = Checkpoint.find(folder)
         tokenizer_file = checkpoint.folder / TOKENIZER
         tokenizer = Tokenizer(tokenizer_file, max_length=settings.max_length)

@@ -64,10 +64,20 @@ def _beginning(value: Any, room: Iterator[int]) -> Any:
     return value
 
 
-def shortened(text: str) -> str:
-    """A caller's text on one line of at most 60 characters; `""` if it is blank."""
+def shortened(text: str, most: int = SHOWN) -> str:
+    r"""A caller's text on one line of at most 60 characters; `""` if it is blank.
+
+    What would steer a terminal is escaped.
+
+    Example:
+        >>> shortened("two\nlines, \x1b[31mred\u202e"), shortened("long", most=3)
+        ('two lines, \\x1b[31mred\\u202e', '...')
+    """
     text = " ".join(text.split()) or '""'
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+    text = "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: most + 1]
+    )
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 class InputError(E5Error):

@@ -185,6 +185,14 @@ def test_pickled_weights_are_never_loaded(bare: Path) -> None:
         load(bare)
 
 
+@pytest.mark.parametrize("name", ["a" * 5000, "a/" * 2500, "a\nb\x1b[31m"])
+def test_a_name_that_no_folder_can_have_is_a_short_refusal(name: str) -> None:
+    with pytest.raises(WeightsError, match="there is no such weights folder") as refusal:
+        load(Path(name))
+    assert len(str(refusal.value)) < 600
+    assert str(refusal.value).isprintable()
+
+
 @pytest.mark.parametrize("name", ["nowhere", "tiny-file"])
 def test_a_folder_that_is_not_there_names_the_two_ways_on(tmp_path: Path, name: str) -> None:
     (tmp_path / "tiny-file").touch()

@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import yaml
 from server import free_port, serve
 
 from commands import predict
@@ -157,6 +158,28 @@ def test_a_command_imports_nothing_of_the_folder_it_is_called_in(tmp_path: Path)
 
 
 @pytest.mark.slow
+def test_a_second_server_on_a_port_is_refused_and_the_page_s_readiness_probe_sees_the_first() -> (
+    None
+):
+    """Also where the environment names a proxy, which cannot reach this machine's loopback."""
+    page = (ROOT / "docs" / "deploy.md").read_text()
+    probes = yaml.safe_load(page.partition("```yaml\n")[2].partition("```")[0])
+    with serve(MINI) as server:
+        port = str(server.client.base_url.port)
+        environ = os.environ | {"PORT": port, "http_proxy": "http://127.0.0.1:9"}
+        second = subprocess.run(
+            [ROOT / "scripts" / "serve"], env=environ, capture_output=True, text=True, timeout=60
+        )
+        assert second.returncode == 1
+        assert second.stderr == (
+            f"127.0.0.1:{port}: something listens there already; choose another PORT.\n"
+        )
+        command = probes["readinessProbe"]["exec"]["command"]
+        command = [sys.executable, *(part.replace("5000", port) for part in command[1:])]
+        assert subprocess.run(command, env=environ, timeout=20).returncode == 0
+    assert subprocess.run(command, env=environ, timeout=20, capture_output=True).returncode == 1
+
+
 def test_predict_takes_inputs_as_cog_predict_does_and_gives_the_server_s_answer(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

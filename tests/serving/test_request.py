@@ -157,7 +157,15 @@ def test_an_answer_of_too_many_numbers_is_offered_as_base64() -> None:
         EmbedRequest.parse(documents=texts, queries=texts, dimensions=600).check_answer(4096)
 
 
-@pytest.mark.parametrize(("name", "shown"), [("x" * 100_000, "x" * 57 + "..."), ("a\nb", "a b")])
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("x" * 100_000, "x" * 57 + "..."),
+        ("a\nb", "a b"),
+        ("\x1b[31mred", "\\x1b[31mred"),
+        ("txt\u202eexe", "txt\\u202eexe"),
+    ],
+)
 def test_the_name_of_an_unknown_input_is_shown_in_short_and_in_one_line(
     name: str, shown: str
 ) -> None:
