@@ -12,6 +12,7 @@ in the last layer is not flattered), or a real checkpoint.
     http      throughput and latency over HTTP, 1 to 128 clients
     gateway   requests of one text a second, beside scripts/serve and Cog alone; needs wrk
     answers   what the answer costs above the forward
+    soak      memory and folders of the server over 100,000 requests
     corpus    scripts/embed_corpus from 1,000 to 100,000 documents, and beside the engine alone
     search    recall, size and milliseconds of an index
 
@@ -29,7 +30,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import corpora, doors, engine, loading, mirror, serving
+from benchmarks import corpora, doors, endurance, engine, loading, mirror, serving
 from benchmarks.machine import machine_facts
 
 SECTIONS = {
@@ -40,6 +41,7 @@ SECTIONS = {
     "http": serving.http_rows,
     "gateway": doors.door_rows,
     "answers": serving.answer_rows,
+    "soak": endurance.soak_rows,
     "corpus": corpora.corpus_rows,
     "reuse": mirror.reuse_rows,
     "long": mirror.long_rows,

@@ -34,8 +34,10 @@ class Mortal:
     def __init__(self, embedder: Embedder, units: int) -> None:
         """`units`: that it does before."""
         self._loop, self._units = Loop(lambda: embedder), units
+        self.described = 0
 
     def describe(self) -> Model:
+        self.described += 1
         return self._loop.describe()
 
     def embed_units(
@@ -71,13 +73,15 @@ def test_any_history_ends_as_if_there_had_been_none(
     before: dict[str, tuple[str, int]] = {}
     for files, units in history:
         corpus, now = put(home / "in", files), wanted(files)
+        runner = Mortal(embedder, units)
         try:
-            embed_corpus(corpus, folder, Mortal(embedder, units), rows_per_shard=4)
+            embed_corpus(corpus, folder, runner, rows_per_shard=4)
         except KilledError:
             seen = held(home / "out")
             for name in before.keys() & now.keys():  # old or new, each of them
                 assert seen[name] in (before[name], now[name])
             assert seen.items() <= before.items() | now.items()
+        assert runner.described == 1  # a cluster loads the model for it
         report = mirror(corpus, folder, embedder, 4)
         assert held(home / "out") == now
         assert report.documents == len(now)
