@@ -12,6 +12,7 @@ in the last layer is not flattered), or a real checkpoint.
     http      throughput and latency over HTTP, 1 to 128 clients
     gateway   requests of one text a second, beside scripts/serve and Cog alone; needs wrk
     answers   what the answer costs above the forward
+    fairness  small requests beside large ones
     soak      memory and folders of the server over 100,000 requests
     corpus    scripts/embed_corpus from 1,000 to 100,000 documents, and beside the engine alone
     search    recall, size and milliseconds of an index
@@ -41,6 +42,7 @@ SECTIONS = {
     "http": serving.http_rows,
     "gateway": doors.door_rows,
     "answers": serving.answer_rows,
+    "fairness": endurance.fairness_rows,
     "soak": endurance.soak_rows,
     "corpus": corpora.corpus_rows,
     "reuse": mirror.reuse_rows,

@@ -1,4 +1,4 @@
-"""The real server under load for long: whether memory or folders grow.
+"""The real server under load: whether memory or folders grow, and what small requests wait.
 
 Knows nothing of how the server is started, nor of the engine inside.
 """
@@ -6,6 +6,7 @@ Knows nothing of how the server is started, nor of the engine inside.
 import argparse
 import os
 import random
+import statistics
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from benchmarks.subjects import english_words
 REQUESTS = 100_000
 CLIENTS = 16
 ROUNDS = 10
+FAIRNESS_SECONDS = 20
 FOLDERS = Path("/tmp/coglet/predictions")  # where Cog leaves what it makes for each prediction
 
 
@@ -49,6 +51,56 @@ def soak_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
                 }
             )
     return rows
+
+
+def fairness_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Milliseconds of eight clients with a short text each, alone and beside large requests."""
+    weights = arguments.weights or "weights/e5-mini"
+    draw, words = random.Random(0), english_words()
+
+    def texts(count: int, length: int) -> list[str]:
+        return [" ".join(draw.choices(words, k=length)) for _ in range(count)]
+
+    short = {"documents": texts(2048, 3), "encoding_format": "base64"}
+    long = {"documents": texts(2048, 150), "encoding_format": "base64"}
+    scores = {"queries": texts(1024, 3), "documents": texts(1024, 3)}
+    loads: dict[str, list[dict[str, Any]]] = {
+        "nobody": [],
+        "4 x 2,048 short texts": [short] * 4,
+        "1 x 2,048 long texts": [long],
+        "8 answers of 1.4 million numbers": [scores] * 8,
+    }
+    rows = []
+    with serve(E5_WEIGHTS=str(Path(weights).resolve())) as predict:
+        for load, large in loads.items():
+            latencies = _beside(predict, large)
+            cuts = statistics.quantiles(latencies, n=100, method="inclusive")
+            row = {f"p{cut} ms": round(cuts[cut - 1], 1) for cut in (50, 95, 99)}
+            rows.append({"beside": load, "requests": len(latencies), **row})
+    return rows
+
+
+def _beside(predict: Predict, large: list[dict[str, Any]]) -> list[float]:
+    """Latencies of small requests while each large one is sent again and again."""
+    latencies: list[float] = []
+    end = time.perf_counter() + FAIRNESS_SECONDS
+
+    def load(inputs: dict[str, Any]) -> None:
+        while time.perf_counter() < end:
+            predict(inputs)
+
+    def small(client: int) -> None:
+        while (started := time.perf_counter()) < end:
+            predict({"query": f"what is snow {client}", "encoding_format": "base64"})
+            latencies.append((time.perf_counter() - started) * 1e3)
+            time.sleep(0.05)
+
+    with ThreadPoolExecutor(8 + len(large)) as pool:
+        waiting = [pool.submit(load, inputs) for inputs in large]
+        waiting += [pool.submit(small, client) for client in range(8)]
+        for done in waiting:
+            done.result()
+    return latencies
 
 
 def _send(predict: Predict, requests: list[Mapping[str, Any]]) -> None:
