@@ -22,8 +22,8 @@ from e5.packing import PackedBatch, TokenIds, pack
 from e5.vectors import Vectors, cosine_scores
 
 LEAST_COSINE = 0.999
-# What is computed again in float32 on the CPU: layers, and tokens of a text. At the 7B model's shapes
-# two cores take 1.1 s, and 2.3 GB of memory for the moment.
+# What is computed again in float32 on the CPU: layers, and tokens of a text. At the 7B model's
+# shapes two cores take 1.1 s, and 2.3 GB of memory for the moment.
 LAYERS, SHORT = 2, 32
 
 

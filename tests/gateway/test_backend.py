@@ -236,7 +236,9 @@ def test_what_a_dead_worker_never_answers_is_given_up() -> None:
             await asyncio.sleep(WATCH_SECONDS * 2.5)
             assert not any(task.done() for task in asking)
             cog.health = (200, {"status": "UNHEALTHY"})
-            for told in await asyncio.gather(*asking, return_exceptions=True):
+            async with asyncio.timeout(20):  # the server itself ends them after a minute
+                answers = await asyncio.gather(*asking, return_exceptions=True)
+            for told in answers:
                 assert isinstance(told, ServiceError)
                 assert told.cause == "unreachable"
                 assert "UNHEALTHY" in str(told)
