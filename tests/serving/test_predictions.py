@@ -39,7 +39,7 @@ def ran(predictions: Predictions, name: object) -> None:
 
 
 def soon(condition: Callable[[], bool]) -> bool:
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60
     while not condition() and time.monotonic() < end:
         time.sleep(0.01)
     return condition()
