@@ -26,6 +26,7 @@ import argparse
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ import torch
 
 from benchmarks import corpora, doors, endurance, engine, loading, mirror, serving
 from benchmarks.machine import machine_facts
+from benchmarks.neighbours import Neighbours, what_is_wrong
+from benchmarks.rounds import ROUNDS
 
 SECTIONS = {
     "engine": engine.engine_rows,
@@ -63,26 +66,38 @@ def main() -> int:
     parser.add_argument("--weights", help="a checkpoint folder instead of random weights")
     parser.add_argument("--threads", type=int, help="CPU threads for everything")
     parser.add_argument("--workloads", help="comma list, to run only these")
-    parser.add_argument("--repeats", type=int, default=2, help="the best of this many is kept")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"at least {ROUNDS}")
     parser.add_argument("--out", type=Path, help="write OUT.json and OUT.png")
     arguments = parser.parse_args()
     unknown = set(arguments.sections.split(",")) - SECTIONS.keys()
     if unknown:
         parser.error(f"--sections: there is no {', '.join(unknown)}")
+    if arguments.rounds < ROUNDS:
+        parser.error(f"--rounds: received {arguments.rounds}; fewer than {ROUNDS} say nothing")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
         os.environ["OMP_NUM_THREADS"] = str(arguments.threads)  # for the server's worker as well
+    neighbours = Neighbours()
+    time.sleep(2)
+    _refuse(neighbours)
     report: dict[str, Any] = {"machine": machine_facts(arguments)}
     print(json.dumps(report["machine"]))
     for section in arguments.sections.split(","):
         print(f"\n{section}")
+        neighbours = Neighbours()
         report[section] = SECTIONS[section](arguments)
+        _refuse(neighbours)
         _print_table(report[section])
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
         _draw(report, arguments.out.with_suffix(".png"))
     return 0
+
+
+def _refuse(neighbours: Neighbours) -> None:
+    if sentence := what_is_wrong(neighbours.cores()):
+        sys.exit(sentence)
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:

@@ -19,7 +19,8 @@ from tqdm import tqdm
 from transformers import MistralConfig, MistralModel
 from transformers.models.mistral.modeling_mistral import MistralDecoderLayer
 
-from benchmarks.machine import best_seconds, measured_ceilings, peak_gib, reset_peak
+from benchmarks.machine import measured_ceilings
+from benchmarks.rounds import Times, side_by_side
 from benchmarks.subjects import MINI, Workload, english_words, subject, workloads_of
 from e5.device import choose_device, choose_dtype
 from e5.embedder import Embedder
@@ -46,16 +47,10 @@ def engine_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         for name, workload in workloads.items():
             ids = _token_ids(embedder, workload)
             runs = _runs(model, embedder, peer, workload)
-            rows = [
-                _row(name, system, run, ids, model.device, arguments.repeats)
-                for system, run in tqdm(runs.items(), name, leave=False)
-            ]
-            ms = {row["system"]: row["ms"] for row in rows}
-            for row in rows:
-                row["% of ceiling"] = round(100 * ms[CEILING] / row["ms"], 1)
-                row["ours is faster by"] = round(row["ms"] / ms[OURS], 2)
+            times = side_by_side(runs, model.device, rounds=arguments.rounds, name=name)
+            everything += [_row(name, system, ids, times) for system in runs]
             floor = weight_bytes / (measured_ceilings(model.device)["copy TB/s"] * 1e9)
-            everything += [*rows, {"workload": name, "system": READING, "ms": round(floor, 2)}]
+            everything.append({"workload": name, "system": READING, "ms": round(floor, 2)})
     return everything
 
 
@@ -70,24 +65,20 @@ def _token_ids(embedder: Embedder, workload: Workload) -> list[TokenIds]:
 
 
 def _row(
-    workload: str,
-    system: str,
-    run: Callable[[], object],
-    ids: Sequence[TokenIds],
-    device: torch.device,
-    repeats: int,
+    workload: str, system: str, ids: Sequence[TokenIds], times: dict[str, Times]
 ) -> dict[str, Any]:
-    reset_peak(device)
-    seconds = best_seconds(run, device, repeats)
+    mine = times[system]
     tokens = sum(map(len, ids))
     return {
         "workload": workload,
         "system": system,
         "tokens": tokens,
-        "ms": round(seconds * 1e3, 2),
-        "texts/s": round(len(ids) / seconds, 2),
-        "tokens/s": round(tokens / seconds, 1),
-        "peak GiB": round(peak_gib(device), 2),
+        **mine.columns(),
+        "texts/s": round(len(ids) / mine.median, 2),
+        "tokens/s": round(tokens / mine.median, 1),
+        "peak GiB": round(mine.peak, 2),
+        "% of ceiling": round(100 / times[CEILING].ratio(mine), 1),
+        "ours is faster by": round(times[OURS].ratio(mine), 2),
     }
 
 

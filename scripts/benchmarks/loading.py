@@ -15,7 +15,7 @@ _CHILD = """
 import sys, time
 from pathlib import Path
 import torch
-from benchmarks.machine import peak_gib
+from benchmarks.rounds import peak_gib
 from e5.checkpoint import Checkpoint
 from e5.weights import load_model
 folder, device, dtype = sys.argv[1:]

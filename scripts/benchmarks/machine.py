@@ -1,4 +1,4 @@
-"""The machine that measures: its name, its ceilings, seconds, peaks of memory, other processes.
+"""The machine that measures: its name, its ceilings, its versions, and processes of their own.
 
 Knows nothing of models, texts or the systems that are compared.
 """
@@ -9,7 +9,6 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,23 +16,8 @@ from typing import Any
 
 import torch
 
+from benchmarks.rounds import side_by_side
 from e5.device import choose_device, choose_dtype
-
-
-def best_seconds(run: Callable[[], object], device: torch.device, repeats: int) -> float:
-    """The shortest of `repeats` runs, after one that warms up where a run is short."""
-    seconds: list[float] = []
-    while len(seconds) < repeats:
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        started = time.perf_counter()
-        run()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - started)
-        if len(seconds) == 1 and seconds[0] < 5:
-            repeats += 1  # the first of short runs is the slowest
-    return min(seconds)
 
 
 def machine_facts(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -71,33 +55,14 @@ def measured_ceilings(device: torch.device) -> dict[str, float]:
     size, numel = (8192, 2**29) if device.type == "cuda" else (4096, 2**26)
     dtype = choose_dtype(None, device)
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    seconds = best_seconds(lambda: a @ b, device, 5)
     source = torch.ones(numel, dtype=dtype, device=device)
     target = torch.empty_like(source)
-    copy = best_seconds(lambda: target.copy_(source), device, 5)
+    runs = {"matmul": lambda: a @ b, "copy": lambda: target.copy_(source)}
+    times = side_by_side(runs, device)
     return {
-        "matmul TFLOP/s": round(2 * size**3 / seconds / 1e12, 3),
-        "copy TB/s": round(2 * source.nbytes / copy / 1e12, 4),
+        "matmul TFLOP/s": round(2 * size**3 / times["matmul"].median / 1e12, 3),
+        "copy TB/s": round(2 * source.nbytes / times["copy"].median / 1e12, 4),
     }
-
-
-def reset_peak(device: torch.device) -> None:
-    """Begin to watch the peak of memory anew."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    else:
-        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM (man 5 proc)
-
-
-def peak_gib(device: torch.device) -> float:
-    """The peak since `reset_peak`, weights included: allocated on CUDA, resident on a CPU.
-
-    Of this process alone; getrusage would begin with its parent's.
-    """
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 2**20
 
 
 def child(code: str, *arguments: object, **environment: str) -> str:

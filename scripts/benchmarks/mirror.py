@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.machine import child, peak_gib
+from benchmarks.machine import child
+from benchmarks.rounds import peak_gib
 from benchmarks.subjects import MINI
 from benchmarks.texts import real_texts
 from e5.corpora.inventory import Stocktaking, compare, find
@@ -28,7 +29,7 @@ _CHILD = """
 import json, sys, time
 from functools import partial
 import torch
-from benchmarks.machine import peak_gib
+from benchmarks.rounds import peak_gib
 from e5.corpora.corpus import Corpus
 from e5.corpora.loop import Loop
 from e5.corpora.run import embed_corpus

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import best_seconds
+from benchmarks.rounds import side_by_side
 from benchmarks.server import Predict, serve
 from benchmarks.subjects import english_words, saved_checkpoint
 from e5.device import choose_device
@@ -30,9 +30,12 @@ def http_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         words = english_words()
         texts = [" ".join(draw.choices(words, k=draw.randint(20, 40))) for _ in range(256)]
         ids = [encoding.token_ids for encoding in embedder.tokenize(documents=texts)]
-        batch_rate = 64 / best_seconds(partial(embedder.compute, ids[:64]), device, 3)
-        singles = [best_seconds(partial(embedder.compute, [text]), device, 1) for text in ids[:16]]
-        alone = statistics.median(singles) * 1e3  # of the texts that the lone client sends
+        runs = {str(i): partial(embedder.compute, [text]) for i, text in enumerate(ids[:16])}
+        runs["batch"] = partial(embedder.compute, ids[:64])
+        times = side_by_side(runs, device, rounds=arguments.rounds, name="the engine")
+        batch_rate = 64 / times.pop("batch").median
+        # of the texts that the lone client sends
+        alone = statistics.median(one.median for one in times.values()) * 1e3
         del embedder  # the server needs the memory
         rows: list[dict[str, Any]] = [
             {
