@@ -117,7 +117,9 @@ class Embedder:
             max_length=tokenizer.max_length,
             adapter=None if adapter is None else adapter.digests,
         )
-        engine = Engine(model, max_batch_tokens=settings.max_batch_tokens)
+        engine = Engine(
+            model, max_batch_tokens=settings.max_batch_tokens, compiled=settings.compile
+        )
         name = f"{checkpoint.name}@{fingerprint}"
         embedder = cls(engine, tokenizer, name=name, template=checkpoint.template)
         encodings = embedder.tokenize(*SELF_CHECK)

@@ -6,6 +6,7 @@ nothing of strings, prompts, files or requests.
 
 import logging
 import sys
+import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -13,9 +14,11 @@ import torch
 from tqdm import tqdm
 from transformers import MistralModel
 
-from e5.errors import OutOfMemoryError
+from e5.attention import uses_varlen
+from e5.errors import OutOfMemoryError, SettingsError
+from e5.graphs import Graphs
 from e5.model import forward
-from e5.packing import MIN_SHARED, TokenIds, fill, pack
+from e5.packing import MIN_SHARED, PackedBatch, TokenIds, fill, pack
 from e5.vectors import Vectors
 
 logger = logging.getLogger(__name__)
@@ -35,16 +38,28 @@ class Engine:
         model: in evaluation mode, on its device.
         hidden_size: dimensions of a vector.
         max_batch_tokens: maximum tokens computed in one forward.
+        compiled: whether forwards use torch.compile.
 
     Example, with the 7B model:
         >>> Engine(model).compute([(1, 415, 2)]).shape
         (1, 4096)
     """
 
-    def __init__(self, model: MistralModel, *, max_batch_tokens: int | None = None) -> None:
-        """Take a model in evaluation mode; None chooses the budget for its device."""
+    def __init__(
+        self, model: MistralModel, *, max_batch_tokens: int | None = None, compiled: bool = False
+    ) -> None:
+        """Take a model in evaluation mode; None chooses the budget for its device.
+
+        Raises:
+            SettingsError: `compiled`, and torch cannot compile here.
+        """
         self.model = model
         self.hidden_size = int(model.config.hidden_size)
+        self.compiled = compiled
+        if compiled:
+            _try_to_compile(model)
+        on_a_card = uses_varlen(model.device, model.embed_tokens.weight.dtype)
+        self._graphs = Graphs(self._run, model.device) if on_a_card else None
         self.max_batch_tokens = max_batch_tokens or self._measure_batch_tokens()
 
     def compute(self, sequences: Sequence[TokenIds], *, share_prefixes: bool = True) -> Vectors:
@@ -81,13 +96,18 @@ class Engine:
                     bar.update(len(rows))
         return vectors[[place[ids] for ids in sequences]]
 
+    def _run(self, batch: PackedBatch) -> torch.Tensor:
+        return forward(self.model, batch, compiled=self.compiled)
+
     def _forward(
         self, texts: Sequence[TokenIds], min_shared: int = MIN_SHARED
     ) -> Iterator[Vectors]:
         """Vectors of `texts`, in order; in halves if the GPU's memory does not hold them."""
         try:
-            batch = pack(texts, min_shared=min_shared).to(self.model.device)
-            vectors: Vectors = forward(self.model, batch).cpu().numpy()
+            rows = None if self._graphs is None else self._graphs(texts)
+            if rows is None:
+                rows = self._run(pack(texts, min_shared=min_shared).to(self.model.device))
+            vectors: Vectors = rows.cpu().numpy()
         except torch.OutOfMemoryError:
             pass  # handled below, when the failed forward's tensors are released
         else:
@@ -113,3 +133,18 @@ class Engine:
         torch.cuda.empty_cache()
         free, _ = torch.cuda.mem_get_info(device)
         return max(1, min(MAX_CUDA_BATCH_TOKENS, int(free / 2 / per_token)))
+
+
+def _try_to_compile(model: MistralModel) -> None:
+    """Compile now, so that what is missing is said at the start and no caller waits for it."""
+    started = time.perf_counter()
+    try:
+        forward(model, pack([(1, 2), (1, 3, 2)]).to(model.device), compiled=True)
+    except Exception as error:  # a compiler's can be anything
+        logger.warning("torch.compile failed", exc_info=True)
+        reason = " ".join(str(error).split())[:200]
+        raise SettingsError(
+            f"E5_COMPILE: torch cannot compile here ({reason}); install a C++ compiler, or unset "
+            "E5_COMPILE."
+        ) from error
+    logger.info("compiled the forward in %.1f s", time.perf_counter() - started)

@@ -41,13 +41,16 @@ class Spans:
     """Which query rows attend to which keys: text i owns `query_lengths[i]` rows and all its keys.
 
     Its rows are the last `query_lengths[i]` of its `key_lengths[i]` tokens. The tensors are the
-    int32 cumulative sums `[num_texts + 1]` of the tuples.
+    int32 cumulative sums `[num_texts + 1]` of the tuples, `max_seqlen_q` and `max_seqlen_k` their
+    greatest (plain numbers: torch.compile would make a program for each tuple that it looks into).
     """
 
     query_lengths: tuple[int, ...]
     key_lengths: tuple[int, ...]
     cu_seqlens_q: torch.Tensor
     cu_seqlens_k: torch.Tensor
+    max_seqlen_q: int
+    max_seqlen_k: int
 
     @classmethod
     def of(cls, query_lengths: Sequence[int], key_lengths: Sequence[int]) -> "Spans":
@@ -57,17 +60,9 @@ class Spans:
             tuple(key_lengths),
             _cumulative(query_lengths),
             _cumulative(key_lengths),
+            max(query_lengths),
+            max(key_lengths),
         )
-
-    @property
-    def max_seqlen_q(self) -> int:
-        """The largest number of rows of one text."""
-        return max(self.query_lengths)
-
-    @property
-    def max_seqlen_k(self) -> int:
-        """The length of the longest text."""
-        return max(self.key_lengths)
 
     def to(self, device: torch.device) -> "Spans":
         """The same spans with their tensors on `device`."""

@@ -212,7 +212,7 @@ PURE += [
     f"corpora.{name}"
     for name in ("hits", "inventory", "kinds", "lance", "manifest", "numbers", "passages", "scan")
 ]
-PURE += ["corpora.storage"]
+PURE += ["corpora.storage", "graphs"]
 
 
 @pytest.mark.parametrize("module", PURE)

@@ -37,9 +37,9 @@ class TestBudget:
         tiny = load(checkpoint, max_batch_tokens=20)
         forwards: list[tuple[int, int]] = []  # tokens and texts of each
 
-        def observed(model: torch.nn.Module, batch: PackedBatch) -> torch.Tensor:
+        def observed(model: torch.nn.Module, batch: PackedBatch, *, compiled: bool) -> torch.Tensor:
             forwards.append((len(batch.input_ids), len(batch.last_index)))
-            return forward(model, batch)  # type: ignore[arg-type]
+            return forward(model, batch, compiled=compiled)  # type: ignore[arg-type]
 
         monkeypatch.setattr("e5.engine.forward", observed)
         tiny.encode_document(TEXTS)
@@ -55,10 +55,10 @@ class TestOutOfMemory:
     def _small_memory(self, embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
         """Memory for `LIMIT` tokens: a CPU has no such error of its own."""
 
-        def limited(model: torch.nn.Module, batch: PackedBatch) -> torch.Tensor:
+        def limited(model: torch.nn.Module, batch: PackedBatch, *, compiled: bool) -> torch.Tensor:
             if len(batch.input_ids) > self.LIMIT:
                 raise torch.OutOfMemoryError("CUDA out of memory.")
-            return forward(model, batch)  # type: ignore[arg-type]
+            return forward(model, batch, compiled=compiled)  # type: ignore[arg-type]
 
         self.expected = embedder.encode_document(TEXTS)
         monkeypatch.setattr("e5.engine.forward", limited)
@@ -99,6 +99,15 @@ def engine(calm_checkpoint: Path) -> Engine:
 @pytest.mark.gpu
 class TestCuda:
     """On a GPU, in float16."""
+
+    @pytest.mark.filterwarnings("ignore")  # the compiler's own
+    def test_a_compiled_forward_gives_the_same_vectors(self, engine: Engine) -> None:
+        draw = random.Random(2)
+        texts = [(1, *draw.choices(range(3, 32_000), k=k), 2) for k in range(1, 400, 7)]
+        compiled = Engine(engine.model, compiled=True)
+        for some in (texts, texts[:2], texts[2:3]):  # without a graph, and with graphs
+            found = cosine_scores(compiled.compute(some), engine.compute(some))
+            assert np.diag(found).min() >= 99.95
 
     def test_the_budget_is_measured_from_free_memory(self, engine: Engine) -> None:
         assert engine.max_batch_tokens == MAX_CUDA_BATCH_TOKENS  # the model is tiny

@@ -1,5 +1,7 @@
 """The packed forward equals transformers' padded one; a forward with a known mistake does not."""
 
+import random
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch._dynamo
 from checkpoints import save_checkpoint, true_ids
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -131,6 +134,33 @@ class TestFidelity:
         model = load_model(Checkpoint.find(calm_checkpoint), device=cuda, dtype=torch.float16)
         vectors = forward(model, pack(TEXTS, min_shared=min_shared).to(cuda)).cpu().numpy()
         assert is_faithful_in_half_precision(vectors, calm_reference(TEXTS))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+class TestCompiled:
+    """The same vectors by programs that are made once."""
+
+    def test_one_program_for_each_half_of_a_layer_whatever_the_texts(
+        self, bf16_model: MistralModel, calm_reference: Reference
+    ) -> None:
+        torch._dynamo.reset()
+        counted = torch._dynamo.utils.counters
+        draw = random.Random(3)
+        for number in range(50):
+            lengths = [draw.randint(1, 80) for _ in range(draw.randint(1, 9))]
+            texts = [(1, *draw.choices(range(3, 32_000), k=length), 2) for length in lengths]
+            texts += [(*texts[0][:-1], 9, 2)] * (number % 2)  # shared, and nothing shared
+            vectors = forward(bf16_model, pack(texts), compiled=True).numpy()
+            assert is_faithful_in_half_precision(vectors, calm_reference(texts))
+            assert counted["stats"]["unique_graphs"] == 2
+        assert not counted["graph_break"]
+        assert sum(counted["recompiles"].values()) == 0
+
+    def test_float32_equals_the_reference(self, model: MistralModel, reference: Reference) -> None:
+        vectors = forward(model, pack(TEXTS), compiled=True).numpy()
+        assert is_faithful(vectors, reference(TEXTS))
 
 
 # Two queries of one task (a shared prefix of some twenty tokens), a text that holds the characters

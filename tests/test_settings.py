@@ -20,6 +20,7 @@ def test_every_setting_is_read_with_its_type() -> None:
         "E5_ADAPTER": "adapters/law",
         "E5_DEVICE": "cuda:1",
         "E5_DTYPE": "bfloat16",
+        "E5_COMPILE": "1",
         "E5_MAX_LENGTH": "512",
         "E5_MAX_BATCH_TOKENS": "2048",
         "E5_MAX_QUEUE_TOKENS": "9",
@@ -30,6 +31,7 @@ def test_every_setting_is_read_with_its_type() -> None:
         adapter="adapters/law",
         device="cuda:1",
         dtype="bfloat16",
+        compile=True,
         max_length=512,
         max_batch_tokens=2048,
         max_queue_tokens=9,
@@ -114,3 +116,14 @@ def test_a_value_of_the_wrong_type_is_refused(given: dict[str, Any]) -> None:
     (name,) = given
     with pytest.raises(SettingsError, match=f"^E5_{name.upper()}: received .*; use "):
         Settings(**given)
+
+
+@pytest.mark.parametrize(("text", "flag"), [("0", False), ("TRUE", True), ("false", False)])
+def test_a_flag_is_0_or_1(text: str, flag: bool) -> None:
+    assert Settings.from_env({"E5_COMPILE": text}).compile is flag
+
+
+@pytest.mark.parametrize("text", ["yes", "2", "on"])
+def test_another_flag_is_refused(text: str) -> None:
+    with pytest.raises(SettingsError, match=rf"^E5_COMPILE: received .{text}.; use 0 or 1"):
+        Settings.from_env({"E5_COMPILE": text})

@@ -46,7 +46,9 @@ def kernel(*args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor, torch
         assert tensor.stride(-1) == 1
         assert all(stride % 8 == 0 for stride in tensor.stride()[:2])
     lengths_q, lengths_k = starts_q.diff().tolist(), starts_k.diff().tolist()
-    assert (max(lengths_q), max(lengths_k)) == (given["max_q"], given["max_k"])
+    # More is asked for where a graph's shape is fixed.
+    assert max(lengths_q) <= given["max_q"]
+    assert max(lengths_k) <= given["max_k"]
     # Flash-attention 1537 and 1619: an empty text, or a row without a key, gives garbage.
     assert min(lengths_q) > 0
     assert all(q <= k for q, k in zip(lengths_q, lengths_k, strict=True))
