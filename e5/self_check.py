@@ -4,6 +4,8 @@ Every load runs it. Kernels work in tiles of 64 to 256 rows, so its texts are lo
 and behind a shared prefix. Knows nothing of strings, files or requests.
 """
 
+import logging
+import time
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -21,6 +23,8 @@ from e5.errors import EngineError
 from e5.model import forward
 from e5.packing import PackedBatch, TokenIds, pack
 from e5.vectors import Vectors, cosine_scores
+
+logger = logging.getLogger(__name__)
 
 LEAST_COSINE = 0.999
 # What is computed again in float32 on the CPU: layers, tokens of a text, texts.
@@ -42,6 +46,7 @@ def self_check(engine: Engine, sequences: Sequence[TokenIds]) -> None:
     Raises:
         EngineError: saying which of the checks failed.
     """
+    started = time.perf_counter()
     model = engine.model
     batch = pack(sorted(set(sequences))).to(model.device)
     if uses_varlen(model.device, model.embed_tokens.weight.dtype):
@@ -50,6 +55,7 @@ def self_check(engine: Engine, sequences: Sequence[TokenIds]) -> None:
     if model.embed_tokens.weight.dtype != torch.float32:
         short = [ids for ids in sorted(set(sequences)) if len(ids) <= SHORT]
         _check_precision(engine, short[:: max(1, len(short) // FEW)])
+    logger.info("self-check passed in %.2f s", time.perf_counter() - started)
 
 
 def _check_batching(engine: Engine, sequences: Sequence[TokenIds]) -> None:

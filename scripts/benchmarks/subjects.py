@@ -141,7 +141,7 @@ def workloads_of(count_tokens: Callable[[str], int]) -> dict[str, Workload]:
 
     # Padding costs as much as the longest text is longer than the mean: 2 to 5 times, by the draw.
     draws = {
-        f"32 documents of lognormal length, draw {i}": Workload(
+        f"32 documents of lognormal length (draw {i})": Workload(
             documents=tuple(lognormal() for _ in range(32))
         )
         for i in range(1, 5)

@@ -1,0 +1,141 @@
+"""The vectors' part: loading, dtypes beside each other, odd texts, memory.
+
+Knows nothing of HTTP, clocks of requests or published scores.
+"""
+
+import json
+import logging
+import random
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import psutil
+import torch
+
+from acceptance.lines import Line, at_least, at_most, in_digits, not_run, passes
+from acceptance.subject import Subject
+from benchmarks.rounds import peak_gib, reset_peak
+from benchmarks.subjects import english_words
+from commands.download_weights import in_gigabytes
+from e5.checkpoint import CONFIG, weight_bytes
+from e5.embedder import Embedder
+from e5.vectors import Vectors, cosine_scores
+
+LEAST_COSINE = 0.999
+FEW = 24  # texts that a CPU computes again in float32
+# One for each thing that has broken a tokenizer or a kernel somewhere.
+ODD = [
+    *("a", ".", "\u200b.", "\x00\x01\x1b[31m", "</s>", "<s> <unk> </s>", "Instruct: \nQuery: "),
+    *("🦜" * 300, "e\u0301" * 500, "雪は凍った水です。" * 40, "ثلج ماء متجمد " * 60, "न" * 700),
+    *("\n" * 2000 + "x", "a" * 9000, "0123456789 " * 900, "{}[]()<>" * 500, "\ufffd\ufdd0" * 50),
+    *("https://example.org/?q=%20" * 99, "if x:\n\treturn -1\n" * 200, "A\u202eB" * 400),
+]
+
+
+def loading(subject: Subject) -> Sequence[Line]:
+    """From files to a checked engine."""
+    seconds: list[float] = []
+    with _self_checks(seconds):
+        started = time.perf_counter()
+        embedder = subject.load()
+        taken = time.perf_counter() - started
+    check = Line("self-check", in_digits(seconds[0], " s"))
+    if subject.on_a_card:
+        check = at_most("self-check", seconds[0], 1, " s")
+    limits = f"{embedder.max_length} tokens a text, {embedder.max_batch_tokens} a forward"
+    return [
+        Line("model", f"{embedder.name}, {embedder.dimensions} dimensions"),
+        Line("limits", limits),
+        Line("loaded in", in_digits(taken, " s")),
+        check,
+    ]
+
+
+@contextmanager
+def _self_checks(seconds: list[float]) -> Iterator[None]:
+    """Collect what the self-check says that it took."""
+
+    class Collect(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if isinstance(record.args, tuple):
+                seconds.extend(x for x in record.args if isinstance(x, float))
+
+    logger, collect = logging.getLogger("e5.self_check"), Collect()
+    logger.setLevel(logging.INFO)
+    logger.addHandler(collect)
+    yield
+    logger.removeHandler(collect)
+
+
+def fidelity(subject: Subject) -> Sequence[Line]:
+    """float16 and bfloat16 on the device beside float32 on the CPU, for a few texts."""
+    need, free = 2 * weight_bytes(subject.weights) * 1.1, psutil.virtual_memory().available
+    texts = some_texts(FEW)
+    found = {dtype: _embed(subject.load(dtype=dtype), texts) for dtype in ("float16", "bfloat16")}
+    pair = "float16 and bfloat16"
+    lines = [_alike(pair, found["float16"], found["bfloat16"])]
+    if need > free:
+        why = f"needs {in_gigabytes(int(need))} of memory, and {in_gigabytes(free)} are free"
+        return [*lines, not_run("beside float32 on the CPU", why)]
+    truth = _embed(subject.load(dtype="float32", device="cpu"), texts)
+    return [*(_alike(f"{dtype} and float32", found[dtype], truth) for dtype in found), *lines]
+
+
+def _alike(what: str, ours: Vectors, theirs: Vectors) -> Line:
+    least = float(np.diag(cosine_scores(ours, theirs)).min()) / 100
+    return at_least(f"{what}: least cosine of {len(ours)} texts", least, LEAST_COSINE)
+
+
+def _embed(embedder: Embedder, texts: Sequence[str]) -> Vectors:
+    half = len(texts) // 2
+    vectors = [embedder.encode_query(texts[:half]), embedder.encode_document(texts[half:])]
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return np.concatenate(vectors)
+
+
+def odd_texts(subject: Subject) -> Sequence[Line]:
+    """No text, however long or odd, gives a vector that is not finite."""
+    embedder = subject.load()
+    long = [" ".join(some_texts(400, seed)) for seed in range(8)]  # more tokens than are read
+    encodings = embedder.tokenize(documents=[*ODD, *long])
+    computed = embedder.compute([encoding.token_ids for encoding in encodings])
+    finite = bool(np.isfinite(computed.vectors).all())
+    count = f"{len(computed.faults)} of {len(encodings)} texts"
+    cut = sum(encoding.truncated for encoding in encodings)
+    return [
+        passes("texts whose vector is not finite", count, not computed.faults and finite, "0"),
+        Line("of them too long, and cut", str(cut)),
+    ]
+
+
+def memory(subject: Subject) -> Sequence[Line]:
+    """The peak of full forwards beside what deploy.md promises."""
+    device = torch.device(subject.device)
+    embedder = subject.load()
+    config = json.loads((subject.weights / CONFIG).read_text(encoding="utf-8-sig"))
+    size = weight_bytes(subject.weights)
+    # A token: two float32 residual streams, two inputs and two halves of the MLP in 16 bits.
+    token = 12 * config["hidden_size"] + 4 * config["intermediate_size"]
+    estimate = (size + token * embedder.max_batch_tokens) / 2**30
+    reset_peak(device)
+    embedder.encode_document(some_texts(2000))
+    embedder.encode_document(" ".join(some_texts(400)))
+    peak = peak_gib(device)
+    if not subject.on_a_card:
+        return [Line("peak of the process", in_digits(peak, " GiB"))]
+    free, total = torch.cuda.mem_get_info(device)
+    taken = (total - free) / 2**30
+    return [
+        at_most("peak of tensors", peak, 1.1 * estimate, " GiB"),
+        Line("estimated", in_digits(estimate, " GiB")),
+        Line("taken of the card, with context and reserves", in_digits(taken, " GiB")),
+    ]
+
+
+def some_texts(count: int, seed: int = 0) -> list[str]:
+    """English words in sentences of 5 to 60."""
+    draw, words = random.Random(seed), english_words()
+    return [" ".join(draw.choices(words, k=draw.randint(5, 60))) for _ in range(count)]
