@@ -11,6 +11,7 @@ in the last layer is not flattered), or a real checkpoint.
     loading   peak memory while a checkpoint is loaded
     http      throughput and latency over HTTP, 1 to 128 clients
     gateway   requests of one text a second, beside scripts/serve and Cog alone; needs wrk
+    crowd     up to 256 clients with one query each, by the gateway and by Cog (--engine)
     answers   what the answer costs above the forward
     fairness  small requests beside large ones
     soak      memory and folders of the server over 100,000 requests
@@ -23,6 +24,7 @@ the plot are left out.
 """
 
 import argparse
+import importlib
 import json
 import os
 import sys
@@ -32,26 +34,27 @@ from typing import Any
 
 import torch
 
-from benchmarks import corpora, doors, endurance, engine, loading, mirror, serving
 from benchmarks.machine import machine_facts
 from benchmarks.neighbours import Neighbours, what_is_wrong
 from benchmarks.rounds import ROUNDS
 
+# A module of this package, and its function. Imported when asked for: they need other packages.
 SECTIONS = {
-    "engine": engine.engine_rows,
-    "fidelity": engine.fidelity_rows,
-    "growth": engine.growth_rows,
-    "loading": loading.loading_rows,
-    "http": serving.http_rows,
-    "gateway": doors.door_rows,
-    "answers": serving.answer_rows,
-    "fairness": endurance.fairness_rows,
-    "soak": endurance.soak_rows,
-    "corpus": corpora.corpus_rows,
-    "reuse": mirror.reuse_rows,
-    "long": mirror.long_rows,
-    "search": corpora.search_rows,
-    "million": corpora.million_rows,
+    "engine": "engine.engine_rows",
+    "fidelity": "engine.fidelity_rows",
+    "growth": "engine.growth_rows",
+    "loading": "loading.loading_rows",
+    "http": "serving.http_rows",
+    "gateway": "doors.door_rows",
+    "crowd": "crowd.crowd_rows",
+    "answers": "serving.answer_rows",
+    "fairness": "endurance.fairness_rows",
+    "soak": "endurance.soak_rows",
+    "corpus": "corpora.corpus_rows",
+    "reuse": "mirror.reuse_rows",
+    "long": "mirror.long_rows",
+    "search": "corpora.search_rows",
+    "million": "corpora.million_rows",
 }
 
 
@@ -64,6 +67,12 @@ def main() -> int:
     parser.add_argument("--device", help="cpu or cuda; default CUDA where there is one")
     parser.add_argument("--layers", type=int, help="of the random weights, for engine and http")
     parser.add_argument("--weights", help="a checkpoint folder instead of random weights")
+    parser.add_argument(
+        "--engine",
+        choices=("real", "simulated:a40", "simulated:h100"),
+        default="real",
+        help="for crowd: compute, or spend a card's time",
+    )
     parser.add_argument("--threads", type=int, help="CPU threads for everything")
     parser.add_argument("--workloads", help="comma list, to run only these")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"at least {ROUNDS}")
@@ -85,7 +94,9 @@ def main() -> int:
     for section in arguments.sections.split(","):
         print(f"\n{section}")
         neighbours = Neighbours()
-        report[section] = SECTIONS[section](arguments)
+        module, function = SECTIONS[section].split(".")
+        rows_of = getattr(importlib.import_module(f"benchmarks.{module}"), function)
+        report[section] = rows_of(arguments)
         _refuse(neighbours)
         _print_table(report[section])
     if arguments.out:

@@ -19,11 +19,11 @@ from typing import Any
 
 from tqdm import tqdm
 
+from benchmarks.rounds import ROUNDS
 from benchmarks.server import running
 from benchmarks.subjects import ROOT
 
 CONNECTIONS = (1, 16, 64)
-ROUNDS = 5
 SECONDS = 3
 GATEWAY, SERVE, EMPTY = "gateway", "scripts/serve", "empty Cog predictor"
 COG_BODY = {"input": {"query": "what is snow", "encoding_format": "base64"}}
@@ -48,7 +48,7 @@ def door_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:  # noqa: A
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
         raise SystemExit("one core only: wrk and the servers would measure each other")
-    free = str(Path(__file__).with_name("free.py").relative_to(ROOT))
+    free = str(Path(__file__).with_name("simulated.py").relative_to(ROOT))
     environment = {
         "E5_WEIGHTS": "weights/e5-mini",
         "E5_DEVICE": "cpu",
@@ -59,8 +59,8 @@ def door_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:  # noqa: A
     with ExitStack() as stack:
         with _pinned(cores[0]):
             urls = {
-                GATEWAY: stack.enter_context(running(module="benchmarks.free", **environment)),
-                SERVE: stack.enter_context(running(f"{free}:Free", **environment)),
+                GATEWAY: stack.enter_context(running(module="benchmarks.simulated", **environment)),
+                SERVE: stack.enter_context(running(f"{free}:Served", **environment)),
                 EMPTY: stack.enter_context(running(f"{free}:Empty", **environment)),
             }
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
