@@ -82,9 +82,11 @@ def tests(subject: Subject) -> Sequence[Line]:
     """What is marked `gpu` among the tests."""
     if not subject.on_a_card:
         return [not_run("pytest -m gpu", f"the device is {subject.device}")]
+    files = sorted((ROOT / "tests").glob("test_*.py"))
+    files = [file for file in files if "pytest.mark.gpu" in file.read_text()]
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
     told = subprocess.run(
-        [*command, *map(str, sorted((ROOT / "tests").glob("test_*.py")))],
+        [*command, "-W", "default", *map(str, files)],  # this machine's versions may warn
         cwd=ROOT,
         capture_output=True,
         text=True,

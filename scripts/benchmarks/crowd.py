@@ -27,7 +27,7 @@ ASKED: dict[str, tuple[str, str, dict[str, Any]]] = {
     "gateway": (
         "/v1/embeddings",
         "input",
-        {"model": "e5-mini-query", "encoding_format": "base64"},
+        {"model": "{name}-query", "encoding_format": "base64"},
     ),
     "Cog": ("/predictions", "input.query", {"input": {"encoding_format": "base64"}}),
 }
@@ -54,11 +54,12 @@ def crowd_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Texts a second, latency, and the share of the engine's own rate, the median of rounds."""
     engine = arguments.engine.removeprefix("simulated:")
     label = "real" if engine == "real" else f"SIMULATED {engine}"
+    weights = Path(arguments.weights or MINI).resolve()
     environment = {
-        "E5_WEIGHTS": str(Path(arguments.weights or MINI).resolve()),
+        "E5_WEIGHTS": str(weights),
         "E5_DEVICE": str(choose_device(arguments.device)),
         "SIMULATED": engine,
-        "PYTHONPATH": f"scripts{os.pathsep}.{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
+        "PYTHONPATH": os.pathsep.join(["scripts", ".", os.environ.get("PYTHONPATH", "")]),
     }
     stub = f"{Path(__file__).with_name('simulated.py').relative_to(ROOT)}:Served"
     cores = sorted(os.sched_getaffinity(0))
@@ -84,17 +85,19 @@ def crowd_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             turns = [door for _ in range(arguments.rounds) for door in urls]
             with _on(cores[half:] or cores):
                 for door in tqdm(turns, f"{clients} clients", leave=False):
-                    told[door].append(_load(urls[door], door, clients))
+                    told[door].append(_load(urls[door], door, clients, weights.name))
             for door in urls:
                 rows.append({"engine": label, "door": door, "clients": clients})
                 rows[-1] |= _summary(told[door], together)
     return rows
 
 
-def _load(url: str, door: str, clients: int) -> dict[str, float]:
+def _load(url: str, door: str, clients: int, name: str) -> dict[str, float]:
     path, field, body = ASKED[door]
     code = "from benchmarks.load import main; main()"
-    told = child(code, url + path, field, clients, SECONDS, json.dumps(body))
+    told = child(
+        code, url + path, field, clients, SECONDS, json.dumps(body).replace("{name}", name)
+    )
     found: dict[str, float] = json.loads(told)
     if found["failed"]:
         print(f"{door}: {found['failed']} requests failed", file=sys.stderr)

@@ -18,18 +18,16 @@ from urllib.parse import urlsplit
 import httptools
 import uvloop
 
-
-WORDS = (
-    "snow rain market price of in the a best how to train model history river city cheap flight "
-    "protein diet for children law tax school music film phone battery garden bread castle war"
-).split()
+PROSE = """snow rain market price of in the a best how to train model history river city cheap
+flight protein diet for children law tax school music film phone battery garden bread castle war"""
+WORDS = PROSE.split()
 
 
 def query(number: int) -> str:
     """The query of this number: ten words, no two queries alike.
 
     >>> query(7)
-    'a phone for rain tax cheap law to bread 7'
+    'to of children market flight model rain cheap rain 7'
     """
     draw = random.Random(number)
     return " ".join([*draw.choices(WORDS, k=9), str(number)])

@@ -68,7 +68,8 @@ def measured_ceilings(device: torch.device) -> dict[str, float]:
 def child(code: str, *arguments: object, **environment: str) -> str:
     """What Python code prints in a process of its own, which finds `e5` and `benchmarks`."""
     scripts = Path(__file__).resolve().parents[1]
-    paths = {"PYTHONPATH": f"{scripts}{os.pathsep}{scripts.parent}"}
+    others = os.environ.get("PYTHONPATH", "")
+    paths = {"PYTHONPATH": os.pathsep.join([str(scripts), str(scripts.parent), others])}
     command = [sys.executable, "-c", code, *map(str, arguments)]
     environ = os.environ | paths | environment
     return subprocess.run(
