@@ -1,9 +1,12 @@
-"""Where a model runs and in which dtype: as the settings say, or the best of this machine.
+"""Where a model runs, in which dtype and with how many threads: as set, or the best of the machine.
 
-Asks torch what the machine offers. Knows nothing of checkpoints or models.
+Asks torch and the system what there is. Knows nothing of checkpoints or models.
 """
 
 import logging
+import math
+import os
+from pathlib import Path
 
 import torch
 
@@ -82,3 +85,47 @@ def choose_dtype(dtype: str | None, device: torch.device) -> torch.dtype:
         return torch.float16
     capable = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if capable else torch.float32
+
+
+def set_threads(threads: int | None) -> None:
+    """Have torch compute with `choose_threads(threads)`, in the whole process, and log it."""
+    torch.set_num_threads(choose_threads(threads))
+    logger.info("%d CPU threads", torch.get_num_threads())
+
+
+def choose_threads(threads: int | None, *, cgroups: Path = Path("/sys/fs/cgroup")) -> int:
+    """The requested number of CPU threads; by default one for each core that may be used.
+
+    That is at most torch's own choice (physical cores, or OMP_NUM_THREADS), the cores that this
+    process may run on, and the container's quota. With one thread more than there are cores, those
+    that wait for each other take many times as long.
+
+    Args:
+        threads: as the settings have it.
+        cgroups: where the system shows the container's limits.
+    """
+    if threads is not None:
+        return threads
+    allowed = min(torch.get_num_threads(), len(os.sched_getaffinity(0)))
+    return max(1, int(min(allowed, _quota(cgroups))))
+
+
+def _quota(cgroups: Path) -> float:
+    """Cores' worth of time that the container may take; infinity without a limit.
+
+    A container sees its own group at the root: `cpu.max` in version 2 of cgroups (quota and period
+    in microseconds), two files in version 1.
+    """
+    try:
+        quota, period = (cgroups / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota = (cgroups / "cpu/cpu.cfs_quota_us").read_text()
+            period = (cgroups / "cpu/cpu.cfs_period_us").read_text()
+        except OSError:
+            return math.inf
+    try:
+        limit = int(quota) / int(period)
+    except (ValueError, ZeroDivisionError):  # max
+        return math.inf
+    return limit if limit > 0 else math.inf  # -1

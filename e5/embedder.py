@@ -16,7 +16,7 @@ import numpy as np
 from e5 import prompts
 from e5.adapter import Adapter
 from e5.checkpoint import TOKENIZER, Checkpoint, weight_bytes
-from e5.device import choose_device, choose_dtype
+from e5.device import choose_device, choose_dtype, set_threads
 from e5.engine import Engine
 from e5.errors import InputError, NonFiniteError, OutOfMemoryError, TextError, TokenizerError
 from e5.packing import TokenIds
@@ -100,6 +100,7 @@ class Embedder:
         else:
             tokenizer.check(checkpoint.manifest.goldens)
         dtype = choose_dtype(settings.dtype, device)
+        set_threads(settings.threads)
         adapter = None if settings.adapter is None else Adapter.read(Path(settings.adapter))
         model = load_model(checkpoint, device=device, dtype=dtype, adapter=adapter)
         config = model.config

@@ -14,7 +14,8 @@ from e5.errors import SettingsError, quoted
 
 DTYPES = ("float16", "bfloat16", "float32")
 FLAGS = {"0": False, "false": False, "1": True, "true": True}
-NUMBERS = {"max_length": 3, "max_batch_tokens": 1, "max_queue_tokens": 1}  # and their minimums
+# Whole numbers and their minimums.
+NUMBERS = {"threads": 1, "max_length": 3, "max_batch_tokens": 1, "max_queue_tokens": 1}
 # Variables that Kubernetes sets in every pod if a service's name begins with e5.
 _KUBERNETES = re.compile(r"_(SERVICE_HOST|SERVICE_PORT|PORT)(_|$)")
 
@@ -29,6 +30,7 @@ class Settings:
         device: `cpu`, `cuda` or `cuda:1` (`E5_DEVICE`); default CUDA if available.
         dtype: `float16`, `bfloat16` or `float32` (`E5_DTYPE`); default float16 on CUDA, bfloat16
             on a CPU that multiplies it in hardware, else float32.
+        threads: CPU threads of the model (`E5_THREADS`); default the cores that may be used.
         compile: fuse small kernels by torch.compile (`E5_COMPILE`, 0 or 1): more tokens a second on
             a GPU, for half a minute at the start.
         max_length: maximum tokens of a text, `<s>` and `</s>` included (`E5_MAX_LENGTH`).
@@ -45,6 +47,7 @@ class Settings:
     adapter: str | Path | None = None
     device: str | None = None
     dtype: str | None = None
+    threads: int | None = None
     compile: bool = False
     max_length: int = 4096
     max_batch_tokens: int | None = None
@@ -58,7 +61,7 @@ class Settings:
             )
         for name, minimum in NUMBERS.items():
             value = getattr(self, name)
-            if name == "max_batch_tokens" and value is None:
+            if name in ("max_batch_tokens", "threads") and value is None:
                 continue
             if not isinstance(value, int) or value < minimum:
                 raise SettingsError(

@@ -1,10 +1,14 @@
 """A device or dtype that is asked for is had, or refused in one sentence; unasked, the best is."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from e5.device import choose_device, choose_dtype
+from e5.device import choose_device, choose_dtype, choose_threads
+from e5.embedder import Embedder
 from e5.errors import SettingsError
+from e5.settings import Settings
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -98,3 +102,58 @@ class TestCards:
         with pytest.raises(SettingsError, match=r"or set E5_DEVICE=cpu to run 14\.2 GB of weights"):
             choose_device(None, weight_bytes=14_220_000_000)
         assert choose_device("cpu", weight_bytes=14_220_000_000) == CPU
+
+
+def cgroups(folder: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+class TestThreads:
+    """One for each core that may be used, and never more."""
+
+    @pytest.fixture(autouse=True)
+    def _eight_cores(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+        monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)))
+
+    @pytest.mark.parametrize(
+        ("files", "threads"),
+        [
+            ({}, 8),
+            ({"cpu.max": "max 100000\n"}, 8),
+            ({"cpu.max": "250000 100000\n"}, 2),
+            ({"cpu.max": "50000 100000\n"}, 1),
+            ({"cpu.max": "9900000 100000\n"}, 8),
+            ({"cpu.max": "nonsense"}, 8),
+            ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 8),
+            ({"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4),
+        ],
+    )
+    def test_a_quota_limits_them(self, tmp_path: Path, files: dict[str, str], threads: int) -> None:
+        assert choose_threads(None, cgroups=cgroups(tmp_path, files)) == threads
+
+    def test_so_does_where_the_process_may_run(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("os.sched_getaffinity", lambda _: {3, 5, 7})
+        assert choose_threads(None, cgroups=tmp_path) == 3
+
+    def test_the_setting_counts_whatever_there_is(self, tmp_path: Path) -> None:
+        quota = cgroups(tmp_path, {"cpu.max": "100000 100000"})
+        assert choose_threads(12, cgroups=quota) == 12
+
+
+def test_a_model_runs_with_the_threads_that_were_set_and_says_so(
+    checkpoint: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = torch.get_num_threads()
+    try:
+        with caplog.at_level("INFO"):
+            Embedder.load(Settings(weights=checkpoint, device="cpu", threads=2))
+        assert torch.get_num_threads() == 2
+        assert "2 CPU threads" in caplog.text
+    finally:
+        torch.set_num_threads(before)

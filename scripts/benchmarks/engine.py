@@ -157,11 +157,16 @@ def _padded_pair(model: MistralModel, texts: Sequence[TokenIds]) -> torch.Tensor
 def _sentence_transformer(model: MistralModel, folder: Path) -> Any:
     """sentence-transformers over the same weights, with last-token pooling; None without it."""
     try:
-        from sentence_transformers import SentenceTransformer
-        from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-    except ImportError as error:
+        return _new_sentence_transformer(model, folder)
+    except (ImportError, ValueError) as error:  # missing, or of a version that cannot load this
         print(f"no sentence-transformers ({error}): its rows are left out", file=sys.stderr)
         return None
+
+
+def _new_sentence_transformer(model: MistralModel, folder: Path) -> Any:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
     with tempfile.TemporaryDirectory() as name:
         # A one-layer stand-in, only to build the object; the real weights are put in its place.
         tiny = MistralConfig(

@@ -13,12 +13,13 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import uvloop
 from cog import BaseRunner, Input
-from transformers import MistralModel
 
+from e5.checkpoint import TOKENIZER
 from e5.embedder import Computed, Embedder
 from e5.engine import MAX_CUDA_BATCH_TOKENS, Engine
 from e5.gateway.app import Gateway
@@ -29,6 +30,7 @@ from e5.graphs import size_for
 from e5.packing import MIN_SHARED, TokenIds, pack
 from e5.serving.service import Service
 from e5.settings import Settings
+from e5.tokenizer import Tokenizer
 from e5.vectors import Vectors
 from predict import Predictor
 
@@ -51,10 +53,10 @@ CARDS = {"a40": Card(0.020, 10_700), "h100": Card(0.0042, 71_000)}
 class Simulated(Engine):
     """Spends a card's time. Texts are packed as ever."""
 
-    def __init__(self, model: MistralModel, card: Card) -> None:
-        """The model is not used."""
-        super().__init__(model, max_batch_tokens=MAX_CUDA_BATCH_TOKENS)
+    def __init__(self, card: Card) -> None:
+        """Of the 7B model's width, without a model."""
         self.hidden_size = HIDDEN_SIZE
+        self.max_batch_tokens = MAX_CUDA_BATCH_TOKENS
         self._card = card
 
     def _forward(
@@ -75,10 +77,13 @@ class Simulated(Engine):
 
 def embedder_of(engine: str) -> Embedder:
     """The checkpoint that `E5_WEIGHTS` names, with an engine in the place of its own."""
-    embedder = Embedder.load(Settings.from_env())
+    settings = Settings.from_env()
     if engine in CARDS:
-        embedder._engine = Simulated(embedder._engine.model, CARDS[engine])
-    elif engine == "free":
+        folder = Path(settings.weights)
+        tokenizer = Tokenizer(folder / TOKENIZER, max_length=settings.max_length)
+        return Embedder(Simulated(CARDS[engine]), tokenizer, name=f"{folder.name}@simulated")
+    embedder = Embedder.load(settings)
+    if engine == "free":
         vectors = np.ones((4096, embedder.dimensions), np.float32)
 
         def compute(sequences: Sequence[TokenIds]) -> Computed:
