@@ -46,9 +46,16 @@ class Engine:
     """
 
     def __init__(
-        self, model: MistralModel, *, max_batch_tokens: int | None = None, compiled: bool = False
+        self,
+        model: MistralModel,
+        *,
+        max_batch_tokens: int | None = None,
+        compiled: bool = False,
+        graphs: bool = True,
     ) -> None:
         """Take a model in evaluation mode; None chooses the budget for its device.
+
+        `graphs=False` is for comparisons: CUDA launches the kernels of small batches one by one.
 
         Raises:
             SettingsError: `compiled`, and torch cannot compile here.
@@ -59,7 +66,7 @@ class Engine:
         if compiled:
             _try_to_compile(model)
         on_a_card = uses_varlen(model.device, model.embed_tokens.weight.dtype)
-        self._graphs = Graphs(self._run, model.device) if on_a_card else None
+        self._graphs = Graphs(self._run, model.device) if on_a_card and graphs else None
         self.max_batch_tokens = max_batch_tokens or self._measure_batch_tokens()
 
     def compute(self, sequences: Sequence[TokenIds], *, share_prefixes: bool = True) -> Vectors:

@@ -10,6 +10,7 @@ One thread runs all forwards. Knows nothing of prompts, HTTP or Cog.
 
 import asyncio
 import logging
+import sys
 import threading
 import time
 from collections import deque
@@ -27,11 +28,15 @@ from e5.errors import (
     RequestTooLargeError,
     TextError,
 )
-from e5.packing import TokenIds
+from e5.packing import MIN_SHARED, TokenIds, shared_tokens
 from e5.serving.pulse import Pulse
 from e5.vectors import Vectors
 
 logger = logging.getLogger(__name__)
+
+# Seconds that a thread may keep the interpreter while another wants it; Python's own are 5 ms. The
+# engine's thread keeps it while it launches kernels, and callers' requests wait for it each time.
+SWITCH_SECONDS = 0.001
 
 BROKEN = "the engine failed; the service's log has the reason."
 
@@ -95,6 +100,7 @@ class Batcher:
             embedder: computes the vectors.
             max_queue_tokens: refuse a request if more tokens than these would wait.
         """
+        sys.setswitchinterval(min(SWITCH_SECONDS, sys.getswitchinterval()))
         self._pulse = Pulse()
         self._has_ended = False
         self._embedder = embedder
@@ -183,14 +189,17 @@ class Batcher:
         """The next forward's texts: at least one, then as many as the budget holds."""
         pieces: list[_Piece] = []
         room = self._embedder.max_batch_tokens
+        previous: TokenIds = ()  # what is shared with it is computed once, and counted once
         while self._waiting:
             request = self._waiting[0]
             start = request.taken
             if not request.future.done():  # else cancelled, or an earlier piece failed
                 for ids in request.sequences[start:]:
-                    if len(ids) > room and (pieces or request.taken > start):
+                    own = len(ids) - shared_tokens(previous, ids, MIN_SHARED)
+                    if own > room and (pieces or request.taken > start):
                         break
-                    room -= len(ids)
+                    room -= own
+                    previous = ids
                     request.taken += 1
                     request.waiting_tokens -= len(ids)
                 if request.taken > start:

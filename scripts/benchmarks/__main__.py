@@ -8,6 +8,7 @@ in the last layer is not flattered), or a real checkpoint.
     engine    texts/s beside sentence-transformers, the padded pair and the matrix products alone
     fidelity  agreement with the unmodified, padded float32 model
     growth    cost per token from 10 to 10,000 texts
+    launches  kernels one by one, by CUDA graphs, and compiled
     loading   peak memory while a checkpoint is loaded
     http      throughput and latency over HTTP, 1 to 128 clients
     gateway   requests of one text a second, beside scripts/serve and Cog alone; needs wrk
@@ -43,6 +44,7 @@ SECTIONS = {
     "engine": "engine.engine_rows",
     "fidelity": "engine.fidelity_rows",
     "growth": "engine.growth_rows",
+    "launches": "launches.launch_rows",
     "loading": "loading.loading_rows",
     "http": "serving.http_rows",
     "gateway": "doors.door_rows",

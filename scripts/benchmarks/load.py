@@ -57,6 +57,7 @@ class Client(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """A whole answer, says the parser."""
+        self._load.answered.add(self)
         self._load.count(time.perf_counter() - self._sent, self._parser.get_status_code())
         asyncio.get_running_loop().call_soon(self._send)
 
@@ -74,6 +75,7 @@ class Load:
             place = place[name]
         place[last] = "@text@"
         self._body = json.dumps(body)
+        self.answered: set[Client] = set()
         self.begin()
 
     def begin(self) -> None:
@@ -103,7 +105,7 @@ class Load:
         host, port = self._where.hostname, self._where.port
         for _ in range(clients):
             await loop.create_connection(lambda: Client(self), host or "", port or 80)
-        while len(self.seconds) + self.failed < 2 * clients:
+        while len(self.answered) < clients:
             await asyncio.sleep(0.1)
         self.begin()
         await asyncio.sleep(seconds)

@@ -1,0 +1,68 @@
+"""The forward on a card in three ways: kernels launched one by one, by CUDA graphs, and compiled.
+
+Random weights of the 7B model's shapes, random token ids. Knows nothing of texts.
+"""
+
+import argparse
+import random
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from benchmarks.rounds import side_by_side
+from benchmarks.subjects import random_model
+from e5.device import choose_device, choose_dtype
+from e5.engine import Engine
+from e5.packing import TokenIds
+
+PLAIN, GRAPHS, COMPILED = "one by one", "graphs", "graphs, E5_COMPILE=1"
+
+
+def launch_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Every workload in every way; on a CPU there are no graphs, and nothing is saved by them."""
+    device = choose_device(arguments.device)
+    layers = arguments.layers or (32 if device.type == "cuda" else 2)
+    model = random_model(layers, device, choose_dtype(None, device))
+    ways = {
+        PLAIN: Engine(model, graphs=False),
+        GRAPHS: Engine(model),
+        COMPILED: Engine(model, compiled=True),
+    }
+    rows: list[dict[str, Any]] = []
+    for name, texts in _workloads().items():
+        runs = {way: partial(engine.compute, texts) for way, engine in ways.items()}
+        times = side_by_side(runs, device, rounds=arguments.rounds, name=name)
+        rows += [
+            {"workload": name, "way": way}
+            | times[way].columns()
+            | {"faster than one by one": round(times[way].ratio(times[PLAIN]), 2)}
+            for way in ways
+        ]
+    return rows
+
+
+def _workloads() -> dict[str, Sequence[TokenIds]]:
+    draw = random.Random(0)
+
+    def text(tokens: int) -> TokenIds:
+        return (1, *draw.choices(range(3, 32_000), k=tokens - 2), 2)
+
+    prompt = text(20)[:-1]
+
+    def queries(count: int) -> Sequence[TokenIds]:
+        return [(*prompt, *text(12)[1:]) for _ in range(count)]
+
+    return {
+        "1 x 24 tokens": [text(24)],
+        "1 x 40": [text(40)],
+        "40 and 30": [text(40), text(30)],
+        "4 x 40": [text(40) for _ in range(4)],
+        "6 x 40": [text(40) for _ in range(6)],
+        "8 queries of one task": queries(8),
+        "32 queries of one task": queries(32),
+        "256 queries of one task": queries(256),
+        "16 x 64": [text(64) for _ in range(16)],
+        "64 x 64": [text(64) for _ in range(64)],
+        "8 x 512": [text(512) for _ in range(8)],
+        "1 x 4096": [text(4096)],
+    }
