@@ -28,6 +28,7 @@ PEER = "sentence-transformers"
 def speed(subject: Subject) -> Sequence[Line]:
     """Latency and throughput by workload, and the ratio to the peer's best batch size."""
     neighbours = Neighbours()
+    workloads = WORKLOADS if subject.on_a_card else WORKLOADS[:2]
     ceilings = measured_ceilings(torch.device(subject.device))
     lines = [
         Line("largest matrix product", f"{ceilings['matmul TFLOP/s']:g} TFLOP/s"),
@@ -37,11 +38,11 @@ def speed(subject: Subject) -> Sequence[Line]:
         weights=str(subject.weights),
         device=subject.device,
         layers=None,
-        workloads=",".join(WORKLOADS),
+        workloads=",".join(workloads),
         rounds=ROUNDS,
     )
     rows = engine_rows(arguments)
-    for workload in WORKLOADS:
+    for workload in workloads:
         here = {row["system"]: row for row in rows if row["workload"] == workload}
         ours = here[OURS]
         share = f"{ours['% of ceiling']:g} % of {CEILING.partition(': ')[2]}"
