@@ -29,6 +29,7 @@ from e5.errors import (
     TextError,
 )
 from e5.packing import MIN_SHARED, TokenIds, shared_tokens
+from e5.serving.memory import Memory
 from e5.serving.pulse import Pulse
 from e5.vectors import Vectors
 
@@ -102,6 +103,7 @@ class Batcher:
         """
         sys.setswitchinterval(min(SWITCH_SECONDS, sys.getswitchinterval()))
         self._pulse = Pulse()
+        self._memory = Memory()
         self._has_ended = False
         self._embedder = embedder
         self._max_queue_tokens = max_queue_tokens
@@ -172,6 +174,7 @@ class Batcher:
                 if not pieces:  # every waiting request was cancelled
                     continue
                 self._run(pieces)
+                self._memory.give_back()
                 with self._changed:
                     if self._waiting and self._waiting[0] is pieces[-1].request:
                         self._waiting.rotate(-1)  # behind those that arrived meanwhile
