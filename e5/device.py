@@ -1,4 +1,4 @@
-"""Where a model runs, in which dtype and with how many threads: as set, or the best of the machine.
+"""Where a model runs, in which dtype, with how many threads: as set, or the best of the machine.
 
 Asks torch and the system what there is. Knows nothing of checkpoints or models.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from e5.errors import SettingsError
+from e5.errors import EngineError, SettingsError
 
 logger = logging.getLogger(__name__)
 
@@ -134,3 +134,26 @@ def _quota(cgroups: Path) -> float:
     except (ValueError, ZeroDivisionError):  # max
         return math.inf
     return limit if limit > 0 else math.inf  # -1
+
+
+class Process:
+    """The process that something was loaded in, and cannot be used in another one.
+
+    A fork has none of its parent's threads: OpenMP, CUDA and locks would wait for them for ever.
+    """
+
+    def __init__(self) -> None:
+        """Remember this one."""
+        self._number = os.getpid()
+
+    def check(self) -> None:
+        """Refuse another process.
+
+        Raises:
+            EngineError: in a fork.
+        """
+        if os.getpid() != self._number:
+            raise EngineError(
+                "the model was loaded before this process was forked, and cannot compute here; "
+                "load it after the fork, or start processes by spawn."
+            )

@@ -16,7 +16,7 @@ import numpy as np
 from e5 import prompts
 from e5.adapter import Adapter
 from e5.checkpoint import TOKENIZER, Checkpoint, weight_bytes
-from e5.device import choose_device, choose_dtype, set_threads
+from e5.device import Process, choose_device, choose_dtype, set_threads
 from e5.engine import Engine
 from e5.errors import InputError, NonFiniteError, OutOfMemoryError, TextError, TokenizerError
 from e5.packing import TokenIds
@@ -74,7 +74,7 @@ class Embedder:
         """Combine loaded parts; `Embedder.load` is the usual way."""
         self._engine = engine
         self._tokenizer = tokenizer
-        self._computing = threading.Lock()
+        self._computing, self._process = threading.Lock(), Process()
         self.name = name
         self.template = template
 
@@ -257,8 +257,9 @@ class Embedder:
         """The vector of each text's token ids, checked.
 
         A text whose vector is not finite, or that does not fit in memory even alone, is returned as
-        a fault; all other texts get their vectors.
+        a fault; all other texts get their vectors. In a fork: EngineError.
         """
+        self._process.check()
         with self._computing:  # two forwards at a time would share the memory of one
             return self._compute(sequences, share_prefixes=True)
 

@@ -1,5 +1,7 @@
 """A device or dtype that is asked for is had, or refused in one sentence; unasked, the best is."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from e5.embedder import Embedder
 from e5.errors import SettingsError
 from e5.settings import Settings
 
+ROOT = Path(__file__).resolve().parents[1]
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
@@ -157,3 +160,29 @@ def test_a_model_runs_with_the_threads_that_were_set_and_says_so(
         assert "2 CPU threads" in caplog.text
     finally:
         torch.set_num_threads(before)
+
+
+FORKED = """
+import os, sys
+from e5 import Embedder, Settings
+from e5.errors import EngineError
+embedder = Embedder.load(Settings(weights=sys.argv[1], device="cpu", threads=2))
+embedder.encode_document(["snow"] * 9)
+child = os.fork()
+if child == 0:
+    try:
+        embedder.encode_document("snow")
+    except EngineError as error:
+        print(error, flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+print(embedder.encode_document("snow").shape)
+"""
+
+
+def test_a_fork_after_loading_is_refused_and_does_not_hang(checkpoint: Path) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", FORKED, str(checkpoint)]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
+    refusal, shape = told.stdout.splitlines()
+    assert refusal.startswith("the model was loaded before this process was forked")
+    assert shape.startswith("(")  # the parent goes on

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from e5.device import Process
 from e5.embedder import Embedder
 from e5.errors import (
     EngineError,
@@ -103,7 +104,7 @@ class Batcher:
         """
         sys.setswitchinterval(min(SWITCH_SECONDS, sys.getswitchinterval()))
         self._pulse = Pulse()
-        self._memory = Memory()
+        self._memory, self._process = Memory(), Process()
         self._has_ended = False
         self._embedder = embedder
         self._max_queue_tokens = max_queue_tokens
@@ -152,8 +153,9 @@ class Batcher:
             RequestTooLargeError: the request has more tokens than the queue can ever hold.
             QueueFullError: too many tokens are already waiting.
             TextError: one of these texts has no vector; `position` says which.
-            EngineError: the engine broke; `healthy` is False from then on.
+            EngineError: the engine broke, and `healthy` is False from then on; or this is a fork.
         """
+        self._process.check()  # a fork has no thread that would answer
         vectors = np.empty((len(sequences), self._embedder.dimensions), np.float32)
         if not sequences:
             return Batched(vectors, queue_ms=0, forward_ms=0, batch_texts=0)
