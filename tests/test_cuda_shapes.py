@@ -38,7 +38,7 @@ class Counted(TorchDispatchMode):
 
     def __init__(self) -> None:
         """None yet."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.operations: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

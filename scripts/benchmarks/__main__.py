@@ -10,12 +10,14 @@ in the last layer is not flattered), or a real checkpoint.
     growth    cost per token from 10 to 10,000 texts
     launches  kernels one by one, by CUDA graphs, and compiled
     loading   peak memory while a checkpoint is loaded
+    start     seconds from the command to the first answer, by stage
     http      throughput and latency over HTTP, 1 to 128 clients
     gateway   requests of one text a second, beside scripts/serve and Cog alone; needs wrk
     crowd     up to 256 clients with one query each, by the gateway and by Cog (--engine)
     answers   what the answer costs above the forward
     fairness  small requests beside large ones
-    soak      memory and folders of the server over 100,000 requests
+    soak      memory and folders of the server over 100,000 requests (--requests)
+    peaks     memory of the worker while each kind of large request is answered
     corpus    scripts/embed_corpus from 1,000 to 100,000 documents, and beside the engine alone
     search    recall, size and milliseconds of an index
 
@@ -46,12 +48,14 @@ SECTIONS = {
     "growth": "engine.growth_rows",
     "launches": "launches.launch_rows",
     "loading": "loading.loading_rows",
+    "start": "loading.start_rows",
     "http": "serving.http_rows",
     "gateway": "doors.door_rows",
     "crowd": "crowd.crowd_rows",
     "answers": "serving.answer_rows",
     "fairness": "endurance.fairness_rows",
     "soak": "endurance.soak_rows",
+    "peaks": "peaks.peak_rows",
     "corpus": "corpora.corpus_rows",
     "reuse": "mirror.reuse_rows",
     "long": "mirror.long_rows",
@@ -75,6 +79,7 @@ def main() -> int:
         default="real",
         help="for crowd: compute, or spend a card's time",
     )
+    parser.add_argument("--requests", type=int, default=100_000, help="for soak")
     parser.add_argument("--threads", type=int, help="CPU threads for everything")
     parser.add_argument("--workloads", help="comma list, to run only these")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"at least {ROUNDS}")

@@ -18,7 +18,6 @@ from tqdm import tqdm
 from benchmarks.server import Predict, serve
 from benchmarks.subjects import english_words
 
-REQUESTS = 100_000
 CLIENTS = 16
 ROUNDS = 10
 FAIRNESS_SECONDS = 20
@@ -26,25 +25,26 @@ FOLDERS = Path("/tmp/coglet/predictions")  # where Cog leaves what it makes for 
 
 
 def soak_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """A hundred thousand mixed requests; memory of the server and its worker after each tenth.
+    """Mixed requests, `--requests` in all; memory of the server and its worker after each tenth.
 
     The first tenth warms up; growth is told from its end.
     """
     weights = arguments.weights or "weights/e5-mini"
     rows: list[dict[str, Any]] = []
     before = _folders()  # of servers that were killed
+    tenth = arguments.requests // ROUNDS
     with serve(E5_WEIGHTS=str(Path(weights).resolve())) as predict:
         for done in range(1, ROUNDS + 1):
             started = time.perf_counter()
-            _send(predict, list(_requests(seed=done)))
+            _send(predict, list(_requests(tenth, seed=done)))
             seconds = time.perf_counter() - started
             time.sleep(3)  # what a prediction leaves is removed two seconds after its end
             memory = _megabytes()
             first = rows[0]["MB"] if rows else memory
             rows.append(
                 {
-                    "requests": done * REQUESTS // ROUNDS,
-                    "requests/s": round(REQUESTS // ROUNDS / seconds),
+                    "requests": done * tenth,
+                    "requests/s": round(tenth / seconds),
                     "MB": round(memory, 1),
                     "growth %": round(100 * (memory / first - 1), 2),
                     "folders": _folders() - before,
@@ -109,14 +109,14 @@ def _send(predict: Predict, requests: list[Mapping[str, Any]]) -> None:
             pass
 
 
-def _requests(*, seed: int) -> Iterator[Mapping[str, Any]]:
+def _requests(count: int, *, seed: int) -> Iterator[Mapping[str, Any]]:
     """One text most often; sometimes a query with documents, or many texts; both encodings."""
     draw, words = random.Random(seed), english_words()
 
     def texts(count: int) -> list[str]:
         return [" ".join(draw.choices(words, k=draw.randint(1, 20))) for _ in range(count)]
 
-    for _ in range(REQUESTS // ROUNDS):
+    for _ in range(count):
         kind = draw.random()
         inputs: dict[str, Any] = {"encoding_format": draw.choice(["float", "base64"])}
         if kind < 0.9:

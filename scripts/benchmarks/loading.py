@@ -1,14 +1,17 @@
-"""Peak memory and time of loading a checkpoint, in a process of its own.
+"""Peak memory and time of loading a checkpoint, and of a start by stage, each in its own process.
 
 Knows nothing of texts or vectors.
 """
 
 import argparse
+import json
+import time
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks.machine import child
-from benchmarks.subjects import saved_checkpoint
+from benchmarks.subjects import MINI, saved_checkpoint
 from e5.device import choose_device, choose_dtype
 
 _CHILD = """
@@ -41,3 +44,48 @@ def loading_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             "seconds": round(seconds, 1),
         }
     ]
+
+
+_START = """
+import json, sys, time
+begun = float(sys.argv[2])
+stages = {}
+def stage(name):
+    global begun
+    now = time.time()
+    stages[name], begun = round(now - begun, 2), now
+stage("Python")
+from e5.embedder import SELF_CHECK, Embedder
+from e5.checkpoint import Checkpoint
+from e5.serving.service import Service
+from e5.settings import Settings
+stage("imports")
+from pathlib import Path
+Checkpoint.find(Path(sys.argv[1]))
+stage("checksums, and once more in loading")
+embedder = Embedder.load(Settings(weights=sys.argv[1], device=sys.argv[3]))
+stage("loading, self-check")
+embedder.encode_query("what is snow")
+stage("the first answer")
+print(json.dumps(stages))
+"""
+
+
+def start_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Seconds from the command to the first answer, by stage: the median of rounds.
+
+    The built-in checkpoint, and one of 4 GB in the 7B model's shapes. Files are in the page cache.
+    """
+    device = choose_device(arguments.device)
+    rows = []
+    with saved_checkpoint(arguments, layers=8) as large:
+        for folder in (MINI, large):
+            told = [
+                json.loads(child(_START, folder, time.time(), device))
+                for _ in range(arguments.rounds)
+            ]
+            size = sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))
+            stages = {name: round(median(one[name] for one in told), 2) for name in told[0]}
+            whole = round(median(sum(one.values()) for one in told), 2)
+            rows.append({"checkpoint GB": round(size / 1e9, 2), **stages, "all": whole})
+    return rows

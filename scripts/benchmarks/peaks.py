@@ -1,0 +1,92 @@
+"""Memory of the worker while it answers each kind of large request that is accepted, or refuses.
+
+Knows nothing of how the server is started, nor of the engine inside.
+"""
+
+import argparse
+import json
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import psutil
+
+from benchmarks.server import running
+from benchmarks.subjects import MINI, english_words
+from e5.device import choose_device
+
+
+def peak_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """The peak above what was resident before, and what stays half a minute later, in MB."""
+    weights = Path(arguments.weights or MINI).resolve()
+    device = str(choose_device(arguments.device))
+    rows = []
+    with (
+        running(E5_WEIGHTS=str(weights), E5_DEVICE=device) as url,
+        httpx2.Client(base_url=url, timeout=600, trust_env=False) as client,
+    ):
+        worker = _worker()
+        client.post("/predictions", json={"input": {"document": "snow " * 3000}})  # warm
+        for kind, body in _bodies().items():
+            time.sleep(12)  # what the request before left is given back
+            before = _resident(worker)
+            Path(f"/proc/{worker.pid}/clear_refs").write_text("5")  # VmHWM begins anew
+            content, started = json.dumps(body).encode(), time.perf_counter()
+            answer = client.post(
+                "/predictions", content=content, headers={"Content-Type": "application/json"}
+            )
+            seconds = time.perf_counter() - started
+            peak = _status(worker, "VmHWM:")
+            del content
+            time.sleep(12)
+            client.post("/predictions", json={"input": {"document": "snow"}})  # and gives back
+            rows.append(
+                {
+                    "request": kind,
+                    "status": answer.json().get("status", answer.status_code),
+                    "seconds": round(seconds, 1),
+                    "peak MB": round(peak - before),
+                    "stays MB": round(_resident(worker) - before),
+                }
+            )
+    return rows
+
+
+def _bodies() -> dict[str, dict[str, Any]]:
+    draw, words = random.Random(0), english_words()
+
+    def texts(count: int, length: int) -> list[str]:
+        return [" ".join(draw.choices(words, k=length)) for _ in range(count)]
+
+    base64 = {"encoding_format": "base64"}
+    inputs: dict[str, dict[str, Any]] = {
+        "2,048 texts of 300 words": {"documents": texts(2048, 300), **base64},
+        "2,048 short texts": {"documents": texts(2048, 3), **base64},
+        "one text of a million characters": {"document": "snow and ice " * 76_923, **base64},
+        "10 texts of a million characters": {"documents": ["snow and ice " * 76_900] * 10},
+        "answers of 1.4 million numbers": {
+            "queries": texts(1024, 3),
+            "documents": texts(1024, 3),
+        },
+        "refused: 11 million characters": {"documents": ["snow and ice " * 76_923] * 11},
+        "refused: 25 million numbers": {"documents": [1] * 25_000_000},
+        "refused: 96 MB of text": {"document": "x" * 96_000_000},
+    }
+    return {kind: {"input": given} for kind, given in inputs.items()}
+
+
+def _worker() -> psutil.Process:
+    """The process below the server that holds the model."""
+    found: list[psutil.Process] = psutil.Process().children(recursive=True)
+    return max(found, key=lambda process: int(process.memory_info().rss))
+
+
+def _resident(worker: psutil.Process) -> float:
+    return _status(worker, "VmRSS:")
+
+
+def _status(worker: psutil.Process, field: str) -> float:
+    text = Path(f"/proc/{worker.pid}/status").read_text()
+    return int(text.partition(field)[2].split()[0]) / 1e3 * 1.024
