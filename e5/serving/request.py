@@ -5,6 +5,7 @@ prompt and knows nothing of tokens or the model. So the embedder makes the check
 `dimensions` against the model's size, `truncate` against a text's length.
 """
 
+from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
@@ -109,17 +110,17 @@ class EmbedRequest(BaseModel):
                 f"send 'base64' for more than {MAX_FLOATS}, or fewer texts",
             )
 
-    @property
+    @cached_property
     def all_queries(self) -> list[str]:
         """Every query, in the order of the answer."""
         return self.queries if self.query is None else [self.query, *self.queries]
 
-    @property
+    @cached_property
     def all_documents(self) -> list[str]:
         """Every document, in the order of the answer."""
         return self.documents if self.document is None else [self.document, *self.documents]
 
-    @property
+    @cached_property
     def num_characters(self) -> int:
         """Characters of all texts, and of the instruction for each text that carries it."""
         task = resolve_task(self.task)
@@ -129,7 +130,7 @@ class EmbedRequest(BaseModel):
         texts = sum(map(len, self.all_queries)) + sum(map(len, self.all_documents))
         return texts + prompted * len(task.instruction)
 
-    @property
+    @cached_property
     def fields(self) -> list[str]:
         """The caller's name for each text: queries first, then documents, as in the answer."""
         return [

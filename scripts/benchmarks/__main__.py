@@ -18,6 +18,7 @@ in the last layer is not flattered), or a real checkpoint.
     fairness  small requests beside large ones
     soak      memory and folders of the server over 100,000 requests (--requests)
     peaks     memory of the worker while each kind of large request is answered
+    faults    what callers and accidents do to a server, and how many answers were wrong
     corpus    scripts/embed_corpus from 1,000 to 100,000 documents, and beside the engine alone
     search    recall, size and milliseconds of an index
 
@@ -56,6 +57,7 @@ SECTIONS = {
     "fairness": "endurance.fairness_rows",
     "soak": "endurance.soak_rows",
     "peaks": "peaks.peak_rows",
+    "faults": "faults.fault_rows",
     "corpus": "corpora.corpus_rows",
     "reuse": "mirror.reuse_rows",
     "long": "mirror.long_rows",
@@ -79,7 +81,7 @@ def main() -> int:
         default="real",
         help="for crowd: compute, or spend a card's time",
     )
-    parser.add_argument("--requests", type=int, default=100_000, help="for soak")
+    parser.add_argument("--requests", type=int, default=100_000, help="for soak and faults")
     parser.add_argument("--threads", type=int, help="CPU threads for everything")
     parser.add_argument("--workloads", help="comma list, to run only these")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"at least {ROUNDS}")

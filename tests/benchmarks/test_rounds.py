@@ -28,7 +28,7 @@ def test_each_round_has_every_system_and_begins_with_another() -> None:
         called.append(name)
         time.sleep(0.06)  # long enough to be called once a round
 
-    runs = {name: lambda name=name: system(name) for name in "abc"}  # type: ignore[misc]
+    runs = {name: lambda name=name: system(name) for name in "abc"}
     times = side_by_side(runs, CPU, rounds=4)
     measured = called[2 * len(runs) :]  # two calls of each warm up
     turns = ["".join(measured[i : i + 3]) for i in range(0, len(measured), 3)]
