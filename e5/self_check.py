@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 LEAST_COSINE = 0.999
 # What is computed again in float32 on the CPU: layers, tokens of a text, texts.
-LAYERS, SHORT, FEW = 2, 32, 6
+LAYERS, SHORT, FEW = 2, 32, 3
 
 
 def self_check(engine: Engine, sequences: Sequence[TokenIds]) -> None:

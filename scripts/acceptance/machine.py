@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
-from acceptance.lines import Line, at_least, not_run, passes
+from acceptance.lines import Line, at_least, in_digits, not_run, passes
 from acceptance.subject import ROOT, Subject, cores, processor
 from commands.download_weights import in_gigabytes
 from commands.models import E5
@@ -70,7 +70,7 @@ def weights(subject: Subject) -> Sequence[Line]:
         if told.returncode != 0:
             return [passes("download", told.stderr.strip()[-300:], False)]
     manifest = Checkpoint.find(folder).manifest
-    size = Line("size of the weight files", in_gigabytes(weight_bytes(folder)))
+    size = Line("size of the weight files", in_digits(weight_bytes(folder) / 1e9, " GB"))
     if manifest is None:
         return [size, not_run("checksums", "the folder has no manifest.json")]
     told = _command("commands.download_weights", "--verify", str(folder))
