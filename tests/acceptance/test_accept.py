@@ -29,7 +29,7 @@ def accept(out: Path) -> "subprocess.CompletedProcess[str]":
         env=os.environ | {"PYTHONPATH": f"{ROOT}/scripts:{ROOT}"},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=600,
     )
 
 
