@@ -36,7 +36,7 @@ def self_check(engine: Engine, sequences: Sequence[TokenIds]) -> None:
 
     The vectors must be finite, and each the same alone and in a batch. Where FlashAttention is
     used, it must agree with SDPA on the same device; in 16 bits, the first two layers with float32
-    on the CPU, for the short texts.
+    on the CPU, for a few short texts.
 
     Args:
         engine: on its device.

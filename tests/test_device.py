@@ -1,5 +1,6 @@
 """A device or dtype that is asked for is had, or refused in one sentence; unasked, the best is."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from e5.device import choose_device, choose_dtype, choose_threads
+from e5.device import choose_device, choose_dtype, choose_threads, set_threads
 from e5.embedder import Embedder
 from e5.errors import SettingsError
 from e5.settings import Settings
@@ -178,6 +179,43 @@ if child == 0:
 os.waitpid(child, 0)
 print(embedder.encode_document("snow").shape)
 """
+
+
+FORKED_SERVICE = """
+import asyncio, os, sys
+from e5.errors import EngineError
+from e5.serving.request import EmbedRequest
+from e5.serving.service import Service
+from e5.settings import Settings
+service = Service.load(Settings(weights=sys.argv[1], device="cpu"))
+child = os.fork()
+if child == 0:
+    try:
+        asyncio.run(service.answer(EmbedRequest.parse(document="snow")))
+    except EngineError as error:
+        print(error, flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+
+
+def test_a_service_in_a_fork_refuses_and_does_not_hang(checkpoint: Path) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", FORKED_SERVICE, str(checkpoint)]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
+    assert told.stdout.startswith("the model was loaded before this process was forked")
+
+
+def test_few_compiled_products_are_kept_unless_asked_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+    for before, after in ((None, "64"), ("9", "9")):
+        if before is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, before)
+        set_threads(torch.get_num_threads())
+        assert os.environ[name] == after
 
 
 def test_a_fork_after_loading_is_refused_and_does_not_hang(checkpoint: Path) -> None:

@@ -12,7 +12,7 @@ from reference import assert_same
 
 from e5.embedder import Embedder
 from e5.engine import MAX_CUDA_BATCH_TOKENS, Engine
-from e5.errors import OutOfMemoryError
+from e5.errors import OutOfMemoryError, SettingsError
 from e5.model import forward
 from e5.packing import PackedBatch
 from e5.settings import Settings
@@ -46,6 +46,17 @@ class TestBudget:
         assert sum(texts for _, texts in forwards) == len(set(TEXTS))  # duplicates once
         assert [texts for tokens, texts in forwards if tokens > 20] == [1, 1]  # 43 and 21 tokens
         assert max(texts for _, texts in forwards) > 1
+
+
+def test_where_torch_cannot_compile_a_sentence_says_so(
+    embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise RuntimeError("no compiler\nanywhere")
+
+    monkeypatch.setattr("e5.model._compiled", broken)
+    with pytest.raises(SettingsError, match=r"^E5_COMPILE: .*\(no compiler anywhere\)"):
+        Engine(embedder._engine.model, compiled=True)
 
 
 class TestOutOfMemory:

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import torch
 
 from acceptance.lines import Line, at_least, in_digits, not_run, passes
-from acceptance.subject import ROOT, Subject, cores, processor
+from acceptance.subject import ROOT, Subject, cores
+from benchmarks.machine import machine_name
 from commands.download_weights import in_gigabytes
 from commands.models import E5
 from e5.checkpoint import Checkpoint, weight_bytes
@@ -23,7 +24,7 @@ DRIVER = ("nvidia-smi", "--query-gpu=driver_version,power.limit,ecc.mode.current
 def machine(subject: Subject) -> Sequence[Line]:
     """Driver, card, and a torch that was built for it."""
     lines = [
-        Line("processor", f"{processor()}, {cores()} cores"),
+        Line("processor", f"{machine_name(torch.device('cpu'))}, {cores()} cores"),
         Line("torch", f"{torch.__version__}, CUDA {torch.version.cuda or 'none'}"),
     ]
     if not subject.on_a_card:

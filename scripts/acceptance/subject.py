@@ -4,7 +4,6 @@ Knows how to name them and load them, not what is asked of them.
 """
 
 import os
-import platform
 import subprocess
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.machine import machine_name
 from e5.embedder import Embedder
 from e5.settings import Settings
 
@@ -36,24 +36,14 @@ class Subject:
 
     def facts(self) -> dict[str, str]:
         """What a report is about."""
-        machine = processor()
-        if self.on_a_card and torch.cuda.is_available():
-            machine = torch.cuda.get_device_name(self.device)
+        usable = not self.on_a_card or torch.cuda.is_available()
         return {
-            "machine": machine,
+            "machine": machine_name(torch.device(self.device if usable else "cpu")),
             "device": self.device,
             "weights": self.weights.name,
             "commit": _commit(),
             "torch": torch.__version__,
         }
-
-
-def processor() -> str:
-    """The processor's name, as far as it says."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "unknown processor"
 
 
 def cores() -> int:

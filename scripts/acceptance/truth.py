@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from acceptance.lines import Line, near, not_run
+from acceptance.lines import Line, near, not_run, passes
 from acceptance.subject import Subject
 
 TOLERANCE = 0.005
@@ -58,10 +58,11 @@ def truth(subject: Subject) -> Sequence[Line]:
     for known in PUBLISHED if subject.weights.name == "e5-mistral-7b-instruct" else []:
         what = f"{known.task}: {known.metric}"
         task = mteb.get_task(known.task)
-        if task.metadata.dataset["revision"] != known.revision:
-            task.metadata.dataset["revision"] = known.revision
+        task.metadata.dataset["revision"] = known.revision
         try:
-            lines.append(near(what, score(task, known.metric), known.score, TOLERANCE))
-        except OSError as error:
-            lines.append(not_run(what, f"its data could not be fetched ({error})"))
+            task.load_data()
+        except Exception as error:  # the hub's client has many, without a common base
+            lines.append(passes(what, f"its data could not be fetched ({error})", False))
+            continue
+        lines.append(near(what, score(task, known.metric), known.score, TOLERANCE))
     return lines

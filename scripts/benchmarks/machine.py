@@ -37,10 +37,11 @@ def machine_facts(arguments: argparse.Namespace) -> dict[str, Any]:
         "versions": versions,
         "command": " ".join(["./scripts/benchmark", *sys.argv[1:]]),
     }
-    return facts | {"name": _name(device)} | measured_ceilings(device)
+    return facts | {"name": machine_name(device)} | measured_ceilings(device)
 
 
-def _name(device: torch.device) -> str:
+def machine_name(device: torch.device) -> str:
+    """The card's name, or the processor's as far as it says."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import sys
 from collections.abc import Sequence
 
 import pytest
@@ -9,7 +10,8 @@ from reference import assert_same
 from watched import BUDGET, WatchedEngine, run, some_text, submit
 
 from e5.packing import TokenIds
-from e5.serving.batcher import Batched, Batcher
+from e5.serving.batcher import SWITCH_SECONDS, Batched, Batcher
+from e5.serving.memory import Memory
 
 
 def test_each_of_many_requests_gets_exactly_its_own_vectors(engine: WatchedEngine) -> None:
@@ -178,3 +180,44 @@ def test_a_request_cancelled_during_its_forward_gives_up_the_rest(engine: Watche
         assert [forward for forward in engine.forwards if forward] == [texts[:1], texts[-1:]]
 
     run(story)
+
+
+def test_what_is_shared_takes_the_budget_once(engine: WatchedEngine) -> None:
+    chance = random.Random(9)
+    prompt = some_text(BUDGET // 2, chance)[1:-1]
+    requests = [[some_text(BUDGET // 2 + 3, chance, prompt)] for _ in range(6)]
+
+    async def story() -> None:
+        batcher = Batcher(engine.embedder, max_queue_tokens=1_000_000)
+        engine.hold()
+        first = await submit(batcher, [some_text(5, chance)])
+        await engine.has_started(1)
+        others = [await submit(batcher, texts) for texts in requests]
+        engine.let_go()
+        await first
+        for texts, answer in zip(requests, await asyncio.gather(*others), strict=True):
+            assert answer.batch_texts == len(requests)
+            assert_same(answer.vectors, engine.alone(texts))
+
+    run(story)
+
+
+def test_a_batcher_shares_the_interpreter_and_gives_memory_back(
+    engine: WatchedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Memory] = []
+    monkeypatch.setattr(Memory, "give_back", lambda memory: given.append(memory))
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(0.005)  # Python's own
+
+    async def story() -> None:
+        batcher = Batcher(engine.embedder, max_queue_tokens=1_000_000)
+        for _ in range(2):
+            await batcher.embed([some_text(5, random.Random(1))])
+
+    try:
+        run(story)
+        assert sys.getswitchinterval() == pytest.approx(SWITCH_SECONDS)
+    finally:
+        sys.setswitchinterval(before)
+    assert given
