@@ -208,7 +208,7 @@ def test_a_client_that_hangs_up_leaves_the_server_answering(server: Server) -> N
             server.client.base_url.join("/predictions"), json=body, timeout=0.5, trust_env=False
         )
     assert output_of(server, document=DOCUMENT)["embeddings"]
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not re.search("Prediction cancelled.*abandoned", server.log):
         assert time.monotonic() < end, "it was computed to its end"
         time.sleep(0.02)

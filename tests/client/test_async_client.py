@@ -265,17 +265,17 @@ def test_the_loop_goes_on_while_a_call_waits() -> None:
         time.sleep(0.5)
         return succeeded(inputs)
 
-    async def use(client: AsyncClient) -> float:
+    async def use(client: AsyncClient) -> int:
         call = asyncio.create_task(client.encode_document(numbers(8 * REQUEST_TEXTS)))
-        last, longest = time.monotonic(), 0.0
+        ticks = 0
         while not call.done():
             await asyncio.sleep(0.005)
-            last, longest = time.monotonic(), max(longest, time.monotonic() - last)
+            ticks += 1
         assert (await call).shape == (8 * REQUEST_TEXTS, 4)
-        return longest
+        return ticks
 
     with fake_cog(slow) as cog:
-        assert run(cog.url, use) < 0.35
+        assert run(cog.url, use) > 20  # a loop that waits itself is free once a request
 
 
 def test_cancelling_one_call_ends_its_requests_and_no_other_s() -> None:
@@ -310,7 +310,7 @@ def test_cancelling_cancels_predictions_on_replicate() -> None:
             await client.name()
             call = client.encode_document(numbers(2 * REQUEST_TEXTS))
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(call, 0.6)
+                await asyncio.wait_for(call, 1.0)
             assert len(api.cancels) == 2
 
         run("replicate-deployment:you/e5", use)

@@ -99,7 +99,7 @@ def test_a_request_waits_before_it_is_sent_and_its_time_is_counted_from_then(run
     with serve_http(hello) as url:
         started = time.monotonic()
         assert run(url, ask(after=0.3, silence=0.2)).status == 200
-        assert 0.3 <= time.monotonic() - started < 2
+        assert time.monotonic() - started >= 0.3
 
 
 @both_ways
@@ -266,7 +266,7 @@ def test_a_timeout_cancels_too_and_is_a_timeout() -> None:
 
         async def use(service: AsyncRemote) -> None:
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(service.embed(INPUTS), 0.4)
+                await asyncio.wait_for(service.embed(INPUTS), 1.0)
 
         asyncio_run(use)
         assert len(api.cancels) == 1
@@ -276,7 +276,7 @@ def test_a_framework_that_cancels_again_and_again_does_not_stop_the_farewell() -
     with fake_replicate([STARTING], [PROCESSING]) as api:
 
         async def use(service: AsyncRemote) -> None:
-            with anyio.move_on_after(0.4) as scope:
+            with anyio.move_on_after(1.0) as scope:
                 await service.embed(INPUTS)
             assert scope.cancelled_caught
 
@@ -285,17 +285,18 @@ def test_a_framework_that_cancels_again_and_again_does_not_stop_the_farewell() -
 
 
 def test_cancelling_a_create_ends_at_once_and_replicate_ends_it_itself() -> None:
+    ended = threading.Event()
+
     def slow() -> Iterator[bytes]:
-        time.sleep(1)
+        assert ended.wait(60)
         yield b""
 
     with fake_replicate([slow()]) as api:
 
         async def use(service: AsyncRemote) -> None:
-            started = time.monotonic()
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(service.embed(INPUTS), 0.2)
-            assert time.monotonic() - started < 0.8
+            ended.set()
 
         asyncio_run(use)
         assert (len(api.creates), len(api.cancels)) == (1, 0)

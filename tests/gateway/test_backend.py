@@ -180,7 +180,7 @@ class TestBeforeCog:
                 for answer in await asyncio.gather(asking, *others):
                     assert answer.status_code in (429, 502, 503), answer.text
                     sentence_of(answer, answer.status_code)
-                assert time.monotonic() - started < 20
+                assert time.monotonic() - started < 60
                 assert (await client.get("/ready")).status_code == 503
                 assert (await client.get("/health")).status_code == 200
                 assert door.counted("in_flight") == 0
