@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from tqdm import tqdm
-from transformers import MistralModel
 
 from e5.attention import uses_varlen
 from e5.errors import OutOfMemoryError, SettingsError
 from e5.graphs import Graphs
+from e5.mistral import Mistral
 from e5.model import forward
 from e5.packing import MIN_SHARED, PackedBatch, TokenIds, fill, pack
 from e5.vectors import Vectors
@@ -47,7 +47,7 @@ class Engine:
 
     def __init__(
         self,
-        model: MistralModel,
+        model: Mistral,
         *,
         max_batch_tokens: int | None = None,
         compiled: bool = False,
@@ -61,7 +61,7 @@ class Engine:
             SettingsError: `compiled`, and torch cannot compile here.
         """
         self.model = model
-        self.hidden_size = int(model.config.hidden_size)
+        self.hidden_size = model.config.hidden_size
         self.compiled = compiled
         if compiled:
             _try_to_compile(model)
@@ -142,7 +142,7 @@ class Engine:
         return max(1, min(MAX_CUDA_BATCH_TOKENS, int(free / 2 / per_token)))
 
 
-def _try_to_compile(model: MistralModel) -> None:
+def _try_to_compile(model: Mistral) -> None:
     """Compile now, so that what is missing is said at the start and no caller waits for it."""
     started = time.perf_counter()
     try:

@@ -7,19 +7,16 @@ and behind a shared prefix. Knows nothing of strings, files or requests.
 import logging
 import time
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import replace
-from typing import cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from transformers import MistralModel
-from transformers.models.mistral.modeling_mistral import MistralDecoderLayer
 
 from e5.attention import sdpa, uses_varlen, varlen
 from e5.engine import Engine
 from e5.errors import EngineError
+from e5.mistral import Mistral
 from e5.model import forward
 from e5.packing import PackedBatch, TokenIds, pack
 from e5.vectors import Vectors, cosine_scores
@@ -74,14 +71,13 @@ def _check_batching(engine: Engine, sequences: Sequence[TokenIds]) -> None:
         )
 
 
-def _check_attention(model: MistralModel, batch: PackedBatch) -> None:
+def _check_attention(model: Mistral, batch: PackedBatch) -> None:
     """FlashAttention beside SDPA, on random heads of the model's shape, for each kind of spans."""
     config, like = model.config, model.embed_tokens.weight
-    head_dim = cast("MistralDecoderLayer", model.layers[0]).self_attn.head_dim
     random = torch.Generator(like.device).manual_seed(0)
 
     def heads(rows: int, count: int) -> torch.Tensor:
-        shape = (rows, count, head_dim)
+        shape = (rows, count, config.head_size)
         return torch.randn(shape, generator=random, dtype=like.dtype, device=like.device)
 
     for spans in (batch.spans, batch.last_spans):
@@ -116,27 +112,22 @@ def _check_precision(engine: Engine, texts: Sequence[TokenIds]) -> None:
 
 @torch.inference_mode()
 def _first_layers(
-    model: MistralModel,
+    model: Mistral,
     tokens: torch.Tensor,
     device: torch.device | None = None,
     dtype: torch.dtype | None = None,
-) -> MistralModel:
+) -> Mistral:
     """A model of the first layers, the last norm and some tokens; copies only what must be."""
-    from accelerate import init_empty_weights  # takes a second to import; only loading needs it
-
-    config = deepcopy(model.config)
-    config.num_hidden_layers = min(LAYERS, config.num_hidden_layers)
-    config.vocab_size, config.pad_token_id = len(tokens), None
-    with init_empty_weights():
-        shallow = MistralModel(config)
+    layers = min(LAYERS, model.config.num_hidden_layers)
+    changes = {"num_hidden_layers": layers, "vocab_size": len(tokens)}
+    shallow = Mistral(model.config.model_copy(update=changes))
     tensors = model.state_dict()
     tensors["embed_tokens.weight"] = tensors["embed_tokens.weight"][tokens.to(model.device)]
     # Moved as it is, then converted: half of what float32 would send.
     wanted = {name: tensors[name].to(device).to(dtype) for name in shallow.state_dict()}
     shallow.load_state_dict(wanted, assign=True)
-    shallow.rotary_emb = deepcopy(model.rotary_emb).to(device)
-    shallow.eval()
-    return shallow
+    shallow.inv_freq = model.inv_freq.to(device)
+    return shallow.eval()
 
 
 def _least_cosine(vectors: Vectors, others: Vectors) -> float:

@@ -1,28 +1,26 @@
-"""Tensors of a verified checkpoint -> transformers' `MistralModel` on its device.
+"""Tensors of a verified checkpoint -> a `Mistral` on its device.
 
 Nothing is unpickled and no code of a checkpoint is run. Knows nothing of texts, tokenizers or
 batches.
 """
 
-import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import nn
 from tqdm import tqdm
-from transformers import MistralConfig, MistralModel
 
 from e5.adapter import Adapter
 from e5.checkpoint import CONFIG, HOW_TO_GET_WEIGHTS, Checkpoint
 from e5.errors import WeightsError
+from e5.mistral import Config, Mistral
 
 # Before a whole model's names, by who saved it: transformers, sentence-transformers, peft.
 PREFIXES = ("", "model.", "0.auto_model.", "base_model.model.", "base_model.model.model.")
 COMPUTED = re.compile(r"(^|\.)rotary_emb\.(inv_freq|cos_cached|sin_cached)$")
-MOST_LAYERS = 1000
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -32,8 +30,8 @@ def load_model(
     device: torch.device,
     dtype: torch.dtype,
     adapter: Adapter | None = None,
-) -> MistralModel:
-    """Load the checkpoint's weights, and what an adapter adds, into transformers' `MistralModel`.
+) -> Mistral:
+    """Load the checkpoint's weights, and what an adapter adds.
 
     Tensors are read, converted and placed one at a time, so memory peaks at the loaded model plus
     one tensor. Norm weights stay in float32, because norms are computed in float32.
@@ -43,9 +41,7 @@ def load_model(
             tensor that is missing, unknown, of another shape or not floating-point; or what of
             the adapter does not fit.
     """
-    from accelerate.utils import set_module_tensor_to_device  # only loading needs accelerate
-
-    model = _empty_model(checkpoint.folder)
+    model = Mistral(Config.read(checkpoint.folder / CONFIG))
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
     if adapter is not None:
         manifest = checkpoint.manifest
@@ -79,16 +75,16 @@ def load_model(
             if adapter is not None:
                 tensor = adapter.merge(name, tensor)
             kept = torch.float32 if tensor.ndim == 1 else dtype
-            tensor = tensor.to(device, kept, copy=True)
-            set_module_tensor_to_device(model, name, device, tensor, dtype=kept)
+            placed = nn.Parameter(tensor.to(device, kept, copy=True), requires_grad=False)
+            module, _, attribute = name.rpartition(".")
+            setattr(model.get_submodule(module), attribute, placed)
     for name, parameter in model.named_parameters():
         if parameter.is_meta:
             raise WeightsError(
                 f"{checkpoint.folder}: tensor {name} is in none of the weight files."
             )
-    model.rotary_emb.to(device)  # its table is computed, not loaded
-    model.eval().requires_grad_(False)
-    return model
+    model.inv_freq = model.inv_freq.to(device)
+    return model.eval()
 
 
 def _names(path: Path) -> list[str]:
@@ -108,46 +104,3 @@ def _prefix(stored: Sequence[str], wanted: Collection[str]) -> str:
     names = set(stored)
     fitting = [prefix for prefix in PREFIXES if all(prefix + name in names for name in wanted)]
     return fitting[0] if len(fitting) == 1 else ""
-
-
-def _empty_model(folder: Path) -> MistralModel:
-    path = folder / CONFIG
-    try:
-        claims = json.loads(path.read_text(encoding="utf-8-sig"))
-        model_type = claims["model_type"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path}: not a model configuration ({error}).") from error
-    if model_type != "mistral":
-        raise WeightsError(f"{path}: model_type is {model_type!r}; only 'mistral' is served.")
-    _check_claims(path, claims)
-    try:
-        from accelerate import init_empty_weights
-
-        config = MistralConfig.from_dict(claims)
-        with init_empty_weights():
-            return MistralModel(config)
-    except Exception as error:  # transformers' errors for a wrong value share no base class
-        reason = " ".join(str(error).split())
-        raise WeightsError(f"{path}: no model can be built from it ({reason}).") from error
-
-
-def _check_claims(path: Path, claims: Mapping[str, Any]) -> None:
-    """Refuse what this project does not do, instead of loading as if it were not said."""
-    if claims.get("quantization_config"):
-        raise WeightsError(
-            f"{path}: has a quantization_config; quantised weights are not served, save them in "
-            "float16, bfloat16 or float32."
-        )
-    for name in ("rope_scaling", "rope_parameters"):
-        scaling = claims.get(name) or {}
-        kind = scaling.get("rope_type", scaling.get("type")) if isinstance(scaling, dict) else "?"
-        if kind not in (None, "default"):
-            raise WeightsError(f"{path}: {name} is {kind!r}; scaled positions are not served.")
-    architectures = claims.get("architectures") or []
-    if others := [str(name) for name in architectures if not str(name).startswith("Mistral")]:
-        raise WeightsError(f"{path}: architectures has {others[0][:60]!r}; only Mistral is served.")
-    layers = claims.get("num_hidden_layers")
-    if isinstance(layers, int) and layers > MOST_LAYERS:
-        raise WeightsError(
-            f"{path}: num_hidden_layers is {layers}; no model of this kind has over {MOST_LAYERS}."
-        )

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import MistralConfig, MistralModel
 
 from e5.graphs import padded
+from e5.mistral import Config, Mistral
 from e5.model import forward
 from e5.packing import PackedBatch, Spans, TokenIds, pack
 
@@ -52,19 +52,7 @@ class Card:
     def __init__(self, dtype: torch.dtype) -> None:
         """The 7B model, its matrices in `dtype`."""
         self.mode = FakeTensorMode(allow_non_fake_inputs=True)
-        config = MistralConfig(
-            hidden_size=HIDDEN_SIZE,
-            intermediate_size=14336,
-            num_hidden_layers=LAYERS,
-            num_attention_heads=32,
-            num_key_value_heads=8,
-            vocab_size=32000,
-            sliding_window=4096,
-            rms_norm_eps=1e-5,
-            max_position_embeddings=32768,
-        )
-        with torch.device("meta"):
-            self.model = MistralModel(config)
+        self.model = Mistral(Config(hidden_size=HIDDEN_SIZE, num_hidden_layers=LAYERS))
         for module in self.model.modules():
             for name, parameter in list(module._parameters.items()):
                 if parameter is not None:

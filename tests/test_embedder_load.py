@@ -107,11 +107,3 @@ def test_a_tokenizer_that_gives_ids_the_model_does_not_know_is_refused(
     (folder / "model.safetensors").write_bytes(save(tensors))
     with pytest.raises(TokenizerError, match="gives ids up to 31999, the model knows 31000"):
         load(folder)
-
-
-def test_the_checkpoint_s_own_activation_is_used(checkpoint: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(checkpoint, tmp_path / "gelu")
-    config = json.loads((folder / "config.json").read_text()) | {"hidden_act": "gelu"}
-    (folder / "config.json").write_text(json.dumps(config))
-    ours = load(folder).encode_document(TEXTS)
-    assert_same(ours, Reference(folder)([true_ids(text) for text in TEXTS]))

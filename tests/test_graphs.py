@@ -11,11 +11,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import MistralModel
 from varlen_on_cpu import as_on_a_card
 
 from e5.checkpoint import Checkpoint
 from e5.graphs import SIZES, TOKENS_PER_TEXT, Graphs, padded, size_for
+from e5.mistral import Mistral
 from e5.model import forward
 from e5.packing import PackedBatch, Spans, TokenIds, pack
 from e5.weights import load_model
@@ -26,7 +26,7 @@ TEXTS = st.lists(TEXT, min_size=1, max_size=6)
 
 
 @pytest.fixture(scope="module", params=["float32", "bfloat16"])
-def model(request: pytest.FixtureRequest, calm_checkpoint: Path) -> MistralModel:
+def model(request: pytest.FixtureRequest, calm_checkpoint: Path) -> Mistral:
     dtype = getattr(torch, request.param)
     return load_model(Checkpoint.find(calm_checkpoint), device=CPU, dtype=dtype)
 
@@ -43,9 +43,7 @@ def shapes(batch: PackedBatch) -> list[object]:
 
 
 @given(texts=TEXTS)
-def test_texts_that_are_padded_keep_their_vectors(
-    model: MistralModel, texts: list[TokenIds]
-) -> None:
+def test_texts_that_are_padded_keep_their_vectors(model: Mistral, texts: list[TokenIds]) -> None:
     size = size_for(texts)
     if size is None:
         return

@@ -14,9 +14,9 @@ from checkpoints import save_checkpoint, true_ids
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import Reference, dense_attention
-from transformers import MistralModel
 
 from e5.checkpoint import Checkpoint
+from e5.mistral import Mistral
 from e5.model import forward
 from e5.packing import PackedBatch, Spans, TokenIds, pack
 from e5.prompts import query_prompt
@@ -44,7 +44,7 @@ def mixtures(draw: st.DrawFn) -> list[TokenIds]:
     return draw(st.permutations(texts + again))
 
 
-def run(model: MistralModel, batch: PackedBatch) -> Vectors:
+def run(model: Mistral, batch: PackedBatch) -> Vectors:
     vectors: Vectors = forward(model, batch).numpy()
     return vectors
 
@@ -66,13 +66,13 @@ def is_faithful_in_half_precision(vectors: Vectors, truth: Vectors) -> bool:
 
 
 @pytest.fixture(scope="module")
-def model(checkpoint: Path) -> MistralModel:
+def model(checkpoint: Path) -> Mistral:
     """Three layers in float32."""
     return load_model(Checkpoint.find(checkpoint), device=CPU, dtype=torch.float32)
 
 
 @pytest.fixture(scope="module")
-def bf16_model(calm_checkpoint: Path) -> MistralModel:
+def bf16_model(calm_checkpoint: Path) -> Mistral:
     """Three layers in bfloat16."""
     return load_model(Checkpoint.find(calm_checkpoint), device=CPU, dtype=torch.bfloat16)
 
@@ -82,7 +82,7 @@ class TestFidelity:
 
     @given(texts=mixtures(), min_shared=st.sampled_from([1, 8, UNSHARED]))
     def test_float32_equals_the_reference(
-        self, model: MistralModel, reference: Reference, texts: list[TokenIds], min_shared: int
+        self, model: Mistral, reference: Reference, texts: list[TokenIds], min_shared: int
     ) -> None:
         vectors = run(model, pack(texts, min_shared=min_shared))
         assert vectors.dtype == np.float32
@@ -90,7 +90,7 @@ class TestFidelity:
 
     @given(texts=mixtures())
     def test_sorted_texts_which_share_the_most_equal_the_reference(
-        self, model: MistralModel, reference: Reference, texts: list[TokenIds]
+        self, model: Mistral, reference: Reference, texts: list[TokenIds]
     ) -> None:
         texts = sorted(texts)
         assert is_faithful(run(model, pack(texts)), reference(texts))
@@ -106,7 +106,7 @@ class TestFidelity:
         assert is_faithful(vectors, Reference(folder)(TEXTS))
 
     def test_a_long_text_beside_short_ones_equals_the_reference(
-        self, model: MistralModel, reference: Reference
+        self, model: Mistral, reference: Reference
     ) -> None:
         random = np.random.default_rng(0)
         texts = [(1, *random.integers(0, 32_000, n).tolist(), 2) for n in (0, 1, 600, 3)]
@@ -116,7 +116,7 @@ class TestFidelity:
     @given(texts=mixtures(), min_shared=st.sampled_from([8, UNSHARED]))
     def test_bfloat16_is_as_near_as_promised(
         self,
-        bf16_model: MistralModel,
+        bf16_model: Mistral,
         calm_reference: Reference,
         texts: list[TokenIds],
         min_shared: int,
@@ -143,7 +143,7 @@ class TestCompiled:
     """The same vectors by programs that are made once."""
 
     def test_one_program_for_each_half_of_a_layer_whatever_the_texts(
-        self, bf16_model: MistralModel, calm_reference: Reference
+        self, bf16_model: Mistral, calm_reference: Reference
     ) -> None:
         torch._dynamo.reset()
         counted = torch._dynamo.utils.counters
@@ -158,7 +158,7 @@ class TestCompiled:
         assert not counted["graph_break"]
         assert sum(counted["recompiles"].values()) == 0
 
-    def test_float32_equals_the_reference(self, model: MistralModel, reference: Reference) -> None:
+    def test_float32_equals_the_reference(self, model: Mistral, reference: Reference) -> None:
         vectors = forward(model, pack(TEXTS), compiled=True).numpy()
         assert is_faithful(vectors, reference(TEXTS))
 
@@ -265,16 +265,14 @@ class TestMutants:
         assert batch.key_index is not None
         assert sum(batch.spans.key_lengths) - sum(batch.spans.query_lengths) >= 10
 
-    def test_without_a_mistake_the_bounds_hold(
-        self, model: MistralModel, reference: Reference
-    ) -> None:
+    def test_without_a_mistake_the_bounds_hold(self, model: Mistral, reference: Reference) -> None:
         vectors, truth = run(model, pack(TEXTS)), reference(TEXTS)
         assert is_faithful(vectors, truth)
         assert is_faithful_in_half_precision(vectors, truth)
 
     @pytest.mark.parametrize("mutant", MUTANTS.values(), ids=MUTANTS)
     def test_a_mistake_is_caught(
-        self, model: MistralModel, reference: Reference, mutant: Mutant
+        self, model: Mistral, reference: Reference, mutant: Mutant
     ) -> None:
         vectors, truth = run(model, mutant(TEXTS)), reference(TEXTS)
         assert not is_faithful(vectors, truth)
@@ -285,12 +283,12 @@ class TestMutants:
         "mutant", ["no end token", "two end tokens", "no begin token", "the row before the last"]
     )
     def test_a_mistake_in_every_text_is_caught_in_every_text(
-        self, model: MistralModel, reference: Reference, mutant: str
+        self, model: Mistral, reference: Reference, mutant: str
     ) -> None:
         assert cosines(run(model, MUTANTS[mutant](TEXTS)), reference(TEXTS)).max() < 0.9995
 
     def test_a_forgotten_causal_mask_is_caught(
-        self, model: MistralModel, reference: Reference, monkeypatch: pytest.MonkeyPatch
+        self, model: Mistral, reference: Reference, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def not_causal(
             query: torch.Tensor,
@@ -306,7 +304,7 @@ class TestMutants:
         assert cosines(vectors, reference(TEXTS)).max() < 0.99
 
     def test_half_precision_catches_a_missing_end_token(
-        self, bf16_model: MistralModel, calm_reference: Reference
+        self, bf16_model: Mistral, calm_reference: Reference
     ) -> None:
         vectors = run(bf16_model, MUTANTS["no end token"](TEXTS))
         assert cosines(vectors, calm_reference(TEXTS)).max() < 0.99

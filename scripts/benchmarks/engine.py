@@ -21,7 +21,7 @@ from transformers.models.mistral.modeling_mistral import MistralDecoderLayer
 
 from benchmarks.machine import measured_ceilings
 from benchmarks.rounds import Times, side_by_side
-from benchmarks.subjects import MINI, Workload, english_words, subject, workloads_of
+from benchmarks.subjects import MINI, Workload, english_words, packed, subject, workloads_of
 from e5.device import choose_device, choose_dtype
 from e5.embedder import Embedder
 from e5.engine import Engine
@@ -56,7 +56,7 @@ def engine_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 def _embedder(model: MistralModel, folder: Path) -> Embedder:
     tokenizer = Tokenizer(folder / "tokenizer.json", max_length=4096)
-    return Embedder(Engine(model), tokenizer, name="benchmark")
+    return Embedder(Engine(packed(model)), tokenizer, name="benchmark")
 
 
 def _token_ids(embedder: Embedder, workload: Workload) -> list[TokenIds]:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from benchmarks.rounds import side_by_side
-from benchmarks.subjects import random_model
+from benchmarks.subjects import packed, random_model
 from e5.device import choose_device, choose_dtype
 from e5.engine import Engine
 from e5.packing import TokenIds
@@ -22,7 +22,7 @@ def launch_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Every workload in every way; on a CPU there are no graphs, and nothing is saved by them."""
     device = choose_device(arguments.device)
     layers = arguments.layers or (32 if device.type == "cuda" else 2)
-    model = random_model(layers, device, choose_dtype(None, device))
+    model = packed(random_model(layers, device, choose_dtype(None, device)))
     ways = {
         PLAIN: Engine(model, graphs=False),
         GRAPHS: Engine(model),

@@ -19,6 +19,7 @@ from tokenizers import processors
 from transformers import AutoTokenizer, MistralConfig, MistralModel, PreTrainedTokenizerFast
 
 from e5.device import choose_device, choose_dtype
+from e5.mistral import Config, Mistral
 from e5.prompts import DEFAULT_TASK, TASKS, query_prompt
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,6 +84,16 @@ def random_model(layers: int, device: torch.device, dtype: torch.dtype) -> Mistr
         parameter.data.normal_(0, 0.02) if parameter.ndim > 1 else parameter.data.fill_(1)
     model.eval().requires_grad_(False)
     return model
+
+
+def packed(model: MistralModel) -> Mistral:
+    """The same weights, not copied, for our own forward."""
+    claims = model.config.to_dict()
+    claims |= claims["rope_parameters"]
+    ours = Mistral(Config(**{name: claims[name] for name in Config.model_fields if name in claims}))
+    ours.load_state_dict(model.state_dict(), assign=True)
+    ours.inv_freq = ours.inv_freq.to(model.device)
+    return ours.eval()
 
 
 def save_tokenizer(folder: Path) -> None:

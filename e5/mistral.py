@@ -1,0 +1,162 @@
+"""A Mistral model: what config.json says of it, and its weights as torch modules.
+
+The modules bear the names of a checkpoint's tensors and have no forward of their own: `weights`
+fills them, `model` computes with them. They are what transformers' `MistralModel` is without
+transformers, whose import takes longer than everything else before the first vector; tests hold
+the one to the other. Knows nothing of weight files, texts or batches.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from torch import nn
+
+from e5.errors import WeightsError
+
+Heads = Field(default=None, gt=0, multiple_of=2)  # rotary embedding turns pairs of dimensions
+
+
+class Config(BaseModel):
+    """What shapes a model, in the words and with the defaults of transformers' `MistralConfig`.
+
+    Example:
+        >>> config = Config(hidden_size=64, num_attention_heads=4)
+        >>> config.head_size, config.rope_theta, config.sliding_window
+        (16, 10000.0, 4096)
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    vocab_size: PositiveInt = 32000
+    hidden_size: PositiveInt = 4096
+    intermediate_size: PositiveInt = 14336
+    num_hidden_layers: int = Field(default=32, gt=0, le=1000)
+    num_attention_heads: PositiveInt = 32
+    num_key_value_heads: PositiveInt = 8
+    head_dim: int | None = Heads
+    hidden_act: Literal["silu"] = "silu"
+    rms_norm_eps: PositiveFloat = 1e-6
+    rope_theta: PositiveFloat = 10000.0
+    max_position_embeddings: PositiveInt = 131072
+    sliding_window: PositiveInt | None = 4096
+
+    @property
+    def head_size(self) -> int:
+        """Dimensions of a head."""
+        return self.head_dim or self.hidden_size // self.num_attention_heads
+
+    @classmethod
+    def read(cls, path: Path) -> "Config":
+        """The configuration in a file.
+
+        Raises:
+            WeightsError: for what is no Mistral configuration, or asks for what is not done here.
+        """
+        try:
+            claims = json.loads(path.read_text(encoding="utf-8-sig"))
+            model_type = claims["model_type"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise WeightsError(f"{path}: not a model configuration ({error}).") from error
+        if model_type != "mistral":
+            raise WeightsError(f"{path}: model_type is {model_type!r}; only 'mistral' is served.")
+        _check_claims(path, claims)
+        claims |= claims.get("rope_parameters") or {}  # where transformers 5 writes rope_theta
+        try:
+            config = cls(**{name: claims[name] for name in cls.model_fields if name in claims})
+        except ValidationError as error:
+            first = error.errors()[0]
+            name, value = ".".join(map(str, first["loc"])), repr(first["input"])[:60]
+            raise WeightsError(f"{path}: {name} is {value}; {first['msg']}.") from error
+        if config.num_attention_heads % config.num_key_value_heads:
+            raise WeightsError(
+                f"{path}: num_attention_heads is {config.num_attention_heads}, no multiple of "
+                f"num_key_value_heads, which is {config.num_key_value_heads}."
+            )
+        return config
+
+
+def _check_claims(path: Path, claims: Mapping[str, Any]) -> None:
+    """Refuse what this project does not do, instead of loading as if it were not said."""
+    if claims.get("quantization_config"):
+        raise WeightsError(
+            f"{path}: has a quantization_config; quantised weights are not served, save them in "
+            "float16, bfloat16 or float32."
+        )
+    for name in ("rope_scaling", "rope_parameters"):
+        scaling = claims.get(name) or {}
+        kind = scaling.get("rope_type", scaling.get("type")) if isinstance(scaling, dict) else "?"
+        if kind not in (None, "default"):
+            raise WeightsError(f"{path}: {name} is {kind!r}; scaled positions are not served.")
+    architectures = claims.get("architectures") or []
+    if others := [str(name) for name in architectures if not str(name).startswith("Mistral")]:
+        raise WeightsError(f"{path}: architectures has {others[0][:60]!r}; only Mistral is served.")
+
+
+class Attention(nn.Module):
+    """The projections of a layer's attention."""
+
+    def __init__(self, config: Config) -> None:
+        """Empty ones."""
+        super().__init__()
+        self.head_dim = config.head_size
+        inner = config.num_attention_heads * self.head_dim
+        grouped = config.num_key_value_heads * self.head_dim
+        self.q_proj = nn.Linear(config.hidden_size, inner, bias=False)
+        self.k_proj = nn.Linear(config.hidden_size, grouped, bias=False)
+        self.v_proj = nn.Linear(config.hidden_size, grouped, bias=False)
+        self.o_proj = nn.Linear(inner, config.hidden_size, bias=False)
+
+
+class MLP(nn.Module):
+    """The projections of a layer's SwiGLU."""
+
+    def __init__(self, config: Config) -> None:
+        """Empty ones."""
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+
+class Layer(nn.Module):
+    """One layer."""
+
+    def __init__(self, config: Config) -> None:
+        """An empty one."""
+        super().__init__()
+        self.input_layernorm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = MLP(config)
+
+
+class Mistral(nn.Module):
+    """A model without a head.
+
+    Attributes:
+        config: what shapes it.
+        inv_freq: float32 `[head_size / 2]`, the angle by which a position turns each pair of
+            dimensions: theta^(-2i/head_size) (Su et al. 2021, eq. 15). Computed, never loaded.
+    """
+
+    inv_freq: torch.Tensor
+
+    def __init__(self, config: Config) -> None:
+        """A model whose weights have shapes and no numbers: they are on torch's meta device."""
+        super().__init__()
+        self.config = config
+        with torch.device("meta"):
+            self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+            self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+            self.norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+        powers = torch.arange(0, config.head_size, 2, dtype=torch.int64).float() / config.head_size
+        self.register_buffer("inv_freq", 1.0 / config.rope_theta**powers, persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.embed_tokens.weight.device

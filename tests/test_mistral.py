@@ -1,0 +1,128 @@
+"""The modules are those of transformers' `MistralModel`, and so is what config.json means."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import MistralConfig, MistralModel
+
+from e5.errors import WeightsError
+from e5.mistral import Config, Mistral
+
+SHAPES = st.fixed_dictionaries(
+    {
+        "vocab_size": st.integers(1, 99),
+        "hidden_size": st.sampled_from([16, 48]),
+        "intermediate_size": st.integers(1, 99),
+        "num_hidden_layers": st.integers(1, 3),
+        "num_attention_heads": st.sampled_from([4, 8]),
+        "num_key_value_heads": st.sampled_from([1, 2, 4]),
+        "head_dim": st.none() | st.sampled_from([2, 12]),
+        "rms_norm_eps": st.sampled_from([1e-5, 1e-6, 0.1]),
+        "rope_parameters": st.sampled_from([10000.0, 1e6, 7.5]).map(
+            lambda theta: {"rope_theta": theta, "rope_type": "default"}
+        ),
+        "max_position_embeddings": st.integers(1, 9999),
+        "sliding_window": st.none() | st.integers(1, 9999),
+    }
+)
+
+
+def read(folder: Path, claims: dict[str, Any]) -> Config:
+    path = folder / "config.json"
+    path.write_text(json.dumps(claims))
+    return Config.read(path)
+
+
+@given(SHAPES)
+def test_a_configuration_makes_the_model_that_transformers_makes(
+    tmp_path_factory: pytest.TempPathFactory, shapes: dict[str, Any]
+) -> None:
+    theirs = MistralConfig(**shapes)
+    config = read(tmp_path_factory.mktemp("config"), json.loads(theirs.to_json_string()))
+    ours = Mistral(config)
+    with torch.device("meta"):
+        truth = MistralModel(theirs)
+    assert {name: weight.shape for name, weight in ours.state_dict().items()} == {
+        name: weight.shape for name, weight in truth.state_dict().items()
+    }
+    assert torch.equal(ours.inv_freq, MistralModel(theirs).rotary_emb.inv_freq)
+    assert ours.norm.eps == truth.norm.variance_epsilon
+    for name in ("max_position_embeddings", "sliding_window"):
+        assert getattr(config, name) == shapes[name]
+
+
+def test_what_is_not_said_is_what_transformers_takes(tmp_path: Path) -> None:
+    theirs, ours = MistralConfig(), read(tmp_path, {"model_type": "mistral"})
+    claims = theirs.to_dict()
+    claims |= claims["rope_parameters"]
+    shown = ours.model_dump() | {"head_dim": ours.head_size}
+    assert shown == {name: claims[name] for name in Config.model_fields}
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"rope_theta": 500},
+        {"rope_theta": 7, "rope_parameters": {"rope_theta": 500.0, "rope_type": "default"}},
+        {"rope_theta": 500.0, "rope_scaling": None, "rope_parameters": {}},
+    ],
+)
+def test_theta_is_read_where_each_version_of_transformers_writes_it(
+    tmp_path: Path, claims: dict[str, Any]
+) -> None:
+    claims = {"model_type": "mistral"} | claims
+    assert read(tmp_path, claims).rope_theta == 500
+    assert MistralConfig.from_dict(claims).rope_parameters["rope_theta"] == 500
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"model_type": "llama"}, "model_type is 'llama'; only 'mistral' is served"),
+        ({"model_type": None}, "only 'mistral' is served"),
+        ({"hidden_size": "big"}, "hidden_size is 'big'; "),
+        ({"hidden_size": "64"}, "hidden_size is '64'; "),
+        ({"hidden_size": 0}, "hidden_size is 0; "),
+        ({"vocab_size": 1.5}, "vocab_size is 1.5; "),
+        ({"num_key_value_heads": None}, "num_key_value_heads is None; "),
+        ({"num_key_value_heads": 3}, "no multiple of num_key_value_heads, which is 3"),
+        ({"head_dim": 7}, "head_dim is 7; "),
+        ({"rms_norm_eps": -1e-5}, "rms_norm_eps is -1e-05; "),
+        ({"rope_parameters": {"rope_theta": "x"}}, "rope_theta is 'x'; "),
+        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'; "),
+        ({"quantization_config": {"bits": 4}}, "has a quantization_config"),
+        ({"rope_scaling": {"type": "linear", "factor": 2}}, "rope_scaling is 'linear'"),
+        ({"rope_parameters": {"rope_type": "yarn"}}, "rope_parameters is 'yarn'"),
+        ({"rope_parameters": [1]}, "rope_parameters is '?'"),
+        ({"architectures": ["MixtralModel"]}, "architectures has 'MixtralModel'; only Mistral is"),
+        ({"num_hidden_layers": 1_000_000}, "num_hidden_layers is 1000000; "),
+        ({"hidden_size": "x" * 1000}, "hidden_size is 'xxx"),
+    ],
+)
+def test_what_is_not_done_here_is_refused_by_name(
+    tmp_path: Path, changes: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(WeightsError, match=f"{tmp_path / 'config.json'}: ") as refusal:
+        read(tmp_path, {"model_type": "mistral"} | changes)
+    assert named in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    assert len(str(refusal.value)) < 400
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "7"])
+def test_what_is_no_configuration_is_refused_by_name(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(WeightsError, match=f"{path}: not a model configuration"):
+        Config.read(path)
+
+
+def test_a_byte_order_mark_is_none_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text('{"model_type": "mistral", "hidden_size": 64}', encoding="utf-8-sig")
+    assert Config.read(path).hidden_size == 64
