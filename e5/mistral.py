@@ -150,7 +150,9 @@ class Mistral(nn.Module):
         super().__init__()
         self.config = config
         with torch.device("meta"):
-            self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+            tokens = torch.empty(config.vocab_size, config.hidden_size)
+            # Embedding() would draw numbers: on the meta device by torch.compile's whole machinery.
+            self.embed_tokens = nn.Embedding.from_pretrained(tokens)
             self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
             self.norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
         powers = torch.arange(0, config.head_size, 2, dtype=torch.int64).float() / config.head_size

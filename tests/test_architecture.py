@@ -27,6 +27,7 @@ TESTS = sorted((PROJECT / "tests").rglob("*.py"))
 HEAVY = {
     *("torch", "transformers", "tokenizers", "pydantic", "cog", "pyarrow", "lancedb", "ray"),
     *("langchain_core", "llama_index", "haystack", "mteb", "starlette", "uvicorn"),
+    *("accelerate", "sympy"),  # sympy comes with torch's compiler, which takes as long as torch
 }
 
 
@@ -179,6 +180,9 @@ def test_the_public_names_are_these() -> None:
         e5.Embeder  # noqa: B018
 
 
+LOAD = "import e5; e5.Embedder.load(e5.Settings(weights='weights/e5-mini'))"
+
+
 def loaded_by(code: str) -> set[str]:
     """The top-level names of all modules that are loaded once some code has run."""
     code = f"import sys; {code}; print(*{{name.split('.')[0] for name in sys.modules}})"
@@ -199,7 +203,8 @@ def loaded_by(code: str) -> set[str]:
         ("import e5.corpora.index", {"pydantic", "pyarrow", "lancedb"}),
         ("from e5.serving.request import EmbedRequest", {"pydantic"}),
         ("from e5.serving.answer import Output", {"pydantic"}),
-        ("from e5 import Embedder", {"torch", "tokenizers", "pydantic"}),
+        (LOAD, {"torch", "tokenizers", "pydantic"}),
+        ("import predict", {"torch", "tokenizers", "pydantic", "cog"}),
     ],
 )
 def test_nobody_pays_for_what_is_not_asked_for(code: str, needed: set[str]) -> None:
