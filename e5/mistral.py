@@ -17,8 +17,6 @@ from torch import nn
 
 from e5.errors import WeightsError
 
-Heads = Field(default=None, gt=0, multiple_of=2)  # rotary embedding turns pairs of dimensions
-
 
 class Config(BaseModel):
     """What shapes a model, in the words and with the defaults of transformers' `MistralConfig`.
@@ -37,7 +35,7 @@ class Config(BaseModel):
     num_hidden_layers: int = Field(default=32, gt=0, le=1000)
     num_attention_heads: PositiveInt = 32
     num_key_value_heads: PositiveInt = 8
-    head_dim: int | None = Heads
+    head_dim: int | None = Field(default=None, gt=0)
     hidden_act: Literal["silu"] = "silu"
     rms_norm_eps: PositiveFloat = 1e-6
     rope_theta: PositiveFloat = 10000.0
@@ -75,6 +73,10 @@ class Config(BaseModel):
             raise WeightsError(
                 f"{path}: num_attention_heads is {config.num_attention_heads}, no multiple of "
                 f"num_key_value_heads, which is {config.num_key_value_heads}."
+            )
+        if config.head_size == 0 or config.head_size % 2:
+            raise WeightsError(
+                f"{path}: a head has {config.head_size} dimensions; rotary embedding turns pairs."
             )
         return config
 
@@ -152,7 +154,7 @@ class Mistral(nn.Module):
         with torch.device("meta"):
             tokens = torch.empty(config.vocab_size, config.hidden_size)
             # Embedding() would draw numbers: on the meta device by torch.compile's whole machinery.
-            self.embed_tokens = nn.Embedding.from_pretrained(tokens)
+            self.embed_tokens: nn.Embedding = nn.Embedding.from_pretrained(tokens)  # type: ignore[no-untyped-call]  # torch's
             self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
             self.norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
         powers = torch.arange(0, config.head_size, 2, dtype=torch.int64).float() / config.head_size
@@ -161,4 +163,5 @@ class Mistral(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.embed_tokens.weight.device
+        weight: torch.Tensor = self.embed_tokens.weight
+        return weight.device

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from small_corpus import VOCABULARY, student, tokenizer
 
+from benchmarks.subjects import packed
 from e5 import Embedder, Settings
 from e5.model import forward as packed_forward
 from e5.packing import pack
@@ -23,7 +24,7 @@ def test_training_computes_what_the_service_computes() -> None:
     ]
     with torch.no_grad():
         trained = forward(model, texts)
-    served = packed_forward(model, pack(texts))
+    served = packed_forward(packed(model), pack(texts))
     assert (trained - served).abs().max() < 1e-4 * served.abs().max()
 
 
