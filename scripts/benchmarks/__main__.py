@@ -19,7 +19,8 @@ in the last layer is not flattered), or a real checkpoint.
     soak      memory and folders of the server over 100,000 requests (--requests)
     peaks     memory of the worker while each kind of large request is answered
     faults    what callers and accidents do to a server, and how many answers were wrong
-    corpus    scripts/embed_corpus from 1,000 to 100,000 documents, and beside the engine alone
+    corpus    scripts/embed_corpus from 1,000 to 100,000 documents
+    share     its rate beside that of the engine alone
     search    recall, size and milliseconds of an index
 
 Where nothing can be installed, `PYTHONPATH=scripts:. python -m benchmarks` needs torch and
@@ -59,6 +60,7 @@ SECTIONS = {
     "peaks": "peaks.peak_rows",
     "faults": "faults.fault_rows",
     "corpus": "corpora.corpus_rows",
+    "share": "corpora.share_rows",
     "reuse": "mirror.reuse_rows",
     "long": "mirror.long_rows",
     "search": "corpora.search_rows",

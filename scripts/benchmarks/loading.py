@@ -47,7 +47,7 @@ def loading_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 _START = """
-import json, sys, time
+import importlib, json, sys, time
 begun = float(sys.argv[2])
 stages = {}
 def stage(name):
@@ -55,9 +55,9 @@ def stage(name):
     now = time.time()
     stages[name], begun = round(now - begun, 2), now
 stage("Python")
-from e5.embedder import SELF_CHECK, Embedder
+importlib.import_module(f"commands.{sys.argv[4]}")
 from e5.checkpoint import Checkpoint
-from e5.serving.service import Service
+from e5.embedder import Embedder
 from e5.settings import Settings
 stage("imports")
 from pathlib import Path
@@ -74,18 +74,20 @@ print(json.dumps(stages))
 def start_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Seconds from the command to the first answer, by stage: the median of rounds.
 
-    The built-in checkpoint, and one of 4 GB in the 7B model's shapes. Files are in the page cache.
+    The built-in checkpoint, by two commands, and one of 4 GB in the 7B model's shapes. Files are in
+    the page cache.
     """
     device = choose_device(arguments.device)
     rows = []
     with saved_checkpoint(arguments, layers=8) as large:
-        for folder in (MINI, large):
+        for command, folder in (("predict", MINI), ("embed_corpus", MINI), ("predict", large)):
             told = [
-                json.loads(child(_START, folder, time.time(), device))
+                json.loads(child(_START, folder, time.time(), device, command))
                 for _ in range(arguments.rounds)
             ]
             size = sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))
             stages = {name: round(median(one[name] for one in told), 2) for name in told[0]}
             whole = round(median(sum(one.values()) for one in told), 2)
-            rows.append({"checkpoint GB": round(size / 1e9, 2), **stages, "all": whole})
+            named = {"command": command, "checkpoint GB": round(size / 1e9, 2)}
+            rows.append({**named, **stages, "all": whole})
     return rows
