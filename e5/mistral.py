@@ -27,7 +27,7 @@ class Config(BaseModel):
         (16, 10000.0, 4096)
     """
 
-    model_config = ConfigDict(frozen=True, strict=True)
+    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
 
     vocab_size: PositiveInt = 32000
     hidden_size: PositiveInt = 4096
@@ -67,8 +67,9 @@ class Config(BaseModel):
             config = cls(**{name: claims[name] for name in cls.model_fields if name in claims})
         except ValidationError as error:
             first = error.errors()[0]
-            name, value = ".".join(map(str, first["loc"])), repr(first["input"])[:60]
-            raise WeightsError(f"{path}: {name} is {value}; {first['msg']}.") from error
+            (name,), value = first["loc"], repr(first["input"])[:60]
+            rule = first["msg"].removeprefix("Input ")
+            raise WeightsError(f"{path}: {name} is {value}; it {rule}.") from error
         if config.num_attention_heads % config.num_key_value_heads:
             raise WeightsError(
                 f"{path}: num_attention_heads is {config.num_attention_heads}, no multiple of "
