@@ -272,7 +272,7 @@ def test_a_port_where_nobody_listens_is_named_with_the_reason() -> None:
         cog = FakeCog(f"http://127.0.0.1:{taken.getsockname()[1]}")
     started = time.monotonic()
     sentence = error_of(cog, deadline=0.5)
-    assert time.monotonic() - started > 0.1
+    assert 0.1 < time.monotonic() - started < 50
     assert "no connection ([Errno 111] Connection refused) until the deadline of 0.5 s" in sentence
 
 
@@ -281,7 +281,7 @@ def test_an_answer_that_does_not_come_ends_at_the_deadline() -> None:
         cog = FakeCog(f"http://127.0.0.1:{silent.getsockname()[1]}")
         started = time.monotonic()
         assert "no answer within the deadline of 0.5 s" in error_of(cog, deadline=0.5)
-        assert time.monotonic() - started > 0.4
+        assert 0.4 < time.monotonic() - started < 50
 
 
 def test_an_answer_that_drips_ends_at_the_deadline() -> None:

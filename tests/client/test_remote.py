@@ -99,7 +99,7 @@ def test_a_request_waits_before_it_is_sent_and_its_time_is_counted_from_then(run
     with serve_http(hello) as url:
         started = time.monotonic()
         assert run(url, ask(after=0.3, silence=0.2)).status == 200
-        assert time.monotonic() - started >= 0.3
+        assert 0.3 <= time.monotonic() - started < 50
 
 
 @both_ways
@@ -286,9 +286,10 @@ def test_a_framework_that_cancels_again_and_again_does_not_stop_the_farewell() -
 
 def test_cancelling_a_create_ends_at_once_and_replicate_ends_it_itself() -> None:
     ended = threading.Event()
+    gave_up: list[bool] = []
 
     def slow() -> Iterator[bytes]:
-        assert ended.wait(60)
+        gave_up.append(not ended.wait(60))
         yield b""
 
     with fake_replicate([slow()]) as api:
@@ -296,6 +297,7 @@ def test_cancelling_a_create_ends_at_once_and_replicate_ends_it_itself() -> None
         async def use(service: AsyncRemote) -> None:
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(service.embed(INPUTS), 0.2)
+            assert not gave_up, "the caller waited for the answer"
             ended.set()
 
         asyncio_run(use)

@@ -243,7 +243,7 @@ def test_a_throttled_create_is_sent_again_after_the_seconds_it_names() -> None:
     with fake_replicate([THROTTLED, SUCCEEDED]) as api:
         started = time.monotonic()
         assert is_right(embed())
-        assert time.monotonic() - started >= 1
+        assert 1 <= time.monotonic() - started < 20
     assert len(api.creates) == 2
 
 
@@ -294,7 +294,9 @@ def test_a_connection_that_never_was_is_tried_again(monkeypatch: pytest.MonkeyPa
 
 def test_at_the_deadline_it_is_canceled() -> None:
     with fake_replicate([STARTING], [PROCESSING]) as api:
+        started = time.monotonic()
         error = refusal(deadline=0.5)
+        assert time.monotonic() - started < 50
     assert "at the deadline of 0.5 s; give a longer one, or keep an instance" in str(error)
     assert error.cause == "deadline"
     assert (len(api.creates), len(api.cancels)) == (1, 1)
