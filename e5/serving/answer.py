@@ -6,6 +6,7 @@ plain types. Knows nothing of how a request is checked or how vectors are comput
 
 import base64
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -63,10 +64,10 @@ class Output(BaseModel):
         as_base64 = encoding_format == "base64"
         vectors, scores = answer.vectors, answer.scores
         return cls.model_construct(
-            embeddings=None if as_base64 else nine_digits(vectors).tolist(),
+            embeddings=None if as_base64 else rows_of(vectors),
             embeddings_base64=[encode_base64(row) for row in vectors] if as_base64 else None,
             score=nine_digits(scores).item() if scores.size == 1 else None,
-            scores=nine_digits(scores).tolist() if scores.size else None,
+            scores=rows_of(scores) if scores.size else None,
             usage=answer.usage,
             model=answer.model,
         )
@@ -78,6 +79,28 @@ class Output(BaseModel):
         of the 7B model. It passes subclasses of dict to its JSON encoder as they are.
         """
         return OrderedDict(self.__dict__, usage=self.usage.__dict__)
+
+
+class Row(list[float]):
+    """Numbers that json's encoder asks for by a call, so that other threads get a turn.
+
+    The encoder is C and keeps the interpreter until a whole list is written: a second for a million
+    numbers. It takes a plain list as it is, but iterates over one of a subclass.
+    """
+
+    def __iter__(self) -> Iterator[float]:
+        """Between two instructions of Python, such as these, the interpreter can go to another."""
+        return super().__iter__()
+
+
+def rows_of(matrix: Vectors) -> list[list[float]]:
+    """A float32 matrix as a `Row` for each of its rows, of numbers as `nine_digits` gives them.
+
+    Example:
+        >>> rows_of(np.array([[0.1, 2.0]], np.float32))
+        [[0.100000001, 2.0]]
+    """
+    return [Row(row.tolist()) for row in nine_digits(matrix)]
 
 
 def encode_base64(vector: Vectors) -> str:

@@ -2,12 +2,14 @@
 
 import base64
 import json
+import sys
+import threading
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from e5.serving.answer import Answer, Output, Usage, encode_base64, nine_digits
+from e5.serving.answer import Answer, Output, Usage, encode_base64, nine_digits, rows_of
 
 
 def floats(*rows: list[float]) -> NDArray[np.float32]:
@@ -113,3 +115,29 @@ def test_nine_digits_are_at_most_nine() -> None:
     values = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
     for number in nine_digits(values).tolist():
         assert len(f"{number!r}".lstrip("-0.").replace(".", "").split("e")[0]) <= 9, number
+
+
+def test_other_threads_get_a_turn_while_a_large_answer_is_written() -> None:
+    matrix = np.random.default_rng(0).standard_normal((200, 5000)).astype(np.float32)
+    rows, ended = rows_of(matrix), threading.Event()
+    turns = 0
+
+    def count() -> None:
+        nonlocal turns
+        while not ended.wait(0):
+            turns += 1
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    thread = threading.Thread(target=count)
+    thread.start()
+    try:
+        before = turns
+        written = json.dumps(rows)
+        during = turns - before
+    finally:
+        ended.set()
+        thread.join()
+        sys.setswitchinterval(interval)
+    assert during > 100, "json's encoder kept the interpreter for many rows"
+    assert np.array(json.loads(written), np.float32).tobytes() == matrix.tobytes()
