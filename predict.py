@@ -11,7 +11,7 @@ from typing import Optional
 from cog import BaseRunner, Input, concurrent
 
 from e5.errors import E5Error
-from e5.serving.answer import Output
+from e5.serving.answer import Output, Outputs
 from e5.serving.parent import end_with_parent
 from e5.serving.predictions import Predictions
 from e5.serving.request import EmbedRequest
@@ -31,7 +31,7 @@ class Predictor(BaseRunner):
 
         self.predictions = Predictions()
         self.predictions.check()
-        self.service = Service.load(Settings.from_env())
+        self.service, self.outputs = Service.load(Settings.from_env()), Outputs()
         gc.collect()
         gc.freeze()  # what is loaded stays: to look for garbage among it stops everybody for 0.1 s
 
@@ -66,7 +66,7 @@ class Predictor(BaseRunner):
         **unknown,  # Cog's parser would reject an annotation here
     ) -> Output:
         """One prediction: every text's embedding, and the scores of queries with documents."""
-        with self.predictions.one():
+        with self.predictions.one() as prediction:
             try:
                 request = EmbedRequest.parse(
                     task=task,
@@ -84,7 +84,8 @@ class Predictor(BaseRunner):
                 answer = await self.service.answer(request)
                 for name, value in answer.metrics.items():
                     self.record_metric(name, value)
-                return Output.of(answer, encoding_format=request.encoding_format)
+                prediction.numbers = answer.num_numbers
+                return await self.outputs.of(answer, encoding_format=request.encoding_format)
             except E5Error as error:
                 logger.info("refused: %s", error)
                 raise

@@ -1,19 +1,21 @@
 """The predictions that Cog runs in this process: how many there are, and what it leaves of them.
 
-Cog makes three folders for each and leaves them for ever; large answers lie there as files until
-they are sent. When it cannot make them, it loses a slot for good; so whether it can is part of the
-service's health. The number of running ones is told to `scripts/probe`: slots that are all taken
-while nothing runs are lost. Knows nothing of what is predicted.
+Cog makes three folders for each and leaves them for ever. It writes an answer of more than 6 MiB
+into a file there before it sends it, and that is some time after the end. When it cannot make them,
+it loses a slot for good; so whether it can is part of the service's health. The number of running
+ones is told to `scripts/probe`: slots that are all taken while nothing runs are lost. Knows nothing
+of what is predicted.
 """
 
 import contextvars
+import heapq
 import os
 import re
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
@@ -23,6 +25,7 @@ PREDICTIONS = Path("/tmp/coglet/predictions")  # written into Cog 0.23
 VARIABLE = "_coglet_prediction_id"
 PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")  # an id that is one folder below
 EMPTY_SECONDS = 2.0  # after the end, until a folder without files goes
+NUMBERS_A_SECOND = 5000.0  # and longer by the answer's numbers; Cog writes 200 times as many
 FILE_SECONDS = 60.0  # after its last change, until a file goes: by then it was sent
 
 
@@ -32,6 +35,13 @@ def prediction_id() -> str | None:
         if variable.name == VARIABLE:
             return value if isinstance(value, str) and PLAIN.fullmatch(value) else None
     return None
+
+
+@dataclass
+class Prediction:
+    """One that runs; `numbers` is how many its answer has, once that is known."""
+
+    numbers: int = 0
 
 
 class Predictions:
@@ -48,20 +58,24 @@ class Predictions:
         """Start the thread."""
         self.running = 0
         self._folder = folder
-        self._ended: deque[tuple[float, str]] = deque()  # when, and which
+        self._ended: list[tuple[float, str]] = []  # a heap: when a folder may go, and which
         self._thread = threading.Thread(target=self._work, name="e5-predictions", daemon=True)
         self._thread.start()
 
     @contextmanager
-    def one(self) -> Iterator[None]:
+    def one(self) -> Iterator[Prediction]:
         """Within, a prediction runs."""
         self.running += 1
+        prediction = Prediction()
         try:
-            yield
+            yield prediction
         finally:
             self.running -= 1
             if (name := prediction_id()) is not None:
-                self._ended.append((time.monotonic(), name))
+                self._goes_after(EMPTY_SECONDS + prediction.numbers / NUMBERS_A_SECOND, name)
+
+    def _goes_after(self, seconds: float, name: str) -> None:
+        heapq.heappush(self._ended, (time.monotonic() + seconds, name))
 
     def tell(self) -> None:
         """Write the number of running ones where `scripts/probe` reads it."""
@@ -96,12 +110,10 @@ class Predictions:
     def _work(self) -> None:
         while True:
             time.sleep(EMPTY_SECONDS / 2)
-            kept = []
-            while self._ended and time.monotonic() - self._ended[0][0] > EMPTY_SECONDS:
-                _, prediction = self._ended.popleft()
-                if not self._removed(self._folder / prediction):
-                    kept.append((time.monotonic(), prediction))
-            self._ended.extend(kept)
+            while self._ended and self._ended[0][0] < time.monotonic():
+                _, name = heapq.heappop(self._ended)
+                if not self._removed(self._folder / name):
+                    self._goes_after(EMPTY_SECONDS, name)
 
     def _removed(self, folder: Path) -> bool:
         """Remove a prediction's folders, and files that are old enough; whether all is gone."""

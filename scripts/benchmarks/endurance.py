@@ -9,17 +9,21 @@ import random
 import statistics
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import httpx2
 from tqdm import tqdm
 
-from benchmarks.server import Predict, serve
+from benchmarks.server import Predict, running, serve
 from benchmarks.subjects import english_words
 
 CLIENTS = 16
 ROUNDS = 10
+SLOTS = 256
+MANY = 200  # texts of the largest requests
 FAIRNESS_SECONDS = 20
 FOLDERS = Path("/tmp/coglet/predictions")  # where Cog leaves what it makes for each prediction
 
@@ -27,13 +31,17 @@ FOLDERS = Path("/tmp/coglet/predictions")  # where Cog leaves what it makes for 
 def soak_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Mixed requests, `--requests` in all; memory of the server and its worker after each tenth.
 
-    The first tenth warms up; growth is told from its end.
+    Cog's worker keeps, for each of its slots, a buffer as large as the largest answer that went
+    through it, and slots take turns. So the warm-up sends the largest request to each, and then the
+    first tenth; growth is told from its end.
     """
     weights = arguments.weights or "weights/e5-mini"
     rows: list[dict[str, Any]] = []
     before = _folders()  # of servers that were killed
     tenth = arguments.requests // ROUNDS
     with serve(E5_WEIGHTS=str(Path(weights).resolve())) as predict:
+        largest = {"documents": ["snow and ice on the road in winter"] * MANY}
+        _send(predict, [largest] * SLOTS)
         for done in range(1, ROUNDS + 1):
             started = time.perf_counter()
             _send(predict, list(_requests(tenth, seed=done)))
@@ -71,35 +79,45 @@ def fairness_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         "8 answers of 1.4 million numbers": [scores] * 8,
     }
     rows = []
-    with serve(E5_WEIGHTS=str(Path(weights).resolve())) as predict:
+    with (
+        running(E5_WEIGHTS=str(Path(weights).resolve())) as url,
+        ProcessPoolExecutor(8, mp_context=get_context("spawn")) as pool,
+    ):
+        list(pool.map(_ask_for, [url] * 8, [short] * 8, [0.0] * 8))  # all have started
         for load, large in loads.items():
-            latencies = _beside(predict, large)
+            latencies = _beside(url, large, pool)
             cuts = statistics.quantiles(latencies, n=100, method="inclusive")
             row = {f"p{cut} ms": round(cuts[cut - 1], 1) for cut in (50, 95, 99)}
             rows.append({"beside": load, "requests": len(latencies), **row})
     return rows
 
 
-def _beside(predict: Predict, large: list[dict[str, Any]]) -> list[float]:
-    """Latencies of small requests while each large one is sent again and again."""
+def _beside(url: str, large: list[dict[str, Any]], pool: ProcessPoolExecutor) -> list[float]:
+    """Latencies of small requests while each large one is sent again and again by a process."""
+    end = time.time() + FAIRNESS_SECONDS
+    loads = [pool.submit(_ask_for, url, inputs, end) for inputs in large]
+    small = {"query": "what is snow", "encoding_format": "base64"}
+    with ThreadPoolExecutor(8) as threads:
+        waiting = [threads.submit(_ask_for, url, small, end, pause=0.05) for _ in range(8)]
+        latencies = [latency for done in waiting for latency in done.result()]
+    for done in loads:
+        done.result()
+    return latencies
+
+
+def _ask_for(url: str, inputs: dict[str, Any], end: float, *, pause: float = 0) -> list[float]:
+    """Ask until `end`, in Unix time; each answer's milliseconds. The answers are not parsed."""
     latencies: list[float] = []
-    end = time.perf_counter() + FAIRNESS_SECONDS
-
-    def load(inputs: dict[str, Any]) -> None:
-        while time.perf_counter() < end:
-            predict(inputs)
-
-    def small(client: int) -> None:
-        while (started := time.perf_counter()) < end:
-            predict({"query": f"what is snow {client}", "encoding_format": "base64"})
+    with httpx2.Client(timeout=60, trust_env=False) as client:
+        while time.time() < end:
+            started = time.perf_counter()
+            answer = client.post(f"{url}/predictions", json={"input": inputs})
             latencies.append((time.perf_counter() - started) * 1e3)
-            time.sleep(0.05)
-
-    with ThreadPoolExecutor(8 + len(large)) as pool:
-        waiting = [pool.submit(load, inputs) for inputs in large]
-        waiting += [pool.submit(small, client) for client in range(8)]
-        for done in waiting:
-            done.result()
+            if answer.status_code == 409:  # two asked for a slot at once, and one shall ask again
+                continue
+            if b'"status":"succeeded"' not in answer.content:
+                raise RuntimeError(f"the server answered {answer.text[:500]}")
+            time.sleep(pause)
     return latencies
 
 
@@ -124,7 +142,7 @@ def _requests(count: int, *, seed: int) -> Iterator[Mapping[str, Any]]:
         elif kind < 0.999:
             inputs |= {"query": texts(1)[0], "documents": texts(4), "normalize": True}
         else:
-            inputs["documents"] = texts(200)
+            inputs["documents"] = texts(MANY)
         yield inputs
 
 

@@ -28,11 +28,12 @@ def made(folder: Path, name: str) -> Path:
     return folder / name
 
 
-def ran(predictions: Predictions, name: object) -> None:
+def ran(predictions: Predictions, name: object, *, numbers: int = 0) -> None:
     def one() -> None:
         CURRENT.set(name)
-        with predictions.one():
+        with predictions.one() as prediction:
             assert predictions.running == 1
+            prediction.numbers = numbers
 
     contextvars.copy_context().run(one)
     assert predictions.running == 0
@@ -56,6 +57,17 @@ def test_what_an_ended_one_left_goes_and_others_stay(tmp_path: Path) -> None:
     assert answer.exists()  # it may not have been sent
     assert soon(lambda: not mine.exists())
     assert other.exists()
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_large_answer_has_time_until_cog_writes_it(tmp_path: Path) -> None:
+    predictions = Predictions(tmp_path)
+    large, small = made(tmp_path, "pred_large"), made(tmp_path, "pred_small")
+    ran(predictions, "pred_large", numbers=int(5 * module.NUMBERS_A_SECOND))
+    ran(predictions, "pred_small")
+    assert soon(lambda: not small.exists())
+    assert (large / "outputs").exists()
+    assert soon(lambda: not large.exists())
 
 
 @pytest.mark.usefixtures("quick")
