@@ -12,6 +12,7 @@ from cog import BaseRunner, Input, concurrent
 
 from e5.errors import E5Error
 from e5.serving.answer import Output, Outputs
+from e5.serving.fields import json_writes_fields
 from e5.serving.parent import end_with_parent
 from e5.serving.predictions import Predictions
 from e5.serving.request import EmbedRequest
@@ -31,6 +32,7 @@ class Predictor(BaseRunner):
 
         self.predictions = Predictions()
         self.predictions.check()
+        json_writes_fields()
         self.service, self.outputs = Service.load(Settings.from_env()), Outputs()
         gc.collect()
         gc.freeze()  # what is loaded stays: to look for garbage among it stops everybody for 0.1 s

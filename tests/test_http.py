@@ -122,6 +122,9 @@ def test_base64_holds_the_same_bits_as_the_numbers(server: Server) -> None:
     decoded = [base64.b64decode(text, validate=True) for text in output["embeddings_base64"]]
     assert decoded == [row.astype("<f4").tobytes() for row in vectors_of(numbers)]
     assert output["scores"] == numbers["scores"]
+    written = [repr(number) for row in numbers["embeddings"] for number in row]
+    digits = [len(number.lstrip("-0.").replace(".", "").split("e")[0]) for number in written]
+    assert max(digits) <= 9, "json wrote them, which takes ten times as long"
 
 
 def test_normalize_replaces_the_vectors_by_unit_vectors(server: Server, python: Embedder) -> None:
@@ -277,3 +280,17 @@ def test_many_clients_at_once_get_each_their_own_vectors(server: Server, python:
             assert_same(vectors_of(answer["output"]), truth)
             merged += answer["metrics"]["batch_texts"] > 2 * len(texts)
     assert merged > 0, "no two requests shared a forward"
+
+
+def test_large_answers_in_numbers_all_arrive(server: Server, python: Embedder) -> None:
+    """Each is over 6 MiB: Cog writes it into a file, some time after the prediction has ended."""
+    texts = [f"snow {number}" for number in range(900)]
+    with ThreadPoolExecutor(4) as clients:
+        answers = list(
+            clients.map(lambda _: server.predict({"queries": texts, "documents": texts}), range(4))
+        )
+    truth = python.similarity(python.encode_query(texts), python.encode_document(texts))
+    for answer in answers:
+        assert answer["status"] == "succeeded", answer["error"]
+        scores = np.array(answer["output"]["scores"], np.float32)
+        np.testing.assert_allclose(scores, truth, atol=1e-2)

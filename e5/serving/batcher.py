@@ -1,11 +1,10 @@
 """Merges the token ids of concurrent requests into common forwards.
 
 On a GPU one short text takes as long as fifty, because either way all weights are read once. So
-whenever the engine is free, it takes the waiting texts, up to its token budget, and computes them
-in one forward; it never waits for more to come. Requests are served in the order of arrival, but
-one that is too large for one forward moves to the end of the queue after each piece.
+whenever the engine is free, it takes waiting texts, up to its token budget, and computes them in
+one forward; it never waits for more to come.
 
-One thread runs all forwards. Knows nothing of prompts, HTTP or Cog.
+One thread runs all forwards. Knows nothing of prompts, HTTP or Cog, nor of who goes first.
 """
 
 import asyncio
@@ -13,7 +12,6 @@ import logging
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -29,9 +27,10 @@ from e5.errors import (
     RequestTooLargeError,
     TextError,
 )
-from e5.packing import MIN_SHARED, TokenIds, shared_tokens
+from e5.packing import TokenIds
 from e5.serving.memory import Memory
 from e5.serving.pulse import Pulse
+from e5.serving.waiting import Job, Piece, Waiting
 from e5.vectors import Vectors
 
 logger = logging.getLogger(__name__)
@@ -60,30 +59,22 @@ class Batched:
     batch_texts: int
 
 
-@dataclass
-class _Request:
-    sequences: Sequence[TokenIds]
+@dataclass(eq=False)
+class _Request(Job):
     future: asyncio.Future[Batched]
     vectors: Vectors
     submitted: float = field(default_factory=time.perf_counter)
     started: float | None = None
     forward_seconds: float = 0.0
-    taken: int = 0  # texts given to a forward so far
     finished: int = 0  # texts that have their vectors
 
-    def __post_init__(self) -> None:
-        self.waiting_tokens = sum(map(len, self.sequences))  # not yet given to a forward
-
-
-@dataclass(frozen=True)
-class _Piece:
-    request: _Request
-    start: int
-    stop: int
-
     @property
-    def sequences(self) -> Sequence[TokenIds]:
-        return self.request.sequences[self.start : self.stop]
+    def is_over(self) -> bool:
+        """Cancelled, or an earlier piece failed."""
+        return self.future.done()
+
+
+_Piece = Piece[_Request]
 
 
 class Batcher:
@@ -108,7 +99,7 @@ class Batcher:
         self._has_ended = False
         self._embedder = embedder
         self._max_queue_tokens = max_queue_tokens
-        self._waiting: deque[_Request] = deque()
+        self._waiting = Waiting[_Request]()
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="e5-engine", daemon=True)
         self._thread.start()
@@ -122,7 +113,7 @@ class Batcher:
     def waiting_tokens(self) -> int:
         """In the queue, not given to a forward yet."""
         with self._changed:
-            return sum(r.waiting_tokens for r in self._waiting if not r.future.done())
+            return self._waiting.tokens
 
     def check_room(self, num_tokens: int) -> None:
         """Refuse a request at once that would be refused anyway, before it is tokenised.
@@ -142,7 +133,7 @@ class Batcher:
             raise RequestTooLargeError(num_tokens, limit)
         if self._has_ended:  # nobody would answer
             raise EngineError(BROKEN)
-        waiting = sum(r.waiting_tokens for r in self._waiting if not r.future.done())
+        waiting = self._waiting.tokens
         if waiting + num_tokens > limit:
             raise QueueFullError(waiting, num_tokens, limit)
 
@@ -162,7 +153,7 @@ class Batcher:
         request = _Request(sequences, asyncio.get_running_loop().create_future(), vectors)
         with self._changed:
             self._check_room(request.waiting_tokens)
-            self._waiting.append(request)
+            self._waiting.jobs.append(request)
             self._changed.notify()
         return await request.future
 
@@ -171,48 +162,23 @@ class Batcher:
         try:
             while True:
                 with self._changed:
-                    self._changed.wait_for(lambda: self._waiting)
-                    pieces = self._take()
+                    self._changed.wait_for(lambda: self._waiting.jobs)
+                    pieces = self._waiting.take(self._embedder.max_batch_tokens)
                 if not pieces:  # every waiting request was cancelled
                     continue
                 self._run(pieces)
                 self._memory.give_back()
                 with self._changed:
-                    if self._waiting and self._waiting[0] is pieces[-1].request:
-                        self._waiting.rotate(-1)  # behind those that arrived meanwhile
+                    self._waiting.to_the_end(pieces)
         except BaseException as error:  # a mistake of ours: nobody shall wait for ever
             self._pulse.failed()
             logger.critical("the engine's thread ended", exc_info=error)
             with self._changed:
-                left = {id(r): r for r in (*(p.request for p in pieces), *self._waiting)}
-                self._waiting.clear()
+                left = {id(r): r for r in (*(p.job for p in pieces), *self._waiting.jobs)}
+                self._waiting.jobs.clear()
                 self._has_ended = True
             for request in left.values():
                 _settle(request.future, EngineError(BROKEN))
-
-    def _take(self) -> list[_Piece]:
-        """The next forward's texts: at least one, then as many as the budget holds."""
-        pieces: list[_Piece] = []
-        room = self._embedder.max_batch_tokens
-        previous: TokenIds = ()  # what is shared with it is computed once, and counted once
-        while self._waiting:
-            request = self._waiting[0]
-            start = request.taken
-            if not request.future.done():  # else cancelled, or an earlier piece failed
-                for ids in request.sequences[start:]:
-                    own = len(ids) - shared_tokens(previous, ids, MIN_SHARED)
-                    if own > room and (pieces or request.taken > start):
-                        break
-                    room -= own
-                    previous = ids
-                    request.taken += 1
-                    request.waiting_tokens -= len(ids)
-                if request.taken > start:
-                    pieces.append(_Piece(request, start, request.taken))
-                if request.taken < len(request.sequences):
-                    break  # its rest waits for the next forward
-            self._waiting.popleft()
-        return pieces
 
     def _run(self, pieces: Sequence[_Piece]) -> None:
         """Compute the pieces in one forward; if it fails, each alone, so that good ones succeed."""
@@ -250,7 +216,7 @@ class Batcher:
     def _hand_over(
         self, piece: _Piece, rows: Vectors, started: float, seconds: float, batch_texts: int
     ) -> None:
-        request = piece.request
+        request = piece.job
         request.vectors[piece.start : piece.stop] = rows
         request.started = request.started or started
         request.forward_seconds += seconds
@@ -265,7 +231,7 @@ class Batcher:
             logger.error("the engine failed", exc_info=error)
             self._pulse.failed()
             error = EngineError(BROKEN)
-        _settle(piece.request.future, error)
+        _settle(piece.job.future, error)
 
 
 def _settle(future: asyncio.Future[Batched], outcome: Batched | Exception) -> None:

@@ -86,7 +86,7 @@ _BARE = """
 from collections import OrderedDict
 import numpy as np
 from cog import BaseRunner, Input
-from e5.serving.answer import encode_base64, nine_digits
+from e5.serving.answer import encode_base64
 
 VECTORS = np.random.default_rng(0).standard_normal((2, 4096), np.float32)
 
@@ -94,7 +94,7 @@ class Bare(BaseRunner):
     async def run(self, encoding_format: str = Input(default="float")) -> dict:
         if encoding_format == "base64":
             return OrderedDict(embeddings_base64=[encode_base64(row) for row in VECTORS])
-        return OrderedDict(embeddings=nine_digits(VECTORS).tolist())
+        return OrderedDict(embeddings=VECTORS.tolist())
 """
 
 

@@ -246,7 +246,7 @@ def test_an_engine_that_gives_another_number_of_vectors_is_broken(
     run(story)
 
 
-@pytest.mark.parametrize("place", ["_take", "_hand_over", "_run"])
+@pytest.mark.parametrize("place", ["take", "_hand_over", "_run"])
 def test_a_mistake_of_the_thread_leaves_nobody_waiting(
     place: str, sound: Embedder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -261,7 +261,7 @@ def test_a_mistake_of_the_thread_leaves_nobody_waiting(
         def mistaken(*_: object) -> None:
             raise IndexError("list index out of range")
 
-        monkeypatch.setattr(batcher, place, mistaken)
+        monkeypatch.setattr(batcher._waiting if place == "take" else batcher, place, mistaken)
         engine.let_go()
         answers = await asyncio.gather(first, *waiting, return_exceptions=True)
         if place != "_hand_over":  # the first was under way
