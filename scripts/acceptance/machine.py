@@ -71,7 +71,7 @@ def weights(subject: Subject) -> Sequence[Line]:
         if told.returncode != 0:
             return [passes("download", told.stderr.strip()[-300:], False)]
     manifest = Checkpoint.find(folder).manifest
-    size = Line("size of the weight files", in_digits(weight_bytes(folder) / 1e9, " GB"))
+    size = Line("size of the weight files", in_digits(round(weight_bytes(folder) / 1e9, 3), " GB"))
     if manifest is None:
         return [size, not_run("checksums", "the folder has no manifest.json")]
     told = _command("commands.download_weights", "--verify", str(folder))

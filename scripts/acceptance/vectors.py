@@ -41,14 +41,14 @@ def loading(subject: Subject) -> Sequence[Line]:
         started = time.perf_counter()
         embedder = subject.load()
         taken = time.perf_counter() - started
-    check = Line("self-check", in_digits(seconds[0], " s"))
+    check = Line("self-check", in_digits(round(seconds[0], 2), " s"))
     if subject.on_a_card:
         check = at_most("self-check", seconds[0], 1, " s")
     limits = f"{embedder.max_length} tokens a text, {embedder.max_batch_tokens} a forward"
     return [
         Line("model", f"{embedder.name}, {embedder.dimensions} dimensions"),
         Line("limits", limits),
-        Line("loaded in", in_digits(taken, " s")),
+        Line("loaded in", in_digits(round(taken, 2), " s")),
         check,
     ]
 
@@ -125,7 +125,7 @@ def memory(subject: Subject) -> Sequence[Line]:
     embedder.encode_document(" ".join(some_texts(400)))
     peak = peak_gib(device)
     if not subject.on_a_card:
-        return [Line("peak of the process", in_digits(peak, " GiB"))]
+        return [Line("peak of the process", in_digits(round(peak, 2), " GiB"))]
     free, total = torch.cuda.mem_get_info(device)
     taken = (total - free) / 2**30
     return [
