@@ -108,7 +108,11 @@ class Outputs:
         if encoding_format == "base64":
             return await asyncio.to_thread(make)
         await self._turn.acquire()
-        output = make()
+        try:
+            output = make()
+        except BaseException:
+            self._turn.release()
+            raise
         release = partial(asyncio.get_running_loop().call_soon_threadsafe, self._turn.release)
         weakref.finalize(output, release).atexit = False  # once Cog lets go of it, or the caller
         return output

@@ -48,7 +48,8 @@ async def _predict(inputs: dict[str, Any]) -> dict[str, Any]:
         parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD
     ]
     output = await predictor.run(**(dict.fromkeys(named) | inputs))  # None: not given
-    return dict(output.model_dump())
+    answer: dict[str, Any] = json.loads(output.model_dump().to_json())
+    return answer
 
 
 def _inputs(texts: Sequence[str]) -> dict[str, Any]:

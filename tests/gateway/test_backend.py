@@ -29,7 +29,8 @@ from e5.serving.request import EmbedRequest
 from e5.serving.service import Service
 
 TEXTS = ["Frozen water.", "a\nline break", "雪 😀", "A car."]
-LONG = {"model": "e5-mini", "input": ["snow and rain " * 300] * 400}  # seconds
+APART = [f"{number} " + "snow and rain " * 300 for number in range(400)]  # they share no prefix
+LONG = {"model": "e5-mini", "input": APART}  # seconds
 Story = Callable[[Door, httpx2.AsyncClient], Awaitable[Any]]
 
 
