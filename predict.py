@@ -12,10 +12,10 @@ from cog import BaseRunner, Input, concurrent
 
 from e5.errors import E5Error
 from e5.serving.answer import Output, Outputs
-from e5.serving.fields import json_writes_fields
 from e5.serving.parent import end_with_parent
 from e5.serving.predictions import Predictions
 from e5.serving.request import EmbedRequest
+from e5.serving.writing import json_writes_fields
 from e5.settings import Settings
 
 logger = logging.getLogger(__name__)

@@ -212,7 +212,7 @@ def test_nobody_pays_for_what_is_not_asked_for(code: str, needed: set[str]) -> N
 
 
 PURE = ["checkpoint", "errors", "packing", "prompts", "settings", "texts", "vectors"]
-PURE += ["gateway.page", "serving.answer", "serving.fields", "serving.request", "serving.waiting"]
+PURE += ["gateway.page", "serving.answer", "serving.writing", "serving.request", "serving.waiting"]
 PURE += [
     f"corpora.{name}"
     for name in ("hits", "inventory", "kinds", "lance", "manifest", "numbers", "passages", "scan")

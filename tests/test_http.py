@@ -7,6 +7,8 @@ import base64
 import json
 import random
 import re
+import shutil
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,6 +32,7 @@ from server import ROOT, Server, serve
 
 from e5.embedder import Embedder
 from e5.prompts import DEFAULT_TASK, TASKS
+from e5.serving.predictions import PREDICTIONS
 from e5.serving.request import INPUTS
 
 pytestmark = pytest.mark.slow  # starts servers
@@ -294,3 +297,14 @@ def test_large_answers_in_numbers_all_arrive(server: Server, python: Embedder) -
         assert answer["status"] == "succeeded", answer["error"]
         scores = np.array(answer["output"]["scores"], np.float32)
         np.testing.assert_allclose(scores, truth, atol=1e-2)
+
+
+def test_a_large_answer_keeps_its_folder_longer_than_a_small_one(server: Server) -> None:
+    large = server.predict({"documents": [f"snow {number}" for number in range(900)]})
+    small = server.predict({"document": "snow"})
+    end = time.monotonic() + 60
+    while (PREDICTIONS / small["id"]).exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not (PREDICTIONS / small["id"]).exists()
+    assert (PREDICTIONS / large["id"] / "outputs").exists()
+    shutil.rmtree(PREDICTIONS / large["id"])

@@ -14,7 +14,7 @@ from typing import Any, Optional
 import numpy as np
 from pydantic import BaseModel
 
-from e5.serving.fields import Fields
+from e5.serving.writing import Fields
 from e5.vectors import Vectors
 
 FEW_NUMBERS = 50_000  # they take the interpreter 7 ms in all
@@ -75,12 +75,12 @@ class Output(BaseModel):
             embeddings=None if as_base64 else np.ascontiguousarray(vectors),
             embeddings_base64=[encode_base64(row) for row in vectors] if as_base64 else None,
             score=scores[0, 0] if scores.size == 1 else None,
-            scores=np.ascontiguousarray(scores) if scores.size else None,
+            scores=scores if scores.size else None,
             usage=answer.usage,
             model=answer.model,
         )
 
-    def model_dump(self, **_: Any) -> "Fields":
+    def model_dump(self, **_: Any) -> Fields:
         """The answer in a type that Cog passes on to `json.dumps` without reading it.
 
         Cog visits each element of lists and dicts in Python: 13 us a float, 100 ms for two vectors

@@ -89,10 +89,13 @@ class Waiting(Generic[J]):
         first, forward = self.jobs[0], _Forward[J](room)
         if first.was_passed:
             forward.fill(first)
-        small = room // 2 if any(job.waiting_tokens > room for job in self.jobs) else room
+        has_large = any(job.waiting_tokens > room for job in self.jobs)
+        left = room // 2 if has_large else room  # for small ones
         for job in self.jobs:
+            if left < 1:
+                break
             if job.waiting_tokens <= room and job.taken < len(job.sequences):
-                small -= forward.add_whole(job, small)
+                left -= forward.add_whole(job, left)
         self.jobs = deque(job for job in self.jobs if job.taken < len(job.sequences))
         while self.jobs and forward.fill(self.jobs[0]):
             self.jobs.popleft()

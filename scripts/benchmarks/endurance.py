@@ -17,12 +17,11 @@ from typing import Any
 import httpx2
 from tqdm import tqdm
 
-from benchmarks.server import Predict, running, serve
+from benchmarks.server import SLOTS, Predict, ask, running, serve
 from benchmarks.subjects import english_words
 
 CLIENTS = 16
 ROUNDS = 10
-SLOTS = 256
 MANY = 200  # texts of the largest requests
 FAIRNESS_SECONDS = 20
 FOLDERS = Path("/tmp/coglet/predictions")  # where Cog leaves what it makes for each prediction
@@ -109,15 +108,11 @@ def _beside(url: str, large: list[dict[str, Any]], pool: ProcessPoolExecutor) ->
 def _ask_for(url: str, inputs: dict[str, Any], end: float, *, pause: float = 0) -> list[float]:
     """Ask until `end`, in Unix time; each answer's milliseconds. The answers are not parsed."""
     latencies: list[float] = []
-    with httpx2.Client(timeout=60, trust_env=False) as client:
+    with httpx2.Client(base_url=url, timeout=60, trust_env=False) as client:
         while time.time() < end:
             started = time.perf_counter()
-            answer = client.post(f"{url}/predictions", json={"input": inputs})
+            ask(client, inputs)
             latencies.append((time.perf_counter() - started) * 1e3)
-            if answer.status_code == 409:  # two asked for a slot at once, and one shall ask again
-                continue
-            if b'"status":"succeeded"' not in answer.content:
-                raise RuntimeError(f"the server answered {answer.text[:500]}")
             time.sleep(pause)
     return latencies
 

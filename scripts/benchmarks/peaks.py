@@ -13,12 +13,11 @@ from typing import Any
 import httpx2
 import psutil
 
-from benchmarks.server import running
+from benchmarks.server import SLOTS, running
 from benchmarks.subjects import MINI, english_words
 from e5.device import choose_device
 
-SLOTS = 256
-ALL_SLOTS = "256 answers of 384,000 numbers, one after the other"
+ALL_SLOTS = f"{SLOTS} answers of 384,000 numbers, one after the other"
 
 
 def peak_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ import httpx2
 from benchmarks.subjects import ROOT
 
 START_SECONDS = 300
+SLOTS = 256  # predictions that Cog runs at a time
 Predict = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 
@@ -32,16 +33,25 @@ def serve(stub: str = "predict.py:Predictor", **environment: str) -> Iterator[Pr
     ):
 
         def predict(inputs: Mapping[str, Any]) -> dict[str, Any]:
-            response = client.post("/predictions", json={"input": inputs})
-            while response.status_code == 409:  # a slot is free only after its answer
-                time.sleep(0.01)
-                response = client.post("/predictions", json={"input": inputs})
-            answer: dict[str, Any] = response.json()
-            if answer["status"] != "succeeded":
-                raise RuntimeError(f"the server answered {answer}")
+            answer: dict[str, Any] = ask(client, inputs).json()
             return answer
 
         yield predict
+
+
+def ask(client: httpx2.Client, inputs: Mapping[str, Any]) -> httpx2.Response:
+    """A prediction; asks again while Cog has no slot.
+
+    Raises:
+        RuntimeError: with the answer, if it is a failure.
+    """
+    answer = client.post("/predictions", json={"input": inputs})
+    while answer.status_code == 409:  # a slot is free only after its answer
+        time.sleep(0.01)
+        answer = client.post("/predictions", json={"input": inputs})
+    if b'"status":"succeeded"' not in answer.content:
+        raise RuntimeError(f"the server answered {answer.text[:500]}")
+    return answer
 
 
 @contextmanager
@@ -65,7 +75,12 @@ def running(
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("E5_", "COG_"))}
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         # Each prediction leaves folders under TMPDIR.
-        settings = {"PATH": path, "PORT": str(port), "TMPDIR": folder, "COG_MAX_CONCURRENCY": "256"}
+        settings = {
+            "PATH": path,
+            "PORT": str(port),
+            "TMPDIR": folder,
+            "COG_MAX_CONCURRENCY": str(SLOTS),
+        }
         settings |= {"COG_PREDICT_TYPE_STUB": stub, **environment}
         log = Path(folder) / "server.log"
         host = ["--host", "127.0.0.1"] if module == "cog.server.http" else []

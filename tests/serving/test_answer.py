@@ -112,3 +112,11 @@ def test_of_large_answers_in_numbers_one_at_a_time_is_under_way() -> None:
         assert (await second).model_dump().to_json() == written.to_json()
 
     asyncio.run(asyncio.wait_for(story(), 60))
+
+
+def test_vectors_that_were_cut_are_written_too() -> None:
+    """Rows of a cut matrix do not lie one behind the other, and orjson takes no such."""
+    cut = floats([1.5, -2.0, 9.0], [0.25, 3.0, 9.0])[:, :2]
+    answer = Answer(cut, floats([]), Usage(tokens=[], truncated=[]), "e5@0", metrics={})
+    written = Output.of(answer, encoding_format="float").model_dump().to_json()
+    assert json.loads(written)["embeddings"] == [[1.5, -2.0], [0.25, 3.0]]

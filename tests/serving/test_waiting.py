@@ -78,6 +78,8 @@ def test_the_first_in_line_gets_on_in_one_of_two_forwards(
         if first is not None and all(piece.job is not first for piece in pieces):
             assert passed is not first
             passed = first
+        else:
+            passed = None
         waiting.to_the_end(pieces)
 
 
@@ -117,6 +119,17 @@ def test_or_in_the_one_after_where_texts_are_long(large: list[Cancellable]) -> N
             taken += pieces
         assert any(piece.job is small for piece in taken)
         assert any(piece.job is not small for piece in taken)
+
+
+def test_a_long_text_has_its_turn_though_small_requests_keep_coming() -> None:
+    waiting = Waiting[Cancellable]()
+    long = job(*[30] * 9)  # each needs more than the half that small ones leave
+    waiting.jobs.append(long)
+    taken = []
+    for _ in range(8):
+        waiting.jobs += [job(10), job(10)]
+        taken += waiting.take(ROOM)
+    assert sum(piece.job is long for piece in taken) >= 4
 
 
 def test_a_large_request_waits_for_no_more_than_those_before_it() -> None:

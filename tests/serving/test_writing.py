@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from e5.serving.fields import Fields, json_writes_fields
+from e5.serving.writing import Fields, json_writes_fields
 
 ANSWER: dict[str, Any] = {
     "embeddings": np.array([[1.5, -2.0], [0.25, 3.0]], np.float32),
@@ -68,5 +68,5 @@ def test_json_dumps_writes_fields_quickly_and_all_else_as_ever() -> None:
 
 
 def test_importing_changes_nothing() -> None:
-    code = "import json; old = json.dumps; import e5.serving.fields; assert json.dumps is old"
+    code = "import json; old = json.dumps; import e5.serving.writing; assert json.dumps is old"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -43,8 +43,7 @@ def json_writes_fields() -> None:
 
     json takes 0.3 us a number and lets no other thread run meanwhile: 0.6 s for two million.
     """
-    if not hasattr(json.dumps, "__wrapped__"):
-        json.dumps = _dumps
+    json.dumps = _dumps
 
 
 @wraps(json.dumps)
