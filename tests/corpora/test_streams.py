@@ -54,6 +54,8 @@ def test_any_text_in_any_wrapping_comes_back(
                 able.append(encoding)
         except UnicodeError:
             pass
+    if text[:1] == "\0" and "utf-16" in able:
+        able.remove("utf-16")  # looks like UTF-32: see the test below
     encoding = data.draw(st.sampled_from(able or ["utf-8"]))
     path = tmp_path_factory.mktemp("in") / f"a.csv{ending}"
     path.write_bytes(PACK[ending](text.encode(encoding)))
@@ -63,6 +65,16 @@ def test_any_text_in_any_wrapping_comes_back(
     if text.encode("latin-1", "replace")[:2] in (b"\xff\xfe", b"\xfe\xff") and encoding != "utf-8":
         return  # cannot be told from another encoding
     assert read(path, encoding, offset) == whole[offset:]
+
+
+@given(rest=st.text(st.characters(exclude_categories=["Cs"]), max_size=99))
+def test_utf_16_that_begins_with_nul_is_refused_as_the_utf_32_that_it_looks_like(
+    rest: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("in") / "a.csv"
+    path.write_bytes(codecs.BOM_UTF16_LE + f"\0{rest}".encode("utf-16-le"))
+    with pytest.raises(FormatError, match="mark of utf-32, and is read as utf-16; say --encoding"):
+        read(path, "utf-16")
 
 
 @pytest.mark.parametrize("ending", PACK)
