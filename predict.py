@@ -10,12 +10,12 @@ from typing import Optional
 
 from cog import BaseRunner, Input, concurrent
 
+from e5.cog.json_fields import patch_json_dumps
+from e5.cog.parent import end_with_parent
+from e5.cog.prediction_folders import Predictions
 from e5.errors import E5Error
-from e5.serving.answer import Output, Outputs
-from e5.serving.parent import end_with_parent
-from e5.serving.predictions import Predictions
+from e5.cog.output import Output, Outputs
 from e5.serving.request import EmbedRequest
-from e5.serving.writing import json_writes_fields
 from e5.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class Predictor(BaseRunner):
 
         self.predictions = Predictions()
         self.predictions.check()
-        json_writes_fields()
+        patch_json_dumps()
         self.service, self.outputs = Service.load(Settings.from_env()), Outputs()
         gc.collect()
         gc.freeze()  # what is loaded stays: to look for garbage among it stops everybody for 0.1 s

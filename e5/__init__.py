@@ -4,8 +4,9 @@
 names are imported when they are first used, so `import e5` alone loads neither torch nor pydantic.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from e5.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from e5.client.async_client import AsyncClient
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from e5.errors import (
         E5Error,
         EngineError,
+        FieldError,
         InputError,
         NonFiniteError,
         OutOfMemoryError,
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
         RequestTooLargeError,
         ServiceError,
         SettingsError,
+        TextError,
         TokenizerError,
         WeightsError,
     )
@@ -36,6 +39,7 @@ __all__ = [
     "Embedder",
     "Encoder",
     "EngineError",
+    "FieldError",
     "InputError",
     "NonFiniteError",
     "OutOfMemoryError",
@@ -45,29 +49,21 @@ __all__ = [
     "Settings",
     "SettingsError",
     "Task",
+    "TextError",
     "TokenizerError",
     "WeightsError",
 ]
 
-_HOMES = {
-    "AsyncClient": "e5.client.async_client",
-    "Client": "e5.client.client",
-    "Embedder": "e5.embedder",
-    "Encoder": "e5.encoder",
-    "Settings": "e5.settings",
-    "TASKS": "e5.prompts",
-    "Task": "e5.prompts",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name from its module (PEP 562); `_HOMES` lists all except errors."""
-    if name not in __all__:
-        raise AttributeError(f"module 'e5' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES.get(name, "e5.errors")), name)
-    globals()[name] = value  # the next access does not call this function
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    dict.fromkeys((name for name in __all__ if name.endswith("Error")), "e5.errors")
+    | {
+        "AsyncClient": "e5.client",
+        "Client": "e5.client",
+        "Embedder": "e5.embedder",
+        "Encoder": "e5.encoder",
+        "Settings": "e5.settings",
+        "TASKS": "e5.prompts",
+        "Task": "e5.prompts",
+    },
+)

@@ -136,7 +136,7 @@ def _quota(cgroups: Path) -> float:
     return limit if limit > 0 else math.inf  # -1
 
 
-class Process:
+class ForkGuard:
     """The process that something was loaded in, and cannot be used in another one.
 
     A fork has none of its parent's threads: OpenMP, CUDA and locks would wait for them for ever.

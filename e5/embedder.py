@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from e5 import prompts
-from e5.adapter import Adapter
 from e5.checkpoint import TOKENIZER, Checkpoint, weight_bytes
-from e5.device import Process, choose_device, choose_dtype, set_threads
+from e5.device import ForkGuard, choose_device, choose_dtype, set_threads
 from e5.engine import Engine
 from e5.errors import InputError, NonFiniteError, OutOfMemoryError, TextError, TokenizerError
+from e5.lora import LoraAdapter
 from e5.packing import TokenIds
 from e5.self_check import self_check
 from e5.settings import Settings
@@ -74,7 +74,7 @@ class Embedder:
         """Combine loaded parts; `Embedder.load` is the usual way."""
         self._engine = engine
         self._tokenizer = tokenizer
-        self._computing, self._process = threading.Lock(), Process()
+        self._computing, self._process = threading.Lock(), ForkGuard()
         self.name = name
         self.template = template
 
@@ -101,7 +101,7 @@ class Embedder:
             tokenizer.check(checkpoint.manifest.goldens)
         dtype = choose_dtype(settings.dtype, device)
         set_threads(settings.threads)
-        adapter = None if settings.adapter is None else Adapter.read(Path(settings.adapter))
+        adapter = None if settings.adapter is None else LoraAdapter.read(Path(settings.adapter))
         model = load_model(checkpoint, device=device, dtype=dtype, adapter=adapter)
         config = model.config
         if tokenizer.vocab_size > config.vocab_size:
@@ -291,10 +291,10 @@ class Embedder:
         """The vectors of all texts; raises the first fault, under the caller's name of the text."""
         computed = self.compute([encoding.token_ids for encoding in encodings])
         for position, fault in computed.faults.items():
-            raise fault.about(position, fields[position])
+            raise fault.at(position, fields[position])
         return computed.vectors
 
 
 def _moved(faults: Mapping[int, TextError], positions: Sequence[int]) -> dict[int, TextError]:
     """Faults of a part of the texts, at their positions in the whole list."""
-    return {positions[i]: fault.about(positions[i]) for i, fault in faults.items()}
+    return {positions[i]: fault.at(positions[i]) for i, fault in faults.items()}

@@ -15,9 +15,9 @@ from tqdm import tqdm
 
 from e5.attention import uses_varlen
 from e5.errors import OutOfMemoryError, SettingsError
+from e5.forward import forward
 from e5.graphs import Graphs
 from e5.mistral import Mistral
-from e5.model import forward
 from e5.packing import MIN_SHARED, PackedBatch, TokenIds, fill, pack
 from e5.vectors import Vectors
 

@@ -1,39 +1,106 @@
-"""Every error this package raises on purpose.
+"""Every error that this package raises on purpose.
 
-The text of an `E5Error` is written for the person who caused it and is safe to send to a caller. It
-states what was received, then the remedy. Knows nothing of HTTP, Cog or logging.
+An error is data: what it is about (`field`), what was there (`received`) and what to do (`remedy`).
+Its text is one sentence made of these, written for the person who caused it and safe to send to a
+caller. Between this project's processes an error travels as the dictionary of `to_dict`, so nobody
+has to read a sentence.
 """
 
 import json
-import re
-from collections.abc import Iterator
-from typing import Any, Literal, Self, TypeAlias
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Literal, Self, TypeAlias, TypeVar, get_args
 
 Cause: TypeAlias = Literal["busy", "unreachable", "deadline", "other"]
 
-SHOWN = 60  # characters of what a caller sent, in an error
+AnyError = TypeVar("AnyError", bound="E5Error")
+
+MAX_SHOWN = 60  # characters of what a caller sent, in an error
+MAX_RESTORED = 2000  # characters of each text of an error that another process sent
 
 
 class E5Error(Exception):
-    """Base of every error below; `str(error)` is one sentence for the caller."""
+    """Base of every error below; `str(error)` is one sentence for the caller.
 
-    @classmethod
-    def from_sentence(cls, sentence: str) -> Self:
-        """Rebuild an error from its text, as another process reported it.
+    Attributes:
+        message: the sentence, of an error that has no parts.
 
-        Attributes that the text does not contain, such as a position, are lost.
+    Example:
+        >>> error = InputError("documents[2]", "7", "send a string")
+        >>> error.to_dict()["type"], str(E5Error.from_dict(error.to_dict()))
+        ('InputError', 'documents[2]: received 7; send a string.')
+    """
+
+    # Names of the attributes that make the error, and their types.
+    parts: ClassVar[Mapping[str, type | tuple[type, ...]]] = {"message": str}
+
+    message: str
+
+    def __init__(self, message: str) -> None:
+        """Keep the sentence."""
+        super().__init__(message)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+    def renamed(self, names: Mapping[str, str]) -> Self:
+        """The same error in a caller's words.
+
+        Args:
+            names: the caller's names of fields, by this package's names. Others stay.
 
         Example:
-            >>> QueueFullError.from_sentence("the queue is full; try again in a moment.")
-            QueueFullError('the queue is full; try again in a moment.')
+            >>> error = InputError("documents[0]", "null", "send a string")
+            >>> str(error.renamed({"documents[0]": "input[2]"}))
+            'input[2]: received null; send a string.'
         """
-        error = cls.__new__(cls)
-        error.args = (sentence,)
-        return error
+        field = getattr(self, "field", None)
+        return self._with({"field": names.get(field, field)} if field is not None else {})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The error as plain values, for JSON: the name of its class as `type`, and its parts."""
+        return {"type": type(self).__name__} | {name: getattr(self, name) for name in self.parts}
+
+    @staticmethod
+    def from_dict(data: object) -> "E5Error | None":
+        """The error that another process described by `to_dict`; None for anything else.
+
+        Nothing of `data` is trusted: its texts come out as one printable line each, and are cut
+        after `MAX_RESTORED` characters.
+        """
+        if not isinstance(data, dict):
+            return None
+        kind = ERRORS_BY_NAME.get(data.get("type"))  # type: ignore[arg-type]  # any key may be asked
+        if kind is None:
+            return None
+        values: dict[str, Any] = {}
+        for name, allowed in kind.parts.items():
+            value = data.get(name)
+            if not isinstance(value, allowed) or isinstance(value, bool):
+                return None
+            values[name] = _printable(value) if isinstance(value, str) else value
+        if values.get("cause", "other") not in get_args(Cause):
+            return None
+        return _restored(kind, values)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the sentence and the attributes, so that errors can cross processes."""
-        return type(self).from_sentence, (str(self),), self.__dict__
+        """Pickle the class and the parts, so that errors can cross processes."""
+        return _restored, (type(self), {name: getattr(self, name) for name in self.parts})
+
+    def _with(self, changes: Mapping[str, Any]) -> Self:
+        return _restored(type(self), {n: getattr(self, n) for n in self.parts} | dict(changes))
+
+
+def _restored(kind: "type[AnyError]", values: Mapping[str, Any]) -> "AnyError":
+    """An error of its parts, whatever its constructor takes."""
+    error = kind.__new__(kind)
+    error.__dict__.update(values)
+    error.args = (str(error),)
+    return error
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text[:MAX_RESTORED])
 
 
 def quoted(value: object) -> str:
@@ -47,7 +114,7 @@ def quoted(value: object) -> str:
         ('null', 'xx...')
     """
     try:
-        text = json.dumps(_beginning(value, iter(range(4 * SHOWN))), default=repr)
+        text = json.dumps(_beginning(value, iter(range(4 * MAX_SHOWN))), default=repr)
     except Exception:  # keys that are not strings, a list inside itself, a failing repr
         text = f"<{type(value).__name__}>"
     return shortened(text)
@@ -56,7 +123,7 @@ def quoted(value: object) -> str:
 def _beginning(value: Any, room: Iterator[int]) -> Any:
     """The first elements of lists in lists, as many as there is room for."""
     if isinstance(value, str):
-        return value[: SHOWN + 1]
+        return value[: MAX_SHOWN + 1]
     if isinstance(value, list | tuple):
         return [_beginning(item, room) for item, _ in zip(value, room, strict=False)]
     if isinstance(value, dict):
@@ -64,7 +131,7 @@ def _beginning(value: Any, room: Iterator[int]) -> Any:
     return value
 
 
-def shortened(text: str, most: int = SHOWN) -> str:
+def shortened(text: str, most: int = MAX_SHOWN) -> str:
     r"""A caller's text on one line of at most 60 characters; `""` if it is blank.
 
     What would steer a terminal is escaped.
@@ -80,7 +147,37 @@ def shortened(text: str, most: int = SHOWN) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
-class InputError(E5Error):
+class FieldError(E5Error):
+    """An error about something that was given: an input, a setting, a file.
+
+    Attributes:
+        field: the name of what was given, such as `documents[2]` or `E5_DTYPE`.
+        received: what was there instead of what is needed.
+        remedy: what to give instead.
+    """
+
+    parts: ClassVar[Mapping[str, type | tuple[type, ...]]] = {
+        "field": str,
+        "received": str,
+        "remedy": str,
+    }
+
+    field: str
+    received: str
+    remedy: str
+
+    def __init__(self, field: str, received: str, remedy: str) -> None:
+        """Keep the three parts; `remedy` without a full stop."""
+        self.field = field
+        self.received = received
+        self.remedy = remedy
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        return f"{self.field}: received {self.received}; {self.remedy}."
+
+
+class InputError(FieldError):
     """An input that cannot be used.
 
     Example:
@@ -88,73 +185,57 @@ class InputError(E5Error):
         'documents[2]: received 7; send a string.'
     """
 
-    def __init__(self, field: str, received: str, remedy: str) -> None:
-        """Keep `field` (with the index in a list), what it held, and what to send instead."""
-        super().__init__(f"{field}: received {received}; {remedy}.")
-        self.field = field
-        self.received = received
-        self.remedy = remedy
 
-    @classmethod
-    def from_sentence(cls, sentence: str) -> Self:
-        """As for every error; field, received and remedy are read back from the sentence.
-
-        Example:
-            >>> InputError.from_sentence("documents[2]: received 7; send a string.").field
-            'documents[2]'
-        """
-        error = super().from_sentence(sentence)
-        parts = re.fullmatch(r"(.+?): received (.*); (.*)\.", sentence, re.DOTALL)
-        error.field, error.received, error.remedy = parts.groups() if parts else ("", "", "")
-        return error
-
-
-class SettingsError(E5Error):
+class SettingsError(FieldError):
     """An `E5_*` setting whose value cannot be used."""
 
 
-class WeightsError(E5Error):
+class FileError(FieldError):
+    """A file that cannot be used: `received` says what is wrong with it.
+
+    Example:
+        >>> str(WeightsError("weights/x", "there is no such folder", "download the weights"))
+        'weights/x: there is no such folder; download the weights.'
+    """
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.received}; {self.remedy}."
+
+
+class WeightsError(FileError):
     """A weights folder that is missing, incomplete, damaged or not a Mistral checkpoint."""
 
 
-class TokenizerError(E5Error):
+class TokenizerError(FileError):
     """A tokenizer that does not produce the token ids the model was trained on."""
 
 
-class TextError(E5Error):
+class TextError(FieldError):
     """A text that the model cannot embed. Other texts of the same batch are not affected.
 
     Attributes:
         position: the text's index in the list that was computed.
-        reason: the sentence without the name of the text.
     """
 
-    position: int = 0
-    reason: str = ""
+    parts: ClassVar[Mapping[str, type | tuple[type, ...]]] = {**FieldError.parts, "position": int}
 
-    def __init__(self, reason: str, position: int, field: str | None = None) -> None:
-        """`reason` is the sentence without `field`, the caller's name for the text."""
-        super().__init__(f"{field if field is not None else f'text {position}'}: {reason}")
-        self.reason = reason
+    position: int
+
+    def __init__(self, field: str | None, received: str, remedy: str, *, position: int) -> None:
+        """`field` is the caller's name for the text; None: `text` and its position."""
         self.position = position
+        super().__init__(field if field is not None else f"text {position}", received, remedy)
 
-    @classmethod
-    def from_sentence(cls, sentence: str) -> Self:
-        """As for every error; the reason is read back from the sentence, so that `about` works."""
-        error = super().from_sentence(sentence)
-        error.reason = sentence.partition(": ")[2]
-        return error
-
-    def about(self, position: int, field: str | None = None) -> "TextError":
+    def at(self, position: int, field: str | None = None) -> Self:
         """The same error of the text at another position, or under the caller's name for it.
 
         Example:
-            >>> str(NonFiniteError(0).about(2, "documents[2]"))[:32]
-            'documents[2]: the model produced'
+            >>> str(NonFiniteError(0).at(2, "documents[2]"))[:44]
+            'documents[2]: received a text whose vector h'
         """
-        error = TextError.__new__(type(self))
-        TextError.__init__(error, self.reason, position, field)
-        return error
+        return self._with(
+            {"position": position, "field": field if field is not None else f"text {position}"}
+        )
 
 
 class NonFiniteError(TextError):
@@ -162,11 +243,12 @@ class NonFiniteError(TextError):
 
     def __init__(self, position: int, field: str | None = None) -> None:
         """See `TextError`."""
-        reason = (
-            "the model produced a vector with NaN or infinity; "
-            "change or shorten this text, or serve with E5_DTYPE=bfloat16 (or float32)."
+        super().__init__(
+            field,
+            "a text whose vector holds NaN or infinity",
+            "change or shorten this text, or serve with E5_DTYPE=bfloat16 (or float32)",
+            position=position,
         )
-        super().__init__(reason, position, field)
 
 
 class OutOfMemoryError(TextError):
@@ -174,11 +256,24 @@ class OutOfMemoryError(TextError):
 
     def __init__(self, num_tokens: int, position: int = 0, field: str | None = None) -> None:
         """`num_tokens` is the text's length."""
-        reason = (
-            f"a text of {num_tokens} tokens does not fit in the GPU's memory on its own; "
-            "shorten it, lower E5_MAX_LENGTH or use a larger card."
+        super().__init__(
+            field,
+            f"a text of {num_tokens} tokens, which does not fit in the GPU's memory on its own",
+            "shorten it, lower E5_MAX_LENGTH or use a larger card",
+            position=position,
         )
-        super().__init__(reason, position, field)
+
+
+class RequestTooLargeError(FieldError):
+    """A request of more tokens than the service's queue can ever hold."""
+
+    def __init__(self, num_tokens: int, max_queue_tokens: int) -> None:
+        """`num_tokens` counts all texts of the request."""
+        super().__init__(
+            "queries, documents",
+            f"a request of {num_tokens} tokens",
+            f"send at most {max_queue_tokens} in one (E5_MAX_QUEUE_TOKENS)",
+        )
 
 
 class QueueFullError(E5Error):
@@ -189,18 +284,6 @@ class QueueFullError(E5Error):
         super().__init__(
             f"the queue is full ({waiting_tokens} tokens wait, {num_tokens} more would pass the "
             f"limit of {max_queue_tokens}); try again in a moment."
-        )
-        self.waiting_tokens = waiting_tokens
-
-
-class RequestTooLargeError(E5Error):
-    """A request of more tokens than the service's queue can ever hold."""
-
-    def __init__(self, num_tokens: int, max_queue_tokens: int) -> None:
-        """`num_tokens` counts all texts of the request."""
-        super().__init__(
-            f"received a request of {num_tokens} tokens; send at most {max_queue_tokens} in one "
-            "(E5_MAX_QUEUE_TOKENS)."
         )
 
 
@@ -217,13 +300,26 @@ class ServiceError(E5Error):
         retry_after: seconds until a busy service takes more, where it says so.
     """
 
-    cause: Cause = "other"
-    retry_after: float | None = None
+    parts: ClassVar[Mapping[str, type | tuple[type, ...]]] = {
+        "message": str,
+        "cause": str,
+        "retry_after": (int, float, type(None)),
+    }
+
+    cause: Cause
+    retry_after: float | None
 
     def __init__(
-        self, sentence: str, *, cause: Cause = "other", retry_after: float | None = None
+        self, message: str, *, cause: Cause = "other", retry_after: float | None = None
     ) -> None:
-        """`sentence` is the whole text."""
-        super().__init__(sentence)
+        """`message` is the whole sentence."""
+        super().__init__(message)
         self.cause = cause
         self.retry_after = retry_after
+
+
+ERRORS_BY_NAME: Mapping[str, type[E5Error]] = {
+    name: value
+    for name, value in list(globals().items())
+    if isinstance(value, type) and issubclass(value, E5Error)
+}

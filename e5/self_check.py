@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from e5.attention import sdpa, uses_varlen, varlen
 from e5.engine import Engine
 from e5.errors import EngineError
+from e5.forward import forward
 from e5.mistral import Mistral
-from e5.model import forward
 from e5.packing import PackedBatch, TokenIds, pack
 from e5.vectors import Vectors, cosine_scores
 

@@ -3,6 +3,8 @@
 Pure numpy on `[num_texts, dimensions]` float32. Knows nothing of texts, tokens or the model.
 """
 
+import base64
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -86,6 +88,36 @@ def as_bits(vectors: Vectors) -> NDArray[np.uint8]:
     """
     bits: NDArray[np.uint8] = np.packbits(vectors > 0, axis=1)
     return bits
+
+
+def encode_base64(vector: Vectors) -> str:
+    """Little-endian float32 in base64, as in OpenAI's API.
+
+    Example:
+        >>> encode_base64(np.array([1.0], np.float32))
+        'AACAPw=='
+    """
+    return base64.b64encode(vector.astype("<f4").tobytes()).decode("ascii")
+
+
+def decode_base64(vectors: Sequence[str]) -> Vectors:
+    """Vectors that were written by `encode_base64`.
+
+    Returns:
+        float32 `[num_texts, dimensions]`, which may be written to.
+
+    Raises:
+        ValueError: for texts that are not base64, or not of one length.
+
+    Example:
+        >>> decode_base64(["AACAPw=="])
+        array([[1.]], dtype=float32)
+    """
+    rows = [base64.b64decode(text, validate=True) for text in vectors]
+    if len({len(row) for row in rows}) != 1:
+        raise ValueError("no vectors of one width")
+    # Little endian by contract, whatever this machine is; the copy may be written to.
+    return np.frombuffer(b"".join(rows), "<f4").reshape(len(rows), -1).astype(np.float32)
 
 
 def cosine_scores(queries: Vectors, documents: Vectors) -> Vectors:

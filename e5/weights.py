@@ -13,9 +13,9 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from tqdm import tqdm
 
-from e5.adapter import Adapter
 from e5.checkpoint import CONFIG, HOW_TO_GET_WEIGHTS, Checkpoint
 from e5.errors import WeightsError
+from e5.lora import LoraAdapter
 from e5.mistral import Config, Mistral
 
 # Before a whole model's names, by who saved it: transformers, sentence-transformers, peft.
@@ -29,7 +29,7 @@ def load_model(
     *,
     device: torch.device,
     dtype: torch.dtype,
-    adapter: Adapter | None = None,
+    adapter: LoraAdapter | None = None,
 ) -> Mistral:
     """Load the checkpoint's weights, and what an adapter adds.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 import torch
-from checkpoints import save_checkpoint
+from checkpoints import EditCheckpoint, save_checkpoint
 from reference import Reference
 from safetensors.torch import load_file, save_file
 
@@ -21,7 +21,6 @@ from e5.settings import Settings
 
 # The models are small, and two test processes share the cores: a second thread only waits.
 os.environ["OMP_NUM_THREADS"] = "1"  # of what tests start
-EditCheckpoint = Callable[[Path, Callable[[dict[str, torch.Tensor]], None]], Path]
 
 hypothesis.settings.register_profile("shared machine", deadline=None, max_examples=50)
 hypothesis.settings.register_profile("fast", deadline=None, max_examples=15)  # of scripts/check

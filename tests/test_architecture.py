@@ -71,7 +71,7 @@ def test_there_are_modules_to_check() -> None:
     assert "e5.serving.service" in MODULES
     assert wing("e5.embedder") is None
     assert wing("e5.serving.service") == "serving"
-    assert "e5.packing" in modules_imported("e5.model")
+    assert "e5.packing" in modules_imported("e5.forward")
 
 
 def test_there_is_no_circle() -> None:

@@ -13,9 +13,9 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from e5.forward import forward
 from e5.graphs import padded
 from e5.mistral import Config, Mistral
-from e5.model import forward
 from e5.packing import PackedBatch, Spans, TokenIds, pack
 
 pytestmark = pytest.mark.skipif(

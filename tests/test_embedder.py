@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from checkpoints import TEXTS, load, true_ids
-from conftest import EditCheckpoint
+from checkpoints import TEXTS, EditCheckpoint, load, true_ids
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import Reference, assert_same

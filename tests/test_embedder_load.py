@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoints import TEXTS, load, save_checkpoint, save_tokenizer, true_ids
-from conftest import EditCheckpoint
+from checkpoints import TEXTS, EditCheckpoint, load, save_checkpoint, save_tokenizer, true_ids
 from reference import Reference, assert_same
 from safetensors.torch import load_file, save
 

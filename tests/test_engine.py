@@ -13,7 +13,7 @@ from reference import assert_same
 from e5.embedder import Embedder
 from e5.engine import MAX_CUDA_BATCH_TOKENS, Engine
 from e5.errors import OutOfMemoryError, SettingsError
-from e5.model import forward
+from e5.forward import forward
 from e5.packing import PackedBatch
 from e5.settings import Settings
 from e5.vectors import cosine_scores
@@ -54,7 +54,7 @@ def test_where_torch_cannot_compile_a_sentence_says_so(
     def broken() -> None:
         raise RuntimeError("no compiler\nanywhere")
 
-    monkeypatch.setattr("e5.model._compiled", broken)
+    monkeypatch.setattr("e5.forward._compiled", broken)
     with pytest.raises(SettingsError, match=r"^E5_COMPILE: .*\(no compiler anywhere\)"):
         Engine(embedder._engine.model, compiled=True)
 

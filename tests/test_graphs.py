@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from varlen_on_cpu import as_on_a_card
 
 from e5.checkpoint import Checkpoint
+from e5.forward import forward
 from e5.graphs import SIZES, TOKENS_PER_TEXT, Graphs, padded, size_for
 from e5.mistral import Mistral
-from e5.model import forward
 from e5.packing import PackedBatch, Spans, TokenIds, pack
 from e5.weights import load_model
 

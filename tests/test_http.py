@@ -30,9 +30,9 @@ from checkpoints import load
 from reference import assert_same
 from server import ROOT, Server, serve
 
+from e5.cog.prediction_folders import PREDICTIONS
 from e5.embedder import Embedder
 from e5.prompts import DEFAULT_TASK, TASKS
-from e5.serving.predictions import PREDICTIONS
 from e5.serving.request import INPUTS
 
 pytestmark = pytest.mark.slow  # starts servers

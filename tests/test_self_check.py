@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from checkpoints import TEXTS, load
-from conftest import EditCheckpoint
+from checkpoints import TEXTS, EditCheckpoint, load
 from reference import assert_same
 from varlen_on_cpu import as_on_a_card
 
@@ -36,7 +35,7 @@ def test_a_kernel_that_mixes_texts_is_refused_at_loading(
     def mixing(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *rest: Any) -> Any:
         return attention(query, key, value.roll(1, dims=0), *rest)
 
-    monkeypatch.setattr("e5.model.attention", mixing)
+    monkeypatch.setattr("e5.forward.attention", mixing)
     with pytest.raises(EngineError, match="self-check: a text's vector changes with its batch"):
         load(checkpoint)
 

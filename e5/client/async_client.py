@@ -10,8 +10,8 @@ from types import TracebackType
 from typing import Self
 
 from e5.client.batch import AT_A_TIME, Batch, OneModel, Options
-from e5.client.prediction import Embedded
-from e5.client.remote import AsyncRemote
+from e5.client.prediction import RemoteAnswer
+from e5.client.remote import RemoteService
 from e5.client.wire import Steps
 from e5.texts import check_texts
 from e5.vectors import Vectors, similarity
@@ -36,10 +36,10 @@ class AsyncClient:
 
     def __init__(self, url: str, *, deadline: float = 300.0, api_key: str | None = None) -> None:
         """See `Client`. May be made outside of the event loop."""
-        self._remote = AsyncRemote(url, deadline=deadline, api_key=api_key)
+        self._remote = RemoteService(url, deadline=deadline, api_key=api_key)
         self._model = OneModel(self._remote.dialect.embed)
         self._room = asyncio.Semaphore(IN_ALL)
-        self._asking: asyncio.Task[Embedded] | None = None
+        self._asking: asyncio.Task[RemoteAnswer] | None = None
         self._num_waiting = 0
 
     async def __aenter__(self) -> Self:
@@ -125,7 +125,7 @@ class AsyncClient:
         async with turns, self._room:
             await self._remote.run(steps)
 
-    async def _identity(self) -> Embedded:
+    async def _identity(self) -> RemoteAnswer:
         """The first answer, asked once for all calls that wait for it."""
         if self._model.first is not None:
             return self._model.first

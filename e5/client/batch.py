@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from e5.client.prediction import Embedded
+from e5.client.prediction import RemoteAnswer
 from e5.client.wire import Steps
 from e5.errors import InputError, RequestTooLargeError, ServiceError, TextError, quoted
 from e5.prompts import resolve_task
@@ -45,20 +45,20 @@ class OneModel:
         first: the first answer, with a whole vector; None before it.
     """
 
-    def __init__(self, embed: Callable[[Mapping[str, object]], Steps[Embedded]]) -> None:
+    def __init__(self, embed: Callable[[Mapping[str, object]], Steps[RemoteAnswer]]) -> None:
         """`embed` asks the service."""
-        self.first: Embedded | None = None
+        self.first: RemoteAnswer | None = None
         self._embed = embed
         self._lock = threading.Lock()
 
-    def identity(self) -> Steps[Embedded]:
+    def identity(self) -> Steps[RemoteAnswer]:
         """The first answer: the name of the model, and a whole vector."""
         if self.first is None:
             yield from self.ask({"documents": ["a"], "encoding_format": "base64"})
         assert self.first is not None
         return self.first
 
-    def ask(self, inputs: Mapping[str, object]) -> Steps[Embedded]:
+    def ask(self, inputs: Mapping[str, object]) -> Steps[RemoteAnswer]:
         """One request, answered by the model that answered the first.
 
         Raises:
@@ -85,7 +85,12 @@ class Batch:
     """
 
     def __init__(
-        self, model: OneModel, whole: Embedded, field: str, texts: Sequence[str], options: Options
+        self,
+        model: OneModel,
+        whole: RemoteAnswer,
+        field: str,
+        texts: Sequence[str],
+        options: Options,
     ) -> None:
         """Cut into requests.
 

@@ -12,7 +12,7 @@ from typing import Self
 from tqdm import tqdm
 
 from e5.client.batch import AT_A_TIME, Batch, OneModel, Options
-from e5.client.prediction import Embedded
+from e5.client.prediction import RemoteAnswer
 from e5.client.remote import Remote
 from e5.texts import check_texts
 from e5.vectors import Vectors, similarity
@@ -149,5 +149,5 @@ class Client:
             pool.shutdown(wait=False, cancel_futures=True)
         return batch.vectors[0] if isinstance(texts, str) else batch.vectors
 
-    def _identity(self) -> Embedded:
+    def _identity(self) -> RemoteAnswer:
         return self._remote.run(self._model.identity())

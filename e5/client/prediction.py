@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
-class Embedded:
+class RemoteAnswer:
     """What a service computed for one request.
 
     Attributes:
@@ -53,7 +53,7 @@ def parse(body: bytes) -> dict[str, Any]:
     return parsed if isinstance(parsed, dict) else {}
 
 
-def read_output(output: Any) -> Embedded:
+def read_output(output: Any) -> RemoteAnswer:
     """The vectors of an `Output` that was asked for in base64, and its usage if it holds one.
 
     Raises:
@@ -74,8 +74,8 @@ def read_output(output: Any) -> Embedded:
     # Little endian by contract, whatever this machine is; the copy may be written to.
     vectors = np.frombuffer(b"".join(rows), "<f4").reshape(len(rows), -1).astype(np.float32)
     if usage is None:
-        return Embedded(vectors, model)
-    return Embedded(
+        return RemoteAnswer(vectors, model)
+    return RemoteAnswer(
         vectors,
         model,
         _one_for_each(len(rows), usage, "tokens", int),

@@ -1,6 +1,6 @@
 """A running service: its address -> how it is talked to, and the IO of that.
 
-`Remote` and `AsyncRemote` run the same steps, one in the caller's thread, one in an event loop.
+`Remote` and `RemoteService` run the same steps, one in the caller's thread, one in an event loop.
 Knows nothing of what is sent or of how an answer is read.
 """
 
@@ -14,9 +14,9 @@ from typing import Any
 
 import httpx2
 
-from e5.client.cog import Cog
-from e5.client.prediction import Embedded, plain
-from e5.client.replicate import PREFIXES, Replicate
+from e5.client.cog_protocol import Cog
+from e5.client.prediction import RemoteAnswer, plain
+from e5.client.replicate_protocol import PREFIXES, Replicate
 from e5.client.wire import Answer, Body, NoAnswerError, Request, Steps, T
 from e5.errors import InputError, ServiceError, quoted
 
@@ -43,7 +43,7 @@ class Remote:
         patience: float | None = None,
         api_key: str | None = None,
     ) -> None:
-        """See `AsyncRemote`."""
+        """See `RemoteService`."""
         self.dialect = _dialect(address, deadline, patience, api_key)
         with _usable_proxy(self.dialect):
             self._http = httpx2.Client(**_options(self.dialect))
@@ -83,12 +83,12 @@ class Remote:
         return Answer(response.status_code, response.headers, bytes(body.content))
 
 
-class AsyncRemote:
+class RemoteService:
     """The same for one event loop. Any number of requests may be under way at a time.
 
     Example, with a server of the built-in checkpoint on this port:
         >>> async def embed() -> list[int]:
-        ...     remote = AsyncRemote("http://127.0.0.1:5000", deadline=60, patience=0.5)
+        ...     remote = RemoteService("http://127.0.0.1:5000", deadline=60, patience=0.5)
         ...     inputs = {"documents": ["snow"], "encoding_format": "base64"}
         ...     tokens = (await remote.embed(inputs)).tokens
         ...     await remote.aclose()
@@ -126,7 +126,7 @@ class AsyncRemote:
         with _usable_proxy(self.dialect):
             self._http = httpx2.AsyncClient(**_options(self.dialect))
 
-    async def embed(self, inputs: Mapping[str, object]) -> Embedded:
+    async def embed(self, inputs: Mapping[str, object]) -> RemoteAnswer:
         """Embed the texts of one request. Cancelling it cancels what the service computes for it.
 
         Args:

@@ -39,7 +39,7 @@ from e5.corpora.loop import (
 )
 from e5.corpora.manifest import fingerprint_of
 from e5.corpora.plan import Unit
-from e5.corpora.shards import Recipe, ShardFolder
+from e5.corpora.shard_folder import Recipe, ShardFolder
 from e5.embedder import Computed, Embedder
 from e5.errors import E5Error, EngineError, TextError
 from e5.settings import Settings
@@ -219,7 +219,10 @@ class Worker:
             text = documents[i].text
             if journal.tries[str(i)] >= TRIES:
                 reason = f"the worker that computed it died, {journal.tries[str(i)]} times"
-                parts[i], faults[text] = [Passage(text, 0, len(text))], TextError(reason, i)
+                parts[i], faults[text] = (
+                    [Passage(text, 0, len(text))],
+                    TextError(None, reason, "repair it", position=i),
+                )
                 continue
             journal.trying(i)
             tokenized = tokenize(gathered, [documents[i]], self._embedder, recipe)

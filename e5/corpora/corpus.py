@@ -16,8 +16,8 @@ from typing import NamedTuple
 from pyarrow import fs
 
 from e5.corpora.documents import Columns, DeadLetter, Document
+from e5.corpora.filesystem import UNREADABLE, open_filesystem
 from e5.corpora.formats import FORMATS, START, Mark, Reader, TextFormat, open_reader
-from e5.corpora.storage import UNREADABLE, open_filesystem
 from e5.errors import InputError
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from e5.corpora.kinds import Loose
+from e5.corpora.column_types import Loose
 from e5.errors import InputError
 from e5.texts import check_text, check_unicode
 

@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from e5.corpora.filesystem import UNREADABLE, open_filesystem
 from e5.corpora.hits import Hit, Row, best_of_each, merged
 from e5.corpora.lance import VECTOR, Table
 from e5.corpora.manifest import Manifest, fingerprint_of
-from e5.corpora.numbers import Dtype, decode
-from e5.corpora.shards import ShardFolder
-from e5.corpora.storage import UNREADABLE, open_filesystem
-from e5.corpora.stored import unreadable
+from e5.corpora.shard import unreadable
+from e5.corpora.shard_folder import ShardFolder
+from e5.corpora.vector_encoding import Dtype, decode
 from e5.encoder import Encoder
 from e5.errors import InputError
 from e5.prompts import DEFAULT_TASK

@@ -58,7 +58,7 @@ class Inventory:
                 yield self.groups[int(self.group_of(part[:1])[0])], part
 
 
-class Stocktaking:
+class InventoryBuilder:
     """Fills an inventory, document by document."""
 
     def __init__(self) -> None:
@@ -126,7 +126,7 @@ def compare(corpus: Inventory, folder: Inventory) -> Difference:
 
     Example:
         >>> def of(*documents: tuple[int, int]) -> Inventory:
-        ...     made = Stocktaking()
+        ...     made = InventoryBuilder()
         ...     made.begin("one group")
         ...     for row, (name, content) in enumerate(documents):
         ...         made.add((name, content, content), row)

@@ -12,8 +12,8 @@ from typing import Any
 
 from pyarrow import fs
 
+from e5.corpora.filesystem import open_filesystem
 from e5.corpora.plan import Unit
-from e5.corpora.storage import open_filesystem
 
 ATTEMPTS = "_attempts"
 

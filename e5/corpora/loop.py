@@ -14,11 +14,11 @@ import numpy as np
 
 from e5.corpora.corpus import Corpus, Reading
 from e5.corpora.documents import DeadLetter, Document, Passage
-from e5.corpora.numbers import Numbers, encode
 from e5.corpora.passages import passages
 from e5.corpora.plan import Unit
-from e5.corpora.shards import Recipe, ShardFolder
-from e5.corpora.stored import Shard, places
+from e5.corpora.shard import Shard, places
+from e5.corpora.shard_folder import Recipe, ShardFolder
+from e5.corpora.vector_encoding import Numbers, encode
 from e5.embedder import Computed, Embedder
 from e5.packing import TokenIds
 from e5.vectors import finish
@@ -216,7 +216,8 @@ def write(
     overflows = np.asarray(np.isinf(made).any(axis=1))
     for place, text in enumerate(tokenized.todo):
         if place in computed.faults:
-            reasons[text] = computed.faults[place].reason
+            fault = computed.faults[place]
+            reasons[text] = f"{fault.received}; {fault.remedy}"
         elif overflows[place]:
             reasons[text] = f"its vector holds a number too large for {recipe.dtype}; store float32"
         else:

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field, fields
 
 from pyarrow import fs
 
-from e5.corpora.numbers import Dtype
-from e5.corpora.storage import write_whole
+from e5.corpora.filesystem import write_whole
+from e5.corpora.vector_encoding import Dtype
 from e5.errors import InputError
 
 

@@ -14,16 +14,16 @@ import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from e5.corpora.column_types import NULL, TEXT, from_name, merged
 from e5.corpora.corpus import Corpus
 from e5.corpora.documents import DeadLetter
+from e5.corpora.filesystem import only_writer
 from e5.corpora.inventory import Difference, Inventory, compare
-from e5.corpora.kinds import NULL, TEXT, from_name, merged
 from e5.corpora.loop import Model, Summary
 from e5.corpora.manifest import Manifest
 from e5.corpora.plan import ROWS_PER_SHARD, Stock, Unit, plan
 from e5.corpora.scan import Scan, documents_at, scan
-from e5.corpora.shards import ShardFolder
-from e5.corpora.storage import only_writer
+from e5.corpora.shard_folder import ShardFolder
 from e5.errors import InputError
 
 logger = logging.getLogger(__name__)

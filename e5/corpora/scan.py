@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import pyarrow as pa
 from tqdm import tqdm
 
+from e5.corpora.column_types import NULL, kind_of, kind_of_type, merged
 from e5.corpora.corpus import Corpus, Reading
 from e5.corpora.documents import DeadLetter, Document
 from e5.corpora.formats import Mark
-from e5.corpora.inventory import Inventory, Places, Stocktaking, digest
-from e5.corpora.kinds import NULL, kind_of, kind_of_type, merged
+from e5.corpora.inventory import Inventory, InventoryBuilder, Places, digest
 from e5.corpora.passages import Cut
 from e5.errors import InputError
 
@@ -55,7 +55,7 @@ def scan(
     Raises:
         InputError: for a file that cannot be read, or a column that cannot be kept.
     """
-    stock, marks, told = Stocktaking(), dict[str, list[Mark]](), list[str]()
+    stock, marks, told = InventoryBuilder(), dict[str, list[Mark]](), list[str]()
     kinds = dict.fromkeys(corpus.keep, NULL)
     with (
         Reading(corpus) as reading,

@@ -14,18 +14,18 @@ from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Match, Route
 
 from e5.errors import E5Error
-from e5.gateway import cog, cohere, openai, tei
-from e5.gateway.ask import Ask, Request, in_words_of
+from e5.gateway import cog_route, cohere, openai, tei
 from e5.gateway.backend import Backend
 from e5.gateway.body import Parser, dumps, written
-from e5.gateway.faults import RefusalError, Style
+from e5.gateway.client_request import ClientRequest, Request
 from e5.gateway.fields import Fields
 from e5.gateway.guard import MAX_IN_FLIGHT, Guard, Handler, while_connected
-from e5.gateway.meters import Meters
-from e5.gateway.models import Models
+from e5.gateway.metrics import Meters
+from e5.gateway.model_names import Models
 from e5.gateway.openapi import description
 from e5.gateway.page import prepare
-from e5.gateway.search import Searchable, search
+from e5.gateway.refusals import RefusalError, Style
+from e5.gateway.search_route import Searchable, search
 from e5.serving.request import MAX_TEXTS
 
 LARGE_ANSWER = 2**16  # numbers: some 6 ms to write
@@ -34,7 +34,7 @@ REMEDIES = {
     405: "this route does not take this method; GET /openapi.json lists what it takes.",
 }
 
-Understand = Callable[[Fields], Ask | Request]
+Understand = Callable[[Fields], ClientRequest | Request]
 
 
 class Gateway:
@@ -105,10 +105,10 @@ class Gateway:
         def tells(path: str, tell: Handler, *, keyless: bool = True) -> Route:
             return Route(path, self._guard.around(path, tell, keyless=keyless), methods=["GET"])
 
-        def rerank(fields: Fields) -> Ask:
+        def rerank(fields: Fields) -> ClientRequest:
             return tei.rerank(fields) if "texts" in fields else cohere.rerank(fields, models, 1)
 
-        def root(fields: Fields) -> Ask:
+        def root(fields: Fields) -> ClientRequest:
             about_one = isinstance(fields.any("inputs"), dict)
             return tei.similarity(fields) if about_one else tei.embed(fields)
 
@@ -123,7 +123,7 @@ class Gateway:
             asks("/embed", tei.embed, "tei"),
             asks("/similarity", tei.similarity, "tei"),
             asks("/", root, "tei"),
-            asks("/predictions", cog.prediction, "cog"),
+            asks("/predictions", cog_route.prediction, "cog"),
             *([asks("/search", lambda f: search(f, index))] if index is not None else []),
             tells("/", self._page),
             tells("/v1/models", self._list_models),
@@ -156,7 +156,7 @@ class Gateway:
         try:
             answer = await self._backend.answer(request.request)
         except E5Error as error:
-            raise in_words_of(error, request.told) from error
+            raise error.renamed(request.told) from error
         result = request.result(answer)
         cut = sum(result.truncated)
         self.meters.count(path, len(result.tokens), sum(result.tokens), cut)

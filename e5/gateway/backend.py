@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from e5.client.cog import REMEDIES, Cog
-from e5.client.prediction import Embedded
-from e5.client.remote import AsyncRemote
+from e5.client.cog_protocol import REMEDIES, Cog
+from e5.client.prediction import RemoteAnswer
+from e5.client.remote import RemoteService
 from e5.errors import ServiceError
-from e5.serving.answer import Answer, Usage
+from e5.serving.answer import Answer
 from e5.serving.request import EmbedRequest
 from e5.settings import Settings
 
@@ -77,7 +77,7 @@ class Backend(Protocol):
         """Let go of what it holds."""
 
 
-class InProcess:
+class InProcessBackend:
     """The model in this process. A `Backend`."""
 
     def __init__(self, embedder: "Embedder", service: "Service") -> None:
@@ -86,7 +86,7 @@ class InProcess:
         self._service = service
 
     @classmethod
-    def load(cls, settings: Settings) -> "InProcess":
+    def load(cls, settings: Settings) -> "InProcessBackend":
         """Load the checkpoint and try it.
 
         Raises:
@@ -121,25 +121,25 @@ class InProcess:
         """Nothing to let go of: the process ends."""
 
 
-class Elsewhere:
+class RemoteBackend:
     """A Cog server or a model on Replicate. A `Backend`."""
 
     def __init__(self, address: str, about: About) -> None:
         """Name the service; `find` is the usual way."""
         self._about = about
-        self._remote = AsyncRemote(address, deadline=DEADLINE_SECONDS, patience=PATIENCE_SECONDS)
+        self._remote = RemoteService(address, deadline=DEADLINE_SECONDS, patience=PATIENCE_SECONDS)
         self._waiting: set[asyncio.Timeout] = set()
         self._watching: asyncio.Task[None] | None = None
 
     @classmethod
-    async def find(cls, address: str) -> "Elsewhere":
+    async def find(cls, address: str) -> "RemoteBackend":
         """Wait until the service answers, and ask what it serves.
 
         Raises:
             E5Error: for an address that cannot be used, or a service that does not answer in time.
         """
         logger.info("waiting for %s", address)
-        remote = AsyncRemote(address, deadline=DEADLINE_SECONDS)
+        remote = RemoteService(address, deadline=DEADLINE_SECONDS)
         try:
             first = await remote.embed({"documents": ["a"], "encoding_format": "base64"})
         finally:
@@ -176,7 +176,8 @@ class Elsewhere:
         return Answer(
             vectors=embedded.vectors,
             scores=np.empty((0, 0), np.float32),
-            usage=Usage(tokens=embedded.tokens, truncated=embedded.truncated),
+            tokens=embedded.tokens,
+            truncated=embedded.truncated,
             model=embedded.model,
             metrics={},
         )
@@ -195,7 +196,7 @@ class Elsewhere:
             self._watching.cancel()
         await self._remote.aclose()
 
-    async def _ask(self, inputs: Mapping[str, object]) -> Embedded:
+    async def _ask(self, inputs: Mapping[str, object]) -> RemoteAnswer:
         if self._watching is None and isinstance(self._remote.dialect, Cog):
             self._watching = asyncio.create_task(self._watch())
         scope = asyncio.timeout(None)

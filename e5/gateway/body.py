@@ -17,8 +17,8 @@ import orjson
 from starlette.requests import ClientDisconnect, Request
 
 from e5.errors import InputError, quoted
-from e5.gateway.faults import RefusalError, busy
 from e5.gateway.fields import TOKENS
+from e5.gateway.refusals import RefusalError, busy
 
 MAX_BYTES = 32 * 2**20  # of a request's body
 MAX_HELD_BYTES = 8 * MAX_BYTES  # of all bodies whose requests are not answered yet

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from e5.errors import InputError, quoted
-from e5.gateway.ask import Ask, Result
+from e5.gateway.client_request import ClientRequest, Result
 from e5.gateway.fields import Fields, truncate_of
-from e5.gateway.models import Models
+from e5.gateway.model_names import Models
 from e5.gateway.roles import Prompt, prompt_for
 from e5.prompts import DEFAULT_TASK
 from e5.vectors import Vectors, as_bits, as_int8, cosine_scores
@@ -21,7 +21,7 @@ TYPES = ("float", "int8", "uint8", "binary", "ubinary", "base64")
 Version = Literal[1, 2]
 
 
-def embed(fields: Fields, models: Models, version: Version) -> Ask:
+def embed(fields: Fields, models: Models, version: Version) -> ClientRequest:
     """`POST /v1/embed` and `/v2/embed`.
 
     Raises:
@@ -45,7 +45,7 @@ def embed(fields: Fields, models: Models, version: Version) -> Ask:
         }
         return answer | {"texts": texts if version == 1 else []}
 
-    return Ask(
+    return ClientRequest(
         texts=texts,
         names=names,
         list_name=field,
@@ -58,7 +58,7 @@ def embed(fields: Fields, models: Models, version: Version) -> Ask:
     )
 
 
-def rerank(fields: Fields, models: Models, version: Version) -> Ask:
+def rerank(fields: Fields, models: Models, version: Version) -> ClientRequest:
     """`POST /v1/rerank`, `/v2/rerank` and `/rerank` with `documents`.
 
     The answer holds `results`, which Cohere's, Jina's and vLLM's clients read, and the same as
@@ -98,7 +98,7 @@ def rerank(fields: Fields, models: Models, version: Version) -> Ask:
             "meta": _meta(version, tokens),
         }
 
-    return Ask(
+    return ClientRequest(
         texts=[query, *documents],
         names=["query", *names],
         list_name="documents",

@@ -19,8 +19,8 @@ from starlette.responses import Response
 
 from e5.errors import E5Error, ServiceError
 from e5.gateway.body import Parser, dumps
-from e5.gateway.faults import RefusalError, Style, body_of, busy, refusal_of
-from e5.gateway.meters import Meters
+from e5.gateway.metrics import Meters
+from e5.gateway.refusals import RefusalError, Style, body_of, busy, refusal_of
 
 logger = logging.getLogger(__name__)
 

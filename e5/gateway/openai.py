@@ -7,13 +7,13 @@ They share the route and the answer, and differ in how they name a text's role: 
 import base64
 from typing import Any, Literal
 
-from e5.gateway.ask import Ask, Result
+from e5.gateway.client_request import ClientRequest, Result
 from e5.gateway.fields import Fields, truncate_of
-from e5.gateway.models import Models
+from e5.gateway.model_names import Models
 from e5.gateway.roles import prompt_for
 
 
-def embeddings(fields: Fields, models: Models) -> Ask:
+def embeddings(fields: Fields, models: Models) -> ClientRequest:
     """`POST /v1/embeddings`.
 
     Raises:
@@ -43,7 +43,7 @@ def embeddings(fields: Fields, models: Models) -> Ask:
             "usage": usage | {"tokens": result.tokens, "truncated": result.truncated},
         }
 
-    return Ask(
+    return ClientRequest(
         texts=texts,
         names=names,
         list_name="input",

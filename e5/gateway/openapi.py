@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from e5.gateway.cohere import TYPES
-from e5.gateway.search import MAX_TOP
+from e5.gateway.search_route import MAX_TOP
 from e5.serving.request import MAX_TEXTS
 from e5.texts import MAX_CHARACTERS, MAX_TASK
 

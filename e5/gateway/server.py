@@ -16,7 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from e5.gateway.app import Gateway
 from e5.gateway.body import dumps
-from e5.gateway.faults import RefusalError, body_of
+from e5.gateway.refusals import RefusalError, body_of
 
 DRAIN_SECONDS = 1.0
 KEEP_ALIVE_SECONDS = 75  # longer than clients and balancers keep a connection that they do not use

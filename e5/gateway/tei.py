@@ -6,7 +6,7 @@ Knows nothing of HTTP or of how vectors are computed.
 from typing import Any
 
 from e5.errors import InputError, quoted
-from e5.gateway.ask import Ask, Result
+from e5.gateway.client_request import ClientRequest, Result
 from e5.gateway.cohere import ranked
 from e5.gateway.fields import Fields, truncate_of
 from e5.gateway.roles import Prompt, prompt_for
@@ -16,7 +16,7 @@ from e5.vectors import cosine_scores
 VERSION = "1.9.3"  # of text-embeddings-inference, whose answers these are
 
 
-def embed(fields: Fields) -> Ask:
+def embed(fields: Fields) -> ClientRequest:
     """`POST /embed`, and `POST /` with `inputs` that are texts.
 
     Raises:
@@ -26,7 +26,7 @@ def embed(fields: Fields) -> Ask:
     options = fields.object("parameters") if "parameters" in fields else fields
     _check_direction(options)
     options.choice("encoding_format", ("float",), "float")  # Hugging Face's clients may ask for it
-    return Ask(
+    return ClientRequest(
         texts=texts,
         names=names,
         list_name="inputs",
@@ -38,7 +38,7 @@ def embed(fields: Fields) -> Ask:
     )
 
 
-def similarity(fields: Fields) -> Ask:
+def similarity(fields: Fields) -> ClientRequest:
     """`POST /similarity`, and `POST /` with a `source_sentence`: a cosine for each sentence.
 
     Raises:
@@ -54,7 +54,7 @@ def similarity(fields: Fields) -> Ask:
     def shape(result: Result) -> Any:
         return cosine_scores(result.vectors[:1], result.vectors[1:])[0] / 100
 
-    return Ask(
+    return ClientRequest(
         texts=[source, *sentences],
         names=["inputs.source_sentence", *names],
         list_name="inputs.sentences",
@@ -65,7 +65,7 @@ def similarity(fields: Fields) -> Ask:
     )
 
 
-def rerank(fields: Fields) -> Ask:
+def rerank(fields: Fields) -> ClientRequest:
     """`POST /rerank` with `texts`. A score is the cosine, raw or not.
 
     Raises:
@@ -83,7 +83,7 @@ def rerank(fields: Fields) -> Ask:
             for i, score in ranked(result.vectors)
         ]
 
-    return Ask(
+    return ClientRequest(
         texts=[query, *texts],
         names=["query", *names],
         list_name="texts",

@@ -1,30 +1,8 @@
-"""The answer to a request: as arrays for this package, and in the shape that Cog publishes.
+"""What the service computed for one request, as arrays and plain values."""
 
-Cog's static parser reads the source of `Output` and `Usage` to publish the schema, so both use
-plain types. Knows nothing of how a request is checked or how vectors are computed.
-"""
-
-import asyncio
-import base64
-import weakref
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Optional
 
-import numpy as np
-from pydantic import BaseModel
-
-from e5.serving.writing import Fields
 from e5.vectors import Vectors
-
-FEW_NUMBERS = 50_000  # they take the interpreter 7 ms in all
-
-
-class Usage(BaseModel):
-    """Tokens read of each text, and whether it was cut; in the order of the vectors."""
-
-    tokens: list[int]
-    truncated: list[bool]
 
 
 @dataclass(frozen=True)
@@ -34,95 +12,20 @@ class Answer:
     Attributes:
         vectors: float32 `[num_texts, dimensions]`, queries first, then documents.
         scores: float32 `[num_queries, num_documents]`, cosine x 100; may be empty.
-        usage: tokens read of each text, and whether it was cut.
+        tokens: the number of tokens read of each text, in the order of the vectors.
+        truncated: whether each text was truncated.
         model: name and fingerprint of the model.
         metrics: `queue_ms`, `forward_ms`, `tokens` and `batch_texts`.
     """
 
     vectors: Vectors
     scores: Vectors
-    usage: Usage
+    tokens: list[int]
+    truncated: list[bool]
     model: str
     metrics: dict[str, float]
 
     @property
     def num_numbers(self) -> int:
-        """In vectors and scores together."""
+        """The number of float32 values in vectors and scores together."""
         return self.vectors.size + self.scores.size
-
-
-class Output(BaseModel):
-    """The answer. Queries come first, then documents, each in the order given."""
-
-    embeddings: Optional[list[list[float]]] = None
-    embeddings_base64: Optional[list[str]] = None
-    score: Optional[float] = None
-    scores: Optional[list[list[float]]] = None
-    usage: Usage
-    model: str
-
-    @classmethod
-    def of(cls, answer: Answer, *, encoding_format: str) -> "Output":
-        """Build the output without validation: `embeddings` and `scores` stay arrays until written.
-
-        Args:
-            answer: the service's answer.
-            encoding_format: `float` or `base64`.
-        """
-        as_base64 = encoding_format == "base64"
-        vectors, scores = answer.vectors, answer.scores
-        return cls.model_construct(
-            embeddings=None if as_base64 else np.ascontiguousarray(vectors),
-            embeddings_base64=[encode_base64(row) for row in vectors] if as_base64 else None,
-            score=scores[0, 0] if scores.size == 1 else None,
-            scores=scores if scores.size else None,
-            usage=answer.usage,
-            model=answer.model,
-        )
-
-    def model_dump(self, **_: Any) -> Fields:
-        """The answer in a type that Cog passes on to `json.dumps` without reading it.
-
-        Cog visits each element of lists and dicts in Python: 13 us a float, 100 ms for two vectors
-        of the 7B model. It passes subclasses of dict as they are.
-        """
-        return Fields(self.__dict__, usage=self.usage.__dict__)
-
-
-class Outputs:
-    """Makes outputs so that other requests go on meanwhile.
-
-    Cog reads again what was written, 0.1 us a number, and nothing else runs in this process. So of
-    large answers in numbers one at a time is given to it.
-    """
-
-    def __init__(self) -> None:
-        """Nothing is being written."""
-        self._turn = asyncio.Semaphore(1)
-
-    async def of(self, answer: Answer, *, encoding_format: str) -> Output:
-        """`Output.of`, when it is its turn."""
-        make = partial(Output.of, answer, encoding_format=encoding_format)
-        if answer.num_numbers < FEW_NUMBERS:
-            return make()
-        if encoding_format == "base64":
-            return await asyncio.to_thread(make)
-        await self._turn.acquire()
-        try:
-            output = make()
-        except BaseException:
-            self._turn.release()
-            raise
-        release = partial(asyncio.get_running_loop().call_soon_threadsafe, self._turn.release)
-        weakref.finalize(output, release).atexit = False  # once Cog lets go of it, or the caller
-        return output
-
-
-def encode_base64(vector: Vectors) -> str:
-    """Little-endian float32 in base64, as in OpenAI's API.
-
-    Example:
-        >>> encode_base64(np.array([1.0], np.float32))
-        'AACAPw=='
-    """
-    return base64.b64encode(vector.astype("<f4").tobytes()).decode("ascii")

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from e5.device import Process
+from e5.device import ForkGuard
 from e5.embedder import Embedder
 from e5.errors import (
     EngineError,
@@ -28,8 +28,8 @@ from e5.errors import (
     TextError,
 )
 from e5.packing import TokenIds
-from e5.serving.memory import Memory
-from e5.serving.pulse import Pulse
+from e5.serving.liveness import Liveness
+from e5.serving.memory import MemoryTrimmer
 from e5.serving.waiting import Job, Piece, Waiting
 from e5.vectors import Vectors
 
@@ -94,8 +94,8 @@ class Batcher:
             max_queue_tokens: refuse a request if more tokens than these would wait.
         """
         sys.setswitchinterval(min(SWITCH_SECONDS, sys.getswitchinterval()))
-        self._pulse = Pulse()
-        self._memory, self._process = Memory(), Process()
+        self._pulse = Liveness()
+        self._memory, self._process = MemoryTrimmer(), ForkGuard()
         self._has_ended = False
         self._embedder = embedder
         self._max_queue_tokens = max_queue_tokens
@@ -211,7 +211,7 @@ class Batcher:
                 )
             else:
                 position = piece.start + fault - rows.start
-                self._fail(piece, computed.faults[fault].about(position))
+                self._fail(piece, computed.faults[fault].at(position))
 
     def _hand_over(
         self, piece: _Piece, rows: Vectors, started: float, seconds: float, batch_texts: int

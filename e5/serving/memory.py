@@ -12,7 +12,7 @@ from functools import cache
 PAUSE_SECONDS = 10.0  # a call takes some milliseconds, and others that allocate wait for it
 
 
-class Memory:
+class MemoryTrimmer:
     """To be told when work is done; returns what is free now and then."""
 
     def __init__(self) -> None:

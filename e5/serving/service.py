@@ -9,7 +9,7 @@ from functools import partial
 
 from e5.embedder import Embedder
 from e5.errors import TextError
-from e5.serving.answer import Answer, Usage
+from e5.serving.answer import Answer
 from e5.serving.batcher import Batcher
 from e5.serving.request import EmbedRequest
 from e5.settings import Settings
@@ -28,7 +28,7 @@ class Service:
         >>> service = Service.load(Settings(weights="weights/e5-mini"))
         >>> request = EmbedRequest.parse(query="snow", document="Frozen water.")
         >>> answer = await service.answer(request)
-        >>> answer.vectors.shape, answer.scores.shape, answer.usage.tokens
+        >>> answer.vectors.shape, answer.scores.shape, answer.tokens
         ((2, 192), (1, 1), [29, 6])
     """
 
@@ -93,22 +93,20 @@ class Service:
         try:
             batched = await self._batcher.embed([encoding.token_ids for encoding in encodings])
         except TextError as error:
-            raise error.about(error.position, fields[error.position]) from error
+            raise error.at(error.position, fields[error.position]) from error
         vectors = finish(batched.vectors, request.dimensions, normalize=request.normalize)
         num_queries = len(request.all_queries)
-        usage = Usage(
-            tokens=[len(encoding.token_ids) for encoding in encodings],
-            truncated=[encoding.truncated for encoding in encodings],
-        )
+        tokens = [len(encoding.token_ids) for encoding in encodings]
         return Answer(
             vectors=vectors,
             scores=cosine_scores(vectors[:num_queries], vectors[num_queries:]),
-            usage=usage,
+            tokens=tokens,
+            truncated=[encoding.truncated for encoding in encodings],
             model=embedder.name,
             metrics={
                 "queue_ms": round(batched.queue_ms, 3),
                 "forward_ms": round(batched.forward_ms, 3),
-                "tokens": sum(usage.tokens),
+                "tokens": sum(tokens),
                 "batch_texts": batched.batch_texts,
             },
         )

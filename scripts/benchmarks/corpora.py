@@ -23,10 +23,10 @@ from e5.corpora.corpus import Corpus
 from e5.corpora.documents import Document, Passage
 from e5.corpora.index import Index
 from e5.corpora.loop import Loop
-from e5.corpora.numbers import encode
 from e5.corpora.run import embed_corpus
-from e5.corpora.shards import ShardFolder
-from e5.corpora.stored import Shard
+from e5.corpora.shard import Shard
+from e5.corpora.shard_folder import ShardFolder
+from e5.corpora.vector_encoding import encode
 from e5.embedder import Embedder
 from e5.settings import Settings
 from e5.vectors import Vectors, cosine_scores
@@ -66,7 +66,7 @@ from benchmarks.rounds import peak_gib
 from e5.corpora.corpus import Corpus
 from e5.corpora.loop import Loop
 from e5.corpora.run import embed_corpus
-from e5.corpora.shards import ShardFolder
+from e5.corpora.shard_folder import ShardFolder
 from e5.embedder import Embedder
 from e5.settings import Settings
 weights, corpus, out = sys.argv[1:]

@@ -18,7 +18,7 @@ from benchmarks.machine import child
 from benchmarks.rounds import peak_gib
 from benchmarks.subjects import MINI
 from benchmarks.texts import real_texts
-from e5.corpora.inventory import Stocktaking, compare, find
+from e5.corpora.inventory import InventoryBuilder, compare, find
 
 DOCUMENTS = 100_000
 LONG = (5_000, 20_000, 100_000, 400_000)  # characters
@@ -33,7 +33,7 @@ from benchmarks.rounds import peak_gib
 from e5.corpora.corpus import Corpus
 from e5.corpora.loop import Loop
 from e5.corpora.run import embed_corpus
-from e5.corpora.shards import ShardFolder
+from e5.corpora.shard_folder import ShardFolder
 from e5.embedder import Embedder
 from e5.settings import Settings
 weights, corpus, out = sys.argv[1:]
@@ -122,7 +122,7 @@ def _many() -> dict[str, Any]:
     device = torch.device("cpu")
     draw = np.random.default_rng(0)
     before = peak_gib(device)
-    corpus, folder = Stocktaking(), Stocktaking()
+    corpus, folder = InventoryBuilder(), InventoryBuilder()
     corpus.begin("a")
     folder.begin("b")
     for _ in range(100):  # as shards come, one after the other

@@ -23,8 +23,8 @@ from e5.checkpoint import TOKENIZER
 from e5.embedder import Computed, Embedder
 from e5.engine import MAX_CUDA_BATCH_TOKENS, Engine
 from e5.gateway.app import Gateway
-from e5.gateway.backend import InProcess
-from e5.gateway.models import Models
+from e5.gateway.backend import InProcessBackend
+from e5.gateway.model_names import Models
 from e5.gateway.server import serve
 from e5.graphs import size_for
 from e5.packing import MIN_SHARED, TokenIds, pack
@@ -117,7 +117,7 @@ def _engine() -> str:
 def main() -> None:
     """The gateway at `PORT`, until SIGTERM."""
     embedder = embedder_of(_engine())
-    backend = InProcess(embedder, Service(embedder, max_queue_tokens=1_000_000))
+    backend = InProcessBackend(embedder, Service(embedder, max_queue_tokens=1_000_000))
     gateway = Gateway(backend, Models(embedder.name, {}))
     uvloop.run(serve(gateway, host="127.0.0.1", port=int(os.environ["PORT"])))
 

@@ -8,9 +8,9 @@ import sys
 import time
 
 from commands.options import as_options
+from e5.corpora.filesystem import UNREADABLE
 from e5.corpora.index import Index
-from e5.corpora.shards import ShardFolder
-from e5.corpora.storage import UNREADABLE
+from e5.corpora.shard_folder import ShardFolder
 from e5.errors import E5Error
 
 OPTIONS = {"shards": "OUT", "index": "INDEX"}

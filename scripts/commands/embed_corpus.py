@@ -20,14 +20,14 @@ from typing import get_args
 
 from commands.options import absolute, as_options, plain
 from e5.corpora.corpus import Corpus
+from e5.corpora.filesystem import UNREADABLE
 from e5.corpora.formats import TextFormat
 from e5.corpora.loop import Loop
-from e5.corpora.numbers import Dtype
 from e5.corpora.passages import Cut
 from e5.corpora.plan import ROWS_PER_SHARD
 from e5.corpora.run import Report, Runner, embed_corpus
-from e5.corpora.shards import DEAD_LETTERS, Recipe, ShardFolder
-from e5.corpora.storage import UNREADABLE
+from e5.corpora.shard_folder import DEAD_LETTERS, Recipe, ShardFolder
+from e5.corpora.vector_encoding import Dtype
 from e5.embedder import Embedder
 from e5.errors import E5Error, InputError
 from e5.settings import Settings

@@ -16,9 +16,9 @@ import uvloop
 
 from e5.errors import E5Error, InputError, shortened
 from e5.gateway.app import Gateway
-from e5.gateway.backend import Backend, Elsewhere, InProcess
-from e5.gateway.models import Models
-from e5.gateway.search import Searchable
+from e5.gateway.backend import Backend, InProcessBackend, RemoteBackend
+from e5.gateway.model_names import Models
+from e5.gateway.search_route import Searchable
 from e5.gateway.server import serve
 from e5.settings import Settings
 
@@ -67,9 +67,9 @@ async def _run(arguments: argparse.Namespace) -> None:
     aliases = dict(_alias(text) for text in arguments.alias)
     index = _index(arguments.index)
     backend: Backend = (
-        InProcess.load(Settings.from_env())
+        InProcessBackend.load(Settings.from_env())
         if arguments.backend is None
-        else await Elsewhere.find(arguments.backend)
+        else await RemoteBackend.find(arguments.backend)
     )
     about = await backend.about()
     if index is not None:

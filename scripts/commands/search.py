@@ -19,9 +19,9 @@ from pathlib import Path
 
 from commands.options import as_options, plain
 from e5.client.client import Client
+from e5.corpora.filesystem import UNREADABLE
 from e5.corpora.hits import Hit
 from e5.corpora.index import Index
-from e5.corpora.storage import UNREADABLE
 from e5.encoder import Encoder
 from e5.errors import E5Error, InputError
 from e5.settings import Settings

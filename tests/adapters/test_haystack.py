@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from adapters.contract import WHOLE, Contract, Door, assert_same
+from adapter_contract import WHOLE, Contract, Door, assert_same
 
 from e5.client.client import Client
 from e5.embedder import Embedder

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from adapters.contract import Contract, Door
+from adapter_contract import Contract, Door
 
 from e5.encoder import Encoder
 

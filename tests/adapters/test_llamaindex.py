@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from adapters.contract import MANY, WHOLE, Contract, Door, assert_same
+from adapter_contract import MANY, WHOLE, Contract, Door, assert_same
 
 from e5.encoder import Encoder
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from adapters.contract import AWKWARD, MANY, WHOLE, assert_close
+from adapter_contract import AWKWARD, MANY, WHOLE, assert_close
 
 from e5.embedder import Embedder
 from e5.encoder import Encoder

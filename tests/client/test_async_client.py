@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from client.fake_cog import Inputs, fake_cog, succeeded
-from client.fake_http import Reply
-from client.fake_replicate import PROCESSING, STARTING, fake_replicate
+from fake_cog import Inputs, fake_cog, succeeded
+from fake_http import Reply
+from fake_replicate import PROCESSING, STARTING, fake_replicate
 from server import ROOT, serve
 
 import e5

@@ -21,7 +21,7 @@ from e5.client.batch import (
     Options,
     cut,
 )
-from e5.client.prediction import Embedded
+from e5.client.prediction import RemoteAnswer
 from e5.client.wire import Steps, T
 from e5.errors import E5Error, InputError, NonFiniteError, RequestTooLargeError, ServiceError
 
@@ -39,20 +39,20 @@ def run(steps: Steps[T]) -> T:
     raise AssertionError("a request")
 
 
-def served(answer: Callable[[Inputs], Embedded]) -> OneModel:
-    def embed(inputs: Inputs) -> Steps[Embedded]:
+def served(answer: Callable[[Inputs], RemoteAnswer]) -> OneModel:
+    def embed(inputs: Inputs) -> Steps[RemoteAnswer]:
         yield from ()
         return answer(inputs)
 
     return OneModel(embed)
 
 
-def echo(inputs: Inputs, *, model: str = "toy@1") -> Embedded:
+def echo(inputs: Inputs, *, model: str = "toy@1") -> RemoteAnswer:
     """`[number, 1, 0, 0]` for each text, cut to the dimensions asked for."""
     texts = inputs.get("queries", inputs.get("documents", []))
     numbers = [float(text) if text.isdigit() else -1.0 for text in texts]
     rows = np.array([[number, 1, 0, 0] for number in numbers], np.float32)
-    return Embedded(rows[:, : inputs.get("dimensions", 4)], model)
+    return RemoteAnswer(rows[:, : inputs.get("dimensions", 4)], model)
 
 
 def encode(
@@ -102,7 +102,7 @@ def test_every_row_is_its_text_s(count: int, dimensions: int | None, field: str)
 def test_the_options_go_with_each_request() -> None:
     asked: list[Inputs] = []
 
-    def answer(inputs: Inputs) -> Embedded:
+    def answer(inputs: Inputs) -> RemoteAnswer:
         asked.append(inputs)
         return echo(inputs)
 
@@ -125,7 +125,7 @@ def test_the_options_go_with_each_request() -> None:
 def test_what_is_too_much_for_the_service_is_sent_in_halves() -> None:
     refused = RequestTooLargeError(30, 25)
 
-    def answer(inputs: Inputs) -> Embedded:
+    def answer(inputs: Inputs) -> RemoteAnswer:
         if len(inputs["documents"]) > 100 or "7777" in inputs["documents"]:
             raise refused
         return echo(inputs)
@@ -143,7 +143,7 @@ def test_what_is_too_much_for_the_service_is_sent_in_halves() -> None:
 @pytest.mark.parametrize("halved", [False, True])
 def test_an_index_is_the_caller_s_own(field: str, halved: bool) -> None:
     def refusing(kind: Callable[[str], E5Error]) -> OneModel:
-        def answer(inputs: Inputs) -> Embedded:
+        def answer(inputs: Inputs) -> RemoteAnswer:
             texts = inputs.get(field, [])
             if halved and len(texts) > 10:
                 raise RequestTooLargeError(30, 25)
@@ -166,7 +166,7 @@ def test_an_index_is_the_caller_s_own(field: str, halved: bool) -> None:
 
 
 def test_an_error_without_an_index_stays_as_it_is() -> None:
-    def answer(inputs: Inputs) -> Embedded:
+    def answer(inputs: Inputs) -> RemoteAnswer:
         if "queries" in inputs:
             raise InputError("task", "7", "send a string")
         return echo(inputs)

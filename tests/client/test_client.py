@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from client.fake_cog import Inputs, failed, fake_cog, succeeded
-from client.fake_http import Reply
+from fake_cog import Inputs, failed, fake_cog, succeeded
+from fake_http import Reply
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from server import ROOT, serve

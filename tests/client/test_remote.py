@@ -14,14 +14,14 @@ from typing import Any, Protocol
 
 import anyio
 import pytest
-from client.fake_cog import Inputs, fake_cog, succeeded
-from client.fake_http import HALF, Asked, Reply, serve_http
-from client.fake_replicate import PROCESSING, STARTING, FakeReplicate, fake_replicate
+from fake_cog import Inputs, fake_cog, succeeded
+from fake_http import HALF, Asked, Reply, serve_http
+from fake_replicate import PROCESSING, STARTING, FakeReplicate, fake_replicate
 
 from e5.client import wire
-from e5.client.cog import Cog
-from e5.client.remote import AsyncRemote, Remote
-from e5.client.replicate import Replicate
+from e5.client.cog_protocol import Cog
+from e5.client.remote import Remote, RemoteService
+from e5.client.replicate_protocol import Replicate
 from e5.client.wire import Answer, NoAnswerError, Request, Steps, T
 from e5.errors import InputError, ServiceError
 
@@ -46,7 +46,7 @@ def in_a_thread(
 
 def in_a_loop(url: str, work: Callable[[Cog | Replicate], Steps[T]], *, deadline: float = 20) -> T:
     async def connected() -> T:
-        service = AsyncRemote(url, deadline=deadline)
+        service = RemoteService(url, deadline=deadline)
         try:
             return await service.run(work(service.dialect))
         finally:
@@ -194,7 +194,7 @@ def test_loopback_is_reached_without_the_environment_s_proxy(
 
 # What cannot be used
 
-both_kinds = pytest.mark.parametrize("kind", [Remote, AsyncRemote])
+both_kinds = pytest.mark.parametrize("kind", [Remote, RemoteService])
 
 
 @both_kinds
@@ -225,10 +225,10 @@ def test_an_address_that_is_none_is_refused_with_both_kinds_of_them(
 
 
 def asyncio_run(
-    use: Callable[[AsyncRemote], Awaitable[T]], address: str = MODEL, **options: Any
+    use: Callable[[RemoteService], Awaitable[T]], address: str = MODEL, **options: Any
 ) -> T:
     async def connected() -> T:
-        service = AsyncRemote(address, **{"deadline": 20, **options})
+        service = RemoteService(address, **{"deadline": 20, **options})
         try:
             return await use(service)
         finally:
@@ -249,7 +249,7 @@ async def once(seen: Callable[[], object]) -> None:
 def test_cancelling_cancels_the_prediction_before_the_call_ends() -> None:
     with fake_replicate([STARTING], [PROCESSING]) as api:
 
-        async def use(service: AsyncRemote) -> None:
+        async def use(service: RemoteService) -> None:
             call = asyncio.create_task(service.embed(INPUTS))
             await once(lambda: api.polls)
             call.cancel()
@@ -264,7 +264,7 @@ def test_cancelling_cancels_the_prediction_before_the_call_ends() -> None:
 def test_a_timeout_cancels_too_and_is_a_timeout() -> None:
     with fake_replicate([STARTING], [PROCESSING]) as api:
 
-        async def use(service: AsyncRemote) -> None:
+        async def use(service: RemoteService) -> None:
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(service.embed(INPUTS), 1.0)
 
@@ -275,7 +275,7 @@ def test_a_timeout_cancels_too_and_is_a_timeout() -> None:
 def test_a_framework_that_cancels_again_and_again_does_not_stop_the_farewell() -> None:
     with fake_replicate([STARTING], [PROCESSING]) as api:
 
-        async def use(service: AsyncRemote) -> None:
+        async def use(service: RemoteService) -> None:
             with anyio.move_on_after(1.0) as scope:
                 await service.embed(INPUTS)
             assert scope.cancelled_caught
@@ -294,7 +294,7 @@ def test_cancelling_a_create_ends_at_once_and_replicate_ends_it_itself() -> None
 
     with fake_replicate([slow()]) as api:
 
-        async def use(service: AsyncRemote) -> None:
+        async def use(service: RemoteService) -> None:
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(service.embed(INPUTS), 0.2)
             assert not gave_up, "the caller waited for the answer"
@@ -317,7 +317,7 @@ def test_cancelling_closes_the_connection_to_cog() -> None:
                     arrived.set()
                 return True
 
-        async def use(service: AsyncRemote) -> None:
+        async def use(service: RemoteService) -> None:
             seen = asyncio.create_task(asyncio.to_thread(closed))
             call = asyncio.create_task(service.embed(INPUTS))
             await once(arrived.is_set)
@@ -351,7 +351,7 @@ def test_many_requests_are_under_way_at_a_time() -> None:
         together.wait()
         return succeeded(inputs)
 
-    async def use(service: AsyncRemote) -> None:
+    async def use(service: RemoteService) -> None:
         found = await asyncio.gather(*(service.embed(INPUTS) for _ in range(50)))
         assert {each.model for each in found} == {"toy@1"}
         assert await service.health() == "READY"
@@ -361,7 +361,7 @@ def test_many_requests_are_under_way_at_a_time() -> None:
 
 
 def test_a_pause_is_not_one_of_the_event_loop() -> None:
-    async def use(service: AsyncRemote) -> int:
+    async def use(service: RemoteService) -> int:
         call = asyncio.create_task(service.run(ask(after=0.4)(None)))
         ticks = 0
         while not call.done():
@@ -374,7 +374,7 @@ def test_a_pause_is_not_one_of_the_event_loop() -> None:
 
 
 def test_a_busy_service_is_told_at_once_where_nobody_waits() -> None:
-    async def use(service: AsyncRemote) -> None:
+    async def use(service: RemoteService) -> None:
         with pytest.raises(ServiceError) as caught:
             await service.embed(INPUTS)
         assert (caught.value.cause, caught.value.retry_after) == ("busy", 7)
@@ -391,7 +391,7 @@ def test_a_closed_service_cannot_be_used() -> None:
         with pytest.raises(RuntimeError, match="closed"):
             service.run(service.dialect.embed(INPUTS))
 
-        async def use(service: AsyncRemote) -> None:
+        async def use(service: RemoteService) -> None:
             await service.aclose()
             with pytest.raises(RuntimeError, match="closed"):
                 await service.embed(INPUTS)

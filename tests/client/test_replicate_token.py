@@ -5,8 +5,8 @@ from contextlib import closing
 from typing import Any
 
 import pytest
-from client.fake_http import Reply
-from client.fake_replicate import (
+from fake_http import Reply
+from fake_replicate import (
     ID,
     STARTING,
     SUCCEEDED,

@@ -21,7 +21,7 @@ from server import serve
 
 from commands.embed_corpus import workers
 from e5.corpora.index import Index
-from e5.corpora.shards import Recipe
+from e5.corpora.shard_folder import Recipe
 from e5.embedder import Embedder
 from e5.errors import InputError
 from e5.settings import Settings

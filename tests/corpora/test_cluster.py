@@ -34,7 +34,7 @@ from e5.corpora.journal import ATTEMPTS
 from e5.corpora.loop import Summary
 from e5.corpora.plan import Unit
 from e5.corpora.run import embed_corpus
-from e5.corpora.shards import ShardFolder
+from e5.corpora.shard_folder import ShardFolder
 from e5.errors import EngineError
 from e5.settings import Settings
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from e5.corpora.column_types import Loose
 from e5.corpora.documents import Columns, DeadLetter, Document
-from e5.corpora.kinds import Loose
 from e5.errors import InputError
 from e5.texts import MAX_CHARACTERS
 

@@ -16,7 +16,7 @@ import pyarrow.dataset
 import pytest
 from corpus_tools import ROOT, embed, texts, vectors_of, write_corpus
 
-from e5.corpora.shards import Recipe
+from e5.corpora.shard_folder import Recipe
 from e5.embedder import Embedder
 from e5.vectors import cosine_scores
 

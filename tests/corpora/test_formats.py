@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import fs
 
+from e5.corpora.filesystem import UNREADABLE
 from e5.corpora.formats import FORMATS, Mark, Reader, TextFormat, open_reader
-from e5.corpora.storage import UNREADABLE
 from e5.errors import InputError
 
 VALUES = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.sampled_from(

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from e5.corpora.inventory import Inventory, Stocktaking, compare, digest, find
+from e5.corpora.inventory import Inventory, InventoryBuilder, compare, digest, find
 
 # Few ids and contents, so that they meet.
 DOCUMENTS = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 3)), max_size=12)
@@ -12,7 +12,7 @@ GROUPS = st.lists(DOCUMENTS, max_size=4)
 
 
 def stock_of(groups: list[list[tuple[int, int]]]) -> Inventory:
-    stock = Stocktaking()
+    stock = InventoryBuilder()
     for number, documents in enumerate(groups):
         stock.begin(f"group {number}")
         for row, (name, content) in enumerate(documents):
@@ -75,7 +75,7 @@ def test_places_are_told_by_their_groups(groups: list[list[tuple[int, int]]]) ->
 
 
 def test_many_documents_need_little_memory() -> None:
-    stock = Stocktaking()
+    stock = InventoryBuilder()
     stock.begin("a")
     many = np.arange(100_000, dtype=np.uint64)
     stock.add_all(many, many, many, np.ones(len(many)))

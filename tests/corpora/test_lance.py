@@ -11,7 +11,7 @@ from corpus_tools import (
 
 from e5.corpora.index import Index
 from e5.corpora.lance import WORDS, probes
-from e5.corpora.shards import ShardFolder
+from e5.corpora.shard_folder import ShardFolder
 
 
 def names(index: Index) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import EditCheckpoint
+from checkpoints import EditCheckpoint
 from corpus_tools import (
     begin,
     dead_letters,
@@ -25,7 +25,7 @@ from e5.corpora.corpus import Corpus
 from e5.corpora.loop import Loop
 from e5.corpora.passages import Cut
 from e5.corpora.plan import Unit
-from e5.corpora.shards import Recipe, ShardFolder
+from e5.corpora.shard_folder import Recipe, ShardFolder
 from e5.embedder import Embedder
 from e5.errors import InputError, OutOfMemoryError
 from e5.packing import TokenIds

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from e5.corpora.filesystem import open_filesystem
 from e5.corpora.manifest import Manifest, fingerprint_of
-from e5.corpora.shards import RULES, ShardFolder
-from e5.corpora.storage import open_filesystem
+from e5.corpora.shard_folder import RULES, ShardFolder
 from e5.errors import InputError
 
 

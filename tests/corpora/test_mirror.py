@@ -19,7 +19,7 @@ from e5.corpora.loop import Loop, Model, Summary
 from e5.corpora.passages import Cut
 from e5.corpora.plan import Unit
 from e5.corpora.run import embed_corpus
-from e5.corpora.shards import REPLACED, Recipe, ShardFolder
+from e5.corpora.shard_folder import REPLACED, Recipe, ShardFolder
 from e5.embedder import Embedder
 from e5.errors import InputError
 

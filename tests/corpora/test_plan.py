@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from e5.corpora.formats import Mark
-from e5.corpora.inventory import Inventory, Stocktaking, compare
+from e5.corpora.inventory import Inventory, InventoryBuilder, compare
 from e5.corpora.plan import Stock, Unit, plan
 
 FILES = st.lists(
@@ -18,7 +18,7 @@ FILES = st.lists(
 
 
 def stock_of(groups: dict[str, list[tuple[int, int]]], size: int = 1) -> Inventory:
-    stock = Stocktaking()
+    stock = InventoryBuilder()
     for name, documents in groups.items():
         stock.begin(name)
         for row, (key, content) in enumerate(documents):

@@ -14,9 +14,9 @@ import pytest
 from corpus_tools import ROOT, texts
 from pyarrow import fs
 
+from e5.corpora.filesystem import open_filesystem
 from e5.corpora.index import Index
-from e5.corpora.shards import ShardFolder
-from e5.corpora.storage import open_filesystem
+from e5.corpora.shard_folder import ShardFolder
 from e5.embedder import Embedder
 
 moto = pytest.importorskip("moto.server", reason="moto is not installed")

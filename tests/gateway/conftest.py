@@ -9,14 +9,14 @@ from gateway_server import WEIGHTS, GatewayServer, serve_gateway
 from gateway_tools import Door, FakeBackend
 
 from e5.embedder import Embedder
-from e5.gateway.backend import InProcess
+from e5.gateway.backend import InProcessBackend
 from e5.serving.service import Service
 
 
 @pytest.fixture(scope="session")
 def door(embedder: Embedder) -> Door:
     """A gateway in front of the small checkpoint."""
-    backend = InProcess(embedder, Service(embedder, max_queue_tokens=1_000_000))
+    backend = InProcessBackend(embedder, Service(embedder, max_queue_tokens=1_000_000))
     return Door(backend, model=embedder.name, aliases={"text-embedding-3-small": "small"})
 
 

@@ -16,15 +16,15 @@ import httpx2
 import numpy as np
 import pytest
 from checkpoints import load
-from client.fake_cog import fake_cog, succeeded
-from client.fake_http import Reply
+from fake_cog import fake_cog, succeeded
+from fake_http import Reply
 from gateway_server import WEIGHTS
 from gateway_tools import Door, sentence_of
 from server import Server, serve
 
 from e5.embedder import Embedder
 from e5.errors import E5Error, EngineError, ServiceError
-from e5.gateway.backend import WATCH_SECONDS, Elsewhere, InProcess
+from e5.gateway.backend import WATCH_SECONDS, InProcessBackend, RemoteBackend
 from e5.serving.request import EmbedRequest
 from e5.serving.service import Service
 
@@ -37,7 +37,7 @@ Story = Callable[[Door, httpx2.AsyncClient], Awaitable[Any]]
 class TestInProcess:
     def test_it_tells_and_answers_as_the_model(self, embedder: Embedder) -> None:
         service = Service(embedder, max_queue_tokens=10_000)
-        backend = InProcess(embedder, service)
+        backend = InProcessBackend(embedder, service)
 
         async def story() -> None:
             about = await backend.about()
@@ -56,7 +56,7 @@ class TestInProcess:
         self, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         service = Service(embedder, max_queue_tokens=10_000)
-        backend = InProcess(embedder, service)
+        backend = InProcessBackend(embedder, service)
 
         def fail(*_: object) -> None:
             raise RuntimeError("device lost")
@@ -75,7 +75,7 @@ def told(server: Server, story: Story) -> Any:
     """A story of a gateway before this server."""
 
     async def whole() -> Any:
-        backend = await Elsewhere.find(str(server.client.base_url))
+        backend = await RemoteBackend.find(str(server.client.base_url))
         door = Door(backend, model=(await backend.about()).name)
         try:
             async with door.client() as client:
@@ -199,7 +199,7 @@ class TestBeforeCog:
 )
 def test_an_address_that_cannot_be_used_is_said(address: str, sentence: str) -> None:
     with pytest.raises(E5Error, match=sentence):
-        asyncio.run(Elsewhere.find(address))
+        asyncio.run(RemoteBackend.find(address))
 
 
 def test_a_service_that_is_not_there_is_waited_for_until_the_deadline(
@@ -207,7 +207,7 @@ def test_a_service_that_is_not_there_is_waited_for_until_the_deadline(
 ) -> None:
     monkeypatch.setattr("e5.gateway.backend.DEADLINE_SECONDS", 0.5)
     with pytest.raises(ServiceError) as raised:
-        asyncio.run(Elsewhere.find("http://127.0.0.1:9"))
+        asyncio.run(RemoteBackend.find("http://127.0.0.1:9"))
     assert raised.value.cause in ("unreachable", "deadline")
 
 
@@ -231,7 +231,7 @@ def test_what_a_dead_worker_never_answers_is_given_up() -> None:
     with fake_cog(reply) as cog:
 
         async def story() -> None:
-            backend = await Elsewhere.find(cog.url)
+            backend = await RemoteBackend.find(cog.url)
             request = EmbedRequest(documents=["1", "2"])
             asking = [asyncio.create_task(backend.answer(request)) for _ in range(3)]
             await asyncio.sleep(WATCH_SECONDS * 2.5)

@@ -7,8 +7,8 @@ from typing import Any
 
 import httpx2
 import pytest
-from client.fake_http import Reply
-from client.fake_replicate import (
+from fake_http import Reply
+from fake_replicate import (
     PROCESSING,
     STARTING,
     SUCCEEDED,
@@ -18,8 +18,8 @@ from client.fake_replicate import (
 )
 from gateway_tools import Door, sentence_of
 
-from e5.client import replicate
-from e5.gateway.backend import Elsewhere
+from e5.client import replicate_protocol as replicate
+from e5.gateway.backend import RemoteBackend
 from e5.prompts import DEFAULT_TASK
 
 ADDRESS = "replicate-deployment:you/e5"
@@ -38,7 +38,7 @@ def asked(api: FakeReplicate, *bodies: dict[str, Any]) -> list[httpx2.Response]:
     """One request after the other to a gateway before this Replicate."""
 
     async def story() -> list[httpx2.Response]:
-        backend = await Elsewhere.find(ADDRESS)
+        backend = await RemoteBackend.find(ADDRESS)
         door = Door(backend, model=(await backend.about()).name)
         async with door.client() as client:
             answers = [await client.post("/v1/embeddings", json=body) for body in bodies]

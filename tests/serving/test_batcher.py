@@ -11,7 +11,7 @@ from watched import BUDGET, WatchedEngine, run, some_text, submit
 
 from e5.packing import TokenIds
 from e5.serving.batcher import SWITCH_SECONDS, Batched, Batcher
-from e5.serving.memory import Memory
+from e5.serving.memory import MemoryTrimmer
 
 
 def test_each_of_many_requests_gets_exactly_its_own_vectors(engine: WatchedEngine) -> None:
@@ -205,8 +205,8 @@ def test_what_is_shared_takes_the_budget_once(engine: WatchedEngine) -> None:
 def test_a_batcher_shares_the_interpreter_and_gives_memory_back(
     engine: WatchedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given: list[Memory] = []
-    monkeypatch.setattr(Memory, "give_back", lambda memory: given.append(memory))
+    given: list[MemoryTrimmer] = []
+    monkeypatch.setattr(MemoryTrimmer, "give_back", lambda memory: given.append(memory))
     before = sys.getswitchinterval()
     sys.setswitchinterval(0.005)  # Python's own
 

@@ -20,7 +20,7 @@ from e5.errors import (
 )
 from e5.packing import TokenIds
 from e5.serving.batcher import Batched, Batcher
-from e5.serving.pulse import ALL_BAD
+from e5.serving.liveness import ALL_BAD
 from e5.vectors import Vectors
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from e5.serving import memory
-from e5.serving.memory import Memory
+from e5.serving.memory import MemoryTrimmer
 
 
 def resident_mb() -> float:
@@ -21,16 +21,16 @@ def test_freed_blocks_between_used_ones_are_returned(monkeypatch: pytest.MonkeyP
     kept = blocks[::50]  # so that nothing is free at the heap's end alone
     before = resident_mb()
     del blocks
-    assert Memory().give_back()
+    assert MemoryTrimmer().give_back()
     assert resident_mb() < before - 150
     assert all(block.all() for block in kept)
 
 
 def test_it_is_done_now_and_then_only() -> None:
-    assert not Memory().give_back()
+    assert not MemoryTrimmer().give_back()
 
 
 def test_a_c_library_that_cannot_does_without(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "PAUSE_SECONDS", 0.0)
     monkeypatch.setattr(memory, "_malloc_trim", lambda: None)
-    assert not Memory().give_back()
+    assert not MemoryTrimmer().give_back()

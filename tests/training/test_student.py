@@ -9,7 +9,7 @@ from small_corpus import VOCABULARY, student, tokenizer
 
 from benchmarks.subjects import packed
 from e5 import Embedder, Settings
-from e5.model import forward as packed_forward
+from e5.forward import forward as packed_forward
 from e5.packing import pack
 from training.student import export, forward, principal_axes, unit
 from training.texts import evaluation_texts

@@ -1,0 +1,399 @@
+"""Cog's HTTP from the outside: every way an answer can go wrong, over real sockets."""
+
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_cog import FakeCog, Inputs, failed, fake_cog, succeeded
+from fake_http import HALF, Reply
+from server import serve
+
+from e5.client import wire
+from e5.client.prediction import RemoteAnswer
+from e5.client.remote import Remote
+from e5.errors import (
+    E5Error,
+    EngineError,
+    InputError,
+    NonFiniteError,
+    QueueFullError,
+    ServiceError,
+)
+
+WEIGHTS = Path("weights/e5-mini")
+INPUTS: Inputs = {"documents": ["7"], "encoding_format": "base64"}
+BUSY: Reply = (409, {"error": "At capacity - all prediction slots busy", "status": "failed"})
+NOT_READY: Reply = (503, {"error": "Setup has not finished yet.", "status": "failed"})
+FULL = "QueueFullError: the queue is full (9 tokens wait); try again in a moment."
+OPEN_END = b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"sta\r\n'
+
+
+def embed(
+    url: str, inputs: Inputs = INPUTS, *, deadline: float = 20, patience: float | None = None
+) -> RemoteAnswer:
+    with closing(Remote(url, deadline=deadline, patience=patience)) as service:
+        return service.run(service.dialect.embed(inputs))
+
+
+def refusal(cog: FakeCog, *, deadline: float = 20, patience: float | None = None) -> ServiceError:
+    """The `ServiceError` that the request ends in: one safe line with the URL."""
+    with pytest.raises(ServiceError) as caught:
+        embed(cog.url, deadline=deadline, patience=patience)
+    sentence = str(caught.value)
+    assert sentence.startswith(f"{cog.url}: ")
+    assert sentence.endswith(".")
+    assert sentence.isprintable()
+    assert len(sentence) < 700
+    return caught.value
+
+
+def error_of(cog: FakeCog, *, deadline: float = 20) -> str:
+    return str(refusal(cog, deadline=deadline))
+
+
+def first(count: int, reply: Reply) -> Any:
+    """`reply` to the first `count` predictions, vectors to all others."""
+    return lambda number, inputs: reply if number < count else succeeded(inputs)
+
+
+def always(reply: Reply) -> Any:
+    return lambda _number, _inputs: reply
+
+
+# What goes over the wire
+
+
+def test_a_prediction_is_the_input_without_id_or_webhook_on_which_cog_would_act() -> None:
+    texts = ["\N{GRINNING FACE}\u05e9\u05dc\u05d5\u05dd\x00\u2028", "7"]
+    with fake_cog(first(0, b"")) as cog:
+        embed(cog.url, {"documents": texts})
+    assert cog.bodies == [{"input": {"documents": texts}}]
+    assert cog.headers[0]["Content-Type"] == "application/json"
+    assert cog.headers[0]["Accept-Encoding"] == "identity"
+    assert int(cog.headers[0]["Content-Length"]) < 60  # UTF-8, no escapes where none are needed
+
+
+@pytest.mark.parametrize("end", ["", "/", "//", "/prefix", "/prefix/"])
+def test_a_path_and_slashes_at_the_end_are_fine(end: str) -> None:
+    with fake_cog(first(0, b"")) as cog:
+        assert embed(cog.url + end).model == "toy@1"
+
+
+# What is sent again
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        pytest.param(BUSY, id="no free slot"),
+        pytest.param(NOT_READY, id="still starting"),
+        pytest.param((502, b"<html>Bad gateway</html>"), id="a proxy that waits for it"),
+        pytest.param(failed(FULL), id="the queue is full"),
+        pytest.param(b"", id="dropped before the answer"),
+        pytest.param(HALF, id="dropped within the answer"),
+        pytest.param(OPEN_END, id="dropped between chunks"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-", id="dropped within the headers"),
+    ],
+)
+def test_what_fails_for_the_moment_is_sent_again(reply: Reply) -> None:
+    with fake_cog(first(4, reply)) as cog:
+        assert embed(cog.url).vectors.tolist() == [[7, 1, 0, 0]]
+        assert cog.inputs == [INPUTS] * 5
+
+
+@pytest.mark.slow
+def test_a_server_that_is_not_there_yet_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with ThreadPoolExecutor(1) as pool, caplog.at_level(logging.WARNING):
+        asked = pool.submit(embed, f"http://127.0.0.1:{port}")
+        while not caplog.records:
+            assert not asked.done()
+            time.sleep(0.02)
+        with socket.create_server(("127.0.0.1", port)) as listening:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+                assert isinstance(asked.exception(), ServiceError)  # it was answered
+    assert len(caplog.records) == 1
+    assert f"127.0.0.1:{port}: no connection ([Errno 111]" in caplog.messages[0]
+
+
+# What is not
+
+
+@pytest.mark.parametrize(
+    ("reply", "part"),
+    [
+        ((200, b"hello"), 'POST /predictions answered HTTP 200 with "hello"'),
+        ((200, b""), "answered HTTP 200 with an empty body"),
+        ((200, []), "check the URL, and what stands between"),
+        ((200, b"[" * 100_000), "check the URL"),
+        ((200, {"id": "x"}), "answered HTTP 200"),
+        ((200, {"status": "processing"}), 'a prediction ended as "processing"'),
+        ((200, {"status": "canceled"}), 'a prediction ended as "canceled"'),
+        ((200, {"status": ["\x1b[31m" * 9]}), "a prediction ended as"),
+        ((200, {"status": "succeeded"}), "its output is not that of this service"),
+        ((200, {"status": "succeeded", "output": "https://x/out.png"}), "its output is not that"),
+        ((200, {"status": "succeeded", "output": {"embeddings": [[1]]}}), "no embeddings_base64"),
+        ((301, b""), "answered HTTP 301"),
+        ((400, b"Failed to parse the request body as JSON"), '"Failed to parse the request body'),
+        ((401, {"error": "who are you"}), "HTTP 401"),
+        ((404, b""), "HTTP 404 with an empty body"),
+        ((413, b"<html>\r\n<head><title>413 Too Large</title>"), 'HTTP 413 with "<html>"'),
+        ((415, b"Expected request with `Content-Type: application/json`"), '"Expected request'),
+        ((422, b"no details"), 'HTTP 422 with "no details"'),
+        ((422, {"detail": "a string"}), "HTTP 422"),
+        ((500, b"boom\nTraceback (most recent call last):\n  File x"), 'HTTP 500 with "boom"'),
+        ((500, b"Traceback (most recent call last):\n  File x"), "HTTP 500 with"),
+        ((500, b"\x1b[31m\x07\xff red" + b"x" * 5000), "HTTP 500 with"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n\r\n", "illegal status line"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", "check the URL and the proxy"),
+    ],
+)
+def test_an_answer_that_is_none_is_said_at_once(reply: Reply, part: str) -> None:
+    with fake_cog(always(reply)) as cog:
+        sentence = error_of(cog)
+        assert part in sentence
+        assert "Traceback" not in sentence
+        assert len(cog.inputs) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "sentence"),
+    [
+        (
+            "InputError: documents[0]: received 7; send a string.",
+            InputError,
+            "documents[0]: received 7; send a string.",
+        ),
+        ("NonFiniteError: documents[0]: NaN; x.", NonFiniteError, "documents[0]: NaN; x."),
+        ("EngineError: the engine failed.", EngineError, "the engine failed."),
+        (
+            "RuntimeError: its log has the reason.",
+            EngineError,
+            "the service failed: RuntimeError: its log has the reason.",
+        ),
+    ],
+)
+def test_a_refusal_is_the_service_s_own_error_and_not_sent_again(
+    error: str, kind: type[Exception], sentence: str
+) -> None:
+    with fake_cog(always(failed(error))) as cog:
+        with pytest.raises(kind) as caught:
+            embed(cog.url)
+        assert type(caught.value) is kind
+        assert str(caught.value) == sentence
+        assert len(cog.inputs) == 1
+
+
+def test_a_schema_s_refusal_names_the_field() -> None:
+    complaint = {"loc": ["body", "input", "documents/0"], "msg": "7 is not of type string"}
+    with fake_cog(always((422, {"detail": [complaint]}))) as cog:
+        with pytest.raises(InputError, match="7 is not of type string") as caught:
+            embed(cog.url)
+        assert caught.value.field == "documents[0]"
+
+
+def test_a_failed_setup_is_said_at_once() -> None:
+    with fake_cog(always(NOT_READY)) as cog:
+        cog.health = (200, {"status": "SETUP_FAILED", "setup": {"logs": "Traceback ..."}})
+        sentence = error_of(cog)
+        assert sentence == (f"{cog.url}: its setup failed; its log and its /health-check say why.")
+        assert len(cog.inputs) == 1
+
+
+def test_a_host_that_does_not_exist_is_said_at_once() -> None:
+    error = refusal(FakeCog("http://no-such-host.invalid"), deadline=60)
+    assert "check the URL and the proxy" in str(error)
+    assert error.cause == "unreachable"
+
+
+def test_an_endless_answer_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "MAX_ANSWER_BYTES", 2**20)
+    written = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal written
+        yield b"HTTP/1.1 200 OK\r\n\r\n"
+        while written < 2**28:
+            yield b"x" * 2**16
+            written += 2**16
+
+    with fake_cog(always(endless())) as cog:
+        assert "/predictions answered more than 1048576 bytes" in error_of(cog)
+    assert written < 2**26
+
+
+# The deadline
+
+
+@pytest.mark.parametrize(
+    ("health", "part"),
+    [
+        ("UNHEALTHY", "while /health-check says UNHEALTHY; its worker is dead or its engine broke"),
+        ("BUSY", "while /health-check says BUSY; send less at a time, or add a server."),
+        ("READY", "while /health-check says READY; try again."),
+        ("STARTING", "while /health-check says STARTING; wait until it is READY"),
+        ("<script>", "until the deadline of 0.6 s; start the service, or check the URL."),
+        (None, "until the deadline of 0.6 s; start the service, or check the URL."),
+    ],
+)
+def test_without_a_free_slot_the_error_says_what_the_server_s_health_is(
+    health: str | None, part: str
+) -> None:
+    with fake_cog(always(BUSY)) as cog:
+        cog.health = (200, {"status": health}) if health else (404, b"")
+        error = refusal(cog, deadline=0.6)
+        assert "no free slot (HTTP 409) until the deadline of 0.6 s" in str(error)
+        assert part in str(error)
+        assert error.cause == ("unreachable" if health == "UNHEALTHY" else "busy")
+        assert len(cog.inputs) >= 2
+
+
+def test_a_queue_that_stays_full_is_the_service_s_own_error() -> None:
+    with fake_cog(always(failed(FULL))) as cog:
+        with pytest.raises(QueueFullError, match=r"^the queue is full \(9 tokens wait\)"):
+            embed(cog.url, deadline=0.6)
+        assert len(cog.inputs) >= 2
+
+
+def test_a_port_where_nobody_listens_is_named_with_the_reason() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        cog = FakeCog(f"http://127.0.0.1:{taken.getsockname()[1]}")
+    started = time.monotonic()
+    sentence = error_of(cog, deadline=0.5)
+    assert 0.1 < time.monotonic() - started < 50
+    assert "no connection ([Errno 111] Connection refused) until the deadline of 0.5 s" in sentence
+
+
+def test_an_answer_that_does_not_come_ends_at_the_deadline() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        cog = FakeCog(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        started = time.monotonic()
+        assert "no answer within the deadline of 0.5 s" in error_of(cog, deadline=0.5)
+        assert 0.4 < time.monotonic() - started < 50
+
+
+def test_an_answer_that_drips_ends_at_the_deadline() -> None:
+    def dripping() -> Iterator[bytes]:
+        yield b"HTTP/1.1 200 OK\r\n\r\n"
+        for _ in range(2000):
+            time.sleep(0.05)
+            yield b" "
+
+    with fake_cog(always(dripping())) as cog:
+        started = time.monotonic()
+        assert "no answer within the deadline of 0.5 s" in error_of(cog, deadline=0.5)
+        assert time.monotonic() - started < 50
+
+
+# How long it is sent again
+
+
+@pytest.mark.parametrize("reply", [BUSY, NOT_READY, failed(FULL), HALF])
+def test_without_patience_it_is_sent_once(reply: Reply) -> None:
+    with fake_cog(first(1, reply)) as cog:
+        with pytest.raises(E5Error):
+            embed(cog.url, patience=0)
+        assert len(cog.inputs) == 1
+        assert embed(cog.url, patience=0).model == "toy@1"
+
+
+def test_patience_outlasts_a_slot_that_is_about_to_be_free_and_no_more() -> None:
+    with fake_cog(first(3, BUSY)) as cog:
+        assert embed(cog.url, patience=5).model == "toy@1"
+    with fake_cog(always(BUSY)) as cog:
+        started = time.monotonic()
+        error = refusal(cog, deadline=60, patience=0.5)
+        assert time.monotonic() - started < 50
+        assert (
+            str(error)
+            == f"{cog.url}: no free slot (HTTP 409), while /health-check says READY; try again."
+        )
+        assert (error.cause, error.retry_after) == ("busy", None)
+
+
+def test_the_cause_tells_what_is_not_there_from_what_is_late() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        cog = FakeCog(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        assert refusal(cog, deadline=0.3).cause == "deadline"
+    assert refusal(cog, deadline=0.3).cause == "unreachable"
+    with fake_cog(always(NOT_READY)) as cog:
+        assert refusal(cog, deadline=0.3).cause == "unreachable"
+    with fake_cog(always((400, b"no"))) as cog:
+        assert refusal(cog).cause == "other"
+
+
+# The real server
+
+
+@pytest.mark.slow
+def test_a_real_server_with_one_slot_serves_many_and_says_when_its_worker_died() -> None:
+    environment = {"E5_DEVICE": "cpu", "E5_DTYPE": "float32", "COG_MAX_CONCURRENCY": "1"}
+    inputs = {"documents": ["snow"], "encoding_format": "base64"}
+    with serve(WEIGHTS, env=environment, with_schema=True) as server:
+        url = str(server.client.base_url)
+        with ThreadPoolExecutor(8) as pool:  # 409 more often than not
+            answers = list(pool.map(lambda _: embed(url, inputs, deadline=60), range(40)))
+        assert len({answer.vectors.tobytes() for answer in answers}) == 1
+        assert (answers[0].tokens, answers[0].truncated) == ([3], [False])
+        with pytest.raises(InputError, match="0 is less than the minimum of 1") as caught:
+            embed(url, {**inputs, "dimensions": 0})  # Cog's own schema, HTTP 422
+        assert caught.value.field == "dimensions"
+
+        for children in Path(f"/proc/{server.process.pid}/task").glob("*/children"):
+            for child in children.read_text().split():
+                os.kill(int(child), signal.SIGKILL)
+        server.wait_for("UNHEALTHY")
+        with pytest.raises(EngineError, match="the service failed"):  # the slot was free until now
+            embed(url)
+        for patience in (None, 0):
+            error = refusal(FakeCog(url), deadline=0.5, patience=patience)
+            assert "UNHEALTHY; its worker is dead" in str(error)
+            assert error.cause == "unreachable"
+        server.process.send_signal(signal.SIGKILL)
+        server.process.wait()
+        server.process.returncode = 0  # how it ends without its worker is not the question
+
+
+@pytest.mark.slow
+def test_a_real_server_without_weights_is_an_error_at_once() -> None:
+    with serve(Path("weights/no-such-model"), until="SETUP_FAILED") as server:
+        error = refusal(FakeCog(str(server.client.base_url).rstrip("/")), deadline=60)
+    assert "its setup failed" in str(error)
+    assert error.cause == "unreachable"
+
+
+# What a gateway adds to Cog's ways
+
+
+def test_a_gateway_that_is_busy_is_asked_again_when_it_says() -> None:
+    busy: Reply = (429, {"status": "failed", "error": "ServiceError: too much at a time."})
+    with fake_cog(first(2, busy)) as cog:
+        assert embed(cog.url).vectors.tolist() == [[7, 1, 0, 0]]
+        assert len(cog.bodies) == 3
+    with fake_cog(always(busy)) as cog:
+        assert refusal(cog, patience=0.3).cause == "busy"
+
+
+@pytest.mark.parametrize(
+    ("status", "cause", "part"),
+    [(401, "other", "give Client the right api_key"), (504, "deadline", "no answer within 300 s")],
+)
+def test_what_a_gateway_refuses_for_good_is_asked_once(status: int, cause: str, part: str) -> None:
+    reply: Reply = (status, {"status": "failed", "error": f"ServiceError: {part}; send less."})
+    with fake_cog(always(reply)) as cog:
+        with pytest.raises(ServiceError, match=part) as caught:
+            embed(cog.url)
+        assert len(cog.bodies) == 1
+    assert caught.value.cause == cause

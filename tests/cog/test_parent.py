@@ -1,0 +1,79 @@
+"""A process ends with the one that started it, however that one ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from corpus_tools import ROOT
+from server import free_port
+
+PARENT = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", '''
+import time
+from e5.cog.parent import end_with_parent
+end_with_parent()
+print("ready", flush=True)
+time.sleep(600)
+'''])
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_the_child_of_a_killed_process_ends(how: signal.Signals) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], cwd=ROOT, stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    lines = sorted((parent.stdout.readline(), parent.stdout.readline()))
+    child = int(lines[0])
+    parent.send_signal(how)
+    parent.wait()
+    parent.stdout.close()
+    end = time.monotonic() + 60
+    while lives(child):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def lives(process: int) -> bool:
+    """Whether a process is there, and no zombie that nobody has asked about."""
+    try:
+        status = Path(f"/proc/{process}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("status", ["STARTING", "READY"])
+def test_a_worker_ends_with_its_server(how: signal.Signals, status: str, tmp_path: Path) -> None:
+    port = str(free_port())
+    environment = os.environ | {"E5_WEIGHTS": str(ROOT / "weights/e5-mini"), "PORT": port}
+    with (tmp_path / "log").open("wb") as log:
+        server = subprocess.Popen([ROOT / "scripts/serve"], env=environment, stdout=log, stderr=log)
+    end = time.monotonic() + 60
+    probe = [ROOT / "scripts/probe"]
+    while subprocess.run(probe, env=environment, capture_output=True).stdout != b"%s\n" % (
+        status.encode()
+    ):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    if status == "STARTING":
+        time.sleep(1)  # until `setup` has begun
+    workers = [
+        int(child)
+        for children in Path(f"/proc/{server.pid}/task").glob("*/children")
+        for child in children.read_text().split()
+    ]
+    assert workers
+    server.send_signal(how)
+    server.wait(60)
+    while any(map(lives, workers)):
+        assert time.monotonic() < end + 30
+        time.sleep(0.05)

@@ -1,0 +1,102 @@
+"""A shard gives back what was put into it, and lists its documents without being read."""
+
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyarrow import fs
+
+from e5.corpora.documents import Document, Passage
+from e5.corpora.shard import LISTING, Layout, Shard, listing_of, number_type, places
+from e5.corpora.vector_encoding import Dtype, encode
+from e5.errors import InputError
+
+LOCAL = fs.LocalFileSystem()
+KEPT = {"year": pa.int64(), "on": pa.date32(), "lang": pa.string(), "ok": pa.bool_()}
+DOCUMENTS = [
+    Document(f"d{i}", f"text {i} \N{SNOWMAN}", (i, date(2024, 1, 1 + i), None, bool(i % 2)))
+    for i in range(5)
+]
+
+
+def shard_of(dtype: Dtype = "float16", *, has_passages: bool = False) -> Shard:
+    vectors = np.random.default_rng(0).standard_normal((10, 16)).astype(np.float32)
+    parts = [[Passage(document.text, 0, len(document.text))] for document in DOCUMENTS]
+    if has_passages:
+        parts = [
+            [Passage(document.text[a : a + 4], a, a + 4) for a in (0, 4)] for document in DOCUMENTS
+        ]
+    numbers = encode(vectors[: sum(map(len, parts))], dtype)
+    layout = Layout(numbers.shape[1], number_type(dtype), KEPT, has_passages)
+    return Shard.of(DOCUMENTS, parts, numbers, layout)
+
+
+def written(shard: Shard, folder: Path) -> str:
+    path = folder / "part-000000.parquet"
+    path.write_bytes(shard.as_parquet())
+    return str(path)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8", "binary"])
+@pytest.mark.parametrize("has_passages", [False, True])
+def test_it_is_read_as_it_was_written(dtype: Dtype, has_passages: bool, tmp_path: Path) -> None:
+    shard = shard_of(dtype, has_passages=has_passages)
+    path = written(shard, tmp_path)
+    again = Shard.read(LOCAL, path)
+    assert again.table.equals(shard.table)
+    assert (again.listing == shard.listing).all()
+    assert (listing_of(LOCAL, path) == shard.listing).all()
+    assert (again.numbers() == shard.numbers()).all()
+    assert [tuple(entry)[:3] for entry in shard.listing.tolist()] == [d.hashes() for d in DOCUMENTS]
+    assert again.as_parquet() == shard.as_parquet()  # the same documents are the same bytes
+
+
+def test_rows_tell_whose_they_are() -> None:
+    table = shard_of(has_passages=True).table
+    assert table.schema.names == [
+        *("id", "document", "start", "end", "text"), *KEPT, "embedding"
+    ]  # fmt: skip
+    assert table["id"].to_pylist()[:3] == ["d0#0", "d0#1", "d1#0"]
+    assert table["document"].to_pylist()[:3] == ["d0", "d0", "d1"]
+    assert table["year"].to_pylist()[:3] == [0, 0, 1]
+
+
+@pytest.mark.parametrize("has_passages", [False, True])
+def test_documents_are_chosen_with_all_their_rows_and_put_together(has_passages: bool) -> None:
+    shard = shard_of(has_passages=has_passages)
+    chosen = np.array([True, False, True, False, False])
+    part, rest = shard.select(chosen), shard.select(~chosen)
+    assert set(part.table["document" if has_passages else "id"].to_pylist()) == {"d0", "d2"}
+    both = part + rest
+    assert sorted(both.table["id"].to_pylist()) == sorted(shard.table["id"].to_pylist())
+    assert len(both.listing) == len(shard.listing)
+    contents = np.array([DOCUMENTS[1].hashes()[1], 7], np.uint64)
+    assert places(shard.listing, contents).tolist() == [False, True, False, False, False]
+
+
+def test_a_shard_of_an_older_version_lists_its_documents_too(tmp_path: Path) -> None:
+    numbers = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(4, np.float16)), 2)
+    table = pa.table({"id": ["a", "b"], "text": ["one", "two"], "embedding": numbers})
+    pq.write_table(table, tmp_path / "old.parquet")
+    listing = listing_of(LOCAL, str(tmp_path / "old.parquet"))
+    for entry, (name, text) in zip(listing.tolist(), [("a", "one"), ("b", "two")], strict=True):
+        assert entry == (*Document(name, text).hashes(), 1)
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"no parquet at all"])
+def test_what_is_no_shard_is_named_with_a_remedy(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x.parquet").write_bytes(content)
+    for read in (Shard.read, listing_of):
+        reading: Any = read
+        with pytest.raises(InputError, match=r"^x\.parquet: received a shard that cannot be read"):
+            reading(LOCAL, str(tmp_path / "x.parquet"))
+
+
+def test_the_footer_s_list_takes_little_room(tmp_path: Path) -> None:
+    path = written(shard_of(), tmp_path)
+    listed = pq.ParquetFile(path).metadata.metadata[LISTING.encode()]
+    assert len(listed) / len(DOCUMENTS) < 40  # bytes, beside 7 KB of a vector of 4096 dimensions

@@ -1,0 +1,39 @@
+"""What is counted can be read by Prometheus, and each gateway counts for itself."""
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from e5.gateway.metrics import Meters
+
+
+def test_prometheus_can_read_all_of_it_under_our_name() -> None:
+    meters = Meters()
+    meters.requests.labels("/embed", 200).inc()
+    meters.count("/embed", texts=2, tokens=15, truncated=0)
+    meters.count("/embed", texts=1, tokens=5, truncated=1)
+    meters.failures.labels(503).inc()
+    meters.seconds.labels("/embed").observe(0.003)
+    meters.in_flight.set(2)
+    meters.waiting_tokens.set(100)
+    families = list(text_string_to_metric_families(meters.text().decode()))
+    assert all(family.name.startswith("e5_gateway_") for family in families)
+    assert all(family.documentation.endswith(".") for family in families)
+    values = {
+        (sample.name.removeprefix("e5_gateway_"), *sorted(sample.labels.values())): sample.value
+        for family in families
+        for sample in family.samples
+    }
+    assert values["requests_total", "/embed", "200"] == 1
+    assert values["texts_total", "/embed"] == 3
+    assert values["tokens_total", "/embed"] == 20
+    assert values["truncated_total", "/embed"] == 1
+    assert values["backend_failures_total", "503"] == 1
+    assert values["seconds_bucket", "/embed", "0.002"] == 0
+    assert values["seconds_bucket", "/embed", "0.005"] == 1
+    assert values["in_flight",] == 2
+    assert values["queue_tokens",] == 100
+
+
+def test_two_gateways_do_not_count_together() -> None:
+    one, other = Meters(), Meters()
+    one.in_flight.set(5)
+    assert other.registry.get_sample_value("e5_gateway_in_flight") == 0

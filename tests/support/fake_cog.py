@@ -1,0 +1,88 @@
+"""A small HTTP server on a loopback port that answers `POST /predictions` as it is told.
+
+No answers of its own: a test says what goes over the wire, request by request. Knows nothing of
+what the client should do.
+"""
+
+import struct
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any
+from urllib.parse import urlsplit
+
+from fake_http import Asked, Reply, serve_http
+
+Inputs = dict[str, Any]
+
+
+@dataclass
+class FakeCog:
+    """A running server.
+
+    Attributes:
+        url: of it.
+        bodies: what was sent, prediction by prediction.
+        headers: of the same.
+        health: what `/health-check` answers.
+    """
+
+    url: str
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    health: Reply = (200, {"status": "READY"})
+
+    @property
+    def inputs(self) -> list[Inputs]:
+        """The inputs of the predictions."""
+        return [body["input"] for body in self.bodies]
+
+
+def output_of(inputs: Inputs, *, model: str = "toy@1") -> dict[str, Any]:
+    """The output for texts that are numbers: `[number, 1, 0, 0, ...]`, of four dimensions."""
+    width = inputs.get("dimensions", 4)
+    texts = [*inputs.get("queries", []), *inputs.get("documents", [])]
+    rows = [[float(text) if text.isdigit() else -1.0, 1.0, 0.0, 0.0][:width] for text in texts]
+    return {
+        "embeddings": None,
+        "embeddings_base64": [
+            b64encode(struct.pack(f"<{len(row)}f", *row)).decode() for row in rows
+        ],
+        "usage": {"tokens": [1] * len(rows), "truncated": [False] * len(rows)},
+        "model": model,
+    }
+
+
+def succeeded(inputs: Inputs, *, model: str = "toy@1") -> tuple[int, Any]:
+    """The answer with the output for such texts."""
+    return 200, {"status": "succeeded", "output": output_of(inputs, model=model)}
+
+
+def failed(error: str) -> tuple[int, Any]:
+    """The answer for a prediction that raised, as Cog words it."""
+    sentence = f"Prediction failed: Async prediction failed: {error}"
+    return 200, {"status": "failed", "error": sentence}
+
+
+@contextmanager
+def fake_cog(reply: Callable[[int, Inputs], Reply]) -> Iterator[FakeCog]:
+    """Run the server; `reply` is told the number of the prediction, from 0, and its inputs."""
+    lock = Lock()
+
+    def answer(asked: Asked) -> Reply:
+        if (asked.method, asked.path) == ("GET", "/health-check"):
+            return cog.health
+        path = urlsplit(asked.path).path.removeprefix("/prefix")
+        if (asked.method, path) != ("POST", "/predictions"):
+            return 404, b""
+        with lock:
+            number = len(cog.bodies)
+            cog.bodies.append(asked.body)
+            cog.headers.append(asked.headers)
+        return reply(number, asked.body["input"])
+
+    cog = FakeCog("")
+    with serve_http(answer) as cog.url:
+        yield cog
