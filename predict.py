@@ -11,10 +11,10 @@ from typing import Optional
 from cog import BaseRunner, Input, concurrent
 
 from e5.cog.json_fields import patch_json_dumps
+from e5.cog.output import Output, Outputs
 from e5.cog.parent import end_with_parent
 from e5.cog.prediction_folders import Predictions
 from e5.errors import E5Error
-from e5.cog.output import Output, Outputs
 from e5.serving.request import EmbedRequest
 from e5.settings import Settings
 

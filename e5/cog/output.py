@@ -7,7 +7,7 @@ plain types.
 import asyncio
 import weakref
 from functools import partial
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel
@@ -29,10 +29,10 @@ class Usage(BaseModel):
 class Output(BaseModel):
     """The answer. Queries come first, then documents, each in the order given."""
 
-    embeddings: Optional[list[list[float]]] = None
-    embeddings_base64: Optional[list[str]] = None
-    score: Optional[float] = None
-    scores: Optional[list[list[float]]] = None
+    embeddings: list[list[float]] | None = None
+    embeddings_base64: list[str] | None = None
+    score: float | None = None
+    scores: list[list[float]] | None = None
     usage: Usage
     model: str
 

@@ -21,17 +21,17 @@ NULL, BOOL, INT64, DOUBLE, DATE32 = pa.null(), pa.bool_(), pa.int64(), pa.float6
 TEXT, TIME, TIME_UTC = pa.string(), pa.timestamp("us"), pa.timestamp("us", "UTC")
 
 
-class Loose(str):
+class UntypedText(str):
     """Text of a file that has no types: it may stand for something else, and "" for nothing."""
 
     __slots__ = ()
 
 
-def kind_of(value: Any) -> pa.DataType:
+def type_of_value(value: Any) -> pa.DataType:
     """The type of one value, as a reader gives it.
 
     Example:
-        >>> kind_of(Loose("2024")), kind_of("2024")
+        >>> type_of_value(UntypedText("2024")), type_of_value("2024")
         (DataType(int64), DataType(string))
     """
     match value:
@@ -47,21 +47,21 @@ def kind_of(value: Any) -> pa.DataType:
             return TIME if value.tzinfo is None else TIME_UTC
         case date():
             return DATE32
-        case Loose():
+        case UntypedText():
             return _kind_of_text(value)
     return TEXT
 
 
-def kind_of_type(kind: pa.DataType) -> pa.DataType | None:
+def kept_type(kind: pa.DataType) -> pa.DataType | None:
     """What values of a Parquet column are kept as; None for those that cannot be.
 
     Example:
-        >>> kind_of_type(pa.int16()), kind_of_type(pa.list_(pa.int16()))
+        >>> kept_type(pa.int16()), kept_type(pa.list_(pa.int16()))
         (DataType(int64), None)
     """
     types = pa.types
     if types.is_dictionary(kind):
-        return kind_of_type(kind.value_type)
+        return kept_type(kind.value_type)
     if types.is_timestamp(kind):
         return TIME if kind.tz is None else TIME_UTC
     tests: Iterable[tuple[Any, pa.DataType]] = (
@@ -82,11 +82,11 @@ def kind_of_type(kind: pa.DataType) -> pa.DataType | None:
     return next((kept for test, kept in tests if test(kind)), None)
 
 
-def merged(first: pa.DataType, second: pa.DataType) -> pa.DataType:
+def common_type(first: pa.DataType, second: pa.DataType) -> pa.DataType:
     """The type that holds the values of both.
 
     Example:
-        >>> merged(pa.int64(), pa.float64()), merged(pa.int64(), pa.bool_())
+        >>> common_type(pa.int64(), pa.float64()), common_type(pa.int64(), pa.bool_())
         (DataType(double), DataType(string))
     """
     if first == second or second == NULL:
@@ -102,7 +102,7 @@ def merged(first: pa.DataType, second: pa.DataType) -> pa.DataType:
 
 
 def as_column(values: Iterable[Any], kind: pa.DataType) -> pa.Array:
-    """Values as an Arrow array of a type that `merged` gave.
+    """Values as an Arrow array of a type that `common_type` gave.
 
     Raises:
         ValueError: for a value that the type cannot hold.
@@ -150,18 +150,18 @@ def _as(value: Any, kind: pa.DataType) -> Any:
         if isinstance(value, str):
             return str(value)
         return value.isoformat() if isinstance(value, date) else json.dumps(value)
-    if isinstance(value, Loose):
+    if isinstance(value, UntypedText):
         value = _meant(value)
-    if value is None or kind_of(value) == kind:
+    if value is None or type_of_value(value) == kind:
         return value
     if kind == DOUBLE and isinstance(value, int):
         return float(value)
     if kind == TIME and type(value) is date:
         return datetime(value.year, value.month, value.day)
-    raise ValueError(f"holds {kind_of(value)} where {kind} is kept")
+    raise ValueError(f"holds {type_of_value(value)} where {kind} is kept")
 
 
-def _meant(value: Loose) -> Any:
+def _meant(value: UntypedText) -> Any:
     """What text stands for."""
     kind = _kind_of_text(value)
     if kind == DATE32:

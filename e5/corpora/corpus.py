@@ -17,7 +17,7 @@ from pyarrow import fs
 
 from e5.corpora.documents import Columns, DeadLetter, Document
 from e5.corpora.filesystem import UNREADABLE, open_filesystem
-from e5.corpora.formats import FORMATS, START, Mark, Reader, TextFormat, open_reader
+from e5.corpora.formats import FORMATS, START, Reader, ReadPosition, TextFormat, open_reader
 from e5.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -25,10 +25,10 @@ logger = logging.getLogger(__name__)
 ENDS = 2**16  # bytes at a file's start and end that are hashed to detect a change
 
 
-class Found(NamedTuple):
+class ReadRow(NamedTuple):
     """What a row is, and where it begins. Blank lines are not found."""
 
-    mark: Mark
+    mark: ReadPosition
     item: Document | DeadLetter
 
 
@@ -105,7 +105,7 @@ class Corpus:
             identities = pool.map(lambda name: _identity(filesystem, names[name]), known)
             return dict(zip(known, identities, strict=True))
 
-    def read(self, file: str) -> Iterator[Found]:
+    def read(self, file: str) -> Iterator[ReadRow]:
         """All of a file.
 
         Raises:
@@ -155,7 +155,7 @@ class Reading:
         self._stack = ExitStack()
         self._file: str | None = None
         self._reader: Reader
-        self._rows: Iterator[Found] = iter(())
+        self._rows: Iterator[ReadRow] = iter(())
         self._next = 0  # row
 
     def __enter__(self) -> "Reading":
@@ -189,7 +189,7 @@ class Reading:
             self._file, self._next = file, -1
         return self._reader
 
-    def rows(self, file: str, mark: Mark = START, first: int = 0) -> Iterator[Found]:
+    def rows(self, file: str, mark: ReadPosition = START, first: int = 0) -> Iterator[ReadRow]:
         """The file's rows from `first` on, which is `mark.row` or comes after it.
 
         Raises:
@@ -204,7 +204,7 @@ class Reading:
             if found.mark.row >= first:
                 yield found
 
-    def picked(self, file: str, mark: Mark, rows: Sequence[int]) -> Iterator[Found]:
+    def picked(self, file: str, mark: ReadPosition, rows: Sequence[int]) -> Iterator[ReadRow]:
         """Some rows of a file, in ascending order; those that are no documents are left out.
 
         Raises:
@@ -217,13 +217,13 @@ class Reading:
             if found.mark.row >= last:
                 return
 
-    def _documents(self, reader: Reader, file: str, mark: Mark) -> Iterator[Found]:
+    def _documents(self, reader: Reader, file: str, mark: ReadPosition) -> Iterator[ReadRow]:
         columns = self._corpus.columns
         try:
             for number, (offset, row) in enumerate(reader.rows(columns.all, mark), mark.row):
                 if row is not None:
                     item = columns.document(row, f"{file}:{number}")
-                    yield Found(Mark(number, offset), item)
+                    yield ReadRow(ReadPosition(number, offset), item)
         except UNREADABLE as error:
             raise _unreadable(file, error) from error
 

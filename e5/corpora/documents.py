@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from e5.corpora.column_types import Loose
+from e5.corpora.column_types import UntypedText
 from e5.errors import InputError
 from e5.texts import check_text, check_unicode
 
@@ -129,7 +129,7 @@ class Columns:
             raise InputError("keep", received, "name columns of text, numbers, booleans or dates")
         if isinstance(value, str):
             value = value.encode(errors="replace").decode()
-            return Loose(value) if UNTYPED.search(place) else value
+            return UntypedText(value) if UNTYPED.search(place) else value
         return value
 
 

@@ -21,7 +21,7 @@ from e5.errors import InputError
 # Errors that reading a damaged or unreachable file may raise.
 UNREADABLE = (OSError, csv.Error, pa.ArrowException)
 OBJECT_STORES = ("s3", "gcs", "abfs")  # an object appears only when all of it has arrived
-ASIDE = r"\..+\.[0-9a-f]{32}"  # names of temporary files
+TEMPORARY_NAME = r"\..+\.[0-9a-f]{32}"  # names of temporary files
 
 
 def open_filesystem(location: str) -> tuple[fs.FileSystem, str]:

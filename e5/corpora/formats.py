@@ -31,17 +31,17 @@ CHECKED_ROWS = 1000  # read from a JSON file to find its columns
 csv.field_size_limit(2**24)  # a larger field is most likely a quote that was left open
 
 # A row by its columns; a string, the reason why it cannot be read; None for a blank line.
-Row: TypeAlias = Mapping[str, Any] | str | None
+SourceRow: TypeAlias = Mapping[str, Any] | str | None
 
 
-class Mark(NamedTuple):
+class ReadPosition(NamedTuple):
     """Where reading can begin: a row's number (blank lines count), and the row's offset."""
 
     row: int = 0
     offset: int = 0
 
 
-START = Mark()
+START = ReadPosition()
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,9 @@ class Reader(Protocol):
     def types(self, columns: Sequence[str]) -> dict[str, pa.DataType]:
         """The Arrow types of columns, in a file that has types."""
 
-    def rows(self, columns: Sequence[str], mark: Mark = START) -> Iterator[tuple[int, Row]]:
+    def rows(
+        self, columns: Sequence[str], mark: ReadPosition = START
+    ) -> Iterator[tuple[int, SourceRow]]:
         """The rows from a mark on, each with its offset, with at least these columns."""
 
 
@@ -132,7 +134,9 @@ class _Parquet:
     def types(self, columns: Sequence[str]) -> dict[str, pa.DataType]:
         return {name: self._file.schema_arrow.field(name).type for name in columns}
 
-    def rows(self, columns: Sequence[str], mark: Mark = START) -> Iterator[tuple[int, Row]]:
+    def rows(
+        self, columns: Sequence[str], mark: ReadPosition = START
+    ) -> Iterator[tuple[int, SourceRow]]:
         skip = mark.row
         for group in range(self._file.num_row_groups):
             num_rows = self._file.metadata.row_group(group).num_rows
@@ -158,10 +162,12 @@ class _Json(_Untyped):
         rows = (row for _, row in itertools.islice(self._rows(START), CHECKED_ROWS))
         return list(dict.fromkeys(name for row in rows if isinstance(row, dict) for name in row))
 
-    def rows(self, columns: Sequence[str], mark: Mark = START) -> Iterator[tuple[int, Row]]:  # noqa: ARG002
+    def rows(
+        self, columns: Sequence[str], mark: ReadPosition = START
+    ) -> Iterator[tuple[int, SourceRow]]:
         return self._rows(mark)
 
-    def _rows(self, mark: Mark) -> Iterator[tuple[int, Row]]:
+    def _rows(self, mark: ReadPosition) -> Iterator[tuple[int, SourceRow]]:
         raise NotImplementedError
 
 
@@ -169,7 +175,7 @@ class _JsonLines(_Json):
     def __init__(self, opened: io.BufferedReader, seeks: bool) -> None:
         self._opened, self.seeks = opened, seeks
 
-    def _rows(self, mark: Mark) -> Iterator[tuple[int, Row]]:
+    def _rows(self, mark: ReadPosition) -> Iterator[tuple[int, SourceRow]]:
         offset = mark.offset
         self._opened.seek(offset)
         for size, line in lines(self._opened):
@@ -183,7 +189,7 @@ class _JsonArray(_Json):
     def __init__(self, opened: io.BufferedReader) -> None:
         self._opened = opened
 
-    def _rows(self, mark: Mark) -> Iterator[tuple[int, Row]]:
+    def _rows(self, mark: ReadPosition) -> Iterator[tuple[int, SourceRow]]:
         self._opened.seek(0)
         start = self._opened.peek(3)[:3]
         self._opened.seek(len(BOM_UTF8) if start == BOM_UTF8 else 0)
@@ -215,7 +221,9 @@ class _Csv(_Untyped):
     def columns(self) -> list[str]:
         return self._head
 
-    def rows(self, columns: Sequence[str], mark: Mark = START) -> Iterator[tuple[int, Row]]:  # noqa: ARG002
+    def rows(
+        self, columns: Sequence[str], mark: ReadPosition = START
+    ) -> Iterator[tuple[int, SourceRow]]:
         """As `Reader.rows`. A quote that is never closed is an error: it takes in all the rest."""
         self._offset = max(mark.offset, self._start)
         self._opened.seek(self._offset)
@@ -263,11 +271,11 @@ def _holds_text(kind: pa.DataType) -> bool:
     return _is_bytes(kind) or any(getattr(pa.types, test)(kind) for test in tests)
 
 
-def _as_rows(batch: pa.RecordBatch) -> list[Row]:
+def _as_rows(batch: pa.RecordBatch) -> list[SourceRow]:
     """Rows as mappings; one that Python cannot represent (invalid UTF-8), as the reason."""
     try:
         columns = dict(zip(batch.schema.names, map(_as_text, batch.columns), strict=True))
-        rows: list[Row] = pa.RecordBatch.from_pydict(columns).to_pylist()
+        rows: list[SourceRow] = pa.RecordBatch.from_pydict(columns).to_pylist()
     except (ValueError, OverflowError) as error:
         if len(batch) == 1:
             return [f"holds what cannot be read ({error})"]
@@ -284,7 +292,7 @@ def _as_text(column: pa.Array) -> pa.Array:
     return column
 
 
-def _json_row(line: bytes | None) -> Row:
+def _json_row(line: bytes | None) -> SourceRow:
     if line is None:
         return f"a line of more than {LONGEST_LINE} bytes"
     if not line.strip():

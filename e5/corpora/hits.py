@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 RANK = 60  # of reciprocal rank fusion: 1 / (60 + rank), by Cormack, Clarke and Buettcher (2009)
 
-Row: TypeAlias = Mapping[str, Any]  # of a table: its values by column, and `_distance`
+TableRow: TypeAlias = Mapping[str, Any]  # of a table: its values by column, and `_distance`
 
 
 @dataclass(frozen=True)
@@ -38,19 +38,19 @@ class Hit:
         return {"id": self.id, "score": self.score, "text": self.text, **self.values}
 
     @classmethod
-    def of(cls, row: Row) -> "Hit":
+    def of(cls, row: TableRow) -> "Hit":
         """The hit of a table's row."""
         own = ("id", "text", "_distance")
         values = {name: value for name, value in row.items() if name not in own}
         return cls(row["id"], 100 * (1 - row["_distance"]), row["text"], values)
 
 
-def merged(*rankings: Sequence[Row]) -> list[Row]:
+def merge_rankings(*rankings: Sequence[TableRow]) -> list[TableRow]:
     """Rows of several rankings as one, by the sum of their reciprocal ranks.
 
     Example:
         >>> first, second = [{"id": "a"}, {"id": "b"}], [{"id": "b"}, {"id": "c"}]
-        >>> [row["id"] for row in merged(first, second)]
+        >>> [row["id"] for row in merge_rankings(first, second)]
         ['b', 'a', 'c']
     """
     rows = {row["id"]: row for ranking in rankings for row in ranking}
@@ -61,7 +61,7 @@ def merged(*rankings: Sequence[Row]) -> list[Row]:
     return sorted(rows.values(), key=lambda row: -merits[row["id"]])
 
 
-def best_of_each(rows: Sequence[Row]) -> list[Row]:
+def best_of_each(rows: Sequence[TableRow]) -> list[TableRow]:
     """The first row of each document.
 
     Example:
@@ -69,7 +69,7 @@ def best_of_each(rows: Sequence[Row]) -> list[Row]:
         >>> [row["id"] for row in best_of_each(rows)]
         ['a#1']
     """
-    best: dict[str, Row] = {}
+    best: dict[str, TableRow] = {}
     for row in rows:
         best.setdefault(row["document"], row)
     return list(best.values())

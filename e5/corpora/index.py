@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from e5.corpora.filesystem import UNREADABLE, open_filesystem
-from e5.corpora.hits import Hit, Row, best_of_each, merged
+from e5.corpora.hits import Hit, TableRow, best_of_each, merge_rankings
 from e5.corpora.lance import VECTOR, Table
 from e5.corpora.manifest import Manifest, fingerprint_of
 from e5.corpora.shard import unreadable
 from e5.corpora.shard_folder import ShardFolder
-from e5.corpora.vector_encoding import Dtype, decode
+from e5.corpora.vector_encoding import Dtype, decode_vectors
 from e5.encoder import Encoder
 from e5.errors import InputError
 from e5.prompts import DEFAULT_TASK
@@ -28,7 +28,7 @@ from e5.vectors import Vectors, finish
 
 INDEX_MANIFEST = "index.json"
 MAX_RESULTS = 10_000
-RANKED = 100  # results of each kind of search, at least, that are merged
+RANKED = 100  # results of each kind of search, at least, that are merge_rankings
 SHARDS_AT_ONCE = 32  # brought in by one commit: all of them are in the index, or none
 ROWS_AT_ONCE = 1024  # rows of a shard in memory at once
 # These must be equal: the first three make vectors comparable, the others decide what a row has.
@@ -218,11 +218,11 @@ class Index:
         """
         wanted = top if words is None else max(top, RANKED)
         while True:
-            rows: Sequence[Row] = self._table.search(query, wanted, exact=exact, where=where)
+            rows: Sequence[TableRow] = self._table.search(query, wanted, exact=exact, where=where)
             has_all = len(rows) < wanted
             if words is not None:
                 by_words = self._table.search_words(words, query, wanted, where=where)
-                rows = merged(by_words, rows)
+                rows = merge_rankings(by_words, rows)
             if per_document and self.manifest.passages is not None:
                 rows = best_of_each(rows)
             if len(rows) >= top or has_all or wanted >= len(self):
@@ -276,7 +276,7 @@ class Index:
         schema = self._table.schema
         numbers = batch.column(VECTOR).flatten().to_numpy(zero_copy_only=False)
         dtype: Dtype = self.manifest.dtype
-        vectors = decode(numbers.reshape(len(batch), -1), dtype)
+        vectors = decode_vectors(numbers.reshape(len(batch), -1), dtype)
         unit = finish(vectors, None, normalize=True).astype(np.float16)
         own = {
             "shard": pa.array([shard] * len(batch), pa.string()),

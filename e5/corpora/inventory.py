@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 BLOCK = 2**20  # documents that are compared at a time, to need little memory
 
 Hashes = NDArray[np.uint64]
-Places = NDArray[np.int64]
+Positions = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Inventory:
     """
 
     groups: tuple[str, ...]
-    starts: Places
+    starts: Positions
     ids: Hashes
     contents: Hashes
     texts: Hashes
@@ -45,11 +45,11 @@ class Inventory:
         """The number of documents."""
         return len(self.ids)
 
-    def group_of(self, places: Places) -> Places:
+    def group_of(self, places: Positions) -> Positions:
         """The number of the group that each document is in."""
         return np.searchsorted(self.starts, places, side="right") - 1
 
-    def by_group(self, places: Places) -> Iterable[tuple[str, Places]]:
+    def by_group(self, places: Positions) -> Iterable[tuple[str, Positions]]:
         """Ascending places, group by group."""
         if len(places):
             groups = self.group_of(places)
@@ -108,12 +108,12 @@ class Difference:
         winners: where it comes last, `[len(duplicates)]`.
     """
 
-    added: Places
-    changed: Places
-    homes: Places
-    removed: Places
-    duplicates: Places
-    winners: Places
+    added: Positions
+    changed: Positions
+    homes: Positions
+    removed: Positions
+    duplicates: Positions
+    winners: Positions
 
 
 def digest(name: str) -> str:
@@ -160,11 +160,11 @@ def compare(corpus: Inventory, folder: Inventory) -> Difference:
 
 
 def _order(values: Hashes) -> NDArray[np.int32]:
-    """Places in ascending order of values, equal ones in their own order; half of numpy's size."""
+    """Positions in ascending order of values, equal ones in their own order; half of numpy's size."""
     return np.argsort(values, kind="stable").astype(np.int32)
 
 
-def _last_of_each(ids: Hashes) -> tuple[NDArray[np.int32], Places, Places]:
+def _last_of_each(ids: Hashes) -> tuple[NDArray[np.int32], Positions, Positions]:
     """The last place of each id, in the ids' order; the other places, and the last one of each."""
     order = _order(ids)
     is_last = np.ones(len(order), dtype=bool)
@@ -179,7 +179,7 @@ def _last_of_each(ids: Hashes) -> tuple[NDArray[np.int32], Places, Places]:
     return last, order[lost][by_place].astype(np.int64), winners[by_place].astype(np.int64)
 
 
-def find(texts: Hashes, inventory: Inventory) -> Places:
+def find(texts: Hashes, inventory: Inventory) -> Positions:
     """A place of each text in an inventory; -1 for one that is not there."""
     found = np.full(len(texts), -1, np.int64)
     if not len(inventory):

@@ -18,7 +18,7 @@ from e5.corpora.passages import passages
 from e5.corpora.plan import Unit
 from e5.corpora.shard import Shard, places
 from e5.corpora.shard_folder import Recipe, ShardFolder
-from e5.corpora.vector_encoding import Numbers, encode
+from e5.corpora.vector_encoding import StoredVectors, encode_vectors
 from e5.embedder import Computed, Embedder
 from e5.packing import TokenIds
 from e5.vectors import finish
@@ -88,7 +88,7 @@ class Gathered:
     kept: Shard | None
     drops: bool
     documents: list[Document]
-    numbers: dict[str, Numbers]
+    numbers: dict[str, StoredVectors]
     summary: Summary
 
 
@@ -158,7 +158,7 @@ def gather(unit: Unit, reading: Reading, folder: ShardFolder) -> Gathered:
     summary = Summary()
     shard = folder.read(unit.shard)
     kept, documents = shard, _read(unit, reading, shard, summary)
-    numbers: dict[str, Numbers] = {}
+    numbers: dict[str, StoredVectors] = {}
     drops = False
     if shard is not None:
         is_dropped = places(shard.listing, unit.drop)
@@ -177,7 +177,7 @@ def gather(unit: Unit, reading: Reading, folder: ShardFolder) -> Gathered:
 def tokenize(
     gathered: Gathered, documents: Sequence[Document], embedder: Embedder, recipe: Recipe
 ) -> Tokenized:
-    """Cut documents of a unit into passages if asked, and tokenise those without a vector."""
+    """Split documents of a unit into passages if asked, and tokenise those without a vector."""
     started = time.perf_counter()
     parts = [[Passage(document.text, 0, len(document.text))] for document in documents]
     if recipe.cut is not None:
@@ -211,7 +211,7 @@ def write(
     started = time.perf_counter()
     summary, recipe = gathered.summary, folder.recipe
     vectors = finish(computed.vectors, recipe.dimensions, normalize=recipe.normalize)
-    made = encode(vectors, recipe.dtype)
+    made = encode_vectors(vectors, recipe.dtype)
     numbers, reasons = dict(gathered.numbers), {}
     overflows = np.asarray(np.isinf(made).any(axis=1))
     for place, text in enumerate(tokenized.todo):
@@ -235,7 +235,7 @@ def write(
     summary.documents, summary.dead_letters = len(documents), len(letters)
     summary.computed -= len(letters)
     if not documents and not gathered.drops:  # it is done already, but for its dead letters
-        folder.write_letters(gathered.unit.name, letters)
+        folder.write_dead_letters(gathered.unit.name, letters)
         return summary
     rows = [numbers[part.text] for some in parts for part in some]
     width = folder.layout.width
@@ -264,7 +264,7 @@ def _read(unit: Unit, reading: Reading, shard: Shard | None, summary: Summary) -
     return documents
 
 
-def _numbers_by_text(shard: Shard) -> dict[str, Numbers]:
+def _numbers_by_text(shard: Shard) -> dict[str, StoredVectors]:
     return dict(zip(shard.table["text"].to_pylist(), shard.numbers(), strict=True))
 
 

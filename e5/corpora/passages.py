@@ -12,7 +12,7 @@ from e5.errors import InputError
 
 
 @dataclass(frozen=True)
-class Cut:
+class PassageSize:
     """How documents are cut.
 
     Attributes:
@@ -36,7 +36,7 @@ class Cut:
         return 1 + characters // (2 * step)
 
 
-def passages(text: str, cut: Cut, count: Callable[[str], int]) -> list[Passage]:
+def passages(text: str, cut: PassageSize, count: Callable[[str], int]) -> list[Passage]:
     """The passages of a text, in order, without blanks at their ends.
 
     Args:
@@ -47,7 +47,7 @@ def passages(text: str, cut: Cut, count: Callable[[str], int]) -> list[Passage]:
     Example:
         >>> words = lambda part: len(part.split())
         >>> text = "Snow is frozen water. It falls in winter, and it melts."
-        >>> [(p.text, p.start, p.end) for p in passages(text, Cut(8), words)]
+        >>> [(p.text, p.start, p.end) for p in passages(text, PassageSize(8), words)]
         [('Snow is frozen water.', 0, 21), ('It falls in winter, and it melts.', 22, 55)]
     """
     from semantic_text_splitter import TextSplitter  # only where something is cut

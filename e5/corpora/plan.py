@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from e5.corpora.formats import Mark
-from e5.corpora.inventory import Difference, Hashes, Inventory, Places, find
+from e5.corpora.formats import ReadPosition
+from e5.corpora.inventory import Difference, Hashes, Inventory, Positions, find
 
 ROWS_PER_SHARD = 4096  # with 4096 float16 dimensions a shard has 29 MB
 
 
 @dataclass(frozen=True)
-class Pick:
+class RowSelection:
     """Rows of one file.
 
     Attributes:
@@ -29,7 +29,7 @@ class Pick:
     """
 
     file: str
-    mark: Mark
+    mark: ReadPosition
     rows: list[int]
     contents: Hashes
 
@@ -61,7 +61,7 @@ class Unit:
     """
 
     shard: str
-    picks: list[Pick] = field(default_factory=list)
+    picks: list[RowSelection] = field(default_factory=list)
     drop: Hashes = field(default_factory=lambda: np.empty(0, np.uint64))
     sources: list[Source] = field(default_factory=list)
 
@@ -77,17 +77,19 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Stock:
+class ReusableVectors:
     """A folder that vectors may be taken from, and what is in it."""
 
     location: str
     inventory: Inventory
 
 
-class Origins:
+class VectorSources:
     """Where vectors of documents may be taken from."""
 
-    def __init__(self, corpus: Inventory, wanted: Places, stocks: Sequence[Stock]) -> None:
+    def __init__(
+        self, corpus: Inventory, wanted: Positions, stocks: Sequence[ReusableVectors]
+    ) -> None:
         """Look up the texts of all wanted places in the corpus, which ascend."""
         self._wanted, self._stocks = wanted, stocks
         self._stock = np.full(len(wanted), -1, np.int8)
@@ -99,7 +101,7 @@ class Origins:
             self._stock[missing[found]] = number
             self._place[missing[found]] = places[found]
 
-    def of(self, places: Places) -> Iterator[Source]:
+    def of(self, places: Positions) -> Iterator[Source]:
         """Of some of the wanted places."""
         at = np.searchsorted(self._wanted, places)
         for number, stock in enumerate(self._stocks):
@@ -110,10 +112,10 @@ class Origins:
 
 def plan(
     corpus: Inventory,
-    marks: Mapping[str, Sequence[Mark]],
+    marks: Mapping[str, Sequence[ReadPosition]],
     folder: Inventory,
     difference: Difference,
-    stocks: Sequence[Stock],
+    stocks: Sequence[ReusableVectors],
     rows_per_shard: int,
 ) -> list[Unit]:
     """The units that make a folder hold what a corpus holds.
@@ -126,8 +128,8 @@ def plan(
         stocks: where vectors may be taken from; the first one that has a text gives it.
         rows_per_shard: the most vectors of a new shard.
     """
-    wanted: dict[str, list[Places]] = {}
-    drop: dict[str, list[Places]] = {}
+    wanted: dict[str, list[Positions]] = {}
+    drop: dict[str, list[Positions]] = {}
     by_home = np.argsort(difference.homes, kind="stable")
     homes, changed = difference.homes[by_home], difference.changed[by_home]
     at = 0
@@ -139,7 +141,7 @@ def plan(
         drop.setdefault(shard, []).append(places)
     for shard, places in _homes_of_new(corpus, folder, difference, rows_per_shard):
         wanted.setdefault(shard, []).append(places)
-    origins = Origins(corpus, np.sort(np.concatenate([changed, difference.added])), stocks)
+    origins = VectorSources(corpus, np.sort(np.concatenate([changed, difference.added])), stocks)
     units = []
     for shard in sorted(wanted.keys() | drop.keys()):
         new = np.sort(np.concatenate([np.empty(0, np.int64), *wanted.get(shard, [])]))
@@ -157,7 +159,7 @@ def plan(
 
 def _homes_of_new(
     corpus: Inventory, folder: Inventory, difference: Difference, rows_per_shard: int
-) -> Iterator[tuple[str, Places]]:
+) -> Iterator[tuple[str, Positions]]:
     """Shards, and the new documents that each of them gets."""
     sizes = np.append(np.zeros(1, np.int64), folder.sizes.astype(np.int64)).cumsum()
     held = np.diff(sizes[folder.starts])
@@ -189,10 +191,10 @@ def _homes_of_new(
 
 
 def _picks(
-    corpus: Inventory, marks: Mapping[str, Sequence[Mark]], places: Places
-) -> Iterable[Pick]:
+    corpus: Inventory, marks: Mapping[str, Sequence[ReadPosition]], places: Positions
+) -> Iterable[RowSelection]:
     for file, some in corpus.by_group(places):
         rows = corpus.rows[some].tolist()
         known = marks[file]
         mark = known[bisect_right(known, rows[0], key=lambda mark: mark.row) - 1]
-        yield Pick(file, mark, rows, corpus.contents[some])
+        yield RowSelection(file, mark, rows, corpus.contents[some])

@@ -14,14 +14,14 @@ import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from e5.corpora.column_types import NULL, TEXT, from_name, merged
+from e5.corpora.column_types import NULL, TEXT, common_type, from_name
 from e5.corpora.corpus import Corpus
 from e5.corpora.documents import DeadLetter
 from e5.corpora.filesystem import only_writer
 from e5.corpora.inventory import Difference, Inventory, compare
 from e5.corpora.loop import Model, Summary
 from e5.corpora.manifest import Manifest
-from e5.corpora.plan import ROWS_PER_SHARD, Stock, Unit, plan
+from e5.corpora.plan import ROWS_PER_SHARD, ReusableVectors, Unit, plan
 from e5.corpora.scan import Scan, documents_at, scan
 from e5.corpora.shard_folder import ShardFolder
 from e5.errors import InputError
@@ -158,14 +158,14 @@ class _Run:
         if is_known and manifest.files == files and manifest.shards == self._folder.shards():
             logger.info("nothing has changed since the last run")
             return files
-        found = scan(self._corpus, files, self._folder.recipe.cut, self._folder.write_letters)
+        found = scan(self._corpus, files, self._folder.recipe.cut, self._folder.write_dead_letters)
         there = self._folder.inventory()
         if len(there) and not len(found.inventory) and not self._allow_empty:
             raise self._empty()
         manifest = replace(manifest, keep=self._kept(manifest, found, is_new=not len(there)))
         self._folder.begin(manifest)
         difference = compare(found.inventory, there)
-        self._folder.forget_letters(but=[*found.letters, DUPLICATES])
+        self._folder.delete_dead_letters(but=[*found.letters, DUPLICATES])
         self._tell_duplicates(found, difference)
         units = self._units(found, there, difference)
         documents = len(found.inventory) - len(difference.duplicates)
@@ -192,8 +192,8 @@ class _Run:
 
     def _units(self, found: Scan, there: Inventory, difference: Difference) -> list[Unit]:
         others = (self._folder.replaced(), *self._reuse)
-        stocks = [Stock(self._folder.location, there)]
-        stocks += [Stock(other.location, other.inventory()) for other in others]
+        stocks = [ReusableVectors(self._folder.location, there)]
+        stocks += [ReusableVectors(other.location, other.inventory()) for other in others]
         units = plan(found.inventory, found.marks, there, difference, stocks, self._rows_per_shard)
         # A shard that loses vectors which another one needs is kept until the end.
         ours = self._folder.location
@@ -203,7 +203,7 @@ class _Run:
             for source in unit.sources
             if source.folder == ours and source.shard != unit.shard
         }
-        aside = self._folder.set_aside(sorted(needed & {unit.shard for unit in units}))
+        aside = self._folder.keep_replaced(sorted(needed & {unit.shard for unit in units}))
         elsewhere = self._folder.replaced().location
         for unit in units:
             unit.sources[:] = [
@@ -246,7 +246,7 @@ class _Run:
                 self._duplicates.append(f"{row} ({name})")
                 reason = f"{row}: its id comes again in {rows[won][1]}, which counts"
                 letters.append(DeadLetter(name, reason))
-        self._folder.write_letters(DUPLICATES, letters)
+        self._folder.write_dead_letters(DUPLICATES, letters)
 
     def _kept(self, manifest: Manifest, found: Scan, *, is_new: bool) -> dict[str, str]:
         if is_new:
@@ -255,7 +255,7 @@ class _Run:
             }
         for column, kind in found.kinds.items():
             known = from_name(manifest.keep[column])
-            if merged(known, kind) != known:
+            if common_type(known, kind) != known:
                 received = f"{column!r}, which now holds {kind}; the folder has {known}"
                 remedy = "name another folder, and give this one as --reuse"
                 raise InputError("keep", received, remedy)

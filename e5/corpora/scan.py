@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import pyarrow as pa
 from tqdm import tqdm
 
-from e5.corpora.column_types import NULL, kind_of, kind_of_type, merged
+from e5.corpora.column_types import NULL, common_type, kept_type, type_of_value
 from e5.corpora.corpus import Corpus, Reading
 from e5.corpora.documents import DeadLetter, Document
-from e5.corpora.formats import Mark
-from e5.corpora.inventory import Inventory, InventoryBuilder, Places, digest
-from e5.corpora.passages import Cut
+from e5.corpora.formats import ReadPosition
+from e5.corpora.inventory import Inventory, InventoryBuilder, Positions, digest
+from e5.corpora.passages import PassageSize
 from e5.errors import InputError
 
 MARK_ROWS = 1024  # between two marks
@@ -33,7 +33,7 @@ class Scan:
     """
 
     inventory: Inventory
-    marks: dict[str, list[Mark]]
+    marks: dict[str, list[ReadPosition]]
     kinds: dict[str, pa.DataType]
     letters: list[str]
 
@@ -41,7 +41,7 @@ class Scan:
 def scan(
     corpus: Corpus,
     files: Iterable[str],
-    cut: Cut | None,
+    cut: PassageSize | None,
     tell: Callable[[str, Sequence[DeadLetter]], None],
 ) -> Scan:
     """Read every row of these files.
@@ -55,7 +55,7 @@ def scan(
     Raises:
         InputError: for a file that cannot be read, or a column that cannot be kept.
     """
-    stock, marks, told = InventoryBuilder(), dict[str, list[Mark]](), list[str]()
+    stock, marks, told = InventoryBuilder(), dict[str, list[ReadPosition]](), list[str]()
     kinds = dict.fromkeys(corpus.keep, NULL)
     with (
         Reading(corpus) as reading,
@@ -64,7 +64,7 @@ def scan(
         for file in files:
             types = reading.open(file).types(corpus.keep)
             for column, kind in types.items():
-                kinds[column] = merged(kinds[column], _kept(kind, column, file))
+                kinds[column] = common_type(kinds[column], _kept(kind, column, file))
             untyped = [] if types else list(enumerate(corpus.keep))
             letters: list[DeadLetter] = []
             marks[file] = []
@@ -81,15 +81,15 @@ def scan(
                 size = 1 if cut is None else cut.about(len(item.text))
                 stock.add(item.hashes(), mark.row, size)
                 for at, column in untyped:
-                    kinds[column] = merged(kinds[column], kind_of(item.kept[at]))
+                    kinds[column] = common_type(kinds[column], type_of_value(item.kept[at]))
             if letters:
-                told.append(letters_of(file))
+                told.append(dead_letters_name(file))
                 tell(told[-1], letters)
     return Scan(stock.inventory(), marks, kinds, told)
 
 
 def documents_at(
-    corpus: Corpus, found: Scan, places: Places
+    corpus: Corpus, found: Scan, places: Positions
 ) -> Iterable[tuple[int, Document, str]]:
     """Documents at ascending places of the inventory, with their `file:row`."""
     with Reading(corpus) as reading:
@@ -100,11 +100,11 @@ def documents_at(
                     yield by_row[mark.row], item, f"{file}:{mark.row}"
 
 
-def letters_of(file: str) -> str:
+def dead_letters_name(file: str) -> str:
     """The name for the dead letters of a file.
 
     Example:
-        >>> letters_of("2026/a b.csv")
+        >>> dead_letters_name("2026/a b.csv")
         'a-b-csv-5741a73d47ef3dec'
     """
     stem = re.sub(r"[^A-Za-z0-9]+", "-", file.rpartition("/")[2])[:40]
@@ -112,7 +112,7 @@ def letters_of(file: str) -> str:
 
 
 def _kept(kind: pa.DataType, column: str, file: str) -> pa.DataType:
-    kept = kind_of_type(kind)
+    kept = kept_type(kind)
     if kept is None:
         received = f"{column!r}, which holds {kind} in {file}"
         raise InputError("keep", received, "name columns of text, numbers, booleans or dates")

@@ -19,7 +19,7 @@ from e5.corpora.column_types import as_column
 from e5.corpora.documents import Document, Passage
 from e5.corpora.filesystem import UNREADABLE
 from e5.corpora.inventory import Hashes
-from e5.corpora.vector_encoding import Dtype, Numbers
+from e5.corpora.vector_encoding import Dtype, StoredVectors
 from e5.errors import InputError
 
 VECTOR = "embedding"
@@ -72,7 +72,7 @@ class Shard:
         cls,
         documents: Sequence[Document],
         passages: Sequence[Sequence[Passage]],
-        numbers: Numbers,
+        numbers: StoredVectors,
         layout: Layout,
     ) -> "Shard":
         """A new shard.
@@ -142,11 +142,11 @@ class Shard:
         tables = [self.table, other.table.cast(self.table.schema)]
         return Shard(pa.concat_tables(tables), np.concatenate([self.listing, other.listing]))
 
-    def numbers(self) -> Numbers:
+    def numbers(self) -> StoredVectors:
         """Stored vectors, `[num_rows, width]`."""
         column = self.table[VECTOR].combine_chunks()
         width = column.type.list_size
-        numbers: Numbers = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
+        numbers: StoredVectors = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
         return numbers
 
     def as_parquet(self) -> bytes:

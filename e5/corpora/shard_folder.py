@@ -19,10 +19,10 @@ from tqdm import tqdm
 from e5.corpora.column_types import from_name
 from e5.corpora.corpus import Corpus
 from e5.corpora.documents import DeadLetter
-from e5.corpora.filesystem import ASIDE, below, open_filesystem, write_whole
+from e5.corpora.filesystem import TEMPORARY_NAME, below, open_filesystem, write_whole
 from e5.corpora.inventory import Inventory, InventoryBuilder
 from e5.corpora.manifest import Manifest
-from e5.corpora.passages import Cut
+from e5.corpora.passages import PassageSize
 from e5.corpora.shard import Layout, Shard, listing_of, number_type
 from e5.corpora.vector_encoding import Dtype
 from e5.errors import InputError
@@ -58,7 +58,7 @@ class Recipe:
     normalize: bool = False
     dimensions: int | None = None
     dtype: Dtype = "float16"
-    cut: Cut | None = None
+    cut: PassageSize | None = None
 
 
 class ShardFolder:
@@ -141,7 +141,7 @@ class ShardFolder:
         unfinished.write(self._filesystem, f"{self._path}/{MANIFEST}")
         for folder in ("", f"/{DEAD_LETTERS}"):
             for item in self._files(folder):
-                if re.fullmatch(ASIDE, item.base_name):
+                if re.fullmatch(TEMPORARY_NAME, item.base_name):
                     self._filesystem.delete_file(item.path)
         if self._is_file(OLD_MANIFEST):
             for name in (OLD_DEAD_LETTERS, "attempts"):
@@ -209,10 +209,10 @@ class ShardFolder:
         return stock.inventory()
 
     def replaced(self) -> "ShardFolder":
-        """What `set_aside` keeps."""
+        """What `keep_replaced` keeps."""
         return ShardFolder(below(self.location, REPLACED), self.recipe)
 
-    def set_aside(self, names: Iterable[str]) -> dict[str, str]:
+    def keep_replaced(self, names: Iterable[str]) -> dict[str, str]:
         """Keep these shards until `end`, whatever becomes of them; returns their new names.
 
         Raises:
@@ -246,13 +246,13 @@ class ShardFolder:
 
         A shard without documents is deleted.
         """
-        self.write_letters(name.removesuffix(".parquet"), letters)
+        self.write_dead_letters(name.removesuffix(".parquet"), letters)
         if len(shard.listing):
             write_whole(self._filesystem, f"{self._path}/{name}", shard.as_parquet())
         else:
             self._delete(name)
 
-    def write_letters(self, name: str, letters: Sequence[DeadLetter]) -> None:
+    def write_dead_letters(self, name: str, letters: Sequence[DeadLetter]) -> None:
         """The dead letters of a file or a shard; none deletes those of an earlier run."""
         if letters:
             lines = [json.dumps(asdict(letter)) + "\n" for letter in letters]
@@ -261,7 +261,7 @@ class ShardFolder:
         else:
             self._delete(f"{DEAD_LETTERS}/{name}.jsonl")
 
-    def forget_letters(self, but: Iterable[str]) -> None:
+    def delete_dead_letters(self, but: Iterable[str]) -> None:
         """Delete all dead letters but those of these names."""
         kept = {f"{name}.jsonl" for name in but}
         others = [f for f in self._files(f"/{DEAD_LETTERS}") if f.base_name not in kept]

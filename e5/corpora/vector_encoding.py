@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from e5.vectors import Vectors, as_bits, as_int8
 
 Dtype = Literal["float32", "float16", "int8", "binary"]
-Numbers = NDArray[Any]
+StoredVectors = NDArray[Any]
 
 
-def encode(vectors: Vectors, dtype: Dtype) -> Numbers:
+def encode_vectors(vectors: Vectors, dtype: Dtype) -> StoredVectors:
     """Vectors as stored numbers; `inf` in a row that float16 cannot hold.
 
     Args:
@@ -26,9 +26,9 @@ def encode(vectors: Vectors, dtype: Dtype) -> Numbers:
         `[num_vectors, dimensions]`; for "binary" uint8 `[num_vectors, dimensions / 8]`.
 
     Example:
-        >>> encode(np.array([[0.5, -1, 0, 0, 0, 0, 0, 0.25]], np.float32), "int8").tolist()
+        >>> encode_vectors(np.array([[0.5, -1, 0, 0, 0, 0, 0, 0.25]], np.float32), "int8").tolist()
         [[64, -127, 0, 0, 0, 0, 0, 32]]
-        >>> encode(np.array([[0.5, -1, 0, 0, 0, 0, 0, 0.25]], np.float32), "binary").tolist()
+        >>> encode_vectors(np.array([[0.5, -1, 0, 0, 0, 0, 0, 0.25]], np.float32), "binary").tolist()
         [[129]]
     """
     if dtype == "binary":
@@ -36,15 +36,15 @@ def encode(vectors: Vectors, dtype: Dtype) -> Numbers:
     if dtype == "int8":
         return as_int8(vectors)
     with np.errstate(over="ignore"):
-        rounded: Numbers = vectors.astype(dtype)
+        rounded: StoredVectors = vectors.astype(dtype)
     return rounded
 
 
-def decode(numbers: Numbers, dtype: Dtype) -> Vectors:
+def decode_vectors(numbers: StoredVectors, dtype: Dtype) -> Vectors:
     """Stored numbers as float32 vectors; of one bit, 1 and -1.
 
     Example:
-        >>> decode(np.array([[129]], np.uint8), "binary").tolist()
+        >>> decode_vectors(np.array([[129]], np.uint8), "binary").tolist()
         [[1.0, -1.0, -1.0, -1.0, -1.0, -1.0, -1.0, 1.0]]
     """
     if dtype == "binary":

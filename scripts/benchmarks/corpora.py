@@ -26,7 +26,7 @@ from e5.corpora.loop import Loop
 from e5.corpora.run import embed_corpus
 from e5.corpora.shard import Shard
 from e5.corpora.shard_folder import ShardFolder
-from e5.corpora.vector_encoding import encode
+from e5.corpora.vector_encoding import encode_vectors
 from e5.embedder import Embedder
 from e5.settings import Settings
 from e5.vectors import Vectors, cosine_scores
@@ -218,7 +218,7 @@ def _as_shards(vectors: Vectors, folder: Path) -> ShardFolder:
         rows = range(first, first + len(part))
         documents = [Document(str(row), f"text {row}") for row in rows]
         parts = [[Passage(document.text, 0, len(document.text))] for document in documents]
-        shard = Shard.of(documents, parts, encode(part, "float16"), shards.layout)
+        shard = Shard.of(documents, parts, encode_vectors(part, "float16"), shards.layout)
         shards.write(f"part-{number:06d}.parquet", shard, [])
     return shards
 

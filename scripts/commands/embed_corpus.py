@@ -23,7 +23,7 @@ from e5.corpora.corpus import Corpus
 from e5.corpora.filesystem import UNREADABLE
 from e5.corpora.formats import TextFormat
 from e5.corpora.loop import Loop
-from e5.corpora.passages import Cut
+from e5.corpora.passages import PassageSize
 from e5.corpora.plan import ROWS_PER_SHARD
 from e5.corpora.run import Report, Runner, embed_corpus
 from e5.corpora.shard_folder import DEAD_LETTERS, Recipe, ShardFolder
@@ -155,7 +155,7 @@ def _embed(arguments: argparse.Namespace) -> Report:
     )
     cut = None
     if arguments.passages is not None:
-        cut = Cut(arguments.passages, arguments.overlap or 0)
+        cut = PassageSize(arguments.passages, arguments.overlap or 0)
     recipe = Recipe(arguments.task, arguments.normalize, arguments.dimensions, arguments.dtype, cut)
     return embed_corpus(
         corpus,

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import Stemmer
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from e5.corpora.vector_encoding import Dtype, decode, encode
+from e5.corpora.vector_encoding import Dtype, decode_vectors, encode_vectors
 from e5.embedder import Embedder
 from e5.settings import Settings
 from e5.vectors import Vectors
@@ -73,7 +73,7 @@ def smaller(embedder: Embedder) -> dict[str, tuple[float, System]]:
 
 def _as(dtype: Dtype) -> Callable[[Vectors], Vectors]:
     """Vectors as they come back from where `embed_corpus` stores them."""
-    return lambda vectors: decode(encode(vectors, dtype), dtype)
+    return lambda vectors: decode_vectors(encode_vectors(vectors, dtype), dtype)
 
 
 def _vectors(

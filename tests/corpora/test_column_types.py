@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from e5.corpora.column_types import (
     NULL,
     TEXT,
-    Loose,
+    UntypedText,
     as_column,
+    common_type,
     from_name,
-    kind_of,
-    kind_of_type,
-    merged,
+    kept_type,
+    type_of_value,
 )
 
 PLAIN = (
@@ -27,22 +27,22 @@ PLAIN = (
 LOOSE = st.sampled_from(
     ["", "7", "-12", "007", "1e5", "2.50", "true", "false", "2024-02-29", "2024-02-30", "snow",
      "9" * 30, "1_000", " 7", "-", "TRUE"]
-).map(Loose)  # fmt: skip
+).map(UntypedText)  # fmt: skip
 
 
 @given(values=st.lists(PLAIN | LOOSE))
 def test_any_mixture_has_a_type_that_holds_it(values: list[Any]) -> None:
-    kind = reduce(merged, map(kind_of, values), NULL)
+    kind = reduce(common_type, map(type_of_value, values), NULL)
     assert from_name(str(kind)) == kind
     kind = TEXT if kind == NULL else kind
     column = as_column(values, kind)
     assert len(column) == len(values)
     for value, kept in zip(values, column.to_pylist(), strict=True):
-        if value is None or (value == "" and kind != TEXT and isinstance(value, Loose)):
+        if value is None or (value == "" and kind != TEXT and isinstance(value, UntypedText)):
             assert kept is None
         elif kind == TEXT and isinstance(value, str):
             assert kept == value
-        elif kind_of(value) == kind and not isinstance(value, Loose):
+        elif type_of_value(value) == kind and not isinstance(value, UntypedText):
             assert kept == value or kind == TEXT  # what no number holds
         else:
             assert kept is not None
@@ -60,14 +60,17 @@ def test_any_mixture_has_a_type_that_holds_it(values: list[Any]) -> None:
 def test_a_csv_column_is_what_all_its_values_look_like(
     values: list[str], expected: pa.DataType
 ) -> None:
-    assert reduce(merged, (kind_of(Loose(value)) for value in values), NULL) == expected
+    assert (
+        reduce(common_type, (type_of_value(UntypedText(value)) for value in values), NULL)
+        == expected
+    )
 
 
 @given(one=PLAIN | LOOSE, two=PLAIN | LOOSE, three=PLAIN | LOOSE)
 def test_the_order_of_files_does_not_matter(one: Any, two: Any, three: Any) -> None:
-    a, b, c = map(kind_of, (one, two, three))
-    assert merged(a, b) == merged(b, a)
-    assert merged(merged(a, b), c) == merged(a, merged(b, c))
+    a, b, c = map(type_of_value, (one, two, three))
+    assert common_type(a, b) == common_type(b, a)
+    assert common_type(common_type(a, b), c) == common_type(a, common_type(b, c))
 
 
 def test_parquet_s_types_are_kept_or_refused() -> None:
@@ -79,7 +82,7 @@ def test_parquet_s_types_are_kept_or_refused() -> None:
         pa.timestamp("s", "Europe/Berlin"): pa.timestamp("us", "UTC"),
         pa.list_(pa.int8()): None, pa.struct([]): None, pa.duration("s"): None,
     }.items():  # fmt: skip
-        assert kind_of_type(kind) == kept
+        assert kept_type(kind) == kept
 
 
 def test_what_a_type_cannot_hold_is_an_error() -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from e5.corpora.corpus import Corpus, Reading
 from e5.corpora.documents import DeadLetter, Document
-from e5.corpora.formats import FORMATS, Mark
+from e5.corpora.formats import FORMATS, ReadPosition
 from e5.errors import InputError
 
 
@@ -248,7 +248,7 @@ def test_only_the_last_ending_names_the_format(tmp_path: Path) -> None:
 def test_a_place_is_told_by_file_and_row(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('\n{"text": "one"}\n{"text": "two"}\n')
     marks = [found.mark for found in Corpus(str(tmp_path)).read("a.jsonl")]
-    assert marks == [Mark(1, 1), Mark(2, 17)]
+    assert marks == [ReadPosition(1, 1), ReadPosition(2, 17)]
 
 
 @pytest.mark.parametrize(

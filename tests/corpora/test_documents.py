@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from e5.corpora.column_types import Loose
+from e5.corpora.column_types import UntypedText
 from e5.corpora.documents import Columns, DeadLetter, Document
 from e5.errors import InputError
 from e5.texts import MAX_CHARACTERS
@@ -78,7 +78,7 @@ class TestKept:
     def test_text_of_a_file_without_types_may_be_something_else(self, place: str) -> None:
         item = Columns(keep=("year",)).document({"text": "snow", "year": "2024"}, place)
         assert isinstance(item, Document)
-        assert isinstance(item.kept[0], Loose)
+        assert isinstance(item.kept[0], UntypedText)
 
     @pytest.mark.parametrize("value", [[1], {"a": 1}, b"a"])
     def test_what_no_table_holds_is_refused_by_file_and_row(self, value: Any) -> None:

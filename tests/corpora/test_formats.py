@@ -11,13 +11,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from corpus_tools import Row, packed, write_rows
+from corpus_tools import packed, write_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import fs
 
 from e5.corpora.filesystem import UNREADABLE
-from e5.corpora.formats import FORMATS, Mark, Reader, TextFormat, open_reader
+from e5.corpora.formats import FORMATS, Reader, ReadPosition, TextFormat, open_reader
 from e5.errors import InputError
 
 VALUES = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.sampled_from(
@@ -58,7 +58,7 @@ def test_rows_come_back_as_they_were_written_from_any_row_on(
         assert [row for _, row in found] == rows
         for _ in range(3):
             first = data.draw(st.integers(0, len(rows) - 1))
-            tail = list(reader.rows(["id", "text"], Mark(first, found[first][0])))
+            tail = list(reader.rows(["id", "text"], ReadPosition(first, found[first][0])))
             assert tail == found[first:]
 
 

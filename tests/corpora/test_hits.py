@@ -1,16 +1,18 @@
-"""Rankings are merged by their ranks alone, and a document is shown once."""
+"""Rankings are merge_rankings by their ranks alone, and a document is shown once."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from e5.corpora.hits import RANK, best_of_each, merged
+from e5.corpora.hits import RANK, best_of_each, merge_rankings
 
 RANKINGS = st.lists(st.lists(st.sampled_from("abcdefgh"), unique=True), min_size=1, max_size=3)
 
 
 @given(rankings=RANKINGS)
 def test_the_sum_of_reciprocal_ranks_decides(rankings: list[list[str]]) -> None:
-    found = [row["id"] for row in merged(*([{"id": name} for name in some] for some in rankings))]
+    found = [
+        row["id"] for row in merge_rankings(*([{"id": name} for name in some] for some in rankings))
+    ]
 
     def merit(name: str) -> float:
         return sum(1 / (RANK + 1 + some.index(name)) for some in rankings if name in some)

@@ -22,7 +22,7 @@ from corpus_tools import (
 from e5.corpora.corpus import Corpus
 from e5.corpora.documents import Document
 from e5.corpora.index import Index
-from e5.corpora.passages import Cut
+from e5.corpora.passages import PassageSize
 from e5.corpora.shard_folder import Recipe, ShardFolder
 from e5.corpora.vector_encoding import Dtype
 from e5.embedder import Embedder
@@ -185,7 +185,7 @@ class TestConditions:
 def test_the_best_passage_of_each_document(tmp_path: Path, embedder: Embedder) -> None:
     rows = [" ".join(texts(9, i)) for i in range(12)]
     corpus = write_corpus(tmp_path / "in" / "a.jsonl", rows)
-    folder = ShardFolder(str(tmp_path / "out"), Recipe(cut=Cut(16)))
+    folder = ShardFolder(str(tmp_path / "out"), Recipe(cut=PassageSize(16)))
     mirror(corpus, folder, embedder, 1000)
     index = Index.build(folder, str(tmp_path / "index"))
     every = index.find(embedder, "snow in winter", top=len(index))

@@ -16,7 +16,7 @@ from mirror_tools import Files, held, put, rows_of, wanted
 from e5.corpora.corpus import Corpus
 from e5.corpora.index import Index
 from e5.corpora.loop import Loop, Model, Summary
-from e5.corpora.passages import Cut
+from e5.corpora.passages import PassageSize
 from e5.corpora.plan import Unit
 from e5.corpora.run import embed_corpus
 from e5.corpora.shard_folder import REPLACED, Recipe, ShardFolder
@@ -235,7 +235,7 @@ class TestKept:
 
 def test_passages_of_a_removed_document_go(tmp_path: Path, embedder: Embedder) -> None:
     rows = [{"id": f"d{i}", "text": f"Sentence {i}. " * 30, "year": i} for i in range(4)]
-    folder = ShardFolder(str(tmp_path / "out"), Recipe(cut=Cut(16)))
+    folder = ShardFolder(str(tmp_path / "out"), Recipe(cut=PassageSize(16)))
     corpus = put(tmp_path / "in", {"a.jsonl": rows})
     mirror(corpus, folder, embedder, 10)
     index = Index.build(folder, str(tmp_path / "index"))

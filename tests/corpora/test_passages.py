@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from e5.corpora.passages import Cut, passages
+from e5.corpora.passages import PassageSize, passages
 from e5.embedder import Embedder
 from e5.errors import InputError
 
@@ -21,7 +21,7 @@ def test_any_text_is_cut_without_loss(
     words: list[str], tokens: int, share: float, embedder: Embedder
 ) -> None:
     text = " ".join(words)
-    cut = Cut(tokens, int(share * tokens))
+    cut = PassageSize(tokens, int(share * tokens))
 
     def count(part: str) -> int:
         return embedder.tokenize([], [part], task="")[0].num_tokens - 2
@@ -41,7 +41,7 @@ def test_any_text_is_cut_without_loss(
 
 def test_a_passage_ends_where_a_sentence_ends() -> None:
     text = "Snow is frozen water. It falls in winter. Tea is hot. It is made of leaves."
-    found = passages(text, Cut(9), lambda part: len(part.split()))
+    found = passages(text, PassageSize(9), lambda part: len(part.split()))
     assert [part.text for part in found] == [
         "Snow is frozen water. It falls in winter.",
         "Tea is hot. It is made of leaves.",
@@ -53,4 +53,4 @@ def test_a_passage_ends_where_a_sentence_ends() -> None:
 )
 def test_numbers_that_make_no_passages_are_refused(numbers: tuple[int, int], field: str) -> None:
     with pytest.raises(InputError, match=rf"^{field}: received "):
-        Cut(*numbers)
+        PassageSize(*numbers)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from e5.corpora.formats import Mark
+from e5.corpora.formats import ReadPosition
 from e5.corpora.inventory import Inventory, InventoryBuilder, compare
-from e5.corpora.plan import Stock, Unit, plan
+from e5.corpora.plan import ReusableVectors, Unit, plan
 
 FILES = st.lists(
     st.lists(st.tuples(st.integers(0, 30), st.integers(0, 4)), max_size=15), min_size=1, max_size=3
@@ -35,8 +35,8 @@ class Folder:
 
     def plan(self, files: dict[str, list[tuple[int, int]]], rows: int) -> list[Unit]:
         corpus, there = stock_of(files), stock_of(dict(sorted(self.shards.items())))
-        marks = {name: [Mark()] for name in files}
-        stocks = [Stock("here", there)]
+        marks = {name: [ReadPosition()] for name in files}
+        stocks = [ReusableVectors("here", there)]
         return plan(corpus, marks, there, compare(corpus, there), stocks, rows)
 
     def do(self, unit: Unit, files: dict[str, list[tuple[int, int]]]) -> None:
@@ -105,7 +105,7 @@ def test_many_small_additions_fill_shards_instead_of_making_many() -> None:
 def test_a_shard_holds_as_many_documents_as_their_vectors_fit(size: int, documents: int) -> None:
     corpus = stock_of({"a.jsonl": [(i, 0) for i in range(20)]}, size)
     there = stock_of({})
-    units = plan(corpus, {"a.jsonl": [Mark()]}, there, compare(corpus, there), [], 10)
+    units = plan(corpus, {"a.jsonl": [ReadPosition()]}, there, compare(corpus, there), [], 10)
     assert {unit.num_documents for unit in units} == {documents}
 
 
@@ -113,8 +113,8 @@ def test_a_vector_is_taken_from_the_first_place_that_has_its_text() -> None:
     corpus = stock_of({"a.jsonl": [(1, 7), (2, 8), (3, 9)]})
     one, other = stock_of({"x": [(50, 7)]}), stock_of({"y": [(60, 7), (61, 8)]})
     there = stock_of({})
-    stocks = [Stock("one", one), Stock("other", other)]
-    (unit,) = plan(corpus, {"a.jsonl": [Mark()]}, there, compare(corpus, there), stocks, 10)
+    stocks = [ReusableVectors("one", one), ReusableVectors("other", other)]
+    (unit,) = plan(corpus, {"a.jsonl": [ReadPosition()]}, there, compare(corpus, there), stocks, 10)
     assert [(s.folder, s.shard, s.texts.tolist()) for s in unit.sources] == [
         ("one", "x", [7]),
         ("other", "y", [8]),
@@ -124,8 +124,8 @@ def test_a_vector_is_taken_from_the_first_place_that_has_its_text() -> None:
 def test_reading_begins_at_the_last_mark_before_the_first_row() -> None:
     corpus = stock_of({"a.jsonl": [(i, 0) for i in range(30)]})
     there = stock_of({"part-000000.parquet": [(i, 0) for i in range(17)]})
-    marks = {"a.jsonl": [Mark(0, 0), Mark(10, 100), Mark(20, 200)]}
+    marks = {"a.jsonl": [ReadPosition(0, 0), ReadPosition(10, 100), ReadPosition(20, 200)]}
     (unit,) = plan(corpus, marks, there, compare(corpus, there), [], 20)
-    assert unit.picks[0].mark == Mark(10, 100)
+    assert unit.picks[0].mark == ReadPosition(10, 100)
     assert unit.picks[0].rows == list(range(17, 30))
     assert np.array_equal(unit.picks[0].contents, corpus.contents[17:])

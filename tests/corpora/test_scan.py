@@ -12,12 +12,14 @@ from corpus_tools import write_rows
 
 from e5.corpora.corpus import Corpus
 from e5.corpora.documents import DeadLetter, Document
-from e5.corpora.passages import Cut
-from e5.corpora.scan import MARK_ROWS, Scan, documents_at, letters_of, scan
+from e5.corpora.passages import PassageSize
+from e5.corpora.scan import MARK_ROWS, Scan, dead_letters_name, documents_at, scan
 from e5.errors import InputError
 
 
-def scanned(corpus: Corpus, cut: Cut | None = None) -> tuple[Scan, dict[str, list[DeadLetter]]]:
+def scanned(
+    corpus: Corpus, cut: PassageSize | None = None
+) -> tuple[Scan, dict[str, list[DeadLetter]]]:
     told: dict[str, list[DeadLetter]] = {}
 
     def tell(name: str, letters: Sequence[DeadLetter]) -> None:
@@ -45,7 +47,7 @@ def test_every_row_is_told_once(tmp_path: Path) -> None:
     assert (
         sorted(told)
         == sorted(found.letters)
-        == sorted([letters_of("a.jsonl"), letters_of("b.csv")])
+        == sorted([dead_letters_name("a.jsonl"), dead_letters_name("b.csv")])
     )
     assert [letter.id for letters in told.values() for letter in letters] == [
         "a.jsonl:2",
@@ -84,5 +86,5 @@ class TestKept:
 
 def test_long_documents_count_as_many_vectors(tmp_path: Path) -> None:
     write_rows(tmp_path / "a.jsonl", [{"text": "word " * 1000}, {"text": "word"}])
-    found, _ = scanned(Corpus(str(tmp_path)), Cut(50))
+    found, _ = scanned(Corpus(str(tmp_path)), PassageSize(50))
     assert found.inventory.sizes.tolist() == [50, 1]

@@ -12,7 +12,7 @@ from pyarrow import fs
 
 from e5.corpora.documents import Document, Passage
 from e5.corpora.shard import LISTING, Layout, Shard, listing_of, number_type, places
-from e5.corpora.vector_encoding import Dtype, encode
+from e5.corpora.vector_encoding import Dtype, encode_vectors
 from e5.errors import InputError
 
 LOCAL = fs.LocalFileSystem()
@@ -30,7 +30,7 @@ def shard_of(dtype: Dtype = "float16", *, has_passages: bool = False) -> Shard:
         parts = [
             [Passage(document.text[a : a + 4], a, a + 4) for a in (0, 4)] for document in DOCUMENTS
         ]
-    numbers = encode(vectors[: sum(map(len, parts))], dtype)
+    numbers = encode_vectors(vectors[: sum(map(len, parts))], dtype)
     layout = Layout(numbers.shape[1], number_type(dtype), KEPT, has_passages)
     return Shard.of(DOCUMENTS, parts, numbers, layout)
 

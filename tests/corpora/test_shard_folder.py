@@ -25,10 +25,10 @@ from corpus_tools import (
 
 from e5.corpora.documents import DeadLetter, Document
 from e5.corpora.loop import Loop
-from e5.corpora.passages import Cut
+from e5.corpora.passages import PassageSize
 from e5.corpora.run import embed_corpus
 from e5.corpora.shard_folder import DEAD_LETTERS, MANIFEST, OLD_MANIFEST, Recipe, ShardFolder
-from e5.corpora.vector_encoding import decode
+from e5.corpora.vector_encoding import decode_vectors
 from e5.embedder import Embedder
 from e5.errors import InputError
 
@@ -57,7 +57,7 @@ def test_smaller_numbers_keep_the_direction(dtype: str, tmp_path: Path, embedder
     assert column.type.value_type == (pa.int8() if dtype == "int8" else pa.uint8())
     assert column.type.list_size == (embedder.dimensions // (1 if dtype == "int8" else 8))
     numbers = column.flatten().to_numpy().reshape(20, -1)
-    found = decode(numbers, dtype)  # type: ignore[arg-type]
+    found = decode_vectors(numbers, dtype)  # type: ignore[arg-type]
     expected = embedder.encode_document(rows, normalize=True)
     cosines = (found * expected).sum(1) / np.linalg.norm(found, axis=1)
     assert cosines.min() > (0.999 if dtype == "int8" else 0.6)
@@ -91,7 +91,7 @@ def test_what_readers_shall_skip_has_a_name_that_they_skip(
         ({"dimensions": 8}, "dimensions 64, for 8"),
         ({"normalize": True}, "normalize False, for True"),
         ({"dtype": "float32"}, "dtype 'float16', for 'float32'"),
-        ({"cut": Cut(20)}, "passages None, for 20"),
+        ({"cut": PassageSize(20)}, "passages None, for 20"),
     ],
 )
 def test_other_rules_are_refused_and_both_named(

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from e5.corpora.vector_encoding import Dtype, decode, encode
+from e5.corpora.vector_encoding import Dtype, decode_vectors, encode_vectors
 from e5.gateway.cohere import quantize
 
 LEAST = {"float32": 1, "float16": 0.999999, "int8": 0.999, "binary": 0.7}  # cosines
@@ -15,7 +15,7 @@ LEAST = {"float32": 1, "float16": 0.999999, "int8": 0.999, "binary": 0.7}  # cos
 @pytest.mark.parametrize("dtype", LEAST)
 def test_the_direction_comes_back(dtype: Dtype, seed: int, scale: float) -> None:
     vectors = scale * np.random.default_rng(seed).standard_normal((5, 64)).astype(np.float32)
-    back = decode(encode(vectors, dtype), dtype)
+    back = decode_vectors(encode_vectors(vectors, dtype), dtype)
     assert back.dtype == np.float32
     assert back.shape == vectors.shape
     cosines = (
@@ -26,11 +26,11 @@ def test_the_direction_comes_back(dtype: Dtype, seed: int, scale: float) -> None
 
 def test_a_vector_of_nothing_is_nothing() -> None:
     nothing = np.zeros((1, 8), np.float32)
-    assert encode(nothing, "int8").tolist() == [[0] * 8]
-    assert np.isinf(encode(np.full((1, 8), 1e6, np.float32), "float16")).all()
+    assert encode_vectors(nothing, "int8").tolist() == [[0] * 8]
+    assert np.isinf(encode_vectors(np.full((1, 8), 1e6, np.float32), "float16")).all()
 
 
 def test_the_gateway_has_the_same_rules() -> None:
     vectors = np.random.default_rng(0).standard_normal((5, 64)).astype(np.float32)
-    assert (quantize(vectors, "int8") == encode(vectors, "int8")).all()
-    assert (quantize(vectors, "ubinary") == encode(vectors, "binary")).all()
+    assert (quantize(vectors, "int8") == encode_vectors(vectors, "int8")).all()
+    assert (quantize(vectors, "ubinary") == encode_vectors(vectors, "binary")).all()

@@ -18,12 +18,12 @@ from e5.corpora.documents import DeadLetter, Document, Passage
 from e5.corpora.index import Index
 from e5.corpora.inventory import compare
 from e5.corpora.loop import Loop
-from e5.corpora.plan import Stock, Unit, plan
+from e5.corpora.plan import ReusableVectors, Unit, plan
 from e5.corpora.run import Report, embed_corpus
 from e5.corpora.scan import scan
 from e5.corpora.shard import Shard
 from e5.corpora.shard_folder import DEAD_LETTERS, Recipe, ShardFolder
-from e5.corpora.vector_encoding import encode
+from e5.corpora.vector_encoding import encode_vectors
 from e5.embedder import Embedder
 from e5.vectors import Vectors, cosine_scores
 
@@ -104,7 +104,7 @@ def units(corpus: Corpus, folder: ShardFolder, rows: int = 16) -> list[Unit]:
     found = scan(corpus, corpus.files(), None, lambda *_: None)
     there = folder.inventory()
     difference = compare(found.inventory, there)
-    stocks = [Stock(folder.location, there)]
+    stocks = [ReusableVectors(folder.location, there)]
     return plan(found.inventory, found.marks, there, difference, stocks, rows)
 
 
@@ -165,7 +165,7 @@ def write_shard(
 ) -> None:
     """One shard of whole documents; replaces an older one."""
     parts = [[Passage(document.text, 0, len(document.text))] for document in documents]
-    numbers = encode(vectors, shards.recipe.dtype)
+    numbers = encode_vectors(vectors, shards.recipe.dtype)
     shards.write(name, Shard.of(documents, parts, numbers, shards.layout), [])
 
 
