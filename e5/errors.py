@@ -78,7 +78,9 @@ class E5Error(Exception):
             value = data.get(name)
             if not isinstance(value, allowed) or isinstance(value, bool):
                 return None
-            values[name] = _printable(value) if isinstance(value, str) else value
+            if isinstance(value, str):
+                value = one_line(value[:MAX_RESTORED])
+            values[name] = value
         if values.get("cause", "other") not in get_args(Cause):
             return None
         return _restored(kind, values)
@@ -97,10 +99,6 @@ def _restored(kind: "type[AnyError]", values: Mapping[str, Any]) -> "AnyError":
     error.__dict__.update(values)
     error.args = (str(error),)
     return error
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in text[:MAX_RESTORED])
 
 
 def quoted(value: object) -> str:
@@ -145,6 +143,18 @@ def shortened(text: str, most: int = MAX_SHOWN) -> str:
         c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: most + 1]
     )
     return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def one_line(text: str) -> str:
+    r"""A text on one line that cannot steer a terminal, whatever it holds.
+
+    Characters that cannot be printed become blanks, and blanks at the ends go.
+
+    Example:
+        >>> one_line("a\x1b[2Jb\nc ")
+        'a [2Jb c'
+    """
+    return "".join(c if c.isprintable() else " " for c in text).strip()
 
 
 class FieldError(E5Error):
