@@ -148,13 +148,13 @@ def shortened(text: str, most: int = MAX_SHOWN) -> str:
 def one_line(text: str) -> str:
     r"""A text on one line that cannot steer a terminal, whatever it holds.
 
-    Characters that cannot be printed become blanks, and blanks at the ends go.
+    Characters that cannot be printed become blanks.
 
     Example:
-        >>> one_line("a\x1b[2Jb\nc ")
+        >>> one_line("a\x1b[2Jb\nc")
         'a [2Jb c'
     """
-    return "".join(c if c.isprintable() else " " for c in text).strip()
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 class FieldError(E5Error):
