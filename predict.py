@@ -19,7 +19,7 @@ class Predictor(BaseRunner):
 
     def setup(self) -> None:
         """Load the checkpoint that `E5_WEIGHTS` names, and run its self-check."""
-        self.worker = CogWorker.start()
+        self.worker = CogWorker.start(self.record_metric)
         from e5.serving import Service  # after the start, because it imports torch for seconds
 
         self.service = Service.load(Settings.from_env())
@@ -56,7 +56,7 @@ class Predictor(BaseRunner):
         **unknown,  # Cog's parser would reject an annotation here
     ) -> Output:
         """One prediction: every text's embedding, and the scores of queries with documents."""
-        with self.worker.prediction(self.record_metric) as prediction:
+        with self.worker.prediction() as prediction:
             request = EmbedRequest.parse(
                 task=task,
                 query=query,

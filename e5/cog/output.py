@@ -77,19 +77,14 @@ class OutputBuilder:
 
     async def build(self, answer: Answer, *, encoding_format: str) -> Output:
         """`Output.of`, once no other large output in numbers exists."""
-        make = partial(Output.of, answer, encoding_format=encoding_format)
+        build = partial(Output.of, answer, encoding_format=encoding_format)
         if answer.num_numbers < FEW_NUMBERS:
-            return make()
+            return build()
         if encoding_format == "base64":
-            return await asyncio.to_thread(make)
+            return await asyncio.to_thread(build)
+        output = build()
         await self._large_output.acquire()
-        release = self._large_output.release
-        try:
-            output = make()
-        except BaseException:
-            release()
-            raise
+        schedule = asyncio.get_running_loop().call_soon_threadsafe
         # Cog drops the output once it has read it.
-        release_soon = partial(asyncio.get_running_loop().call_soon_threadsafe, release)
-        weakref.finalize(output, release_soon).atexit = False
+        weakref.finalize(output, schedule, self._large_output.release).atexit = False
         return output

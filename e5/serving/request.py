@@ -18,40 +18,11 @@ from e5.texts import check_task, check_text, check_texts
 
 @dataclass(frozen=True)
 class RequestLimits:
-    """The limits of one request.
+    """The most that one request may hold."""
 
-    Attributes:
-        texts: number of texts; OpenAI's API has the same limit.
-        characters: characters of all texts with their prompts; tokenising takes about 45 bytes for
-            each.
-        numbers: numbers in an answer that is written as JSON numbers: Cog needs about 1 us for
-            each, and is blocked meanwhile.
-    """
-
-    texts: int = 2048
-    characters: int = 10_000_000
-    numbers: int = 2**21
-
-    def check_texts(self, num_texts: int) -> None:
-        """Refuse too many texts.
-
-        Raises:
-            InputError: for more than `texts`.
-        """
-        if num_texts > self.texts:
-            received, remedy = f"{num_texts} texts", f"send at most {self.texts}"
-            raise InputError("queries, documents", received, remedy)
-
-    def check_characters(self, num_characters: int, of: str = "") -> None:
-        """Refuse too many characters; `of` says in the error what was counted.
-
-        Raises:
-            InputError: for more than `characters`.
-        """
-        if num_characters > self.characters:
-            received = f"{num_characters} characters{of}"
-            remedy = f"send at most {self.characters} in one request"
-            raise InputError("queries, documents", received, remedy)
+    texts: int = 2048  # the limit of OpenAI's API
+    characters: int = 10_000_000  # with their prompts; tokenising takes about 45 bytes for each
+    numbers: int = 2**21  # in an answer as JSON numbers: Cog is blocked for about 1 us by each
 
 
 _DEFAULT_LIMITS = RequestLimits()
@@ -66,14 +37,19 @@ def _check_task(task: object, info: ValidationInfo) -> str:
 
 
 def _check_texts(texts: object, info: ValidationInfo) -> list[str]:
-    field = str(info.field_name)
-    limits: RequestLimits = info.context or _DEFAULT_LIMITS
+    field, limits = str(info.field_name), info.context or _DEFAULT_LIMITS
     if not isinstance(texts, list):
         raise InputError(field, quoted(texts), "send a list of strings")
     # Before anything is copied or looked at: a body may hold millions of elements.
-    limits.check_texts(len(texts))
-    limits.check_characters(sum(len(text) for text in texts if isinstance(text, str)))
+    _check_count(len(texts), limits.texts, "texts")
+    characters = sum(len(text) for text in texts if isinstance(text, str))
+    _check_count(characters, limits.characters, "characters", " in one request")
     return check_texts(texts, field)[0]
+
+
+def _check_count(count: int, limit: int, what: str, remedy: str = "") -> None:
+    if count > limit:
+        raise InputError("queries, documents", f"{count} {what}", f"send at most {limit}{remedy}")
 
 
 _Task = Annotated[str, BeforeValidator(_check_task)]
@@ -117,8 +93,9 @@ class EmbedRequest(BaseModel):
         if not request.fields:
             remedy = 'send at least one query or document, as JSON: {"input": {"query": "..."}}'
             raise InputError("query, document", "no text", remedy)
-        limits.check_texts(len(request.fields))
-        limits.check_characters(request.num_characters, of=" with their prompts")
+        _check_count(len(request.fields), limits.texts, "texts")
+        counted, remedy = "characters with their prompts", " in one request"
+        _check_count(request.num_characters, limits.characters, counted, remedy)
         return request
 
     def check_answer(self, dimensions: int, limits: RequestLimits = _DEFAULT_LIMITS) -> None:
