@@ -58,17 +58,9 @@ class Predictor(BaseRunner):
         """One prediction: every text's embedding, and the scores of queries with documents."""
         with self.worker.prediction() as prediction:
             request = EmbedRequest.parse(
-                task=task,
-                query=query,
-                document=document,
-                queries=queries,
-                documents=documents,
-                symmetric=symmetric,
-                normalize=normalize,
-                dimensions=dimensions,
-                truncate=truncate,
-                encoding_format=encoding_format,
-                **unknown,
+                task=task, query=query, document=document, queries=queries, documents=documents,
+                symmetric=symmetric, normalize=normalize, dimensions=dimensions, truncate=truncate,
+                encoding_format=encoding_format, **unknown,
             )
             answer = await self.service.answer(request)
             return await prediction.output(answer, encoding_format=request.encoding_format)

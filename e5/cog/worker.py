@@ -30,14 +30,10 @@ class CogWorker:
     """
 
     def __init__(self, record_metric: RecordMetric, folders: PredictionFolders) -> None:
-        """Check the folders.
-
-        Args:
-            record_metric: the Cog runner's method.
-            folders: those that Cog makes for each prediction.
+        """Check the folders; `record_metric` is a method of the Cog runner.
 
         Raises:
-            FileError: where Cog cannot make a folder for each prediction.
+            FileError: where Cog cannot make its folders.
         """
         folders.check()
         self.record_metric = record_metric
