@@ -9,11 +9,11 @@ from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
-from pydantic_core import ErrorDetails
 
-from e5.errors import InputError, quoted, shortened
+from e5.errors import InputError, quoted
 from e5.prompts import DEFAULT_TASK, resolve_task
 from e5.texts import check_task, check_text, check_texts
+from e5.validation import input_error
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class EmbedRequest(BaseModel):
         try:
             request = cls.model_validate(given, context=limits)
         except ValidationError as error:
-            raise _as_input_error(error.errors(include_url=False)[0]) from None
+            raise input_error(error, cls.model_fields) from None
         if not request.fields:
             remedy = 'send at least one query or document, as JSON: {"input": {"query": "..."}}'
             raise InputError("query, document", "no text", remedy)
@@ -147,22 +147,3 @@ class EmbedRequest(BaseModel):
             *(["document"] if self.document is not None else []),
             *(f"documents[{i}]" for i in range(len(self.documents))),
         ]
-
-
-INPUTS = ", ".join(EmbedRequest.model_fields)
-
-
-def _as_input_error(error: ErrorDetails) -> InputError:
-    """Pydantic's first error, as a sentence for the caller."""
-    place, kind = error["loc"], error["type"]
-    field = shortened(str(place[0])) if place else quoted(error["input"])  # name not valid Unicode
-    if kind == "extra_forbidden" or not place:
-        return InputError(field, "an unknown input", f"the inputs are {INPUTS}")
-    remedies = {
-        "bool_type": "send true or false",
-        "int_type": "send a whole number",
-        "literal_error": "send 'float' or 'base64'",
-        "string_unicode": "send valid Unicode, without lone surrogates",
-        "greater_than_equal": "send 1 or more",
-    }
-    return InputError(field, quoted(error["input"]), remedies.get(kind, error["msg"]))
