@@ -21,13 +21,7 @@ RecordMetric: TypeAlias = Callable[[str, object], None]
 
 
 class CogWorker:
-    """The process's log, health and predictions, as Cog wants them.
-
-    Example, inside the coroutine `run` of a Cog runner:
-        >>> with worker.prediction() as prediction:
-        ...     answer = await service.answer(request)
-        ...     return await prediction.output(answer, encoding_format="float")
-    """
+    """The process's log, health and predictions, as Cog wants them; `predict.py` shows its use."""
 
     def __init__(self, record_metric: RecordMetric, folders: PredictionFolders) -> None:
         """Check the folders; `record_metric` is a method of the Cog runner.
@@ -56,9 +50,9 @@ class CogWorker:
 
     @contextmanager
     def prediction(self) -> Iterator["Prediction"]:
-        """Run one prediction within: log its failure, and record the error as data.
+        """Count a prediction that runs in the context; log its failure, and record it as data.
 
-        The metric `error` of a failed prediction, which Cog keeps, is `E5Error.to_dict` of it.
+        The metric `error` of a failed prediction is `E5Error.to_dict`. Cog sends it to the caller.
 
         Raises:
             EngineError: instead of an exception that is no E5Error; the log has its traceback.

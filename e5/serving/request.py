@@ -28,14 +28,6 @@ class RequestLimits:
 _DEFAULT_LIMITS = RequestLimits()
 
 
-def _check_text(text: object, info: ValidationInfo) -> str:
-    return check_text(text, str(info.field_name))
-
-
-def _check_task(task: object, info: ValidationInfo) -> str:
-    return check_task(task, str(info.field_name))
-
-
 def _check_texts(texts: object, info: ValidationInfo) -> list[str]:
     field, limits = str(info.field_name), info.context or _DEFAULT_LIMITS
     if not isinstance(texts, list):
@@ -47,13 +39,13 @@ def _check_texts(texts: object, info: ValidationInfo) -> list[str]:
     return check_texts(texts, field)[0]
 
 
-def _check_count(count: int, limit: int, what: str, remedy: str = "") -> None:
+def _check_count(count: int, limit: int, unit: str, remedy: str = "") -> None:
     if count > limit:
-        raise InputError("queries, documents", f"{count} {what}", f"send at most {limit}{remedy}")
+        raise InputError("queries, documents", f"{count} {unit}", f"send at most {limit}{remedy}")
 
 
-_Task = Annotated[str, BeforeValidator(_check_task)]
-_Text = Annotated[str, BeforeValidator(_check_text)]
+_Task = Annotated[str, BeforeValidator(lambda task, info: check_task(task, info.field_name))]
+_Text = Annotated[str, BeforeValidator(lambda text, info: check_text(text, info.field_name))]
 _Texts = Annotated[list[str], BeforeValidator(_check_texts)]
 
 
@@ -94,8 +86,8 @@ class EmbedRequest(BaseModel):
             remedy = 'send at least one query or document, as JSON: {"input": {"query": "..."}}'
             raise InputError("query, document", "no text", remedy)
         _check_count(len(request.fields), limits.texts, "texts")
-        counted, remedy = "characters with their prompts", " in one request"
-        _check_count(request.num_characters, limits.characters, counted, remedy)
+        unit, remedy = "characters with their prompts", " in one request"
+        _check_count(request.num_characters, limits.characters, unit, remedy)
         return request
 
     def check_answer(self, dimensions: int, limits: RequestLimits = _DEFAULT_LIMITS) -> None:
@@ -103,10 +95,10 @@ class EmbedRequest(BaseModel):
 
         Args:
             dimensions: of a whole vector.
-            limits: `numbers` counts; base64 has no such limit.
+            limits: with the greatest number of numbers.
 
         Raises:
-            InputError: for more numbers.
+            InputError: for more of them; base64 has no such limit.
         """
         num_queries, num_documents = len(self.all_queries), len(self.all_documents)
         numbers = (num_queries + num_documents) * (self.dimensions or dimensions)

@@ -80,14 +80,16 @@ def test_the_number_of_running_predictions_is_written_for_the_probe(
     assert (tmp_path / "e5-running-5123").read_text() == "0"
 
 
-def test_a_worker_is_unhealthy_while_cog_cannot_make_folders(tmp_path: Path) -> None:
+def test_a_worker_is_unhealthy_while_cog_cannot_make_folders(
+    tmp_path: Path, metrics: dict[str, object]
+) -> None:
     folders = PredictionFolders(tmp_path / "predictions")
-    worker = CogWorker({}.__setitem__, folders)
+    worker = CogWorker(metrics.__setitem__, folders)
     assert worker.is_healthy()
     folders.root.rmdir()
     folders.root.write_text("")
     assert not worker.is_healthy()
     with pytest.raises(FileError, match="cannot be written"):
-        CogWorker({}.__setitem__, folders)
+        CogWorker(metrics.__setitem__, folders)
     folders.root.unlink()
     assert worker.is_healthy()
