@@ -57,13 +57,9 @@ class PredictionFolders:
         self._thread.start()
 
     def remove_later(self, num_numbers: int = 0) -> None:
-        """Have the running prediction's folders removed, some time after now, which is its end.
-
-        Args:
-            num_numbers: the number of float32 values of its answer.
-        """
+        """At the end of a prediction, plan to remove its folders; its answer has `num_numbers`."""
         if (name := prediction_id()) is not None:
-            self._schedule(name, self._empty_seconds + num_numbers / self._numbers_per_second)
+            self._plan(name, self._empty_seconds + num_numbers / self._numbers_per_second)
 
     def check(self) -> None:
         """Make a folder as Cog does.
@@ -82,7 +78,7 @@ class PredictionFolders:
                 "make it writable, with room for files",
             ) from error
 
-    def _schedule(self, name: str, seconds: float) -> None:
+    def _plan(self, name: str, seconds: float) -> None:
         heapq.heappush(self._ended, (time.monotonic() + seconds, name))
 
     def _remove(self) -> None:
@@ -91,7 +87,7 @@ class PredictionFolders:
             while self._ended and self._ended[0][0] < time.monotonic():
                 _, name = heapq.heappop(self._ended)
                 if self._has_new_file(self.root / name):
-                    self._schedule(name, self._empty_seconds)
+                    self._plan(name, self._empty_seconds)
 
     def _has_new_file(self, folder: Path) -> bool:
         """Remove a prediction's files and folders; True at the first file that is too new."""

@@ -1,5 +1,6 @@
 """What the process in which Cog runs predictions needs around the service."""
 
+import asyncio
 import gc
 import logging
 import os
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from e5.cog.json_fields import patch_json_dumps
-from e5.cog.output import Output, OutputBuilder
+from e5.cog.output import Output, build_output
 from e5.cog.parent import end_with_parent
 from e5.cog.prediction_folders import PredictionFolders
 from e5.errors import E5Error, EngineError
@@ -31,7 +32,7 @@ class CogWorker:
         """
         folders.check()
         self.record_metric = record_metric
-        self.outputs = OutputBuilder()
+        self.large_outputs = asyncio.Semaphore(1)
         self.num_running = 0
         self._folders = folders
 
@@ -75,10 +76,7 @@ class CogWorker:
             self._folders.remove_later(prediction.num_numbers)
 
     def is_healthy(self) -> bool:
-        """Whether Cog can make its folders; also tells `scripts/probe` how many predictions run.
-
-        A server whose slots are all taken while nothing runs has lost them.
-        """
+        """Whether Cog can make its folders; also writes for `scripts/probe` how many run now."""
         with suppress(OSError):
             port = os.environ.get("PORT", "5000")
             (self._folders.root.parent / f"e5-running-{port}").write_text(str(self.num_running))
@@ -101,4 +99,6 @@ class Prediction:
         for name, value in answer.metrics.items():
             self.worker.record_metric(name, value)
         self.num_numbers = answer.num_numbers
-        return await self.worker.outputs.build(answer, encoding_format=encoding_format)
+        return await build_output(
+            answer, encoding_format=encoding_format, large_outputs=self.worker.large_outputs
+        )

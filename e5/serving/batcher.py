@@ -121,10 +121,7 @@ class Batcher:
             return self._queue.tokens
 
     def check_capacity(self, num_tokens: int) -> None:
-        """Refuse a request at once that would be refused anyway, before it is tokenised.
-
-        Args:
-            num_tokens: the least that it can have.
+        """Refuse a request of `num_tokens` or more that `embed` would refuse.
 
         Raises:
             RequestTooLargeError, QueueFullError, EngineError: as `embed`.

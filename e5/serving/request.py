@@ -35,13 +35,14 @@ def _check_texts(texts: object, info: ValidationInfo) -> list[str]:
     # Before anything is copied or looked at: a body may hold millions of elements.
     _check_count(len(texts), limits.texts, "texts")
     characters = sum(len(text) for text in texts if isinstance(text, str))
-    _check_count(characters, limits.characters, "characters", " in one request")
+    _check_count(characters, limits.characters, "characters")
     return check_texts(texts, field)[0]
 
 
-def _check_count(count: int, limit: int, unit: str, remedy: str = "") -> None:
+def _check_count(count: int, limit: int, unit: str) -> None:
     if count > limit:
-        raise InputError("queries, documents", f"{count} {unit}", f"send at most {limit}{remedy}")
+        remedy = f"send at most {limit} in one request"
+        raise InputError("queries, documents", f"{count} {unit}", remedy)
 
 
 _Task = Annotated[str, BeforeValidator(lambda task, info: check_task(task, info.field_name))]
@@ -86,8 +87,8 @@ class EmbedRequest(BaseModel):
             remedy = 'send at least one query or document, as JSON: {"input": {"query": "..."}}'
             raise InputError("query, document", "no text", remedy)
         _check_count(len(request.fields), limits.texts, "texts")
-        unit, remedy = "characters with their prompts", " in one request"
-        _check_count(request.num_characters, limits.characters, unit, remedy)
+        unit = "characters with their prompts"
+        _check_count(request.num_characters, limits.characters, unit)
         return request
 
     def check_answer(self, dimensions: int, limits: RequestLimits = _DEFAULT_LIMITS) -> None:

@@ -73,7 +73,7 @@ class RequestQueue(Generic[R]):
     """
 
     def __init__(self) -> None:
-        """The queue is empty."""
+        """Begin empty."""
         self.requests: deque[R] = deque()
 
     @property

@@ -41,7 +41,7 @@ def test_the_child_of_a_killed_process_ends(how: signal.Signals) -> None:
 
 
 def lives(process: int) -> bool:
-    """Whether a process is there, and no zombie that nobody has asked about."""
+    """Whether a process exists and is no zombie."""
     try:
         status = Path(f"/proc/{process}/stat").read_text()
     except FileNotFoundError:
