@@ -87,8 +87,7 @@ class EmbedRequest(BaseModel):
             remedy = 'send at least one query or document, as JSON: {"input": {"query": "..."}}'
             raise InputError("query, document", "no text", remedy)
         _check_count(len(request.fields), limits.texts, "texts")
-        unit = "characters with their prompts"
-        _check_count(request.num_characters, limits.characters, unit)
+        _check_count(request.num_characters, limits.characters, "characters with their prompts")
         return request
 
     def check_answer(self, dimensions: int, limits: RequestLimits = _DEFAULT_LIMITS) -> None:
