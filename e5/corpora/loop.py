@@ -16,7 +16,7 @@ from e5.corpora.corpus import Corpus, Reading
 from e5.corpora.documents import DeadLetter, Document, Passage
 from e5.corpora.passages import passages
 from e5.corpora.plan import Unit
-from e5.corpora.shard import Shard, places
+from e5.corpora.shard import Shard
 from e5.corpora.shard_folder import Recipe, ShardFolder
 from e5.corpora.vector_encoding import StoredVectors, encode_vectors
 from e5.embedder import Computed, Embedder
@@ -161,14 +161,14 @@ def gather(unit: Unit, reading: Reading, folder: ShardFolder) -> Gathered:
     numbers: dict[str, StoredVectors] = {}
     drops = False
     if shard is not None:
-        is_dropped = places(shard.listing, unit.drop)
+        is_dropped = np.isin(shard.entries["content"], unit.drop)
         drops = bool(is_dropped.any())
         kept = shard.select(~is_dropped)
         numbers |= _numbers_by_text(shard.select(is_dropped))
     for source in unit.sources:
         other = ShardFolder(source.folder).read(source.shard)
         if other is not None:
-            chosen = np.isin(other.listing["text"], source.texts)
+            chosen = np.isin(other.entries["text"], source.texts)
             numbers |= _numbers_by_text(other.select(chosen))
     summary.seconds["read"] = time.perf_counter() - started
     return Gathered(unit, kept, drops, documents, numbers, summary)
@@ -180,9 +180,9 @@ def tokenize(
     """Split documents of a unit into passages if asked, and tokenise those without a vector."""
     started = time.perf_counter()
     parts = [[Passage(document.text, 0, len(document.text))] for document in documents]
-    if recipe.cut is not None:
+    if recipe.passage_size is not None:
         count = _counter(embedder)
-        parts = [passages(document.text, recipe.cut, count) for document in documents]
+        parts = [passages(document.text, recipe.passage_size, count) for document in documents]
     known, summary = gathered.numbers, gathered.summary
     texts = dict.fromkeys(part.text for some in parts for part in some)
     todo = [text for text in texts if text not in known]
@@ -226,7 +226,7 @@ def write(
     for document, some in zip(gathered.documents, tokenized.parts, strict=True):
         for place, part in enumerate(some):
             if part.text in reasons:
-                name = document.id if recipe.cut is None else f"{document.id}#{place}"
+                name = document.id if recipe.passage_size is None else f"{document.id}#{place}"
                 letters.append(DeadLetter(name, reasons[part.text]))
         alive = [part for part in some if part.text in numbers]
         if alive:
@@ -251,12 +251,12 @@ def write(
 def _read(unit: Unit, reading: Reading, shard: Shard | None, summary: Summary) -> list[Document]:
     """The documents that the shard lacks. Those that are no longer what they were are left out."""
     documents = []
-    there = set() if shard is None else set(shard.listing["content"].tolist())
+    there = set() if shard is None else set(shard.entries["content"].tolist())
     for pick in unit.picks:
         contents = dict(zip(pick.rows, pick.contents.tolist(), strict=True))
         wanted = [row for row in pick.rows if contents[row] not in there]
         found = 0
-        for mark, item in reading.picked(pick.file, pick.mark, wanted) if wanted else ():
+        for mark, item in reading.selected_rows(pick.file, pick.mark, wanted) if wanted else ():
             if isinstance(item, Document) and item.hashes()[1] == contents[mark.row]:
                 documents.append(item)
                 found += 1
@@ -265,7 +265,7 @@ def _read(unit: Unit, reading: Reading, shard: Shard | None, summary: Summary) -
 
 
 def _numbers_by_text(shard: Shard) -> dict[str, StoredVectors]:
-    return dict(zip(shard.table["text"].to_pylist(), shard.numbers(), strict=True))
+    return dict(zip(shard.table["text"].to_pylist(), shard.stored_vectors(), strict=True))
 
 
 def _counter(embedder: Embedder) -> Callable[[str], int]:

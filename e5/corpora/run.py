@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from e5.corpora.column_types import NULL, TEXT, common_type, from_name
+from e5.corpora.column_types import NULL, TEXT, common_type, type_from_name
 from e5.corpora.corpus import Corpus
 from e5.corpora.documents import DeadLetter
 from e5.corpora.filesystem import only_writer
@@ -157,14 +157,16 @@ class _Run:
         if is_known and manifest.files == files and manifest.shards == self._folder.shards():
             logger.info("nothing has changed since the last run")
             return files
-        found = scan(self._corpus, files, self._folder.recipe.cut, self._folder.write_dead_letters)
+        found = scan(
+            self._corpus, files, self._folder.recipe.passage_size, self._folder.write_dead_letters
+        )
         there = self._folder.inventory()
         if len(there) and not len(found.inventory) and not self._allow_empty:
             raise self._empty()
         manifest = replace(manifest, keep=self._kept(manifest, found, is_new=not len(there)))
         self._folder.begin(manifest)
         difference = compare(found.inventory, there)
-        self._folder.delete_dead_letters(but=[*found.letters, DUPLICATES])
+        self._folder.delete_dead_letters(except_for=[*found.letters, DUPLICATES])
         self._tell_duplicates(found, difference)
         units = self._units(found, there, difference)
         documents = len(found.inventory) - len(difference.duplicates)
@@ -190,7 +192,7 @@ class _Run:
         )
 
     def _units(self, found: Scan, there: Inventory, difference: Difference) -> list[Unit]:
-        others = (self._folder.replaced(), *self._reuse)
+        others = (self._folder.backups(), *self._reuse)
         stocks = [ReusableVectors(self._folder.location, there)]
         stocks += [ReusableVectors(other.location, other.inventory()) for other in others]
         units = plan(found.inventory, found.marks, there, difference, stocks, self._rows_per_shard)
@@ -202,8 +204,8 @@ class _Run:
             for source in unit.sources
             if source.folder == ours and source.shard != unit.shard
         }
-        aside = self._folder.keep_replaced(sorted(needed & {unit.shard for unit in units}))
-        elsewhere = self._folder.replaced().location
+        aside = self._folder.back_up(sorted(needed & {unit.shard for unit in units}))
+        elsewhere = self._folder.backups().location
         for unit in units:
             unit.sources[:] = [
                 replace(source, folder=elsewhere, shard=aside[source.shard])
@@ -253,7 +255,7 @@ class _Run:
                 column: str(TEXT if kind == NULL else kind) for column, kind in found.kinds.items()
             }
         for column, kind in found.kinds.items():
-            known = from_name(manifest.keep[column])
+            known = type_from_name(manifest.keep[column])
             if common_type(known, kind) != known:
                 received = f"{column!r}, which now holds {kind}; the folder has {known}"
                 remedy = "name another folder, and give this one as --reuse"

@@ -78,7 +78,7 @@ def scan(
                 if isinstance(item, DeadLetter):
                     letters.append(item)
                     continue
-                size = 1 if cut is None else cut.about(len(item.text))
+                size = 1 if cut is None else cut.estimated_passages(len(item.text))
                 stock.add(item.hashes(), mark.row, size)
                 for at, column in untyped:
                     kinds[column] = common_type(kinds[column], type_of_value(item.kept[at]))
@@ -95,7 +95,7 @@ def documents_at(
     with Reading(corpus) as reading:
         for file, some in found.inventory.by_group(places):
             by_row = dict(zip(found.inventory.rows[some].tolist(), some.tolist(), strict=True))
-            for mark, item in reading.picked(file, found.marks[file][0], list(by_row)):
+            for mark, item in reading.selected_rows(file, found.marks[file][0], list(by_row)):
                 if isinstance(item, Document):
                     yield by_row[mark.row], item, f"{file}:{mark.row}"
 
