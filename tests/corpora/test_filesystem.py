@@ -17,7 +17,7 @@ from e5.errors import InputError
 
 @pytest.mark.parametrize("place", ["out\udcff", "abfs://no account", "nothing://here"])
 def test_a_place_out_of_reach_is_said_in_a_sentence(place: str) -> None:
-    with pytest.raises(InputError, match=r"received a place that cannot be reached") as caught:
+    with pytest.raises(InputError, match=r"received a location that cannot be reached") as caught:
         ShardFolder(place, Recipe())
     assert "\n" not in str(caught.value)
 
