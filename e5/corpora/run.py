@@ -194,7 +194,10 @@ class _Run:
     def _units(self, found: Scan, there: Inventory, difference: Difference) -> list[Unit]:
         others = (self._folder.backups(), *self._reuse)
         stocks = [ReusableVectors(self._folder.location, there)]
-        stocks += [ReusableVectors(other.location, other.inventory()) for other in others]
+        stocks += [
+            ReusableVectors(other.location, other.inventory(allow_release_1=True))
+            for other in others
+        ]
         units = plan(found.inventory, found.marks, there, difference, stocks, self._rows_per_shard)
         # A shard that loses vectors which another one needs is kept until the end.
         ours = self._folder.location
