@@ -16,9 +16,9 @@ from tqdm import tqdm
 
 from e5.corpora.filesystem import UNREADABLE, open_filesystem
 from e5.corpora.hits import Hit, TableRow, best_of_each, merge_rankings
-from e5.corpora.lance import VECTOR, Table
-from e5.corpora.manifest import Manifest, fingerprint_of
-from e5.corpora.shard import unreadable
+from e5.corpora.lance import Table
+from e5.corpora.manifest import ROW_RULES, VECTOR_RULES, Manifest, fingerprint_of
+from e5.corpora.shard import VECTOR, unreadable
 from e5.corpora.shard_folder import ShardFolder
 from e5.corpora.vector_encoding import Dtype, decode_vectors
 from e5.encoder import Encoder
@@ -31,11 +31,6 @@ MAX_RESULTS = 10_000
 RANKED = 100  # results of each kind of search, at least, that are merge_rankings
 SHARDS_AT_ONCE = 32  # brought in by one commit: all of them are in the index, or none
 ROWS_AT_ONCE = 1024  # rows of a shard in memory at once
-# These must be equal: the first three make vectors comparable, the others decide what a row has.
-RULES = (
-    *("model", "task", "dimensions", "dtype"),
-    *("text_columns", "id_column", "keep", "passages", "overlap"),
-)
 
 
 class Index:
@@ -88,7 +83,7 @@ class Index:
             received = f"{location}, which holds a table of documents and no {INDEX_MANIFEST}"
             raise InputError("index", received, "name another folder")
         known = known if known is not None and begun else replace(manifest, shards={})
-        if difference := known.difference(manifest, RULES):
+        if difference := known.difference(manifest, VECTOR_RULES + ROW_RULES):
             rule, ours, theirs = difference
             received = f"{shards.location}, made with {rule} {theirs}"
             remedy = f"{location} holds {ours}: name another index"

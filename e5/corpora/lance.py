@@ -17,13 +17,13 @@ import pyarrow as pa
 from lancedb.index import FTS, IvfRq
 from lancedb.query import LanceFtsQueryBuilder, LanceVectorQueryBuilder, MatchQuery
 
+from e5.corpora.shard import VECTOR
 from e5.errors import InputError, shortened
 from e5.vectors import Vectors
 
 logger = logging.getLogger(__name__)
 
 TABLE = "documents"
-VECTOR = "embedding"
 WORDS = "words"  # name of the inverted index
 OWN = ("shard", VECTOR)  # columns that are not a row's own values
 FLAT_BELOW = 2**24  # numbers in the table; scanning as many takes about 30 ms on one core

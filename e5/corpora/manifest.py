@@ -14,6 +14,10 @@ from e5.corpora.filesystem import write_whole
 from e5.corpora.vector_encoding import Dtype
 from e5.errors import InputError
 
+# Rules that must be equal for vectors to be comparable, and for rows to have the same columns.
+VECTOR_RULES = ("model", "task", "dimensions", "dtype")
+ROW_RULES = ("text_columns", "id_column", "keep", "passages", "overlap")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:

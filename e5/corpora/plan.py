@@ -13,6 +13,7 @@ import numpy as np
 
 from e5.corpora.formats import ReadPosition
 from e5.corpora.inventory import Difference, Hashes, Inventory, Positions, find
+from e5.corpora.shard import shard_name, shard_number
 
 ROWS_PER_SHARD = 4096  # with 4096 float16 dimensions a shard has 29 MB
 
@@ -170,7 +171,7 @@ def _homes_of_new(
         for name, rows in zip(folder.groups, held, strict=True)
         if 0 < rows < rows_per_shard // 2
     ]
-    taken = {int(name[5:-8]) for name in folder.groups if name.startswith("part-")}
+    taken = {shard_number(name) for name in folder.groups}
     added = difference.added
     ends = corpus.sizes[added].astype(np.int64).cumsum()  # vectors, up to and with each document
     begin, number, before = 0, 0, 0
@@ -180,7 +181,7 @@ def _homes_of_new(
         else:
             while number in taken:
                 number += 1
-            shard, room = f"part-{number:06d}.parquet", rows_per_shard
+            shard, room = shard_name(number), rows_per_shard
             number += 1
         end = int(np.searchsorted(ends, before + room, side="right"))
         if end == begin and room < rows_per_shard:

@@ -20,7 +20,7 @@ from e5.corpora.documents import DeadLetter
 from e5.corpora.filesystem import only_writer
 from e5.corpora.inventory import Difference, Inventory, compare
 from e5.corpora.loop import Model, Summary
-from e5.corpora.manifest import Manifest
+from e5.corpora.manifest import VECTOR_RULES, Manifest
 from e5.corpora.plan import ROWS_PER_SHARD, ReusableVectors, Unit, plan
 from e5.corpora.scan import Scan, documents_at, scan
 from e5.corpora.shard_folder import ShardFolder
@@ -30,7 +30,6 @@ logger = logging.getLogger(__name__)
 
 PASSES = 3  # over a corpus whose files change meanwhile
 DUPLICATES = "duplicates"  # the name of their dead letters
-REUSE_RULES = ("model", "task", "normalize", "dimensions", "dtype")
 
 
 class Runner(Protocol):
@@ -143,7 +142,7 @@ class _Run:
             if theirs is None:
                 received = f"{other.location}, which holds no vectors of this project"
                 raise InputError("reuse", received, "name a folder of shards")
-            if difference := theirs.difference(manifest, REUSE_RULES):
+            if difference := theirs.difference(manifest, (*VECTOR_RULES, "normalize")):
                 rule, was, now = difference
                 received = f"{other.location}, made with {rule} {was}, for {now}"
                 raise InputError("reuse", received, "leave it out")

@@ -5,6 +5,7 @@ without being read. Knows nothing of folders or of how vectors are computed.
 """
 
 import base64
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ from e5.errors import InputError
 
 VECTOR = "embedding"
 LISTING = "e5.documents"  # in the footer
+_NAME = re.compile(r"part-(\d{6,})\.parquet(\.replaced)?")
 ENTRY = np.dtype([("id", "<u8"), ("content", "<u8"), ("text", "<u8"), ("size", "<u4")])
 
 Listing = NDArray[np.void]
@@ -165,6 +167,27 @@ class Shard:
             listed = base64.b64encode(self.listing.tobytes()).decode()
             writer.add_key_value_metadata({LISTING: listed})
         return bytes(sink.getvalue())
+
+
+def shard_name(number: int) -> str:
+    """The name of a shard's file.
+
+    Example:
+        >>> shard_name(7)
+        'part-000007.parquet'
+    """
+    return f"part-{number:06d}.parquet"
+
+
+def shard_number(name: str) -> int | None:
+    """The number in a shard's name, or in that of a replaced shard; None for any other name.
+
+    Example:
+        >>> shard_number("part-000007.parquet"), shard_number("part-000007.parquet.replaced")
+        (7, 7)
+    """
+    found = _NAME.fullmatch(name)
+    return int(found[1]) if found else None
 
 
 def listing_of(filesystem: fs.FileSystem, path: str) -> Listing:

@@ -21,9 +21,9 @@ from e5.corpora.corpus import Corpus
 from e5.corpora.documents import DeadLetter
 from e5.corpora.filesystem import TEMPORARY_NAME, below, open_filesystem, write_whole
 from e5.corpora.inventory import Inventory, InventoryBuilder
-from e5.corpora.manifest import Manifest
+from e5.corpora.manifest import ROW_RULES, VECTOR_RULES, Manifest
 from e5.corpora.passages import PassageSize
-from e5.corpora.shard import Layout, Shard, listing_of, number_type
+from e5.corpora.shard import Layout, Shard, listing_of, number_type, shard_name, shard_number
 from e5.corpora.vector_encoding import Dtype
 from e5.errors import InputError
 from e5.texts import check_task
@@ -32,14 +32,8 @@ MANIFEST, OLD_MANIFEST = "_manifest.json", "manifest.json"
 DEAD_LETTERS, OLD_DEAD_LETTERS = "_dead-letters", "dead-letters"
 NOTHING = fs.FileType.NotFound
 REPLACED = "_replaced"  # shards whose vectors are needed until the end of a run
-SHARD = re.compile(
-    r"part-\d{6,}\.parquet(\.replaced)?"
-    r"|[A-Za-z0-9-]*-[0-9a-f]{16}-\d{12}\.parquet"  # made by older versions
-)
-RULES = (
-    *("model", "task", "normalize", "dimensions", "dtype", "passages", "overlap"),
-    *("text_columns", "id_column", "keep"),
-)
+OLD_SHARD = re.compile(r"[A-Za-z0-9-]*-[0-9a-f]{16}-\d{12}\.parquet")  # of release 1
+FOLDER_RULES = (*VECTOR_RULES, "normalize", *ROW_RULES)
 
 
 @dataclass(frozen=True)
@@ -115,7 +109,7 @@ class ShardFolder:
             overlap=recipe.cut.overlap if recipe.cut else 0,
         )
         found = self.manifest()
-        foreign = [name for name in self._parquet_files() if not SHARD.fullmatch(name)]
+        foreign = [name for name in self._parquet_files() if not _is_shard(name)]
         if found is None:
             foreign += self.shard_names()
         if foreign:
@@ -124,7 +118,7 @@ class ShardFolder:
         if found is None or not self.shard_names():
             return wanted
         untyped = replace(found, keep=dict.fromkeys(found.keep, "null"))
-        if difference := untyped.difference(wanted, RULES):
+        if difference := untyped.difference(wanted, FOLDER_RULES):
             rule, was, now = difference
             remedy = "go on as it was made, or name another folder and give this one as --reuse"
             received = f"{self.location}, made with {rule} {was}, for {now}"
@@ -192,7 +186,7 @@ class ShardFolder:
         return {
             item.base_name: f"{item.size}-{item.mtime_ns}"
             for item in self._files("")
-            if item.size and SHARD.fullmatch(item.base_name)
+            if item.size and _is_shard(item.base_name)
         }
 
     def inventory(self) -> Inventory:
@@ -218,11 +212,9 @@ class ShardFolder:
         Raises:
             OSError: if the folder cannot be written.
         """
-        there = self.replaced().shard_names()
-        first = 1 + int(there[-1].split(".")[0][5:]) if there else 0
-        aside = {
-            name: f"part-{number:06d}.parquet.replaced" for number, name in enumerate(names, first)
-        }
+        used = (shard_number(name) for name in self.replaced().shard_names())
+        first = 1 + max((number for number in used if number is not None), default=-1)
+        aside = {name: f"{shard_name(i)}.replaced" for i, name in enumerate(names, first)}
         for name, new_name in aside.items():
             with self._filesystem.open_input_stream(f"{self._path}/{name}") as file:
                 content = file.read()
@@ -296,3 +288,7 @@ class ShardFolder:
     def _delete(self, name: str) -> None:
         if self._is_file(name):
             self._filesystem.delete_file(f"{self._path}/{name}")
+
+
+def _is_shard(name: str) -> bool:
+    return shard_number(name) is not None or OLD_SHARD.fullmatch(name) is not None

@@ -7,7 +7,7 @@ import pytest
 
 from e5.corpora.filesystem import open_filesystem
 from e5.corpora.manifest import Manifest, fingerprint_of
-from e5.corpora.shard_folder import RULES, ShardFolder
+from e5.corpora.shard_folder import FOLDER_RULES, ShardFolder
 from e5.errors import InputError
 
 
@@ -72,16 +72,16 @@ def test_one_of_an_earlier_release_is_read(tmp_path: Path) -> None:
 def test_the_rule_in_which_two_differ_is_named(rule: str, value: object) -> None:
     other = replace(MANIFEST, **{rule: value})  # type: ignore[arg-type]
     ours, theirs = getattr(MANIFEST, rule), getattr(other, rule)
-    difference = MANIFEST.difference(other, RULES)
+    difference = MANIFEST.difference(other, FOLDER_RULES)
     assert difference is not None
     assert difference[0] == rule
     if rule != "text_columns":  # shown as the file has them, as a list
         assert difference[1:] == (repr(ours), repr(theirs))
-    assert MANIFEST.difference(other, [name for name in RULES if name != rule]) is None
-    assert MANIFEST.difference(MANIFEST, RULES) is None
+    assert MANIFEST.difference(other, [name for name in FOLDER_RULES if name != rule]) is None
+    assert MANIFEST.difference(MANIFEST, FOLDER_RULES) is None
 
 
 def test_the_same_weights_in_another_folder_are_the_same_model() -> None:
     moved = replace(MANIFEST, model="moved@3f61f8")
-    assert MANIFEST.difference(moved, RULES) is None
+    assert MANIFEST.difference(moved, FOLDER_RULES) is None
     assert moved.fingerprint == fingerprint_of("e5-mini@3f61f8") == "3f61f8"
