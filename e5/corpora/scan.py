@@ -76,7 +76,7 @@ def scan(
                 if isinstance(item, DeadLetter):
                     letters.append(item)
                     continue
-                num_vectors = 1 if size is None else size.about(len(item.text))
+                num_vectors = 1 if size is None else size.estimated_passages(len(item.text))
                 builder.add(item.hashes(), position.row, num_vectors)
                 for i, column in untyped:
                     kind = type_of_value(item.kept[i])
@@ -94,7 +94,7 @@ def documents_at(
     with Reading(corpus) as reading:
         for file, part in found.inventory.by_group(positions):
             by_row = dict(zip(found.inventory.rows[part].tolist(), part.tolist(), strict=True))
-            for start, item in reading.picked(file, found.read_positions[file][0], list(by_row)):
+            for start, item in reading.selected_rows(file, found.read_positions[file][0], list(by_row)):
                 if isinstance(item, Document):
                     yield by_row[start.row], item, f"{file}:{start.row}"
 
