@@ -110,11 +110,11 @@ def as_column(values: Iterable[Any], kind: pa.DataType) -> pa.Array:
     return pa.array([_as(value, kind) for value in values], kind)
 
 
-def from_name(name: str) -> pa.DataType:
+def type_from_name(name: str) -> pa.DataType:
     """The type of a name.
 
     Example:
-        >>> from_name("timestamp[us, tz=UTC]")
+        >>> type_from_name("timestamp[us, tz=UTC]")
         TimestampType(timestamp[us, tz=UTC])
     """
     known = (NULL, BOOL, INT64, DOUBLE, DATE32, TEXT, TIME, TIME_UTC)

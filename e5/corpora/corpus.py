@@ -16,7 +16,7 @@ from typing import NamedTuple
 from pyarrow import fs
 
 from e5.corpora.documents import Columns, DeadLetter, Document
-from e5.corpora.filesystem import UNREADABLE, open_filesystem
+from e5.corpora.filesystem import READ_ERRORS, open_filesystem
 from e5.corpora.formats import FORMATS, START, Reader, ReadPosition, TextFormat, open_reader
 from e5.errors import InputError
 
@@ -28,7 +28,7 @@ ENDS = 2**16  # bytes at a file's start and end that are hashed to detect a chan
 class ReadRow(NamedTuple):
     """What a row is, and where it begins. Blank lines are not found."""
 
-    mark: ReadPosition
+    position: ReadPosition
     item: Document | DeadLetter
 
 
@@ -184,7 +184,7 @@ class Reading:
                 opened = open_reader(*place, self._corpus.text_format)
                 self._reader = self._stack.enter_context(opened)
                 self._corpus.check(self._reader, file)
-            except UNREADABLE as error:
+            except READ_ERRORS as error:
                 raise _unreadable(file, error) from error
             self._file, self._next = file, -1
         return self._reader
@@ -200,11 +200,13 @@ class Reading:
         if not can_go_on:
             self._rows, self._next = self._documents(reader, file, mark), mark.row
         for found in self._rows:
-            self._next = found.mark.row + 1
-            if found.mark.row >= first:
+            self._next = found.position.row + 1
+            if found.position.row >= first:
                 yield found
 
-    def picked(self, file: str, mark: ReadPosition, rows: Sequence[int]) -> Iterator[ReadRow]:
+    def selected_rows(
+        self, file: str, mark: ReadPosition, rows: Sequence[int]
+    ) -> Iterator[ReadRow]:
         """Some rows of a file, in ascending order; those that are no documents are left out.
 
         Raises:
@@ -212,9 +214,9 @@ class Reading:
         """
         wanted, last = set(rows), rows[-1]
         for found in self.rows(file, mark, rows[0]):
-            if found.mark.row in wanted:
+            if found.position.row in wanted:
                 yield found
-            if found.mark.row >= last:
+            if found.position.row >= last:
                 return
 
     def _documents(self, reader: Reader, file: str, mark: ReadPosition) -> Iterator[ReadRow]:
@@ -224,7 +226,7 @@ class Reading:
                 if row is not None:
                     item = columns.document(row, f"{file}:{number}")
                     yield ReadRow(ReadPosition(number, offset), item)
-        except UNREADABLE as error:
+        except READ_ERRORS as error:
             raise _unreadable(file, error) from error
 
 
@@ -234,7 +236,7 @@ def _identity(filesystem: fs.FileSystem, info: fs.FileInfo) -> str:
             ends = file.read(ENDS)
             file.seek(max(0, info.size - ENDS))
             ends += file.read(ENDS)
-    except UNREADABLE as error:
+    except READ_ERRORS as error:
         raise _unreadable(info.base_name, error) from error
     changed = info.mtime_ns if info.mtime_ns is not None else ""
     return f"{info.size}-{changed}-{hashlib.sha256(ends).hexdigest()[:16]}"

@@ -19,7 +19,7 @@ from pyarrow import fs
 from e5.errors import InputError
 
 # Errors that reading a damaged or unreachable file may raise.
-UNREADABLE = (OSError, csv.Error, pa.ArrowException)
+READ_ERRORS = (OSError, csv.Error, pa.ArrowException)
 OBJECT_STORES = ("s3", "gcs", "abfs")  # an object appears only when all of it has arrived
 TEMPORARY_NAME = r"\..+\.[0-9a-f]{32}"  # names of temporary files
 
@@ -45,11 +45,11 @@ def open_filesystem(location: str) -> tuple[fs.FileSystem, str]:
     return filesystem, path.rstrip("/")
 
 
-def below(location: str, name: str) -> str:
+def join_location(location: str, name: str) -> str:
     """The location of something in a folder.
 
     Example:
-        >>> below("s3://bucket/out?region=eu-west-1", "a"), below("out", "a")
+        >>> join_location("s3://bucket/out?region=eu-west-1", "a"), join_location("out", "a")
         ('s3://bucket/out/a?region=eu-west-1', 'out/a')
     """
     if "://" not in location:

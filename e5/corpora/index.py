@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from e5.corpora.filesystem import UNREADABLE, open_filesystem
+from e5.corpora.filesystem import READ_ERRORS, open_filesystem
 from e5.corpora.hits import Hit, TableRow, best_of_each, merge_rankings
 from e5.corpora.lance import Table
 from e5.corpora.manifest import ROW_RULES, VECTOR_RULES, Manifest, fingerprint_of
-from e5.corpora.shard import VECTOR, unreadable
+from e5.corpora.shard import VECTOR, unreadable_shard
 from e5.corpora.shard_folder import ShardFolder
 from e5.corpora.vector_encoding import Dtype, decode_vectors
 from e5.encoder import Encoder
@@ -263,8 +263,8 @@ class Index:
             with filesystem.open_input_file(f"{path}/{name}") as file:
                 for batch in pq.ParquetFile(file).iter_batches(ROWS_AT_ONCE):
                     yield self._as_rows(batch, name)
-        except (*UNREADABLE, KeyError) as error:
-            broken.append(unreadable(name, error))
+        except (*READ_ERRORS, KeyError) as error:
+            broken.append(unreadable_shard(name, error))
             raise
 
     def _as_rows(self, batch: pa.RecordBatch, shard: str) -> pa.RecordBatch:

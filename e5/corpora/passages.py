@@ -30,7 +30,7 @@ class PassageSize:
         if not 0 <= self.overlap < self.tokens:
             raise InputError("overlap", str(self.overlap), f"use 0 to {self.tokens - 1}")
 
-    def about(self, characters: int) -> int:
+    def estimated_passages(self, characters: int) -> int:
         """How many passages a text of so many characters makes, about."""
         step = self.tokens - self.overlap
         return 1 + characters // (2 * step)

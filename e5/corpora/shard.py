@@ -18,7 +18,7 @@ from pyarrow import fs
 
 from e5.corpora.column_types import as_column
 from e5.corpora.documents import Document, Passage
-from e5.corpora.filesystem import UNREADABLE
+from e5.corpora.filesystem import READ_ERRORS
 from e5.corpora.inventory import Hashes
 from e5.corpora.vector_encoding import Dtype, StoredVectors
 from e5.errors import InputError
@@ -63,11 +63,11 @@ class Shard:
 
     Attributes:
         table: one row for each vector.
-        listing: `[num_documents]` of hashes and the number of rows of each.
+        entries: `[num_documents]` of hashes and the number of rows of each.
     """
 
     table: pa.Table
-    listing: Listing
+    entries: Listing
 
     @classmethod
     def of(
@@ -131,20 +131,20 @@ class Shard:
                 opened = pq.ParquetFile(file)
                 table = opened.read()
                 return cls(table.cast(_plain(table.schema)), _listing(opened))
-        except (*UNREADABLE, KeyError, ValueError, AttributeError) as error:
-            raise unreadable(path, error) from error
+        except (*READ_ERRORS, KeyError, ValueError, AttributeError) as error:
+            raise unreadable_shard(path, error) from error
 
     def select(self, chosen: NDArray[np.bool_]) -> "Shard":
         """Some of its documents, `[num_documents]`."""
-        rows = np.repeat(chosen, self.listing["size"])
-        return Shard(self.table.filter(pa.array(rows)), self.listing[chosen])
+        rows = np.repeat(chosen, self.entries["size"])
+        return Shard(self.table.filter(pa.array(rows)), self.entries[chosen])
 
     def __add__(self, other: "Shard") -> "Shard":
         """The documents of both."""
         tables = [self.table, other.table.cast(self.table.schema)]
-        return Shard(pa.concat_tables(tables), np.concatenate([self.listing, other.listing]))
+        return Shard(pa.concat_tables(tables), np.concatenate([self.entries, other.entries]))
 
-    def numbers(self) -> StoredVectors:
+    def stored_vectors(self) -> StoredVectors:
         """Stored vectors, `[num_rows, width]`."""
         column = self.table[VECTOR].combine_chunks()
         width = column.type.list_size
@@ -164,7 +164,7 @@ class Shard:
             column_encoding=encoding,
         ) as writer:
             writer.write_table(self.table)
-            listed = base64.b64encode(self.listing.tobytes()).decode()
+            listed = base64.b64encode(self.entries.tobytes()).decode()
             writer.add_key_value_metadata({LISTING: listed})
         return bytes(sink.getvalue())
 
@@ -190,7 +190,7 @@ def shard_number(name: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def listing_of(filesystem: fs.FileSystem, path: str) -> Listing:
+def read_entries(filesystem: fs.FileSystem, path: str) -> Listing:
     """The documents of a shard, from its footer.
 
     Raises:
@@ -199,16 +199,16 @@ def listing_of(filesystem: fs.FileSystem, path: str) -> Listing:
     try:
         with filesystem.open_input_file(path) as file:
             return _listing(pq.ParquetFile(file))
-    except (*UNREADABLE, KeyError, ValueError) as error:
-        raise unreadable(path, error) from error
+    except (*READ_ERRORS, KeyError, ValueError) as error:
+        raise unreadable_shard(path, error) from error
 
 
-def number_type(dtype: Dtype) -> pa.DataType:
+def stored_value_type(dtype: Dtype) -> pa.DataType:
     """How numbers are written: float16 as float32, because few readers know it."""
     return {"int8": pa.int8(), "binary": pa.uint8()}.get(dtype, pa.float32())
 
 
-def unreadable(path: str, error: BaseException) -> InputError:
+def unreadable_shard(path: str, error: BaseException) -> InputError:
     """A shard that cannot be read."""
     name = path.rpartition("/")[2]
     received = f"a shard that cannot be read ({error})"

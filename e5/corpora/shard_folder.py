@@ -16,14 +16,21 @@ import pyarrow as pa
 from pyarrow import fs
 from tqdm import tqdm
 
-from e5.corpora.column_types import from_name
+from e5.corpora.column_types import type_from_name
 from e5.corpora.corpus import Corpus
 from e5.corpora.documents import DeadLetter
-from e5.corpora.filesystem import TEMPORARY_NAME, below, open_filesystem, write_whole
+from e5.corpora.filesystem import TEMPORARY_NAME, join_location, open_filesystem, write_whole
 from e5.corpora.inventory import Inventory, InventoryBuilder
 from e5.corpora.manifest import ROW_RULES, VECTOR_RULES, Manifest
 from e5.corpora.passages import PassageSize
-from e5.corpora.shard import Layout, Shard, listing_of, number_type, shard_name, shard_number
+from e5.corpora.shard import (
+    Layout,
+    Shard,
+    read_entries,
+    shard_name,
+    shard_number,
+    stored_value_type,
+)
 from e5.corpora.vector_encoding import Dtype
 from e5.errors import InputError
 from e5.texts import check_task
@@ -45,14 +52,14 @@ class Recipe:
         normalize: L2-normalise the vectors.
         dimensions: keep the first n; None keeps all.
         dtype: that the stored numbers are rounded to.
-        cut: into passages; None for whole documents.
+        passage_size: of the passages that documents are split into; None for whole documents.
     """
 
     task: str = ""
     normalize: bool = False
     dimensions: int | None = None
     dtype: Dtype = "float16"
-    cut: PassageSize | None = None
+    passage_size: PassageSize | None = None
 
 
 class ShardFolder:
@@ -103,10 +110,10 @@ class ShardFolder:
             dtype=recipe.dtype,
             text_columns=corpus.text_columns,
             id_column=corpus.id_column,
-            number=str(number_type(recipe.dtype)),
+            number=str(stored_value_type(recipe.dtype)),
             keep=dict.fromkeys(corpus.keep, "null"),
-            passages=recipe.cut.tokens if recipe.cut else None,
-            overlap=recipe.cut.overlap if recipe.cut else 0,
+            passages=recipe.passage_size.tokens if recipe.passage_size else None,
+            overlap=recipe.passage_size.overlap if recipe.passage_size else 0,
         )
         found = self.manifest()
         foreign = [name for name in self._parquet_files() if not _is_shard(name)]
@@ -174,7 +181,7 @@ class ShardFolder:
         kinds = (pa.float16(), pa.float32(), pa.int8(), pa.uint8())
         number = {str(kind): kind for kind in kinds}[manifest.number]
         width = manifest.dimensions // 8 if manifest.dtype == "binary" else manifest.dimensions
-        kept = {name: from_name(kind) for name, kind in manifest.keep.items()}
+        kept = {name: type_from_name(kind) for name, kind in manifest.keep.items()}
         return Layout(width, number, kept, manifest.passages is not None)
 
     def shard_names(self) -> list[str]:
@@ -197,22 +204,22 @@ class ShardFolder:
         """
         stock = InventoryBuilder()
         for name in tqdm(self.shard_names(), "reading shards", unit="shard", delay=2, disable=None):
-            listing = listing_of(self._filesystem, f"{self._path}/{name}")
+            listing = read_entries(self._filesystem, f"{self._path}/{name}")
             stock.begin(name)
             stock.add_all(listing["id"], listing["content"], listing["text"], listing["size"])
         return stock.inventory()
 
-    def replaced(self) -> "ShardFolder":
-        """What `keep_replaced` keeps."""
-        return ShardFolder(below(self.location, REPLACED), self.recipe)
+    def backups(self) -> "ShardFolder":
+        """What `back_up` keeps."""
+        return ShardFolder(join_location(self.location, REPLACED), self.recipe)
 
-    def keep_replaced(self, names: Iterable[str]) -> dict[str, str]:
+    def back_up(self, names: Iterable[str]) -> dict[str, str]:
         """Keep these shards until `end`, whatever becomes of them; returns their new names.
 
         Raises:
             OSError: if the folder cannot be written.
         """
-        used = (shard_number(name) for name in self.replaced().shard_names())
+        used = (shard_number(name) for name in self.backups().shard_names())
         first = 1 + max((number for number in used if number is not None), default=-1)
         aside = {name: f"{shard_name(i)}.replaced" for i, name in enumerate(names, first)}
         for name, new_name in aside.items():
@@ -239,7 +246,7 @@ class ShardFolder:
         A shard without documents is deleted.
         """
         self.write_dead_letters(name.removesuffix(".parquet"), letters)
-        if len(shard.listing):
+        if len(shard.entries):
             write_whole(self._filesystem, f"{self._path}/{name}", shard.as_parquet())
         else:
             self._delete(name)
@@ -253,9 +260,9 @@ class ShardFolder:
         else:
             self._delete(f"{DEAD_LETTERS}/{name}.jsonl")
 
-    def delete_dead_letters(self, but: Iterable[str]) -> None:
+    def delete_dead_letters(self, except_for: Iterable[str]) -> None:
         """Delete all dead letters but those of these names."""
-        kept = {f"{name}.jsonl" for name in but}
+        kept = {f"{name}.jsonl" for name in except_for}
         others = [f for f in self._files(f"/{DEAD_LETTERS}") if f.base_name not in kept]
         for file in others:
             self._filesystem.delete_file(file.path)

@@ -20,7 +20,6 @@ from typing import get_args
 
 from commands.options import absolute, as_options, plain
 from e5.corpora.corpus import Corpus
-from e5.corpora.filesystem import UNREADABLE
 from e5.corpora.formats import TextFormat
 from e5.corpora.loop import Loop
 from e5.corpora.passages import PassageSize
@@ -60,7 +59,7 @@ def main() -> int:
     try:
         with as_options(OPTIONS):
             report = _embed(arguments)
-    except (E5Error, *UNREADABLE) as error:
+    except (E5Error, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -35,9 +35,9 @@ def test_picked_rows_are_those_of_the_whole_in_whatever_order_files_are_asked(
         for _ in range(4):
             file = data.draw(st.sampled_from(sorted(whole)))
             picked = sorted(data.draw(st.sets(st.integers(0, count - 1), min_size=1)))
-            marks = [found.mark for found in whole[file] if found.mark.row <= picked[0]]
+            marks = [found.position for found in whole[file] if found.position.row <= picked[0]]
             mark = data.draw(st.sampled_from(marks))
-            found = list(reading.picked(file, mark, picked))
+            found = list(reading.selected_rows(file, mark, picked))
             assert found == [whole[file][row] for row in picked]
 
 
@@ -46,7 +46,7 @@ def test_a_compressed_file_is_unpacked_once_by_ascending_readings(
 ) -> None:
     write_rows(tmp_path / "a.jsonl.gz", [{"text": f"row {i}"} for i in range(4000)])
     corpus = Corpus(str(tmp_path))
-    marks = [found.mark for found in corpus.read("a.jsonl.gz")]
+    marks = [found.position for found in corpus.read("a.jsonl.gz")]
     opened: list[str] = []
     unpack = pa.CompressedInputStream
 
@@ -60,7 +60,9 @@ def test_a_compressed_file_is_unpacked_once_by_ascending_readings(
         opened.clear()
         for first in range(0, 4000, 100):
             list(
-                reading.picked("a.jsonl.gz", marks[first // 1024 * 1024], range(first, first + 70))
+                reading.selected_rows(
+                    "a.jsonl.gz", marks[first // 1024 * 1024], range(first, first + 70)
+                )
             )
     assert len(opened) <= 1
 
@@ -247,7 +249,7 @@ def test_only_the_last_ending_names_the_format(tmp_path: Path) -> None:
 
 def test_a_place_is_told_by_file_and_row(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('\n{"text": "one"}\n{"text": "two"}\n')
-    marks = [found.mark for found in Corpus(str(tmp_path)).read("a.jsonl")]
+    marks = [found.position for found in Corpus(str(tmp_path)).read("a.jsonl")]
     assert marks == [ReadPosition(1, 1), ReadPosition(2, 17)]
 
 

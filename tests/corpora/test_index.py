@@ -185,7 +185,7 @@ class TestConditions:
 def test_the_best_passage_of_each_document(tmp_path: Path, embedder: Embedder) -> None:
     rows = [" ".join(texts(9, i)) for i in range(12)]
     corpus = write_corpus(tmp_path / "in" / "a.jsonl", rows)
-    folder = ShardFolder(str(tmp_path / "out"), Recipe(cut=PassageSize(16)))
+    folder = ShardFolder(str(tmp_path / "out"), Recipe(passage_size=PassageSize(16)))
     mirror(corpus, folder, embedder, 1000)
     index = Index.build(folder, str(tmp_path / "index"))
     every = index.find(embedder, "snow in winter", top=len(index))

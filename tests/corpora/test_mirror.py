@@ -235,7 +235,7 @@ class TestKept:
 
 def test_passages_of_a_removed_document_go(tmp_path: Path, embedder: Embedder) -> None:
     rows = [{"id": f"d{i}", "text": f"Sentence {i}. " * 30, "year": i} for i in range(4)]
-    folder = ShardFolder(str(tmp_path / "out"), Recipe(cut=PassageSize(16)))
+    folder = ShardFolder(str(tmp_path / "out"), Recipe(passage_size=PassageSize(16)))
     corpus = put(tmp_path / "in", {"a.jsonl": rows})
     mirror(corpus, folder, embedder, 10)
     index = Index.build(folder, str(tmp_path / "index"))

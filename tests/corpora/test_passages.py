@@ -36,7 +36,7 @@ def test_any_text_is_cut_without_loss(
         assert cut.overlap or part.start >= read
         read = max(read, part.end)
     assert not text[read:].strip()
-    assert len(found) <= 4 * cut.about(len(text))  # which is what it says, about
+    assert len(found) <= 4 * cut.estimated_passages(len(text))  # which is what it says, about
 
 
 def test_a_passage_ends_where_a_sentence_ends() -> None:

@@ -11,7 +11,7 @@ import pytest
 from pyarrow import fs
 
 from e5.corpora.documents import Document, Passage
-from e5.corpora.shard import LISTING, Layout, Shard, listing_of, number_type, places
+from e5.corpora.shard import LISTING, Layout, Shard, places, read_entries, stored_value_type
 from e5.corpora.vector_encoding import Dtype, encode_vectors
 from e5.errors import InputError
 
@@ -31,7 +31,7 @@ def shard_of(dtype: Dtype = "float16", *, has_passages: bool = False) -> Shard:
             [Passage(document.text[a : a + 4], a, a + 4) for a in (0, 4)] for document in DOCUMENTS
         ]
     numbers = encode_vectors(vectors[: sum(map(len, parts))], dtype)
-    layout = Layout(numbers.shape[1], number_type(dtype), KEPT, has_passages)
+    layout = Layout(numbers.shape[1], stored_value_type(dtype), KEPT, has_passages)
     return Shard.of(DOCUMENTS, parts, numbers, layout)
 
 
@@ -48,10 +48,10 @@ def test_it_is_read_as_it_was_written(dtype: Dtype, has_passages: bool, tmp_path
     path = written(shard, tmp_path)
     again = Shard.read(LOCAL, path)
     assert again.table.equals(shard.table)
-    assert (again.listing == shard.listing).all()
-    assert (listing_of(LOCAL, path) == shard.listing).all()
-    assert (again.numbers() == shard.numbers()).all()
-    assert [tuple(entry)[:3] for entry in shard.listing.tolist()] == [d.hashes() for d in DOCUMENTS]
+    assert (again.entries == shard.entries).all()
+    assert (read_entries(LOCAL, path) == shard.entries).all()
+    assert (again.stored_vectors() == shard.stored_vectors()).all()
+    assert [tuple(entry)[:3] for entry in shard.entries.tolist()] == [d.hashes() for d in DOCUMENTS]
     assert again.as_parquet() == shard.as_parquet()  # the same documents are the same bytes
 
 
@@ -73,16 +73,16 @@ def test_documents_are_chosen_with_all_their_rows_and_put_together(has_passages:
     assert set(part.table["document" if has_passages else "id"].to_pylist()) == {"d0", "d2"}
     both = part + rest
     assert sorted(both.table["id"].to_pylist()) == sorted(shard.table["id"].to_pylist())
-    assert len(both.listing) == len(shard.listing)
+    assert len(both.entries) == len(shard.entries)
     contents = np.array([DOCUMENTS[1].hashes()[1], 7], np.uint64)
-    assert places(shard.listing, contents).tolist() == [False, True, False, False, False]
+    assert places(shard.entries, contents).tolist() == [False, True, False, False, False]
 
 
 def test_a_shard_of_an_older_version_lists_its_documents_too(tmp_path: Path) -> None:
     numbers = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(4, np.float16)), 2)
     table = pa.table({"id": ["a", "b"], "text": ["one", "two"], "embedding": numbers})
     pq.write_table(table, tmp_path / "old.parquet")
-    listing = listing_of(LOCAL, str(tmp_path / "old.parquet"))
+    listing = read_entries(LOCAL, str(tmp_path / "old.parquet"))
     for entry, (name, text) in zip(listing.tolist(), [("a", "one"), ("b", "two")], strict=True):
         assert entry == (*Document(name, text).hashes(), 1)
 
@@ -90,7 +90,7 @@ def test_a_shard_of_an_older_version_lists_its_documents_too(tmp_path: Path) -> 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"no parquet at all"])
 def test_what_is_no_shard_is_named_with_a_remedy(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_bytes(content)
-    for read in (Shard.read, listing_of):
+    for read in (Shard.read, read_entries):
         reading: Any = read
         with pytest.raises(InputError, match=r"^x\.parquet: received a shard that cannot be read"):
             reading(LOCAL, str(tmp_path / "x.parquet"))

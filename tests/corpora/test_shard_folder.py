@@ -91,7 +91,7 @@ def test_what_readers_shall_skip_has_a_name_that_they_skip(
         ({"dimensions": 8}, "dimensions 64, for 8"),
         ({"normalize": True}, "normalize False, for True"),
         ({"dtype": "float32"}, "dtype 'float16', for 'float32'"),
-        ({"cut": PassageSize(20)}, "passages None, for 20"),
+        ({"passage_size": PassageSize(20)}, "passages None, for 20"),
     ],
 )
 def test_other_rules_are_refused_and_both_named(
