@@ -159,8 +159,8 @@ class _Run:
     def _units(self, found: Scan, stored: Inventory, difference: Difference) -> list[Unit]:
         backups, ours = self.folder.backups(), self.folder.location
         reusable = [ReusableVectors(ours, stored)]
-        for other in (backups, *self.reuse):
-            reusable.append(ReusableVectors(other.location, other.inventory()))
+        others = (backups, *self.reuse)
+        reusable += [ReusableVectors(other.location, other.inventory()) for other in others]
         units = plan(
             found.inventory,
             found.read_positions,

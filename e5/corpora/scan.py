@@ -94,9 +94,10 @@ def documents_at(
     with Reading(corpus) as reading:
         for file, part in found.inventory.by_group(positions):
             by_row = dict(zip(found.inventory.rows[part].tolist(), part.tolist(), strict=True))
-            for start, item in reading.selected_rows(file, found.read_positions[file][0], list(by_row)):
+            start = found.read_positions[file][0]
+            for position, item in reading.selected_rows(file, start, list(by_row)):
                 if isinstance(item, Document):
-                    yield by_row[start.row], item, f"{file}:{start.row}"
+                    yield by_row[position.row], item, f"{file}:{position.row}"
 
 
 def dead_letters_name(file: str) -> str:

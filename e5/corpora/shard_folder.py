@@ -207,7 +207,7 @@ class ShardFolder:
             listing = read_entries(self._filesystem, f"{self._path}/{name}")
             stock.begin(name)
             stock.add_all(listing["id"], listing["content"], listing["text"], listing["size"])
-        return stock.inventory()
+        return stock.build()
 
     def backups(self) -> "ShardFolder":
         """What `back_up` keeps."""
