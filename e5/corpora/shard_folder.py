@@ -214,7 +214,7 @@ class ShardFolder:
                 raise self._of_release_1()
             found.begin(name)
             found.add_all(*(entries[field] for field in ("id", "content", "text", "size")))
-        return found.inventory()
+        return found.build()
 
     def backups(self) -> "ShardFolder":
         """The folder of the shards that `back_up` copied."""

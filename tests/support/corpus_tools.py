@@ -108,10 +108,10 @@ def begin(folder: ShardFolder, embedder: Embedder, corpus: Corpus) -> None:
 def units(corpus: Corpus, folder: ShardFolder, rows: int = 16) -> list[Unit]:
     """What is left to do."""
     found = scan(corpus, corpus.files(), None, lambda *_: None)
-    there = folder.inventory()
-    difference = compare(found.inventory, there)
-    stocks = [ReusableVectors(folder.location, there)]
-    return plan(found.inventory, found.marks, there, difference, stocks, rows)
+    stored = folder.inventory()
+    difference = compare(found.inventory, stored)
+    reusable = [ReusableVectors(folder.location, stored)]
+    return plan(found.inventory, found.read_positions, stored, difference, reusable, rows)
 
 
 def shard_names(out: Path) -> list[str]:
