@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from e5.corpora.column_types import NULL, TEXT, common_type, type_from_name
+from e5.corpora.column_types import NULL, TEXT, ARROW_TYPES, common_type
 from e5.corpora.corpus import Corpus
 from e5.corpora.documents import DeadLetter
 from e5.corpora.filesystem import only_writer
@@ -229,7 +229,7 @@ def _kept(manifest: Manifest, found: Scan, *, is_new: bool) -> dict[str, str]:
         kinds = found.kept_types.items()
         return {column: str(TEXT if kind == NULL else kind) for column, kind in kinds}
     for column, kind in found.kept_types.items():
-        known = type_from_name(manifest.keep[column])
+        known = ARROW_TYPES[manifest.keep[column]]
         if common_type(known, kind) != known:
             received = f"{column!r}, which now holds {kind}; the folder has {known}"
             remedy = "name another folder, and give this one as --reuse"

@@ -14,7 +14,7 @@ from functools import cached_property
 from pyarrow import fs
 from tqdm import tqdm
 
-from e5.corpora.column_types import type_from_name
+from e5.corpora.column_types import ARROW_TYPES
 from e5.corpora.corpus import Corpus
 from e5.corpora.documents import DeadLetter
 from e5.corpora.filesystem import TEMPORARY_NAME, join_location, open_filesystem, write_whole
@@ -182,7 +182,7 @@ class ShardFolder:
         manifest = self.manifest()
         assert manifest is not None
         width = manifest.dimensions // 8 if manifest.dtype == "binary" else manifest.dimensions
-        kept = {name: type_from_name(kind) for name, kind in manifest.keep.items()}
+        kept = {name: ARROW_TYPES[kind] for name, kind in manifest.keep.items()}
         value_type = stored_value_type(manifest.dtype)
         return Layout(width, value_type, kept, manifest.passages is not None)
 
