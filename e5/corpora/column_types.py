@@ -21,7 +21,10 @@ DATE = re.compile(r"\d{4}-\d\d-\d\d")
 NULL, BOOL, INT64, DOUBLE, DATE32 = pa.null(), pa.bool_(), pa.int64(), pa.float64(), pa.date32()
 TEXT, TIME, TIME_UTC = pa.string(), pa.timestamp("us"), pa.timestamp("us", "UTC")
 
-ARROW_TYPES = {str(kind): kind for kind in (NULL, BOOL, INT64, DOUBLE, DATE32, TEXT, TIME, TIME_UTC)}
+_TYPES = (NULL, BOOL, INT64, DOUBLE, DATE32, TEXT, TIME, TIME_UTC)
+ARROW_TYPES = {str(kind): kind for kind in _TYPES}
+    str(kind): kind for kind in (NULL, BOOL, INT64, DOUBLE, DATE32, TEXT, TIME, TIME_UTC)
+}
 # What the types of Parquet columns are kept as, by their names.
 KEPT_TYPES = {"null": NULL, "bool": BOOL} | {
     name: kept

@@ -14,6 +14,7 @@ from codecs import BOM_UTF8, getincrementaldecoder
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 import ijson
@@ -78,10 +79,12 @@ class Reader(ABC):
     Attributes:
         seeks: whether reading can begin at any row at no cost.
         has_types: whether a value that is no text is not written as text.
+        types: the Arrow types of the columns of a file that has them.
     """
 
     seeks = True
     has_types = True
+    types: Mapping[str, pa.DataType] = MappingProxyType({})
 
     @abstractmethod
     def columns(self) -> list[str]:
@@ -90,14 +93,6 @@ class Reader(ABC):
     @abstractmethod
     def rows(self, start: ReadPosition = START) -> Iterator[tuple[int, SourceRow]]:
         """The rows from a position on, each with its offset."""
-
-    def other_kinds(self) -> dict[str, str]:
-        """Columns that cannot hold text, and their types."""
-        return {}
-
-    def types(self, columns: Sequence[str]) -> dict[str, pa.DataType]:  # noqa: ARG002
-        """The Arrow types of columns; none in a file whose columns have no types."""
-        return {}
 
 
 @contextmanager
@@ -140,17 +135,11 @@ def open_reader(
 class _Parquet(Reader):
     def __init__(self, opened: Any, columns: Sequence[str] | None) -> None:
         self._file = pq.ParquetFile(opened)
-        self._read = None if columns is None else [n for n in columns if n in self.columns()]
+        self.types = {field.name: field.type for field in self._file.schema_arrow}
+        self._read = columns if columns is None else [n for n in columns if n in self.types]
 
     def columns(self) -> list[str]:
         return list(self._file.schema_arrow.names)
-
-    def other_kinds(self) -> dict[str, str]:
-        kinds = {field.name: field.type for field in self._file.schema_arrow}
-        return {name: str(kind) for name, kind in kinds.items() if not _holds_text(kind)}
-
-    def types(self, columns: Sequence[str]) -> dict[str, pa.DataType]:
-        return {name: self._file.schema_arrow.field(name).type for name in columns}
 
     def rows(self, start: ReadPosition = START) -> Iterator[tuple[int, SourceRow]]:
         skip = start.row
@@ -267,7 +256,10 @@ def _is_bytes(kind: pa.DataType) -> bool:
     return kind in (pa.binary(), pa.large_binary(), pa.binary_view())
 
 
-def _holds_text(kind: pa.DataType) -> bool:
+def holds_text(kind: pa.DataType | None) -> bool:
+    """Whether a column of an Arrow type can hold text; True for one without a type."""
+    if kind is None:
+        return True
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return _is_bytes(kind) or kind in (pa.string(), pa.large_string(), pa.string_view(), pa.null())
 

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from e5.corpora.column_types import NULL, TEXT, ARROW_TYPES, common_type
+from e5.corpora.column_types import ARROW_TYPES, NULL, TEXT, common_type
 from e5.corpora.corpus import Corpus
 from e5.corpora.documents import DeadLetter
 from e5.corpora.filesystem import only_writer

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from e5.corpora.column_types import (
+    ARROW_TYPES,
     NULL,
     TEXT,
-    ARROW_TYPES,
     UntypedText,
     as_column,
     common_type,
