@@ -23,8 +23,6 @@ TEXT, TIME, TIME_UTC = pa.string(), pa.timestamp("us"), pa.timestamp("us", "UTC"
 
 _TYPES = (NULL, BOOL, INT64, DOUBLE, DATE32, TEXT, TIME, TIME_UTC)
 ARROW_TYPES = {str(kind): kind for kind in _TYPES}
-    str(kind): kind for kind in (NULL, BOOL, INT64, DOUBLE, DATE32, TEXT, TIME, TIME_UTC)
-}
 # What the types of Parquet columns are kept as, by their names.
 KEPT_TYPES = {"null": NULL, "bool": BOOL} | {
     name: kept

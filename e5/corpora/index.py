@@ -88,7 +88,7 @@ class Index:
             remedy = f"{location} holds {ours}: name another index"
             raise InputError("shards", received, remedy)
         if not has_rows:
-            schema = shards.layout.schema
+            schema = shards.schema
             columns = schema.remove(schema.get_field_index(VECTOR))
             Table.create(location, columns, manifest.dimensions)
         replace(known, files={}).write(filesystem, f"{path}/{INDEX_MANIFEST}")

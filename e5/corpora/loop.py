@@ -18,7 +18,7 @@ from e5.corpora.documents import DeadLetter, Document, Passage
 from e5.corpora.passages import passages
 from e5.corpora.plan import Unit
 from e5.corpora.runner import Model, Summary
-from e5.corpora.shard import Shard
+from e5.corpora.shard import VECTOR, Shard
 from e5.corpora.shard_folder import Recipe, ShardFolder
 from e5.corpora.vector_encoding import StoredVectors, encode_vectors
 from e5.embedder import Embedder
@@ -204,10 +204,10 @@ def write(given: UnitInput, made: UnitVectors, folder: ShardFolder) -> Summary:
     if not documents and not given.drops:  # it is done already, but for its dead letters
         folder.write_dead_letters(given.unit.name, letters)
         return summary
-    layout = folder.layout
+    width = folder.schema.field(VECTOR).type.list_size
     rows = [stored[passage.text] for part in parts for passage in part]
-    numbers = np.stack(rows) if rows else np.empty((0, layout.width), encoded.dtype)
-    shard = Shard.of(documents, parts, numbers, layout)
+    numbers = np.stack(rows) if rows else np.empty((0, width), encoded.dtype)
+    shard = Shard.of(documents, parts, numbers, folder.schema)
     if given.kept is not None:
         shard = given.kept + shard
     folder.write(given.unit.shard, shard, letters)

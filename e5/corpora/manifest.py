@@ -65,12 +65,10 @@ class Manifest:
         with filesystem.open_input_stream(path) as file:
             try:
                 raw = json.loads(file.read())
-                names = {field.name for field in fields(cls)}
-                known = {name: value for name, value in raw.items() if name in names}
-                known["text_columns"] = tuple(known["text_columns"])
+                known = {item.name: raw[item.name] for item in fields(cls) if item.name in raw}
                 for name in ("files", "shards", "keep"):
                     known[name] = dict(known.get(name, {}))
-                return cls(**known)
+                return cls(**known | {"text_columns": tuple(raw["text_columns"])})
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 received = "a manifest that is not of this project"
                 raise InputError(path, received, "name another folder") from error
@@ -104,19 +102,14 @@ class Manifest:
         Returns:
             the rule and its two values, as text for an error; None if all rules agree.
         """
+        ours, theirs = (json.loads(json.dumps(asdict(manifest))) for manifest in (self, other))
         for rule in rules:
-            ours, theirs = (_plain(getattr(manifest, rule)) for manifest in (self, other))
-            same = ours == theirs
+            is_same = ours[rule] == theirs[rule]
             if rule == "model":
-                same = self.fingerprint == other.fingerprint
-            if not same:
-                return rule, repr(ours), repr(theirs)
+                is_same = self.fingerprint == other.fingerprint
+            if not is_same:
+                return rule, repr(ours[rule]), repr(theirs[rule])
         return None
-
-
-def _plain(value: object) -> object:
-    """A value as JSON has it: a list for a tuple."""
-    return list(value) if isinstance(value, tuple) else value
 
 
 def fingerprint_of(model: str) -> str:

@@ -6,7 +6,7 @@ compared with a corpus without its rows being read.
 
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,32 +31,6 @@ Entries = NDArray[np.void]  # of `ENTRY`, `[num_documents]`: hashes, and the num
 
 
 @dataclass(frozen=True)
-class Layout:
-    """The columns of a folder's shards.
-
-    Attributes:
-        width: number of elements of a stored vector.
-        value_type: the Arrow type of an element.
-        kept: the types of the kept columns.
-        has_passages: whether rows are passages of documents.
-    """
-
-    width: int
-    value_type: pa.DataType
-    kept: dict[str, pa.DataType]
-    has_passages: bool
-
-    @property
-    def schema(self) -> pa.Schema:
-        """The schema of a shard's rows."""
-        fields = [("id", pa.string())]
-        if self.has_passages:
-            fields += [("document", pa.string()), ("start", pa.int32()), ("end", pa.int32())]
-        fields += [("text", pa.string()), *self.kept.items()]
-        return pa.schema([*fields, (VECTOR, pa.list_(self.value_type, self.width))])
-
-
-@dataclass(frozen=True)
 class Shard:
     """Rows, and the documents that they belong to, in the same order.
 
@@ -74,7 +48,7 @@ class Shard:
         documents: Sequence[Document],
         passages: Sequence[Sequence[Passage]],
         vectors: StoredVectors,
-        layout: Layout,
+        schema: pa.Schema,
     ) -> "Shard":
         """A new shard.
 
@@ -83,7 +57,7 @@ class Shard:
             passages: of each document those that have a vector; one, the whole, where documents are
                 not split.
             vectors: of all passages, `[num_rows, width]`.
-            layout: of the folder.
+            schema: of the folder's shards.
 
         Raises:
             ValueError: for a kept value that the column's type cannot hold.
@@ -93,25 +67,28 @@ class Shard:
             for document, parts in zip(documents, passages, strict=True)
             for number, passage in enumerate(parts)
         ]
-        ids = [document.id for document, _, _ in rows]
-        columns: list[Any] = [ids]
-        if layout.has_passages:
-            columns = [
-                [f"{document.id}#{number}" for document, number, _ in rows],
-                ids,
-                [passage.start for _, _, passage in rows],
-                [passage.end for _, _, passage in rows],
-            ]
-        columns.append([passage.text for _, _, passage in rows])
-        for i, kind in enumerate(layout.kept.values()):
-            columns.append(as_column((document.kept[i] for document, _, _ in rows), kind))
-        elements = pa.array(vectors.ravel()).cast(layout.value_type)
-        columns.append(pa.FixedSizeListArray.from_arrays(elements, layout.width))
-        schema = layout.schema
-        arrays = [pa.array(*typed) for typed in zip(columns, schema.types, strict=True)]
+        columns: dict[str, Any] = {
+            "id": [document.id for document, _, _ in rows],
+            "text": [passage.text for _, _, passage in rows],
+        }
+        if "document" in schema.names:
+            columns |= {
+                "id": [f"{document.id}#{number}" for document, number, _ in rows],
+                "document": columns["id"],
+                "start": [passage.start for _, _, passage in rows],
+                "end": [passage.end for _, _, passage in rows],
+            }
+        vector = schema.field(VECTOR).type
+        elements = pa.array(vectors.ravel()).cast(vector.value_type)
+        columns[VECTOR] = pa.FixedSizeListArray.from_arrays(elements, vector.list_size)
+        kept = [field for field in schema if field.name not in columns]
+        for i, field in enumerate(kept):
+            values = (document.kept[i] for document, _, _ in rows)
+            columns[field.name] = as_column(values, field.type)
+        table = pa.table([columns[name] for name in schema.names], schema=schema)
         sized = zip(documents, passages, strict=True)
         entries = [(*document.hashes(), len(parts)) for document, parts in sized]
-        return cls(pa.Table.from_arrays(arrays, schema=schema), np.array(entries, ENTRY))
+        return cls(table, np.array(entries, ENTRY))
 
     @classmethod
     def read(cls, filesystem: fs.FileSystem, path: str) -> "Shard":
@@ -198,6 +175,25 @@ def read_entries(filesystem: fs.FileSystem, path: str) -> tuple[Entries, bool]:
         raise unreadable_shard(path, error) from error
 
 
+def shard_schema(
+    dtype: Dtype, dimensions: int, kept: Mapping[str, pa.DataType], *, has_passages: bool
+) -> pa.Schema:
+    """The schema of a folder's shards.
+
+    Args:
+        dtype: of the stored vectors.
+        dimensions: of a vector before it is stored.
+        kept: the types of the kept columns.
+        has_passages: whether rows are passages of documents.
+    """
+    fields = [("id", pa.string())]
+    if has_passages:
+        fields += [("document", pa.string()), ("start", pa.int32()), ("end", pa.int32())]
+    width = dimensions // 8 if dtype == "binary" else dimensions
+    vector = pa.list_(stored_value_type(dtype), width)
+    return pa.schema([*fields, ("text", pa.string()), *kept.items(), (VECTOR, vector)])
+
+
 def stored_value_type(dtype: Dtype) -> pa.DataType:
     """The Arrow type of an element; float32 for float16, which few readers know."""
     return {"int8": pa.int8(), "binary": pa.uint8()}.get(dtype, pa.float32())
@@ -211,7 +207,7 @@ def unreadable_shard(path: str, error: BaseException) -> InputError:
 
 
 def _plain(schema: pa.Schema) -> pa.Schema:
-    """As `Layout.schema` has it: without what Parquet adds to a list's name and metadata."""
+    """As `shard_schema` makes it: without what Parquet adds to a list's name and metadata."""
     index = schema.get_field_index(VECTOR)
     vector = schema.field(index).type
     plain = pa.schema([(field.name, field.type) for field in schema])

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
+import pyarrow as pa
 from pyarrow import fs
 from tqdm import tqdm
 
@@ -22,11 +23,11 @@ from e5.corpora.inventory import Inventory, InventoryBuilder
 from e5.corpora.manifest import ROW_RULES, VECTOR_RULES, Manifest
 from e5.corpora.passages import PassageSize
 from e5.corpora.shard import (
-    Layout,
     Shard,
     read_entries,
     shard_name,
     shard_number,
+    shard_schema,
     stored_value_type,
 )
 from e5.corpora.vector_encoding import Dtype
@@ -170,21 +171,18 @@ class ShardFolder:
         Raises:
             InputError: for a file that is not a manifest of this project.
         """
-        found = Manifest.read(self._filesystem, f"{self._path}/{SHARD_MANIFEST}")
-        if found is None:
-            found = Manifest.read(self._filesystem, f"{self._path}/{RELEASE_1_MANIFEST}")
-            return found and replace(found, files={})
-        return found
+        paths = (f"{self._path}/{name}" for name in (SHARD_MANIFEST, RELEASE_1_MANIFEST))
+        found = (Manifest.read(self._filesystem, path) for path in paths)
+        return next((manifest for manifest in found if manifest is not None), None)
 
     @cached_property
-    def layout(self) -> Layout:
-        """The columns of the shards, by the manifest that `begin` wrote."""
-        manifest = self.manifest()
-        assert manifest is not None
-        width = manifest.dimensions // 8 if manifest.dtype == "binary" else manifest.dimensions
-        kept = {name: ARROW_TYPES[kind] for name, kind in manifest.keep.items()}
-        value_type = stored_value_type(manifest.dtype)
-        return Layout(width, value_type, kept, manifest.passages is not None)
+    def schema(self) -> pa.Schema:
+        """The schema of the shards, by the manifest that `begin` wrote."""
+        found = self.manifest()
+        assert found is not None
+        kept = {name: ARROW_TYPES[kind] for name, kind in found.keep.items()}
+        has_passages = found.passages is not None
+        return shard_schema(found.dtype, found.dimensions, kept, has_passages=has_passages)
 
     def shard_names(self) -> list[str]:
         """Names of the shards, in order."""

@@ -11,7 +11,7 @@ import pytest
 from pyarrow import fs
 
 from e5.corpora.documents import Document, Passage
-from e5.corpora.shard import FOOTER_KEY, Layout, Shard, read_entries, stored_value_type
+from e5.corpora.shard import FOOTER_KEY, Shard, read_entries, shard_schema
 from e5.corpora.vector_encoding import Dtype, encode_vectors
 from e5.errors import InputError
 
@@ -31,8 +31,8 @@ def shard_of(dtype: Dtype = "float16", *, has_passages: bool = False) -> Shard:
             [Passage(document.text[a : a + 4], a, a + 4) for a in (0, 4)] for document in DOCUMENTS
         ]
     numbers = encode_vectors(vectors[: sum(map(len, parts))], dtype)
-    layout = Layout(numbers.shape[1], stored_value_type(dtype), KEPT, has_passages)
-    return Shard.of(DOCUMENTS, parts, numbers, layout)
+    schema = shard_schema(dtype, 16, KEPT, has_passages=has_passages)
+    return Shard.of(DOCUMENTS, parts, numbers, schema)
 
 
 def written(shard: Shard, folder: Path) -> str:
