@@ -9,14 +9,13 @@ from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from e5.corpora.filesystem import READ_ERRORS, open_filesystem
+from e5.corpora.filesystem import open_filesystem
 from e5.corpora.hits import Hit, TableRow, best_of_each, merge_rankings
 from e5.corpora.lance import IndexLimits, Table
 from e5.corpora.manifest import ROW_RULES, VECTOR_RULES, Manifest, fingerprint_of
-from e5.corpora.shard import VECTOR, unreadable_shard
+from e5.corpora.shard import VECTOR, open_shard
 from e5.corpora.shard_folder import ShardFolder
 from e5.corpora.vector_encoding import Dtype, decode_vectors
 from e5.encoder import Encoder
@@ -276,11 +275,11 @@ class Index:
         """A shard's rows in the table's schema."""
         filesystem, path = open_filesystem(shards.location)
         try:
-            with filesystem.open_input_file(f"{path}/{name}") as file:
-                for batch in pq.ParquetFile(file).iter_batches(BATCH_ROWS):
+            with open_shard(filesystem, f"{path}/{name}") as opened:
+                for batch in opened.iter_batches(BATCH_ROWS):
                     yield self._as_rows(batch, name)
-        except (*READ_ERRORS, KeyError) as error:
-            errors.append(unreadable_shard(name, error))
+        except InputError as error:
+            errors.append(error)
             raise
 
     def _as_rows(self, batch: pa.RecordBatch, shard: str) -> pa.RecordBatch:

@@ -16,6 +16,7 @@ from e5.errors import InputError
 
 # Rules that must be equal for vectors to be comparable, and for rows to have the same columns.
 VECTOR_RULES = ("model", "task", "dimensions", "dtype")
+NO_NUMBER = "halffloat"  # in manifests of release 1, which do not have it
 ROW_RULES = ("text_columns", "id_column", "keep", "passages", "overlap")
 
 
@@ -46,7 +47,7 @@ class Manifest:
     dtype: Dtype
     text_columns: tuple[str, ...]
     id_column: str | None
-    number: str = "halffloat"  # in manifests of release 1, which do not have it
+    number: str = NO_NUMBER
     keep: Mapping[str, str] = field(default_factory=dict)
     passages: int | None = None
     overlap: int = 0
@@ -81,11 +82,6 @@ class Manifest:
         """
         content = json.dumps(asdict(self), indent=1, ensure_ascii=False)
         write_whole(filesystem, path, content.encode())
-
-    @property
-    def is_of_release_1(self) -> bool:
-        """Whether release 1 began the folder."""
-        return self.number == "halffloat"
 
     @property
     def fingerprint(self) -> str:

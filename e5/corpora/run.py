@@ -83,7 +83,9 @@ def embed_corpus(
     files = corpus.files()
     model = runner.describe()  # once, because a cluster loads the model for it
     run = _Run(corpus, folder, runner, model, rows_per_shard, tuple(reuse), allow_empty)
-    run.check(files)  # before anything is written
+    manifest = run.check(files)  # before anything is written
+    # Kept values are stored in the order of the folder's columns, whatever the order of these.
+    run = replace(run, corpus=replace(corpus, keep=tuple(manifest.keep)))
     report = Report()
     with only_writer(folder.location):
         for _ in range(PASSES):

@@ -6,7 +6,8 @@ compared with a corpus without its rows being read.
 
 import base64
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,13 +98,9 @@ class Shard:
         Raises:
             InputError: for a file that is no shard.
         """
-        try:
-            with filesystem.open_input_file(path) as file:
-                opened = pq.ParquetFile(file)
-                table = opened.read()
-                return cls(table.cast(_plain(table.schema)), _entries(opened)[0])
-        except (*READ_ERRORS, KeyError, ValueError, AttributeError) as error:
-            raise unreadable_shard(path, error) from error
+        with open_shard(filesystem, path) as opened:
+            table = opened.read()
+            return cls(table.cast(_plain(table.schema)), read_entries(opened)[0])
 
     def select(self, is_selected: NDArray[np.bool_]) -> "Shard":
         """The shard with only the documents that are selected, `[num_documents]`."""
@@ -160,19 +157,32 @@ def shard_number(name: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def read_entries(filesystem: fs.FileSystem, path: str) -> tuple[Entries, bool]:
-    """The entries of a shard's documents, and whether they are in its footer.
-
-    Release 1 wrote none: then they are made of the rows.
+@contextmanager
+def open_shard(filesystem: fs.FileSystem, path: str) -> Iterator[pq.ParquetFile]:
+    """The Parquet file of a shard.
 
     Raises:
-        InputError: for a file that is no shard.
+        InputError: for a file that is no shard, also if that shows only when it is read within.
     """
     try:
         with filesystem.open_input_file(path) as file:
-            return _entries(pq.ParquetFile(file))
-    except (*READ_ERRORS, KeyError, ValueError) as error:
-        raise unreadable_shard(path, error) from error
+            yield pq.ParquetFile(file)
+    except (*READ_ERRORS, KeyError, ValueError, AttributeError) as error:
+        received = f"a shard that cannot be read ({error})"
+        remedy = "delete it, then embed the corpus again"
+        raise InputError(path.rpartition("/")[2], received, remedy) from error
+
+
+def read_entries(opened: pq.ParquetFile) -> tuple[Entries, bool]:
+    """The entries of a shard's documents, and whether its footer has them.
+
+    The footers of release 1 have none: then the entries are made of the rows.
+    """
+    metadata = opened.metadata.metadata or {}
+    if FOOTER_KEY in metadata:
+        return np.frombuffer(base64.b64decode(metadata[FOOTER_KEY], validate=True), ENTRY), True
+    rows = opened.read(columns=["id", "text"]).to_pylist()
+    return np.array([(*Document(**row).hashes(), 1) for row in rows], ENTRY), False
 
 
 def shard_schema(
@@ -199,24 +209,9 @@ def stored_value_type(dtype: Dtype) -> pa.DataType:
     return {"int8": pa.int8(), "binary": pa.uint8()}.get(dtype, pa.float32())
 
 
-def unreadable_shard(path: str, error: BaseException) -> InputError:
-    """The error about a shard that cannot be read, because of another error."""
-    name = path.rpartition("/")[2]
-    received = f"a shard that cannot be read ({error})"
-    return InputError(name, received, "delete it, then embed the corpus again")
-
-
 def _plain(schema: pa.Schema) -> pa.Schema:
     """As `shard_schema` makes it: without what Parquet adds to a list's name and metadata."""
     index = schema.get_field_index(VECTOR)
     vector = schema.field(index).type
     plain = pa.schema([(field.name, field.type) for field in schema])
     return plain.set(index, pa.field(VECTOR, pa.list_(vector.value_type, vector.list_size)))
-
-
-def _entries(opened: pq.ParquetFile) -> tuple[Entries, bool]:
-    metadata = opened.metadata.metadata or {}
-    if FOOTER_KEY in metadata:
-        return np.frombuffer(base64.b64decode(metadata[FOOTER_KEY], validate=True), ENTRY), True
-    rows = opened.read(columns=["id", "text"]).to_pylist()
-    return np.array([(*Document(**row).hashes(), 1) for row in rows], ENTRY), False
