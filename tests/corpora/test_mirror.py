@@ -20,7 +20,7 @@ from e5.corpora.passages import PassageSize
 from e5.corpora.plan import Unit
 from e5.corpora.run import embed_corpus
 from e5.corpora.runner import Model, Summary
-from e5.corpora.shard_folder import REPLACED, Recipe, ShardFolder
+from e5.corpora.shard_folder import BACKUPS, Recipe, ShardFolder
 from e5.embedder import Embedder
 from e5.errors import InputError
 
@@ -94,7 +94,7 @@ def test_any_history_ends_as_if_there_had_been_none(
     np.testing.assert_allclose(vectors_of(table), expected, atol=1e-5)
     hits = built.search(expected[0], len(table))
     assert {hit.id: (hit.text, hit.values["year"]) for hit in hits} == now
-    assert not list((home / "out").glob(f"{REPLACED}/*"))
+    assert not list((home / "out").glob(f"{BACKUPS}/*"))
     assert mirror(corpus, folder, embedder, 4).summary.documents == 0
 
 
