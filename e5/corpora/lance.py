@@ -102,16 +102,9 @@ class Table:
         numbers = [int(name.partition("_")[2]) for name in names if name.startswith("partitions_")]
         return max([0, *numbers])
 
-    def add(self, batches: Iterable[pa.RecordBatch]) -> None:
-        """Add rows of new ids, in one commit: all of them are added, or none.
-
-        Raises:
-            OSError: if the table cannot be written, or if `batches` raised any error.
-        """
-        with _as_os_error(self.location):
-            self._table.add(pa.RecordBatchReader.from_batches(self.schema, iter(batches)))
-
-    def replace(self, batches: Iterable[pa.RecordBatch], shards: Sequence[str]) -> None:
+    def replace(
+        self, batches: Iterable[pa.RecordBatch], shards: Sequence[str], *, is_new: bool = False
+    ) -> None:
         """Make these shards' rows the given ones, in one commit: all of it happens, or nothing.
 
         A row whose id is in another shard is removed from that one.
@@ -119,12 +112,16 @@ class Table:
         Args:
             batches: rows in the table's schema.
             shards: names of the shards.
+            is_new: whether the table has none of the rows; then adding them is quicker.
 
         Raises:
             OSError: if the table cannot be written, or if `batches` raised any error.
         """
         reader = pa.RecordBatchReader.from_batches(self.schema, iter(batches))
         with _as_os_error(self.location):
+            if is_new:
+                self._table.add(reader)
+                return
             merge = self._table.merge_insert("id")
             merge.when_matched_update_all().when_not_matched_insert_all()
             merge.when_not_matched_by_source_delete(_in_shards(shards)).execute(reader)

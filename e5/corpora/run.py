@@ -161,11 +161,9 @@ class _Run:
     def _units(self, found: Scan, stored: Inventory, difference: Difference) -> list[Unit]:
         backups, ours = self.folder.backups(), self.folder.location
         reusable = [ReusableVectors(ours, stored)]
-        others = (backups, *self.reuse)
-        reusable += [
-            ReusableVectors(other.location, other.inventory(allow_release_1=True))
-            for other in others
-        ]
+        for other in (backups, *self.reuse):
+            inventory = other.inventory(allow_release_1=True)
+            reusable.append(ReusableVectors(other.location, inventory))
         units = plan(
             found.inventory,
             found.read_positions,
