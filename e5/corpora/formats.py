@@ -104,11 +104,7 @@ def open_reader(
 ) -> Iterator[Reader]:
     """The reader for the extension of a file's name.
 
-    Args:
-        filesystem: that has the file.
-        path: of the file.
-        text_format: of a text file; None for the usual one.
-        columns: that rows must have at least, as far as the file has them; None for all.
+    Rows have at least those of `columns` that the file has; None for all.
 
     Raises:
         FormatError: for a file of another format.
@@ -124,12 +120,8 @@ def open_reader(
     )
     with opened:
         kind = next(kind for kind in reversed(name.split(".")) if f".{kind}" in TEXT_FORMATS)
-        if kind == "json":
-            yield _JsonArray(opened)
-        elif kind in ("jsonl", "ndjson"):
-            yield _JsonLines(opened, seeks, text_format)
-        else:
-            yield _Csv(opened, seeks, text_format, "\t" if kind == "tsv" else ",")
+        readers = {"json": _JsonArray, "csv": _Csv, "tsv": _Csv}
+        yield readers.get(kind, _JsonLines)(opened, seeks, text_format, kind)
 
 
 class _Parquet(Reader):
@@ -154,33 +146,33 @@ class _Parquet(Reader):
                 yield from ((0, row) for row in _as_rows(part))
 
 
-class _Json(Reader):
+class _TextReader(Reader):
+    def __init__(
+        self, opened: io.BufferedReader, seeks: bool, text_format: TextFormat, kind: str
+    ) -> None:
+        self._opened, self._format, self._kind = opened, text_format, kind
+        self.seeks = seeks and kind != "json"
+
+
+class _Json(_TextReader):
     def columns(self) -> list[str]:
         rows = (row for _, row in itertools.islice(self.rows(), CHECKED_ROWS))
         return list(dict.fromkeys(name for row in rows if isinstance(row, dict) for name in row))
 
 
 class _JsonLines(_Json):
-    def __init__(self, opened: io.BufferedReader, seeks: bool, text_format: TextFormat) -> None:
-        self._opened, self.seeks, self._max_bytes = opened, seeks, text_format.max_line_bytes
-
     def rows(self, start: ReadPosition = START) -> Iterator[tuple[int, SourceRow]]:
         offset = start.offset
         self._opened.seek(offset)
-        for size, line in lines(self._opened, self._max_bytes):
+        for size, line in lines(self._opened, self._format.max_line_bytes):
             if line is None:
-                yield offset, f"a line of more than {self._max_bytes} bytes"
+                yield offset, f"a line of more than {self._format.max_line_bytes} bytes"
             else:
                 yield offset, _json_row(line if offset else line.removeprefix(BOM_UTF8))
             offset += size
 
 
 class _JsonArray(_Json):
-    seeks = False
-
-    def __init__(self, opened: io.BufferedReader) -> None:
-        self._opened = opened
-
     def rows(self, start: ReadPosition = START) -> Iterator[tuple[int, SourceRow]]:
         self._opened.seek(0)
         if self._opened.peek(3).startswith(BOM_UTF8):
@@ -199,15 +191,13 @@ class _JsonArray(_Json):
             raise FormatError(f"not JSON: {error}") from error
 
 
-class _Csv(Reader):
+class _Csv(_TextReader):
     has_types = False
 
-    def __init__(
-        self, opened: io.BufferedReader, seeks: bool, text_format: TextFormat, delimiter: str
-    ) -> None:
-        self._opened, self.seeks, self._max_bytes = opened, seeks, text_format.max_line_bytes
-        delimiter = text_format.delimiter or delimiter
-        self._options: Any = {"delimiter": delimiter, "escapechar": text_format.escape}
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        delimiter = self._format.delimiter or ("\t" if self._kind == "tsv" else ",")
+        self._options: Any = {"delimiter": delimiter, "escapechar": self._format.escape}
         self._offset = 0  # where the next record begins
         records = csv.reader(self._decoded_lines(), **self._options)
         self._head = next((record for record in records if record), [])
@@ -241,9 +231,9 @@ class _Csv(Reader):
 
     def _decoded_lines(self) -> Iterator[str]:
         # Invalid UTF-8 becomes lone surrogates, which make only their own row a dead letter.
-        for _, part in lines(self._opened, self._max_bytes):
+        for _, part in lines(self._opened, self._format.max_line_bytes):
             if part is None:
-                raise csv.Error(f"a line of more than {self._max_bytes} bytes")
+                raise csv.Error(f"a line of more than {self._format.max_line_bytes} bytes")
             for line in re.findall(rb"[^\r]*(?:\r\n|\r)|[^\r]+", part):
                 is_first = self._offset == 0
                 self._offset += len(line)
