@@ -86,7 +86,7 @@ def _as_utf8(chunk: bytes, decoder: codecs.IncrementalDecoder | None) -> bytes:
     try:
         return decoder.decode(chunk, final=not chunk).encode()
     except UnicodeError as error:
-        raise FormatError(f"it is not what it is read as: {error}") from error
+        raise FormatError(f"it is not in the encoding that it is read in ({error})") from error
 
 
 class _ChunkStream(io.RawIOBase):

@@ -75,8 +75,8 @@ def test_a_bad_row_is_a_dead_letter_and_its_neighbours_are_documents(tmp_path: P
         b'{"id": 4}': "text: blank text",
         b'{"id": 5, "text": ["a"]}': "text: holds list, not text",
         b'{"id": 6, "text": "\\ud800"}': "text: a lone surrogate",
-        b'{"id": "\\udfff", "text": "good"}': "id: holds what is no valid Unicode",
-        b'{"id": "\\udfff", "text": 7}': "id: holds what is no valid Unicode",
+        b'{"id": "\\udfff", "text": "good"}': "id: holds invalid Unicode",
+        b'{"id": "\\udfff", "text": 7}': "id: holds invalid Unicode",
         b'{"id": NaN, "text": "good"}': "id: holds no id",
         b'{"id": true, "text": "good"}': "id: holds no id",
         b'{"id": 7, "text": "\xff"}': "not JSON",
@@ -209,7 +209,7 @@ def test_a_damaged_file_is_named(name: str, tmp_path: Path) -> None:
     write_rows(tmp_path / name, [{"text": f"row {i}"} for i in range(1000)])
     whole = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match=f"^{name}: received what cannot be read"):
+    with pytest.raises(InputError, match=f"^{name}: received a file that cannot be read"):
         read_all(Corpus(str(tmp_path)))
 
 

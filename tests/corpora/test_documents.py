@@ -54,7 +54,7 @@ def test_several_columns_are_joined_as_the_model_s_authors_do() -> None:
         ({"id": 4}, "text: blank text"),
         ({"id": 5, "text": ["a"]}, "text: holds list, not text"),
         ({"id": 6, "text": "\ud800"}, "text: a lone surrogate"),
-        ({"id": "\udfff", "text": "good"}, "id: holds what is no valid Unicode"),
+        ({"id": "\udfff", "text": "good"}, "id: holds invalid Unicode"),
         ({"id": float("nan"), "text": "good"}, "id: holds no id"),
         ({"id": True, "text": "good"}, "id: holds no id"),
         ({"id": "", "text": "good"}, "id: holds no id"),

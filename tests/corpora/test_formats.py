@@ -201,7 +201,7 @@ class TestParquet:
         pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet")
         first, second, third = read(tmp_path / "a.parquet")
         assert (first, third) == ({"text": "good"}, {"text": "fine"})
-        assert second.startswith("holds what cannot be read")
+        assert second.startswith("holds a value that cannot be read")
 
 
 @pytest.mark.parametrize(

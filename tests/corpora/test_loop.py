@@ -131,7 +131,7 @@ def test_what_a_file_loses_while_it_is_read_stops_the_run(
     begin(folder, embedder, corpus)
     listed = units(corpus, folder)
     (tmp_path / "in" / "a.jsonl").unlink()
-    with pytest.raises(InputError, match=r"^a\.jsonl: received what cannot be read"):
+    with pytest.raises(InputError, match=r"^a\.jsonl: received a file that cannot be read"):
         list(Loop(lambda: embedder).embed_units(listed, corpus, folder))
     assert shard_names(tmp_path / "out") == []
 

@@ -131,5 +131,5 @@ def test_bytes_that_are_invalid_in_the_encoding_never_become_other_characters(
     content: bytes, encoding: str, tmp_path: Path
 ) -> None:
     (tmp_path / "a.csv").write_bytes(content)
-    with pytest.raises(FormatError, match="it is not what it is read as"):
+    with pytest.raises(FormatError, match="it is not in the encoding"):
         read(tmp_path / "a.csv", encoding)
