@@ -116,7 +116,6 @@ class Cluster:
             return
         self._connect()
         Journal.forget_attempts(folder.location)
-        items = [{"unit": unit} for unit in units]
         pool = ray.data.ActorPoolStrategy(
             min_size=self.min_workers,
             max_size=self.max_workers,
@@ -124,9 +123,10 @@ class Cluster:
             max_concurrent_calls_per_actor=2,  # read or write one unit, compute another
             enable_true_multi_threading=True,
         )
+        items = ray.data.from_items([{"unit": u} for u in units], override_num_blocks=len(units))
         with warnings.catch_warnings():  # there is no other way yet to set max_restarts
             warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
-            done = ray.data.from_items(items, override_num_blocks=len(items)).map(
+            done = items.map(
                 Worker,  # type: ignore[arg-type]  # Ray makes one instance per actor
                 fn_constructor_args=(corpus, self.settings, folder.location, folder.recipe),
                 compute=pool,
@@ -163,9 +163,8 @@ class Worker:
         manifest = self._folder.manifest()
         if manifest is None or manifest.fingerprint != fingerprint_of(self._embedder.name):
             expected = "nothing" if manifest is None else manifest.model
-            raise EngineError(
-                f"this worker loads {self._embedder.name}, the manifest has {expected}."
-            )
+            loaded = self._embedder.name
+            raise EngineError(f"this worker loads {loaded}, the manifest has {expected}.")
         # An actor has two units at once. Each holds one of these locks, so that one is read while
         # the other is computed. A unit that must be alone holds both.
         self._reading, self._computing = threading.Lock(), threading.Lock()

@@ -98,9 +98,8 @@ class Table:
     @property
     def partitions(self) -> int:
         """The number of partitions of the newest IVF-RQ index; 0 without one."""
-        names = [index.name for index in self._table.list_indices()]
-        numbers = [int(name.partition("_")[2]) for name in names if name.startswith("partitions_")]
-        return max([0, *numbers])
+        prefix, names = "partitions_", self._indexes
+        return max((int(n.removeprefix(prefix)) for n in names if n.startswith(prefix)), default=0)
 
     def replace(
         self, batches: Iterable[pa.RecordBatch], shards: Sequence[str], *, is_new: bool = False
@@ -144,7 +143,7 @@ class Table:
         dimensions = self.schema.field(VECTOR).type.list_size
         partitions = max(1, len(self) // limits.partition_size)
         with _as_os_error(self.location):
-            if len(self) and not self._has_keywords:
+            if len(self) and KEYWORD_INDEX not in self._indexes:
                 config: FTS | IvfRq = FTS(with_position=False)
                 self._table.create_index("text", config=config, name=KEYWORD_INDEX)
             self._table.optimize()
@@ -155,10 +154,9 @@ class Table:
             ):
                 config = IvfRq(distance_type="cosine", num_partitions=partitions)
                 self._table.create_index(VECTOR, config=config, name=f"partitions_{partitions}")
-            newest = f"partitions_{self.partitions}"
-            for index in self._table.list_indices():  # two after a rebuild or a killed run
-                if index.name not in (newest, KEYWORD_INDEX):
-                    self._table.drop_index(index.name)
+            # A rebuild or a killed run leaves an older index of vectors.
+            for name in self._indexes - {f"partitions_{self.partitions}", KEYWORD_INDEX}:
+                self._table.drop_index(name)
 
     def search(
         self, query: Vectors, top: int, *, exact: bool = False, where: str | None = None
@@ -187,8 +185,7 @@ class Table:
             search = search.bypass_vector_index()
         elif partitions:
             search = search.nprobes(probes(partitions)).refine_factor(CANDIDATES)
-        rows = self._rows(search.select([*self._values, "_distance"]), results, where)
-        return rows[:top]
+        return self._rows(search, ["_distance"], results, where)[:top]
 
     def search_keywords(
         self, keywords: str, query: Vectors, top: int, *, where: str | None = None
@@ -204,11 +201,11 @@ class Table:
         Raises:
             InputError, OSError: as for `search`.
         """
-        if not self._has_keywords:
+        if KEYWORD_INDEX not in self._indexes:
             return []
         search = self._table.search(MatchQuery(keywords, "text"), query_type="fts")  # type: ignore[call-arg]
         assert isinstance(search, LanceFtsQueryBuilder)
-        rows = self._rows(search.select([*self._values, VECTOR, "_score"]), top, where)
+        rows = self._rows(search, [VECTOR, "_score"], top, where)
         unit = query / np.linalg.norm(query)
         for row in rows:
             del row["_score"]
@@ -216,32 +213,29 @@ class Table:
         return rows
 
     @property
-    def _has_keywords(self) -> bool:
-        return KEYWORD_INDEX in {index.name for index in self._table.list_indices()}
-
-    @property
-    def _values(self) -> list[str]:
-        return [name for name in self.schema.names if name not in HIDDEN_COLUMNS]
+    def _indexes(self) -> set[str]:
+        return {index.name for index in self._table.list_indices()}
 
     def _rows(
         self,
         search: LanceVectorQueryBuilder | LanceFtsQueryBuilder,
+        more_columns: list[str],
         limit: int,
         where: str | None,
     ) -> list[dict[str, Any]]:
+        columns = [name for name in self.schema.names if name not in HIDDEN_COLUMNS]
         if where is not None:
             search = search.where(where, prefilter=True)
         try:
             with _as_os_error(self.location):
-                rows: list[dict[str, Any]] = search.limit(limit).to_list()
+                return search.select([*columns, *more_columns]).limit(limit).to_list()
         except (ValueError, OSError) as error:
             if where is None:
                 raise
             reason = " ".join(str(error).split()).partition(". Valid fields")[0]
             reason = reason.removesuffix(".").replace("Invalid input, ", "")
-            remedy = f"use SQL over the columns {', '.join(self._values)}"
+            remedy = f"use SQL over the columns {', '.join(columns)}"
             raise InputError("where", f"{shortened(where)} ({reason})", remedy) from error
-        return rows
 
 
 def _in_shards(shards: Sequence[str]) -> str:

@@ -56,7 +56,7 @@ class Unit:
     """Documents that one shard shall have, and those that it shall no longer have.
 
     Attributes:
-        shard: its name, whether or not it exists.
+        shard: the shard's name, whether or not it exists.
         selections: rows of the documents that it lacks.
         drop: content hashes of documents to leave out.
         sources: shards that have vectors of the new documents.
@@ -143,13 +143,13 @@ def plan(
         new[shard].append(positions)
     every = np.sort(np.concatenate([difference.changed, difference.added]))
     vectors = VectorSources(corpus, every, reusable)
-    nothing = np.empty(0, np.int64)
     units = []
     for shard in sorted(new.keys() | old.keys()):
-        positions = np.sort(np.concatenate([nothing, *new[shard]]))
-        selections = _selections(corpus, read_positions, positions)
-        drop = folder.contents[np.concatenate([nothing, *old[shard]])]
-        units.append(Unit(shard, list(selections), drop, list(vectors.sources_for(positions))))
+        positions, drop = (np.concatenate([every[:0], *part[shard]]) for part in (new, old))
+        positions.sort()
+        selections = list(_selections(corpus, read_positions, positions))
+        sources = list(vectors.sources_for(positions))
+        units.append(Unit(shard, selections, folder.contents[drop], sources))
     return units
 
 
@@ -157,17 +157,16 @@ def _target_shards(
     corpus: Inventory, folder: Inventory, difference: Difference, rows_per_shard: int
 ) -> Iterator[tuple[str, Positions]]:
     """Names of shards, each with the positions of the new documents that it gets."""
-    rows = np.zeros(len(folder.groups), np.int64)  # that each shard keeps
-    np.add.at(rows, folder.group_numbers(np.arange(len(folder))), folder.sizes)
-    removed = difference.removed
-    np.subtract.at(rows, folder.group_numbers(removed), folder.sizes[removed])
-    used = {shard_number(name) for name in folder.groups}
-    unused = (shard_name(number) for number in count() if number not in used)
+    sizes = folder.sizes.copy()
+    sizes[difference.removed] = 0
+    ends = np.append(0, sizes.cumsum(dtype=np.int64))[folder.starts]
     half_empty = [
-        (name, rows_per_shard - num_rows)
-        for name, num_rows in zip(folder.groups, rows.tolist(), strict=True)
+        (shard, rows_per_shard - num_rows)
+        for shard, num_rows in zip(folder.groups, np.diff(ends).tolist(), strict=True)
         if 0 < num_rows < rows_per_shard // 2
     ]
+    used = {shard_number(name) for name in folder.groups}
+    unused = (shard_name(number) for number in count() if number not in used)
     added = difference.added
     ends = corpus.sizes[added].cumsum(dtype=np.int64)  # vectors, up to and with each document
     begin, num_before = 0, 0

@@ -1,5 +1,6 @@
 """Reads a whole corpus once: its documents as hashes, and the rows that are no documents."""
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from e5.corpora.column_types import NULL, common_type, kept_type, type_of_value
 from e5.corpora.corpus import Corpus, Reading
 from e5.corpora.documents import DeadLetter, Document
 from e5.corpora.formats import ReadPosition
-from e5.corpora.inventory import Inventory, InventoryBuilder, Positions, digest
+from e5.corpora.inventory import Inventory, InventoryBuilder, Positions
 from e5.corpora.passages import PassageSize
 from e5.errors import InputError
 
@@ -108,7 +109,7 @@ def dead_letters_name(file: str) -> str:
         'a-b-csv-5741a73d47ef3dec'
     """
     stem = re.sub(r"[^A-Za-z0-9]+", "-", file.rpartition("/")[2])[:40]
-    return f"{stem}-{digest(file)}"
+    return f"{stem}-{hashlib.sha256(file.encode()).hexdigest()[:16]}"
 
 
 def _kept(kind: pa.DataType, column: str, file: str) -> pa.DataType:
