@@ -77,7 +77,7 @@ class Index:
         table = Table.open(location)
         if table is None or not len(table):
             known = replace(manifest, shards={})
-            schema = shards.layout.schema
+            schema = shards.schema
             columns = schema.remove(schema.get_field_index(VECTOR))
             Table.create(location, columns, manifest.dimensions)
         if known is None:

@@ -167,7 +167,7 @@ class UnitWork:
         summary.computed -= len(letters)
         if documents:
             stored = np.stack([self._stored[passage.text] for part in parts for passage in part])
-            shard = Shard.of(documents, parts, stored, folder.layout)
+            shard = Shard.of(documents, parts, stored, folder.schema)
             shard = shard if self._kept is None else self._kept + shard
             folder.write(self._unit.shard, shard, letters)
         elif self._kept is not None and self._drops:

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from e5.corpora.column_types import NULL, TEXT, common_type, type_from_name
+from e5.corpora.column_types import ARROW_TYPES, NULL, TEXT, common_type
 from e5.corpora.corpus import Corpus
 from e5.corpora.documents import DeadLetter
 from e5.corpora.filesystem import only_writer
@@ -83,7 +83,9 @@ def embed_corpus(
     files = corpus.files()
     model = runner.describe()  # once, because a cluster loads the model for it
     run = _Run(corpus, folder, runner, model, rows_per_shard, tuple(reuse), allow_empty)
-    run.check(files)  # before anything is written
+    manifest = run.check(files)  # before anything is written
+    # Kept values are stored in the order of the folder's columns, whatever the order of these.
+    run = replace(run, corpus=replace(corpus, keep=tuple(manifest.keep)))
     report = Report()
     with only_writer(folder.location):
         for _ in range(PASSES):
@@ -217,7 +219,7 @@ def _kept(manifest: Manifest, found: Scan, *, is_new: bool) -> dict[str, str]:
         kinds = found.kept_types.items()
         return {column: str(TEXT if kind == NULL else kind) for column, kind in kinds}
     for column, kind in found.kept_types.items():
-        known = type_from_name(manifest.keep[column])
+        known = ARROW_TYPES[manifest.keep[column]]
         if common_type(known, kind) != known:
             received = f"{column!r}, which now holds {kind}; the folder has {known}"
             remedy = "name another folder, and give this one as --reuse"

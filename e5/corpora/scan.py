@@ -61,9 +61,10 @@ def scan(
         tqdm(None, "reading rows", unit="row", unit_scale=True, delay=2, disable=None) as bar,
     ):
         for file in files:
-            types = reading.open(file).types(corpus.keep)
-            for column, kind in types.items():
-                kept_types[column] = common_type(kept_types[column], _kept(kind, column, file))
+            types = reading.open(file).types
+            for column in corpus.keep if types else ():
+                kind = _kept(types[column], column, file)
+                kept_types[column] = common_type(kept_types[column], kind)
             untyped = [] if types else list(enumerate(corpus.keep))
             letters: list[DeadLetter] = []
             read_positions[file] = []

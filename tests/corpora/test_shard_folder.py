@@ -21,10 +21,12 @@ from corpus_tools import (
     texts,
     vectors_of,
     write_corpus,
+    write_rows,
     write_shard,
     write_shards,
 )
 
+from e5.corpora.corpus import Corpus
 from e5.corpora.documents import DeadLetter, Document
 from e5.corpora.index import Index
 from e5.corpora.loop import Loop
@@ -105,6 +107,20 @@ def test_other_rules_are_refused_and_both_named(
     embed(corpus, tmp_path / "out", embedder)
     with pytest.raises(InputError, match=named):
         embed(corpus, tmp_path / "out", embedder, replace(Recipe(), **change))  # type: ignore[arg-type]
+
+
+def test_the_order_of_kept_columns_does_not_matter(tmp_path: Path, embedder: Embedder) -> None:
+    rows = [{"id": f"d{i}", "text": f"text {i}", "a": f"a{i}", "b": f"b{i}"} for i in range(5)]
+    path = tmp_path / "in" / "a.jsonl"
+    path.parent.mkdir()
+    write_rows(path, rows[:3])
+    folder = ShardFolder(str(tmp_path / "out"))
+    mirror(Corpus(str(path), id_column="id", keep=("a", "b")), folder, embedder)
+    write_rows(path, rows)
+    report = mirror(Corpus(str(path), id_column="id", keep=("b", "a")), folder, embedder)
+    assert report.summary.documents == 2
+    table = read_shards(tmp_path / "out").drop_columns("embedding")
+    assert sorted(table.to_pylist(), key=lambda row: str(row["id"])) == rows
 
 
 def test_another_fingerprint_is_refused_another_folder_name_is_not(

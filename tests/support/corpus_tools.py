@@ -172,7 +172,7 @@ def write_shard(
     """One shard of whole documents; replaces an older one."""
     parts = [[Passage(document.text, 0, len(document.text))] for document in documents]
     numbers = encode_vectors(vectors, shards.recipe.dtype)
-    shards.write(name, Shard.of(documents, parts, numbers, shards.layout), [])
+    shards.write(name, Shard.of(documents, parts, numbers, shards.schema), [])
 
 
 def recall(index: Index, vectors: Vectors, queries: Vectors, top: int = 10) -> float:
