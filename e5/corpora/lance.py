@@ -48,16 +48,11 @@ class IndexLimits:
 
 
 class Table:
-    """Rows of `id`, `text`, `shard`, other columns, and a normalised float16 vector.
-
-    Attributes:
-        location: a path or a URI.
-    """
+    """Rows of `id`, `text`, `shard`, other columns, and a normalised float16 vector."""
 
     def __init__(self, location: str, table: lancedb.table.Table) -> None:
-        """Wrap a LanceDB table, as `open` and `create` do."""
-        self.location = location
-        self._table = table
+        """Wrap a LanceDB table, as `open` and `create` do; `location` is a path or a URI."""
+        self._location, self._table = location, table
 
     @classmethod
     def open(cls, location: str) -> "Table | None":
@@ -117,7 +112,7 @@ class Table:
             OSError: if the table cannot be written, or if `batches` raised any error.
         """
         reader = pa.RecordBatchReader.from_batches(self.schema, iter(batches))
-        with _as_os_error(self.location):
+        with _as_os_error(self._location):
             if is_new:
                 self._table.add(reader)
                 return
@@ -131,7 +126,7 @@ class Table:
         Raises:
             OSError: if the table cannot be written.
         """
-        with _as_os_error(self.location):
+        with _as_os_error(self._location):
             self._table.delete(_in_shards(shards))
 
     def update_index(self, limits: IndexLimits) -> None:
@@ -142,7 +137,7 @@ class Table:
         """
         dimensions = self.schema.field(VECTOR).type.list_size
         partitions = max(1, len(self) // limits.partition_size)
-        with _as_os_error(self.location):
+        with _as_os_error(self._location):
             if len(self) and KEYWORD_INDEX not in self._indexes:
                 config: FTS | IvfRq = FTS(with_position=False)
                 self._table.create_index("text", config=config, name=KEYWORD_INDEX)
@@ -227,7 +222,7 @@ class Table:
         if where is not None:
             search = search.where(where, prefilter=True)
         try:
-            with _as_os_error(self.location):
+            with _as_os_error(self._location):
                 return search.select([*columns, *more_columns]).limit(limit).to_list()
         except (ValueError, OSError) as error:
             if where is None:

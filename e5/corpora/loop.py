@@ -90,15 +90,11 @@ class UnitWork:
         self.summary = Summary()
         shard = folder.read(unit.shard)
         self.documents = self._read_documents(reading, shard)
-        self._kept, self._drops = (
-            shard,
-            False,
-        )  # what stays in the shard; whether something does not
         self._stored: dict[str, StoredVectors] = {}  # by the text of a document or passage
+        self._kept, self._drops = shard, False  # documents that stay, and whether others do not
         if shard is not None:
             is_dropped = np.isin(shard.entries["content"], unit.drop)
-            self._drops = bool(is_dropped.any())
-            self._kept = shard.select(~is_dropped)
+            self._kept, self._drops = shard.select(~is_dropped), bool(is_dropped.any())
             self._add_stored(shard.select(is_dropped))
         for source in unit.sources:
             other = ShardFolder(source.folder).read(source.shard)

@@ -92,7 +92,7 @@ class VectorSources:
     def __init__(
         self, corpus: Inventory, positions: Positions, reusable: Sequence[ReusableVectors]
     ) -> None:
-        """Look up the texts at ascending positions in the corpus; the first folder counts."""
+        """Look up the texts at ascending positions; the first folder that has a text counts."""
         self._positions, self._reusable = positions, reusable
         self._folders = np.full(len(positions), -1, np.int8)
         self._found = np.full(len(positions), -1, np.int64)  # position in that folder
@@ -103,7 +103,7 @@ class VectorSources:
             self._found[missing] = found
 
     def sources_for(self, positions: Positions) -> Iterator[Source]:
-        """The sources for some of these positions."""
+        """The sources for the texts at some of these positions."""
         indices = np.searchsorted(self._positions, positions)
         for number, vectors in enumerate(self._reusable):
             found = np.unique(self._found[indices[self._folders[indices] == number]])
@@ -122,11 +122,11 @@ def plan(
     """The units that make a folder hold what a corpus holds.
 
     Args:
-        corpus: its documents.
+        corpus: the documents of the corpus.
         read_positions: where reading can begin in each file.
-        folder: its documents.
-        difference: of the two.
-        reusable: where vectors may be taken from; the first one that has a text gives it.
+        folder: the documents of the folder.
+        difference: how the folder must change.
+        reusable: where vectors may be taken from; the first folder that has a text counts.
         rows_per_shard: the most vectors of a new shard.
     """
     new: dict[str, list[Positions]] = defaultdict(list)  # in the corpus, by target shard
