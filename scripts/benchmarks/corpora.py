@@ -211,7 +211,7 @@ def _as_shards(vectors: Vectors, folder: Path) -> ShardFolder:
         rows = range(first, first + len(part))
         documents = [Document(str(row), f"text {row}") for row in rows]
         parts = [[Passage(document.text, 0, len(document.text))] for document in documents]
-        shard = Shard.of(documents, parts, encode_vectors(part, "float16"), shards.layout)
+        shard = Shard.of(documents, parts, encode_vectors(part, "float16"), shards.schema)
         shards.write(shard_name(number), shard, [])
     return shards
 
