@@ -72,13 +72,13 @@ class Cluster:
         """
         self._connect()
         try:
-            model = ray.get(ray.remote(num_gpus=self.gpus)(_describe).remote(self.settings))
+            answer = ray.get(ray.remote(num_gpus=self.gpus)(_describe).remote(self.settings))
         except RayError as error:
             raise _gave_up(error) from error
-        if isinstance(model, E5Error):
-            raise model
-        assert isinstance(model, Model)
-        return model
+        if failure := E5Error.from_dict(answer):
+            raise failure
+        assert isinstance(answer, Model)
+        return answer
 
     def _connect(self) -> None:
         """Join the cluster, or start one, unless that is done already."""
@@ -211,8 +211,8 @@ def _one_by_one(work: UnitWork, journal: Journal) -> None:
     journal.note(None)
 
 
-def _describe(settings: Settings) -> Model | E5Error:
+def _describe(settings: Settings) -> Model | dict[str, Any]:
     try:
         return Loop(lambda: Embedder.load(settings)).describe()
     except E5Error as error:  # returned, because Ray would add a traceback of its own
-        return error
+        return error.to_dict()

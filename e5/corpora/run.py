@@ -202,14 +202,14 @@ class _Run:
         pairs = np.stack([difference.duplicates, difference.latest], axis=1)
         read = documents_at(self.corpus, found, np.unique(pairs))
         documents = {position: (document.id, row) for position, document, row in read}
-        letters, duplicates = [], []
+        dead_letters, duplicates = [], []
         for duplicate, latest in pairs.tolist():
             if duplicate in documents and latest in documents:  # else the file has just changed
                 name, row = documents[duplicate]
                 duplicates.append(f"{row} ({name})")
                 reason = f"{row}: its id comes again in {documents[latest][1]}, which counts"
-                letters.append(DeadLetter(name, reason))
-        self.folder.write_dead_letters(DUPLICATES, letters)
+                dead_letters.append(DeadLetter(name, reason))
+        self.folder.write_dead_letters(DUPLICATES, dead_letters)
         return duplicates
 
 

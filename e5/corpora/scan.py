@@ -53,7 +53,7 @@ def scan(
     Raises:
         InputError: for a file that cannot be read, or a column that cannot be kept.
     """
-    builder, dead_letters = InventoryBuilder(), list[str]()
+    builder, names = InventoryBuilder(), list[str]()
     read_positions = dict[str, list[ReadPosition]]()
     kept_types = dict.fromkeys(corpus.keep, NULL)
     with (
@@ -66,7 +66,7 @@ def scan(
                 kind = _kept(types[column], column, file)
                 kept_types[column] = common_type(kept_types[column], kind)
             untyped = [] if types else list(enumerate(corpus.keep))
-            letters: list[DeadLetter] = []
+            dead_letters: list[DeadLetter] = []
             read_positions[file] = []
             builder.begin(file)
             next_row = 0
@@ -76,17 +76,17 @@ def scan(
                     next_row = position.row + ROWS_BETWEEN
                     bar.update(ROWS_BETWEEN)
                 if isinstance(item, DeadLetter):
-                    letters.append(item)
+                    dead_letters.append(item)
                     continue
                 num_vectors = 1 if size is None else size.estimated_passages(len(item.text))
                 builder.add(item.hashes(), position.row, num_vectors)
                 for i, column in untyped:
                     kind = type_of_value(item.kept[i])
                     kept_types[column] = common_type(kept_types[column], kind)
-            if letters:
-                dead_letters.append(dead_letters_name(file))
-                write_dead_letters(dead_letters[-1], letters)
-    return Scan(builder.build(), read_positions, kept_types, dead_letters)
+            if dead_letters:
+                names.append(dead_letters_name(file))
+                write_dead_letters(names[-1], dead_letters)
+    return Scan(builder.build(), read_positions, kept_types, names)
 
 
 def documents_at(
