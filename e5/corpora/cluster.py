@@ -102,12 +102,7 @@ class Cluster:
     def embed_units(
         self, units: Sequence[Unit], corpus: Corpus, folder: ShardFolder
     ) -> Iterator[Summary]:
-        """Do units on the cluster's actors; yields the summary of each finished unit.
-
-        Args:
-            units: what is to be done.
-            corpus: the corpus that the units are part of.
-            folder: where shards go; every machine must reach it.
+        """Do units on the cluster's actors, which must all reach the corpus and the folder.
 
         Raises:
             EngineError: for a failure that no document caused, or if the cluster gives up.

@@ -154,13 +154,20 @@ class Table:
                 self._table.drop_index(name)
 
     def search(
-        self, query: Vectors, top: int, *, exact: bool = False, where: str | None = None
+        self,
+        query: Vectors,
+        top: int,
+        *,
+        keywords: str | None = None,
+        exact: bool = False,
+        where: str | None = None,
     ) -> list[dict[str, Any]]:
-        """The rows nearest to a query, the nearest first.
+        """The rows nearest to a query, the nearest first; or those that have keywords.
 
         Args:
             query: float32 `[dimensions]`.
             top: the most rows to return.
+            keywords: find rows by the words of this text, those with the rarest first (BM25).
             exact: compare with every vector, without the index.
             where: a condition in SQL that rows must meet.
 
@@ -171,6 +178,8 @@ class Table:
             InputError: for a condition that cannot be used.
             OSError: if the table cannot be read.
         """
+        if keywords is not None:
+            return self._search_keywords(keywords, query, top, where)
         search = self._table.search(query, VECTOR)
         assert isinstance(search, LanceVectorQueryBuilder)  # because the query is an array
         search = search.distance_type("cosine")
@@ -182,20 +191,9 @@ class Table:
             search = search.nprobes(probes(partitions)).refine_factor(CANDIDATES)
         return self._rows(search, ["_distance"], results, where)[:top]
 
-    def search_keywords(
-        self, keywords: str, query: Vectors, top: int, *, where: str | None = None
+    def _search_keywords(
+        self, keywords: str, query: Vectors, top: int, where: str | None
     ) -> list[dict[str, Any]]:
-        """The rows whose text has keywords, those with the rarest first (BM25).
-
-        Args:
-            keywords: any text; each of its words is one keyword.
-            query: the vector that `_distance` is measured from.
-            top: the most rows to return.
-            where: as for `search`.
-
-        Raises:
-            InputError, OSError: as for `search`.
-        """
         if KEYWORD_INDEX not in self._indexes:
             return []
         search = self._table.search(MatchQuery(keywords, "text"), query_type="fts")  # type: ignore[call-arg]

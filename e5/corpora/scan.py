@@ -63,7 +63,11 @@ def scan(
         for file in files:
             types = reading.open(file).types
             for column in corpus.keep if types else ():
-                kind = _kept(types[column], column, file)
+                kind = kept_type(types[column])
+                if kind is None:
+                    received = f"{column!r}, which holds {types[column]} in {file}"
+                    remedy = "name columns of text, numbers, booleans or dates"
+                    raise InputError("keep", received, remedy)
                 kept_types[column] = common_type(kept_types[column], kind)
             untyped = [] if types else list(enumerate(corpus.keep))
             dead_letters: list[DeadLetter] = []
@@ -111,11 +115,3 @@ def dead_letters_name(file: str) -> str:
     """
     stem = re.sub(r"[^A-Za-z0-9]+", "-", file.rpartition("/")[2])[:40]
     return f"{stem}-{hashlib.sha256(file.encode()).hexdigest()[:16]}"
-
-
-def _kept(kind: pa.DataType, column: str, file: str) -> pa.DataType:
-    kept = kept_type(kind)
-    if kept is None:
-        received = f"{column!r}, which holds {kind} in {file}"
-        raise InputError("keep", received, "name columns of text, numbers, booleans or dates")
-    return kept

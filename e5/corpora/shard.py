@@ -81,7 +81,7 @@ class Shard:
             }
         vector = schema.field(VECTOR).type
         elements = pa.array(vectors.ravel()).cast(vector.value_type)
-        columns[VECTOR] = pa.FixedSizeListArray.from_arrays(elements, vector.list_size)
+        columns[VECTOR] = pa.FixedSizeListArray.from_arrays(elements, type=vector)
         kept = [field for field in schema if field.name not in columns]
         for i, field in enumerate(kept):
             values = (document.kept[i] for document, _, _ in rows)
@@ -99,8 +99,8 @@ class Shard:
             InputError: for a file that is no shard.
         """
         with open_shard(filesystem, path) as opened:
-            table = opened.read()
-            return cls(table.cast(_plain(table.schema)), read_entries(opened)[0])
+            table = opened.read().replace_schema_metadata()
+            return cls(table, read_entries(opened)[0])
 
     def select(self, is_selected: NDArray[np.bool_]) -> "Shard":
         """The shard with only the documents that are selected, `[num_documents]`."""
@@ -200,18 +200,11 @@ def shard_schema(
     if has_passages:
         fields += [("document", pa.string()), ("start", pa.int32()), ("end", pa.int32())]
     width = dimensions // 8 if dtype == "binary" else dimensions
-    vector = pa.list_(stored_value_type(dtype), width)
+    element = pa.field("element", stored_value_type(dtype))  # its name in a Parquet file
+    vector = pa.list_(element, width)
     return pa.schema([*fields, ("text", pa.string()), *kept.items(), (VECTOR, vector)])
 
 
 def stored_value_type(dtype: Dtype) -> pa.DataType:
     """The Arrow type of an element; float32 for float16, which few readers know."""
     return {"int8": pa.int8(), "binary": pa.uint8()}.get(dtype, pa.float32())
-
-
-def _plain(schema: pa.Schema) -> pa.Schema:
-    """As `shard_schema` makes it: without what Parquet adds to a list's name and metadata."""
-    index = schema.get_field_index(VECTOR)
-    vector = schema.field(index).type
-    plain = pa.schema([(field.name, field.type) for field in schema])
-    return plain.set(index, pa.field(VECTOR, pa.list_(vector.value_type, vector.list_size)))

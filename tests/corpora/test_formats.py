@@ -213,7 +213,7 @@ class TestParquet:
         ({"encoding": "a\0b"}, "encoding"),
     ],
 )  # fmt: skip
-def test_what_nothing_can_be_read_by_is_refused(options: dict[str, str], field: str) -> None:
+def test_what_nothing_can_be_read_by_is_refused(options: dict[str, Any], field: str) -> None:
     with pytest.raises(InputError, match=rf"^{field}: received "):
         TextFormat(**options)
 
