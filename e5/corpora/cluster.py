@@ -72,13 +72,13 @@ class Cluster:
         """
         self._connect()
         try:
-            model = ray.get(ray.remote(num_gpus=self.gpus)(_describe).remote(self.settings))
+            answer = ray.get(ray.remote(num_gpus=self.gpus)(_describe).remote(self.settings))
         except RayError as error:
             raise _gave_up(error) from error
-        if isinstance(model, E5Error):
-            raise model
-        assert isinstance(model, Model)
-        return model
+        if failure := E5Error.from_dict(answer):
+            raise failure
+        assert isinstance(answer, Model)
+        return answer
 
     def _connect(self) -> None:
         """Join the cluster, or start one, unless that is done already."""
@@ -102,12 +102,7 @@ class Cluster:
     def embed_units(
         self, units: Sequence[Unit], corpus: Corpus, folder: ShardFolder
     ) -> Iterator[Summary]:
-        """Do units on the cluster's actors; yields the summary of each finished unit.
-
-        Args:
-            units: what is to be done.
-            corpus: the corpus that the units are part of.
-            folder: where shards go; every machine must reach it.
+        """Do units on the cluster's actors, which must all reach the corpus and the folder.
 
         Raises:
             EngineError: for a failure that no document caused, or if the cluster gives up.
@@ -116,7 +111,6 @@ class Cluster:
             return
         self._connect()
         Journal.forget_attempts(folder.location)
-        items = [{"unit": unit} for unit in units]
         pool = ray.data.ActorPoolStrategy(
             min_size=self.min_workers,
             max_size=self.max_workers,
@@ -124,9 +118,10 @@ class Cluster:
             max_concurrent_calls_per_actor=2,  # read or write one unit, compute another
             enable_true_multi_threading=True,
         )
+        items = ray.data.from_items([{"unit": u} for u in units], override_num_blocks=len(units))
         with warnings.catch_warnings():  # there is no other way yet to set max_restarts
             warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
-            done = ray.data.from_items(items, override_num_blocks=len(items)).map(
+            done = items.map(
                 Worker,  # type: ignore[arg-type]  # Ray makes one instance per actor
                 fn_constructor_args=(corpus, self.settings, folder.location, folder.recipe),
                 compute=pool,
@@ -163,9 +158,8 @@ class Worker:
         manifest = self._folder.manifest()
         if manifest is None or manifest.fingerprint != fingerprint_of(self._embedder.name):
             expected = "nothing" if manifest is None else manifest.model
-            raise EngineError(
-                f"this worker loads {self._embedder.name}, the manifest has {expected}."
-            )
+            loaded = self._embedder.name
+            raise EngineError(f"this worker loads {loaded}, the manifest has {expected}.")
         # An actor has two units at once. Each holds one of these locks, so that one is read while
         # the other is computed. A unit that must be alone holds both.
         self._reading, self._computing = threading.Lock(), threading.Lock()
@@ -212,8 +206,8 @@ def _one_by_one(work: UnitWork, journal: Journal) -> None:
     journal.note(None)
 
 
-def _describe(settings: Settings) -> Model | E5Error:
+def _describe(settings: Settings) -> Model | dict[str, Any]:
     try:
         return Loop(lambda: Embedder.load(settings)).describe()
     except E5Error as error:  # returned, because Ray would add a traceback of its own
-        return error
+        return error.to_dict()

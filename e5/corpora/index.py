@@ -213,8 +213,8 @@ class Index:
             rows: Sequence[TableRow] = self._table.search(query, limit, exact=exact, where=where)
             has_all = len(rows) < limit
             if keywords is not None:
-                by_keywords = self._table.search_keywords(keywords, query, limit, where=where)
-                rows = merge_rankings(by_keywords, rows)
+                found = self._table.search(query, limit, keywords=keywords, where=where)
+                rows = merge_rankings(found, rows)
             if per_document and self.manifest.passages is not None:
                 rows = best_of_each(rows)
             if len(rows) >= top or has_all or limit >= len(self):

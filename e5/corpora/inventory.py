@@ -4,7 +4,6 @@ A position is a document's index in an inventory. Hashes have 64 bits: of 300,00
 million documents one has two ids that share one by chance. A document takes 32 bytes here.
 """
 
-import hashlib
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -115,11 +114,6 @@ class Difference:
     removed: Positions
     duplicates: Positions
     latest: Positions
-
-
-def digest(name: str) -> str:
-    """Sixteen hex digits of a name's sha256."""
-    return hashlib.sha256(name.encode()).hexdigest()[:16]
 
 
 def compare(corpus: Inventory, folder: Inventory) -> Difference:

@@ -90,15 +90,11 @@ class UnitWork:
         self.summary = Summary()
         shard = folder.read(unit.shard)
         self.documents = self._read_documents(reading, shard)
-        self._kept, self._drops = (
-            shard,
-            False,
-        )  # what stays in the shard; whether something does not
         self._stored: dict[str, StoredVectors] = {}  # by the text of a document or passage
+        self._kept, self._drops = shard, False  # documents that stay, and whether others do not
         if shard is not None:
             is_dropped = np.isin(shard.entries["content"], unit.drop)
-            self._drops = bool(is_dropped.any())
-            self._kept = shard.select(~is_dropped)
+            self._kept, self._drops = shard.select(~is_dropped), bool(is_dropped.any())
             self._add_stored(shard.select(is_dropped))
         for source in unit.sources:
             other = ShardFolder(source.folder).read(source.shard)
@@ -154,26 +150,26 @@ class UnitWork:
         folder, summary = self._folder, self.summary
         for texts, vectors in self._computed:
             self._encode(texts, vectors)
-        documents, parts, letters = [], [], []
+        documents, parts, dead_letters = [], [], []
         for position, document in enumerate(self.documents):
             for i, passage in enumerate(self._passages[position]):
                 if passage.text in self._reasons:
                     name = f"{document.id}#{i}" if folder.recipe.passage_size else document.id
-                    letters.append(DeadLetter(name, self._reasons[passage.text]))
+                    dead_letters.append(DeadLetter(name, self._reasons[passage.text]))
             if embedded := [p for p in self._passages[position] if p.text not in self._reasons]:
                 documents.append(document)
                 parts.append(embedded)
-        summary.documents, summary.dead_letters = len(documents), len(letters)
-        summary.computed -= len(letters)
+        summary.documents, summary.dead_letters = len(documents), len(dead_letters)
+        summary.computed -= len(dead_letters)
         if documents:
             stored = np.stack([self._stored[passage.text] for part in parts for passage in part])
             shard = Shard.of(documents, parts, stored, folder.schema)
             shard = shard if self._kept is None else self._kept + shard
-            folder.write(self._unit.shard, shard, letters)
+            folder.write(self._unit.shard, shard, dead_letters)
         elif self._kept is not None and self._drops:
-            folder.write(self._unit.shard, self._kept, letters)
+            folder.write(self._unit.shard, self._kept, dead_letters)
         else:  # the shard is done already
-            folder.write_dead_letters(self._unit.name, letters)
+            folder.write_dead_letters(self._unit.name, dead_letters)
         summary.seconds["write"] += time.perf_counter() - started
         return summary
 

@@ -18,7 +18,7 @@ from e5.corpora.documents import DeadLetter
 from e5.corpora.filesystem import only_writer
 from e5.corpora.inventory import Difference, Inventory, compare
 from e5.corpora.manifest import VECTOR_RULES, Manifest
-from e5.corpora.plan import ROWS_PER_SHARD, ReusableVectors, Source, Unit, plan
+from e5.corpora.plan import ROWS_PER_SHARD, ReusableVectors, Unit, plan
 from e5.corpora.runner import Model, Runner, Summary
 from e5.corpora.scan import Scan, documents_at, scan
 from e5.corpora.shard_folder import ShardFolder
@@ -164,30 +164,20 @@ class _Run:
         for other in (backups, *self.reuse):
             inventory = other.inventory(allow_release_1=True)
             reusable.append(ReusableVectors(other.location, inventory))
-        units = plan(
-            found.inventory,
-            found.read_positions,
-            stored,
-            difference,
-            reusable,
-            self.rows_per_shard,
-        )
+        rows = self.rows_per_shard
+        units = plan(found.inventory, found.read_positions, stored, difference, reusable, rows)
         # A shard that loses vectors which another one needs is backed up until the end.
         written = {unit.shard for unit in units}
-
-        def is_lost(source: Source, unit: Unit) -> bool:
-            changes = source.shard in written and source.shard != unit.shard
-            return changes and source.folder == ours
-
-        lost = {s.shard for unit in units for s in unit.sources if is_lost(s, unit)}
-        copies = self.folder.back_up(sorted(lost))
-        for unit in units:
-            unit.sources[:] = [
-                replace(source, folder=backups.location, shard=copies[source.shard])
-                if is_lost(source, unit)
-                else source
-                for source in unit.sources
-            ]
+        lost = [
+            (unit, i)
+            for unit in units
+            for i, source in enumerate(unit.sources)
+            if source.folder == ours and source.shard != unit.shard and source.shard in written
+        ]
+        copies = self.folder.back_up(sorted({unit.sources[i].shard for unit, i in lost}))
+        for unit, i in lost:
+            copy = copies[unit.sources[i].shard]
+            unit.sources[i] = replace(unit.sources[i], folder=backups.location, shard=copy)
         return units
 
     def _do(self, units: Sequence[Unit], documents: int, report: Report) -> None:
@@ -209,17 +199,17 @@ class _Run:
 
     def _report_duplicates(self, found: Scan, difference: Difference) -> list[str]:
         """Write dead letters of the duplicates; returns `file:row` and id of each."""
-        pairs = list(zip(difference.duplicates.tolist(), difference.latest.tolist(), strict=True))
-        positions = np.unique(np.concatenate([difference.duplicates, difference.latest]))
-        documents = {i: (d.id, row) for i, d, row in documents_at(self.corpus, found, positions)}
-        letters, duplicates = [], []
-        for duplicate, latest in pairs:
+        pairs = np.stack([difference.duplicates, difference.latest], axis=1)
+        read = documents_at(self.corpus, found, np.unique(pairs))
+        documents = {position: (document.id, row) for position, document, row in read}
+        dead_letters, duplicates = [], []
+        for duplicate, latest in pairs.tolist():
             if duplicate in documents and latest in documents:  # else the file has just changed
                 name, row = documents[duplicate]
                 duplicates.append(f"{row} ({name})")
                 reason = f"{row}: its id comes again in {documents[latest][1]}, which counts"
-                letters.append(DeadLetter(name, reason))
-        self.folder.write_dead_letters(DUPLICATES, letters)
+                dead_letters.append(DeadLetter(name, reason))
+        self.folder.write_dead_letters(DUPLICATES, dead_letters)
         return duplicates
 
 
