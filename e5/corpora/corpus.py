@@ -94,14 +94,14 @@ class Corpus:
         try:
             info = filesystem.get_file_info(path)
             is_folder = info.type == fs.FileType.Directory
-            found = {info.base_name: info} if info.type == fs.FileType.File else {}
+            listed = [info]
             if is_folder:
                 listed = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
-                found = {
-                    item.path.removeprefix(f"{path}/"): item
-                    for item in listed
-                    if item.type == fs.FileType.File
-                }
+            found = {
+                item.path.removeprefix(f"{path}/") if is_folder else item.base_name: item
+                for item in listed
+                if item.type == fs.FileType.File
+            }
             if isinstance(filesystem, fs.LocalFileSystem):
                 shortest_last = sorted(found, key=lambda name: (-len(name), name))
                 names = {os.path.realpath(found[name].path): name for name in shortest_last}
@@ -165,7 +165,7 @@ class Corpus:
                 return DeadLetter(file_row, f"{self.id_column}: holds no id")
             name = str(value).encode(errors="replace").decode()
             if name != str(value):
-                return DeadLetter(name, f"{self.id_column}: holds what is no valid Unicode")
+                return DeadLetter(name, f"{self.id_column}: holds invalid Unicode")
         texts = []
         for column in self.text_columns:
             value = row.get(column)

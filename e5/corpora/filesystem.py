@@ -81,7 +81,7 @@ def reading(file: str) -> Iterator[None]:
     try:
         yield
     except READ_ERRORS as error:
-        received = f"what cannot be read ({error})"
+        received = f"a file that cannot be read ({error})"
         raise InputError(file, received, "repair it and run again") from error
 
 

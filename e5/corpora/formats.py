@@ -261,7 +261,7 @@ def _as_rows(batch: pa.RecordBatch) -> list[SourceRow]:
         rows: list[SourceRow] = pa.RecordBatch.from_pydict(columns).to_pylist()
     except (ValueError, OverflowError) as error:
         if len(batch) == 1:
-            return [f"holds what cannot be read ({error})"]
+            return [f"holds a value that cannot be read ({error})"]
         return [row for i in range(len(batch)) for row in _as_rows(batch.slice(i, 1))]
     return rows
 

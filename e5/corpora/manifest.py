@@ -16,8 +16,9 @@ from e5.errors import InputError
 
 # Rules that must be equal for vectors to be comparable, and for rows to have the same columns.
 VECTOR_RULES = ("model", "task", "dimensions", "dtype")
-NO_NUMBER = "halffloat"  # in manifests of release 1, which do not have it
 ROW_RULES = ("text_columns", "id_column", "keep", "passages", "overlap")
+
+RELEASE_1_NUMBER = "halffloat"  # of the manifests of release 1, which do not have `number`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,7 @@ class Manifest:
     dtype: Dtype
     text_columns: tuple[str, ...]
     id_column: str | None
-    number: str = NO_NUMBER
+    number: str = RELEASE_1_NUMBER
     keep: Mapping[str, str] = field(default_factory=dict)
     passages: int | None = None
     overlap: int = 0

@@ -20,7 +20,7 @@ from e5.corpora.corpus import Corpus
 from e5.corpora.documents import DeadLetter
 from e5.corpora.filesystem import TEMPORARY_NAME, join_location, open_filesystem, write_whole
 from e5.corpora.inventory import Inventory, InventoryBuilder
-from e5.corpora.manifest import NO_NUMBER, ROW_RULES, VECTOR_RULES, Manifest
+from e5.corpora.manifest import RELEASE_1_NUMBER, ROW_RULES, VECTOR_RULES, Manifest
 from e5.corpora.passages import PassageSize
 from e5.corpora.shard import (
     Shard,
@@ -64,7 +64,7 @@ class Recipe:
 class ShardFolder:
     """A folder of shards, their dead letters and the manifest.
 
-    What writes raises an OSError if the folder cannot be written.
+    The methods that write raise an OSError if the folder cannot be written.
 
     Attributes:
         location: a path or a URI.
@@ -118,13 +118,8 @@ class ShardFolder:
             overlap=recipe.passage_size.overlap if recipe.passage_size else 0,
         )
         found, shards = self.manifest(), self.shard_names()
-        foreign = [
-            item.base_name
-            for item in self._files("")
-            if item.extension == "parquet"
-            and item.base_name[0] not in "._"
-            and not _is_shard(item.base_name)
-        ]
+        names = (item.base_name for item in self._files("") if item.extension == "parquet")
+        foreign = [name for name in names if name[0] not in "._" and not _is_shard(name)]
         if found is None:
             foreign += shards
         if foreign:
@@ -132,7 +127,7 @@ class ShardFolder:
             raise InputError("shards", received, "name another folder")
         if found is None:
             return wanted
-        if found.number == NO_NUMBER or any(map(RELEASE_1_SHARD.fullmatch, shards)):
+        if found.number == RELEASE_1_NUMBER or any(map(RELEASE_1_SHARD.fullmatch, shards)):
             raise self._of_release_1()
         if not shards:
             return wanted

@@ -46,18 +46,20 @@ def open_stream(
         file = open_file()
         return pa.CompressedInputStream(file, compression) if compression else file
 
-    def decoded() -> Generator[bytes, None, None]:
-        decoder = None if is_utf8 else codecs.getincrementaldecoder(encoding)()
+    def chunks() -> Generator[bytes, None, None]:
         with open_bytes() as source:
-            while chunk := source.read(CHUNK_BYTES):
-                yield _as_utf8(chunk, decoder)
-            yield _as_utf8(b"", decoder)
+            read = iter(lambda: source.read(CHUNK_BYTES), b"")
+            try:
+                yield from read if is_utf8 else map(str.encode, codecs.iterdecode(read, encoding))
+            except UnicodeError as error:
+                reason = f"it is not in the encoding that it is read in ({error})"
+                raise FormatError(reason) from error
 
     with open_bytes() as source:
         _check_mark(source.read(4), encoding, is_utf8=is_utf8)
     if compression is None and is_utf8:
         return io.BufferedReader(open_file(), BUFFER_BYTES), True
-    return io.BufferedReader(_ChunkStream(decoded), BUFFER_BYTES), False
+    return io.BufferedReader(_ChunkStream(chunks), BUFFER_BYTES), False
 
 
 def lines(opened: io.BufferedReader, max_bytes: int) -> Iterator[tuple[int, bytes | None]]:
@@ -78,15 +80,6 @@ def _check_mark(start: bytes, encoding: str, *, is_utf8: bool) -> None:
         f"it begins with the byte-order mark of {marked}, and is read as {encoding}; "
         f"say --encoding {marked}"
     )
-
-
-def _as_utf8(chunk: bytes, decoder: codecs.IncrementalDecoder | None) -> bytes:
-    if decoder is None:
-        return chunk
-    try:
-        return decoder.decode(chunk, final=not chunk).encode()
-    except UnicodeError as error:
-        raise FormatError(f"it is not what it is read as: {error}") from error
 
 
 class _ChunkStream(io.RawIOBase):

@@ -85,7 +85,7 @@ def test_parquet_s_types_are_kept_or_refused() -> None:
         assert kept_type(kind) == kept
 
 
-def test_what_a_type_cannot_hold_is_an_error() -> None:
+def test_a_value_that_a_type_cannot_hold_is_an_error() -> None:
     with pytest.raises(ValueError, match="holds string where int64 is kept"):
         as_column(["snow"], pa.int64())
     now = datetime(2024, 1, 2, tzinfo=UTC)

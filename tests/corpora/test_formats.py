@@ -96,7 +96,7 @@ def test_bytes_that_are_no_utf_8_cost_only_their_own_row(tmp_path: Path) -> None
     assert second.startswith("not JSON")
 
 
-def test_a_csv_s_ragged_rows_lose_nothing_unsaid(tmp_path: Path) -> None:
+def test_rows_of_csv_with_too_many_values_are_dead_letters(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("id,text\n1,Hello, world\n2\n3,three,,\n")
     assert read(tmp_path / "a.csv") == [
         "3 values for 2 columns",
@@ -201,7 +201,7 @@ class TestParquet:
         pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet")
         first, second, third = read(tmp_path / "a.parquet")
         assert (first, third) == ({"text": "good"}, {"text": "fine"})
-        assert second.startswith("holds what cannot be read")
+        assert second.startswith("holds a value that cannot be read")
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ class TestParquet:
         ({"encoding": "a\0b"}, "encoding"),
     ],
 )  # fmt: skip
-def test_what_nothing_can_be_read_by_is_refused(options: dict[str, Any], field: str) -> None:
+def test_a_format_that_cannot_be_read_is_refused(options: dict[str, Any], field: str) -> None:
     with pytest.raises(InputError, match=rf"^{field}: received "):
         TextFormat(**options)
 

@@ -129,7 +129,7 @@ def test_a_file_that_disappears_during_a_run_stops_it(tmp_path: Path, embedder: 
     begin(folder, embedder, corpus)
     listed = units(corpus, folder)
     (tmp_path / "in" / "a.jsonl").unlink()
-    with pytest.raises(InputError, match=r"^a\.jsonl: received what cannot be read"):
+    with pytest.raises(InputError, match=r"^a\.jsonl: received a file that cannot be read"):
         list(Loop(lambda: embedder).embed_units(listed, corpus, folder))
     assert shard_names(tmp_path / "out") == []
 

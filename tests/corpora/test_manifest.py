@@ -1,4 +1,4 @@
-"""A manifest is read as it was written, and tells by which rule two folders differ."""
+"""A manifest is read as it was written, and the rule in which two differ is named."""
 
 from dataclasses import replace
 from pathlib import Path

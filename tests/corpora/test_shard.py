@@ -1,4 +1,4 @@
-"""A shard gives back what was put into it, and lists its documents without being read."""
+"""A shard is read as it was written, and its footer has an entry for each document."""
 
 from datetime import date
 from pathlib import Path
@@ -60,7 +60,7 @@ def test_it_is_read_as_it_was_written(dtype: Dtype, has_passages: bool, tmp_path
     assert again.as_parquet() == shard.as_parquet()  # the same documents are the same bytes
 
 
-def test_rows_tell_whose_they_are() -> None:
+def test_rows_have_the_values_of_their_documents() -> None:
     table = shard_of(has_passages=True).table
     assert table.schema.names == [
         *("id", "document", "start", "end", "text"), *KEPT, "embedding"
@@ -71,7 +71,9 @@ def test_rows_tell_whose_they_are() -> None:
 
 
 @pytest.mark.parametrize("has_passages", [False, True])
-def test_documents_are_chosen_with_all_their_rows_and_put_together(has_passages: bool) -> None:
+def test_documents_are_selected_with_all_rows_and_shards_are_added(
+    has_passages: bool,
+) -> None:
     shard = shard_of(has_passages=has_passages)
     chosen = np.array([True, False, True, False, False])
     part, rest = shard.select(chosen), shard.select(~chosen)
@@ -92,7 +94,7 @@ def test_the_entries_of_a_shard_of_release_1_are_made_of_its_rows(tmp_path: Path
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"no parquet at all"])
-def test_what_is_no_shard_is_named_with_a_remedy(content: bytes, tmp_path: Path) -> None:
+def test_a_file_that_is_no_shard_is_named_with_a_remedy(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_bytes(content)
     for read in (Shard.read, entries_of):
         reading: Any = read
@@ -100,7 +102,7 @@ def test_what_is_no_shard_is_named_with_a_remedy(content: bytes, tmp_path: Path)
             reading(LOCAL, str(tmp_path / "x.parquet"))
 
 
-def test_the_footer_s_list_takes_little_room(tmp_path: Path) -> None:
+def test_the_entries_in_the_footer_need_few_bytes(tmp_path: Path) -> None:
     path = written(shard_of(), tmp_path)
     listed = pq.ParquetFile(path).metadata.metadata[FOOTER_KEY]
     assert len(listed) / len(DOCUMENTS) < 40  # bytes, beside 7 KB of a vector of 4096 dimensions

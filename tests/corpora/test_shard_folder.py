@@ -1,4 +1,4 @@
-"""A folder of shards holds what it says, and nothing of another make is put into it."""
+"""A folder of shards has what its manifest says, and is refused to other rules and programs."""
 
 import base64
 import json
@@ -81,7 +81,7 @@ def test_shards_are_compressed_as_measured_best(tmp_path: Path, embedder: Embedd
     assert file.schema_arrow.field("embedding").type == pa.list_(pa.float32(), hidden)
 
 
-def test_what_readers_shall_skip_has_a_name_that_they_skip(
+def test_all_files_but_shards_have_names_that_readers_skip(
     tmp_path: Path, embedder: Embedder
 ) -> None:
     corpus = write_corpus(tmp_path / "in" / "a.jsonl", [*texts(9), " "])
@@ -273,7 +273,7 @@ def test_a_shard_that_is_written_again_has_another_identity(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("dimensions", [0, -1, 65])
-def test_dimensions_that_cannot_be_are_refused(
+def test_impossible_dimensions_are_refused(
     dimensions: int, tmp_path: Path, embedder: Embedder
 ) -> None:
     corpus = write_corpus(tmp_path / "in" / "a.jsonl", texts(5))
