@@ -77,9 +77,8 @@ class Table:
         vector = pa.field(VECTOR, pa.list_(pa.float16(), dimensions))
         schema = columns.append(pa.field("shard", pa.string())).append(vector)
         with _as_os_error(location):
-            connection = lancedb.connect(location)
-            mode = "overwrite" if TABLE in connection.list_tables().tables else "create"
-            return cls(location, connection.create_table(TABLE, schema=schema, mode=mode))
+            made = lancedb.connect(location).create_table(TABLE, schema=schema, mode="overwrite")
+            return cls(location, made)
 
     def __len__(self) -> int:
         """The number of rows."""

@@ -7,6 +7,7 @@ engine is never idle.
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from typing import TypeVar
 
 import numpy as np
@@ -38,8 +39,7 @@ class Loop:
 
     def __init__(self, load: Callable[[], Embedder]) -> None:
         """`load` is called when the model is first needed."""
-        self._load = load
-        self._embedder: Embedder | None = None
+        self._load = cache(load)
 
     def describe(self) -> Model:
         """The model that computes; loads it if needed.
@@ -47,14 +47,14 @@ class Loop:
         Raises:
             E5Error: as `load` raises it.
         """
-        self._embedder = self._embedder or self._load()
-        return Model(self._embedder.name, self._embedder.dimensions)
+        embedder = self._load()
+        return Model(embedder.name, embedder.dimensions)
 
     def embed_units(
         self, units: Iterable[Unit], corpus: Corpus, folder: ShardFolder
     ) -> Generator[Summary, None, None]:
         """Do units of a corpus in a folder; yields the summary of each finished unit."""
-        embedder = self._embedder = self._embedder or self._load()
+        embedder = self._load()
         with Reading(corpus) as reading:
 
             def prepare(unit: Unit) -> UnitWork:
