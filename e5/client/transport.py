@@ -5,6 +5,7 @@ Knows nothing of Cog, Replicate or vectors.
 
 import logging
 import math
+import os
 import random
 import socket
 import ssl
@@ -284,4 +285,7 @@ def _reason(error: Exception) -> str:
     """The operating system's description where there is one: the HTTP library says less."""
     system = [cause for cause in _causes(error) if isinstance(cause, OSError) and cause.errno]
     deepest = system[-1] if system else error
+    if isinstance(deepest, OSError) and not isinstance(deepest, ssl.SSLError | socket.gaierror):
+        number = deepest.errno or 0
+        return f"[Errno {number}] {os.strerror(number)}"  # asyncio puts its own text there
     return short_line(str(deepest) or type(deepest).__name__)
