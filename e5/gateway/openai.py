@@ -1,68 +1,109 @@
 """OpenAI's embeddings and models, as OpenAI, Voyage, NVIDIA, Jina and LiteLLM clients send them.
 
 They share the route and the answer, and differ in how they name a text's role: `input_type`,
-`task`, or nothing but the model's name. Knows nothing of HTTP or of how vectors are computed.
+`task`, or nothing but the model's name.
 """
 
-import base64
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from e5.gateway.client_request import ClientRequest, Result
-from e5.gateway.fields import Fields, truncate_of
-from e5.gateway.model_names import Models
-from e5.gateway.roles import prompt_for
+from pydantic import BaseModel
 
-
-def embeddings(fields: Fields, models: Models) -> ClientRequest:
-    """`POST /v1/embeddings`.
-
-    Raises:
-        InputError: naming the field.
-        RefusalError: 404 for a model that is not served.
-    """
-    texts, names = fields.texts("input")
-    model, suffix = models.resolve(fields.text("model"))
-    formats: tuple[Literal["float", "base64"], ...] = ("float", "base64")
-    as_base64 = fields.choice("encoding_format", formats, "float") == "base64"
-    fields.choice("output_dtype", ("float",), "float")
-
-    def shape(result: Result) -> dict[str, Any]:
-        tokens = sum(result.tokens)
-        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-        return {
-            "object": "list",
-            "data": [
-                {
-                    "object": "embedding",
-                    "index": i,
-                    "embedding": base64.b64encode(row.data).decode() if as_base64 else row,
-                }
-                for i, row in enumerate(result.vectors)
-            ],
-            "model": model,
-            "usage": usage | {"tokens": result.tokens, "truncated": result.truncated},
-        }
-
-    return ClientRequest(
-        texts=texts,
-        names=names,
-        list_name="input",
-        prompt=prompt_for(
-            {name: fields.text(name) for name in ("input_type", "task", "prompt_name")}, suffix
-        ),
-        shape=shape,
-        normalize=fields.flag("normalize", True),
-        dimensions=fields.integer("dimensions", "output_dimension"),
-        truncate=truncate_of(fields),
-        words={"dimensions": "dimensions" if "dimensions" in fields else "output_dimension"},
-    )
+from e5.gateway.client_request import ClientRequest
+from e5.gateway.model_names import ModelNames
+from e5.gateway.wire import EmbeddingOptions, OneOrMoreTexts, RouteContext, named_texts, one_of
+from e5.serving import Answer
+from e5.vectors import encode_base64
 
 
-def model_list(models: Models) -> dict[str, Any]:
+class EmbeddingsRequest(EmbeddingOptions):
+    """Texts to embed, as OpenAI's clients and those that follow them send them."""
+
+    input: OneOrMoreTexts
+    encoding_format: Annotated[Literal["float", "base64"] | None, one_of("float", "base64")] = None
+    output_dtype: Annotated[Literal["float"] | None, one_of("float")] = None
+
+    def client_request(self, context: RouteContext) -> ClientRequest:
+        """See `WireRequest.client_request`."""
+        texts, names = named_texts(self.input, "input")
+        model, suffix = context.model_names.resolve(self.model)
+        as_base64 = self.encoding_format == "base64"
+
+        def build_body(answer: Answer) -> dict[str, Any]:
+            tokens = sum(answer.tokens)
+            return {
+                "object": "list",
+                "data": [
+                    {
+                        "object": "embedding",
+                        "index": i,
+                        "embedding": encode_base64(row) if as_base64 else row,
+                    }
+                    for i, row in enumerate(answer.vectors)
+                ],
+                "model": model,
+                "usage": {
+                    "prompt_tokens": tokens,
+                    "total_tokens": tokens,
+                    "tokens": answer.tokens,
+                    "truncated": answer.truncated,
+                },
+            }
+
+        return self.embed(texts, names, "input", suffix, build_body)
+
+
+class Embedding(BaseModel):
+    """One vector: numbers, or the base64 of little-endian float32."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+
+
+class TokenUsage(BaseModel):
+    """The number of tokens read."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingsUsage(TokenUsage):
+    """The number of tokens read of each text, and whether it was truncated."""
+
+    tokens: list[int]
+    truncated: list[bool]
+
+
+class EmbeddingsAnswer(BaseModel):
+    """The vectors, in the order of the texts."""
+
+    object: Literal["list"]
+    data: list[Embedding]
+    model: str
+    usage: EmbeddingsUsage
+
+
+class ModelCard(BaseModel):
+    """A name of the model."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+
+
+class ModelList(BaseModel):
+    """All names of the model."""
+
+    object: Literal["list"]
+    data: list[ModelCard]
+
+
+def model_list(model_names: ModelNames) -> dict[str, Any]:
     """`GET /v1/models`."""
-    return {"object": "list", "data": [model_card(name) for name in models.names]}
+    return {"object": "list", "data": [model_card(name) for name in model_names.names]}
 
 
 def model_card(name: str) -> dict[str, Any]:
-    """`GET /v1/models/{name}`, for a model that is served."""
+    """`GET /v1/models/{name}`, for a name of the model."""
     return {"id": name, "object": "model", "created": 0, "owned_by": "e5"}

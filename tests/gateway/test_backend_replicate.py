@@ -39,7 +39,7 @@ def asked(api: FakeReplicate, *bodies: dict[str, Any]) -> list[httpx2.Response]:
 
     async def story() -> list[httpx2.Response]:
         backend = await RemoteBackend.find(ADDRESS)
-        door = Door(backend, model=(await backend.about()).name)
+        door = Door(backend, model=(await backend.info()).name)
         async with door.client() as client:
             answers = [await client.post("/v1/embeddings", json=body) for body in bodies]
         await backend.close()
