@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
-from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Match, Route
+from typing_extensions import TypedDict
 
 from e5.errors import E5Error
 from e5.gateway.backend import Backend
@@ -32,18 +33,10 @@ SENTENCES_BY_STATUS = {
 }
 
 
-class StatusAnswer(BaseModel):
-    """Whether the gateway lives, or can answer."""
-
-    status: str
-
-
-class OpenApiAnswer(BaseModel):
-    """An OpenAPI document."""
-
-    openapi: str
-    info: dict[str, object]
-    paths: dict[str, object]
+StatusAnswer = TypedDict("StatusAnswer", {"status": str})
+OpenApiAnswer = TypedDict(
+    "OpenApiAnswer", {"openapi": str, "info": dict[str, Any], "paths": dict[str, Any]}
+)
 
 
 class Gateway:

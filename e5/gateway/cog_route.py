@@ -4,9 +4,10 @@ Inputs and output are those of `predict.py`.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
+from typing_extensions import TypedDict
 
 from e5.errors import InputError
 from e5.gateway.client_request import ServiceCall
@@ -18,7 +19,22 @@ from e5.serving.request import MAX_TEXTS
 from e5.texts import MAX_TASK
 from e5.vectors import cosine_scores, encode_base64
 
-_MaybeTexts = Annotated[list[Text], Field(max_length=MAX_TEXTS)] | None
+PredictionUsage = TypedDict("PredictionUsage", {"tokens": list[int], "truncated": list[bool]})
+PredictionOutput = TypedDict(
+    "PredictionOutput",
+    {
+        "embeddings": list[list[float]] | None,
+        "embeddings_base64": list[str] | None,
+        "score": float | None,
+        "scores": list[list[float]] | None,
+        "usage": PredictionUsage,
+        "model": str,
+    },
+)
+PredictionAnswer = TypedDict(
+    "PredictionAnswer", {"status": Literal["succeeded"], "output": PredictionOutput}
+)
+_MaybeTexts: TypeAlias = Annotated[list[Text], Field(max_length=MAX_TEXTS)] | None
 
 
 class PredictionInputs(BaseModel):
@@ -27,9 +43,7 @@ class PredictionInputs(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={
-            "anyOf": [
-                {"required": [name]} for name in ("query", "document", "queries", "documents")
-            ]
+            "anyOf": [{"required": [n]} for n in ("query", "document", "queries", "documents")]
         },
     )
 
@@ -45,14 +59,15 @@ class PredictionInputs(BaseModel):
     encoding_format: Literal["float", "base64"] | None = None
 
 
-def _embed_request(value: dict[str, Any]) -> EmbedRequest:
-    return EmbedRequest.parse(**value)
-
-
 class PredictionRequest(WireRequest):
     """The inputs of a prediction."""
 
-    input: Annotated[Any, PlainValidator(_embed_request, json_schema_input_type=PredictionInputs)]
+    input: Annotated[
+        Any,
+        PlainValidator(
+            lambda inputs: EmbedRequest.parse(**inputs), json_schema_input_type=PredictionInputs
+        ),
+    ]
 
     @classmethod
     def parse(cls, body: Mapping[str, Any]) -> Self:
@@ -89,28 +104,3 @@ class PredictionRequest(WireRequest):
             prompt=Prompt(request.task, side).header,
             build_body=build_body,
         )
-
-
-class PredictionUsage(BaseModel):
-    """The number of tokens read of each text, and whether it was truncated."""
-
-    tokens: list[int]
-    truncated: list[bool]
-
-
-class PredictionOutput(BaseModel):
-    """The output of `predict.py`."""
-
-    embeddings: list[list[float]] | None
-    embeddings_base64: list[str] | None
-    score: float | None
-    scores: list[list[float]] | None
-    usage: PredictionUsage
-    model: str
-
-
-class PredictionAnswer(BaseModel):
-    """A prediction that succeeded."""
-
-    status: Literal["succeeded"]
-    output: PredictionOutput

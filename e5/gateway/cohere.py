@@ -1,35 +1,20 @@
 """Cohere's embed and rerank, and rerank as Voyage's, Jina's and vLLM's clients send it."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    Field,
-    PlainValidator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, PlainValidator, model_validator
+from typing_extensions import TypedDict
 
 from e5.errors import InputError, quoted
+from e5.gateway import wire
 from e5.gateway.client_request import ClientRequest
-from e5.gateway.openai import TokenUsage
+from e5.gateway.openai import RoleOptions
 from e5.gateway.roles import Prompt, prompt_for
-from e5.gateway.wire import (
-    Count,
-    EmbeddingOptions,
-    Role,
-    RouteContext,
-    Text,
-    Texts,
-    Truncate,
-    WireRequest,
-    list_of_texts,
-    named_texts,
-)
+from e5.gateway.wire import RouteContext, list_of_texts, named_texts
 from e5.prompts import DEFAULT_TASK
 from e5.serving import Answer
 from e5.serving.request import MAX_TEXTS
@@ -37,7 +22,7 @@ from e5.validation import wrong_value
 from e5.vectors import Vectors, as_bits, as_int8, cosine_scores, encode_base64
 
 EmbeddingType: TypeAlias = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
-_EmbeddingTypes: TypeAlias = Annotated[list[EmbeddingType], Field(min_length=1, fail_fast=True)]
+EmbeddingTypes: TypeAlias = Annotated[list[EmbeddingType], Field(min_length=1, fail_fast=True)]
 
 
 def _joined_parts(value: object) -> str:
@@ -54,40 +39,54 @@ def _document_text(value: object) -> object:
     return value.get("text") if isinstance(value, dict) else value
 
 
-class TextObject(BaseModel):
-    """An object that holds a text."""
+TextObject = TypedDict("TextObject", {"text": wire.Text})
+TextParts = TypedDict("TextParts", {"content": Annotated[list[TextObject], Field(min_length=1)]})
+_Input = Annotated[str, PlainValidator(_joined_parts, json_schema_input_type=TextParts)]
+_Document = Annotated[
+    Any, PlainValidator(_document_text, json_schema_input_type=wire.Text | TextObject)
+]
+_LIST = Field(min_length=1, max_length=MAX_TEXTS, fail_fast=True), BeforeValidator(list_of_texts)
 
-    text: Text
+CohereMeta = TypedDict("CohereMeta", {"billed_units": dict[str, int]})
+_ByType: TypeAlias = dict[EmbeddingType, list[list[float]] | list[str]]
+CohereEmbedAnswer = TypedDict(
+    "CohereEmbedAnswer",
+    {
+        "id": str,
+        "response_type": Literal["embeddings_floats", "embeddings_by_type"],
+        "texts": list[str],
+        "embeddings": _ByType | list[list[float]],
+        "meta": CohereMeta,
+    },
+)
+RankedDocument = TypedDict("RankedDocument", {"index": int, "relevance_score": float})
+RerankUsage = TypedDict("RerankUsage", {"prompt_tokens": int, "total_tokens": int})
+RerankAnswer = TypedDict(
+    "RerankAnswer",
+    {
+        "id": str,
+        "results": list[RankedDocument],
+        "data": list[RankedDocument],
+        "model": str,
+        "usage": RerankUsage,
+        "meta": CohereMeta,
+    },
+)
 
 
-class TextParts(BaseModel):
-    """The parts of one text."""
-
-    content: Annotated[list[TextObject], Field(min_length=1)]
-
-
-class CohereOptions(EmbeddingOptions):
+class CohereOptions(RoleOptions):
     """The options that Cohere's clients send with what to embed."""
 
-    dimension_fields: ClassVar = ("output_dimension", "dimensions")
-
-    embedding_types: Annotated[list[EmbeddingType], Field(min_length=1, fail_fast=True)] | None = (
-        None
-    )
+    embedding_types: EmbeddingTypes | None = None
 
     def embed_by_type(self, texts: list[Any], field: str, context: RouteContext) -> ClientRequest:
-        """The request to embed the texts of one field.
-
-        Raises:
-            InputError: naming the field.
-            RefusalError: 404 for a model that is not served.
-        """
+        """The request to embed the texts of one field. Raises as `WireRequest.client_request`."""
         _, suffix = context.model_names.resolve(self.model)
         version = _version(context)
         is_flat = version == "1" and self.embedding_types is None
 
         def build_body(answer: Answer) -> dict[str, Any]:
-            types = self.embedding_types or ["float"]
+            types = dict.fromkeys(self.embedding_types or ["float"])
             by_type = {kind: _of_type(answer.vectors, kind) for kind in types}
             return {
                 "id": str(uuid4()),
@@ -97,14 +96,14 @@ class CohereOptions(EmbeddingOptions):
                 "texts": texts if version == "1" else [],
             }
 
-        _, names = named_texts(texts, field)
-        return self.embed(texts, names, field, suffix, build_body)
+        dimensions = self.first_given("output_dimension", "dimensions")
+        return self.embed(texts, field, self.prompt(suffix), build_body, dimensions)
 
 
 class CohereTextsRequest(CohereOptions):
     """Texts to embed."""
 
-    texts: Texts
+    texts: wire.Texts
 
     @model_validator(mode="before")
     @classmethod
@@ -121,41 +120,26 @@ class CohereTextsRequest(CohereOptions):
 class CohereInputsRequest(CohereOptions):
     """Texts to embed, each as a list of parts."""
 
-    inputs: Annotated[
-        list[Annotated[str, PlainValidator(_joined_parts, json_schema_input_type=TextParts)]],
-        Field(min_length=1, max_length=MAX_TEXTS, fail_fast=True),
-        BeforeValidator(list_of_texts),
-    ]
+    inputs: Annotated[list[_Input], *_LIST]
 
-    @classmethod
-    def fits(cls, body: Mapping[str, Any]) -> bool:
-        """See `WireRequest.fits`."""
-        return body.get("texts") is None and body.get("inputs") is not None
+    fits = staticmethod(lambda body: body.get("texts") is None and body.get("inputs") is not None)
 
     def client_request(self, context: RouteContext) -> ClientRequest:
         """See `WireRequest.client_request`."""
         return self.embed_by_type(self.inputs, "inputs", context)
 
 
-class RerankRequest(WireRequest):
+class RerankRequest(wire.TruncateOptions):
     """A query, and documents to rank."""
 
-    query: Text
-    documents: Annotated[
-        list[
-            Annotated[Any, PlainValidator(_document_text, json_schema_input_type=Text | TextObject)]
-        ],
-        Field(min_length=1, max_length=MAX_TEXTS),
-        BeforeValidator(list_of_texts),
-    ]
+    query: wire.Text
+    documents: Annotated[list[_Document], *_LIST]
     model: str | None = None
-    top_n: Count | None = None
-    top_k: Count | None = None
+    top_n: wire.Count | None = None
+    top_k: wire.Count | None = None
     return_documents: bool | None = None
-    truncate: Truncate = None
-    truncation: Truncate = None
-    task: Role = None
-    instruction: Role = None
+    task: wire.Role = None
+    instruction: wire.Role = None
 
     def client_request(self, context: RouteContext) -> ClientRequest:
         """See `WireRequest.client_request`. A score is the cosine.
@@ -166,16 +150,19 @@ class RerankRequest(WireRequest):
         model, _ = context.model_names.resolve(self.model)
         documents, names = named_texts(self.documents, "documents")
         instruction = prompt_for({"task": self.task, "instruction": self.instruction})
-        _, most = self.first_given("top_n", "top_k")
+        _, top = self.first_given("top_n", "top_k")
         version = _version(context)
 
         def build_body(answer: Answer) -> dict[str, Any]:
-            results, data, tokens = [], [], sum(answer.tokens)
-            for i, score in ranked(answer.vectors)[:most]:
-                row = {"index": i, "relevance_score": score}
-                with_text = bool(self.return_documents)
-                results.append(row | ({"document": {"text": documents[i]}} if with_text else {}))
-                data.append(row | ({"document": documents[i]} if with_text else {}))
+            tokens = sum(answer.tokens)
+            rows = [{"index": i, "relevance_score": s} for i, s in ranked(answer.vectors)[:top]]
+            texts = [documents[i] for i, _ in ranked(answer.vectors)[:top]]
+            results: list[dict[str, Any]] = rows
+            data: list[dict[str, Any]] = rows
+            if self.return_documents:
+                pairs = list(zip(rows, texts, strict=True))
+                results = [row | {"document": {"text": text}} for row, text in pairs]
+                data = [row | {"document": text} for row, text in pairs]
             return {
                 "id": str(uuid4()),
                 "object": "list",
@@ -193,48 +180,8 @@ class RerankRequest(WireRequest):
             prompt=Prompt(instruction.task or DEFAULT_TASK, "query"),
             build_body=build_body,
             num_documents=0 if instruction.side == "symmetric" else len(documents),
-            truncate=self.first_given("truncation", "truncate")[1] is not False,
+            truncate=self.truncates,
         )
-
-
-class BilledUnits(BaseModel):
-    """What Cohere would ask money for."""
-
-    input_tokens: int
-
-
-class CohereMeta(BaseModel):
-    """What Cohere's clients need beside the result."""
-
-    billed_units: BilledUnits
-
-
-class CohereEmbedAnswer(BaseModel):
-    """The vectors, by type; version 1 without `embedding_types` has a plain list."""
-
-    id: str
-    response_type: Literal["embeddings_floats", "embeddings_by_type"]
-    texts: list[str]
-    embeddings: dict[EmbeddingType, list[list[float]] | list[str]] | list[list[float]]
-    meta: CohereMeta
-
-
-class RankedDocument(BaseModel):
-    """A document's index in the request, and its cosine with the query."""
-
-    index: int
-    relevance_score: float
-
-
-class RerankAnswer(BaseModel):
-    """The documents, the best first."""
-
-    id: str
-    results: list[RankedDocument]
-    data: list[RankedDocument]
-    model: str
-    usage: TokenUsage
-    meta: CohereMeta
 
 
 def ranked(vectors: Vectors) -> list[tuple[int, float]]:
@@ -273,7 +220,5 @@ def _version(context: RouteContext) -> str:
 
 
 def _meta(version: str, tokens: int) -> dict[str, Any]:
-    return {
-        "api_version": {"version": version},
-        "billed_units": {"input_tokens": tokens, "search_units": 1},
-    }
+    units = {"input_tokens": tokens, "search_units": 1}
+    return {"api_version": {"version": version}, "billed_units": units}

@@ -6,39 +6,72 @@ They share the route and the answer, and differ in how they name a text's role: 
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel
+from typing_extensions import TypedDict
 
+from e5.gateway import wire
 from e5.gateway.client_request import ClientRequest
 from e5.gateway.model_names import ModelNames
-from e5.gateway.wire import EmbeddingOptions, OneOrMoreTexts, RouteContext, named_texts, one_of
+from e5.gateway.roles import Prompt, prompt_for
+from e5.gateway.wire import RouteContext, one_of
 from e5.serving import Answer
 from e5.vectors import encode_base64
 
+Embedding = TypedDict(
+    "Embedding",
+    {"object": Literal["embedding"], "index": int, "embedding": list[float] | str},
+)
+EmbeddingsUsage = TypedDict(
+    "EmbeddingsUsage",
+    {"prompt_tokens": int, "total_tokens": int, "tokens": list[int], "truncated": list[bool]},
+)
+EmbeddingsAnswer = TypedDict(
+    "EmbeddingsAnswer",
+    {"object": Literal["list"], "data": list[Embedding], "model": str, "usage": EmbeddingsUsage},
+)
+ModelCard = TypedDict(
+    "ModelCard", {"id": str, "object": Literal["model"], "created": int, "owned_by": str}
+)
+ModelList = TypedDict("ModelList", {"object": Literal["list"], "data": list[ModelCard]})
 
-class EmbeddingsRequest(EmbeddingOptions):
+
+class RoleOptions(wire.EmbedOptions):
+    """The options that clients of OpenAI, Voyage, NVIDIA, Jina and Cohere send with texts."""
+
+    model: str | None = None
+    output_dimension: wire.Dimensions = None
+    input_type: wire.Role = None
+    task: wire.Role = None
+
+    def prompt(self, suffix: str) -> Prompt:
+        """What the texts are embedded with; `suffix` is the ending of the model's name.
+
+        Raises:
+            InputError: for fields that contradict each other.
+        """
+        roles = {"input_type": self.input_type, "task": self.task, "prompt_name": self.prompt_name}
+        return prompt_for(roles, suffix)
+
+
+class EmbeddingsRequest(RoleOptions):
     """Texts to embed, as OpenAI's clients and those that follow them send them."""
 
-    input: OneOrMoreTexts
+    input: wire.OneOrMoreTexts
     encoding_format: Annotated[Literal["float", "base64"] | None, one_of("float", "base64")] = None
     output_dtype: Annotated[Literal["float"] | None, one_of("float")] = None
 
     def client_request(self, context: RouteContext) -> ClientRequest:
         """See `WireRequest.client_request`."""
-        texts, names = named_texts(self.input, "input")
         model, suffix = context.model_names.resolve(self.model)
         as_base64 = self.encoding_format == "base64"
 
         def build_body(answer: Answer) -> dict[str, Any]:
+            rows = map(encode_base64, answer.vectors) if as_base64 else answer.vectors
             tokens = sum(answer.tokens)
             return {
                 "object": "list",
                 "data": [
-                    {
-                        "object": "embedding",
-                        "index": i,
-                        "embedding": encode_base64(row) if as_base64 else row,
-                    }
-                    for i, row in enumerate(answer.vectors)
+                    {"object": "embedding", "index": i, "embedding": row}
+                    for i, row in enumerate(rows)
                 ],
                 "model": model,
                 "usage": {
@@ -49,54 +82,8 @@ class EmbeddingsRequest(EmbeddingOptions):
                 },
             }
 
-        return self.embed(texts, names, "input", suffix, build_body)
-
-
-class Embedding(BaseModel):
-    """One vector: numbers, or the base64 of little-endian float32."""
-
-    object: Literal["embedding"]
-    index: int
-    embedding: list[float] | str
-
-
-class TokenUsage(BaseModel):
-    """The number of tokens read."""
-
-    prompt_tokens: int
-    total_tokens: int
-
-
-class EmbeddingsUsage(TokenUsage):
-    """The number of tokens read of each text, and whether it was truncated."""
-
-    tokens: list[int]
-    truncated: list[bool]
-
-
-class EmbeddingsAnswer(BaseModel):
-    """The vectors, in the order of the texts."""
-
-    object: Literal["list"]
-    data: list[Embedding]
-    model: str
-    usage: EmbeddingsUsage
-
-
-class ModelCard(BaseModel):
-    """A name of the model."""
-
-    id: str
-    object: Literal["model"]
-    created: int
-    owned_by: str
-
-
-class ModelList(BaseModel):
-    """All names of the model."""
-
-    object: Literal["list"]
-    data: list[ModelCard]
+        dimensions = self.first_given("dimensions", "output_dimension")
+        return self.embed(self.input, "input", self.prompt(suffix), build_body, dimensions)
 
 
 def model_list(model_names: ModelNames) -> dict[str, Any]:

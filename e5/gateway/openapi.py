@@ -1,15 +1,16 @@
 """What `GET /openapi.json` says: the routes, as OpenAPI 3.1, from their table and their models."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel
-from pydantic.json_schema import GenerateJsonSchema, models_json_schema
+from pydantic import Field, TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema
+from typing_extensions import TypedDict
 
 from e5.gateway.routes import GetRoute, PostRoute
 
-Schema = dict[str, Any]
-Models = Mapping[type[BaseModel], Schema]
+Schema: TypeAlias = dict[str, Any]
+SchemaOf: TypeAlias = Callable[[Any], Schema]
 
 DESCRIPTIONS_BY_STATUS: Mapping[int, str] = {
     400: "A field is wrong, or a text has no vector. The sentence names it.",
@@ -24,6 +25,7 @@ DESCRIPTIONS_BY_STATUS: Mapping[int, str] = {
     504: "There was no answer in time.",
 }
 BACKEND_STATUSES = (429, 502, 503, 504)
+POST_STATUSES = (400, 401, 404, 405, 413, 415, *BACKEND_STATUSES)
 REFUSAL_HEADERS = {401: "WWW-Authenticate", 405: "Allow", 429: "Retry-After"}
 ANSWER_HEADERS: Mapping[str, str] = {
     "x-e5-prompt": "What was put before the texts: `query` or `symmetric` with the instruction, "
@@ -38,25 +40,19 @@ ABOUT = (
 )
 
 
-class ErrorObject(BaseModel):
-    """A refusal in OpenAI's form."""
-
-    message: str
-    type: str
-    code: str
-    param: str | None
-
-
-class Refusal(BaseModel):
-    """Why a request was refused, in one sentence that stands wherever a client looks for it.
-
-    `error` is the sentence on the routes of text-embeddings-inference and Cog, else an object.
-    """
-
-    error: str | ErrorObject
-    error_type: str
-    message: str
-    detail: str
+ErrorObject = TypedDict(
+    "ErrorObject", {"message": str, "type": str, "code": str, "param": str | None}
+)
+_OF_ERROR = "The sentence on the routes of text-embeddings-inference and Cog; else an object."
+Refusal = TypedDict(
+    "Refusal",
+    {
+        "error": Annotated[str | ErrorObject, Field(description=_OF_ERROR)],
+        "error_type": str,
+        "message": str,
+        "detail": str,
+    },
+)
 
 
 class _Generator(GenerateJsonSchema):
@@ -81,13 +77,17 @@ def description(
         >>> list(description(POST_ROUTES, [], dimensions=4096)["paths"]["/"])
         ['post']
     """
-    refs, schemas = _schemas(post_routes, get_routes)
+    types = [Refusal, *(route.answer for route in get_routes)]
+    types += [kind for route in post_routes for kind in (route.answer, *route.requests)]
+    schema_of, schemas = _schemas(types)
     schemas["Dimensions"]["maximum"] = dimensions
     paths: dict[str, Schema] = {}
-    for route in get_routes:
-        paths.setdefault(route.path.replace(":path}", "}"), {})["get"] = _get(route, refs)
+    for get_route in get_routes:
+        paths.setdefault(get_route.path.replace(":path}", "}"), {})["get"] = _get(
+            get_route, schema_of
+        )
     for route in post_routes:
-        paths.setdefault(route.path, {})["post"] = _post(route, refs)
+        paths.setdefault(route.path, {})["post"] = _post(route, schema_of)
     return {
         "openapi": "3.1.0",
         "info": {"title": "E5-Mistral gateway", "version": "1", "description": ABOUT},
@@ -100,50 +100,43 @@ def description(
             },
             "headers": {
                 name: {"description": text, "required": True, "schema": {"type": "string"}}
-                for name, text in (ANSWER_HEADERS | ID_HEADER).items()
+                for name, text in (*ANSWER_HEADERS.items(), *ID_HEADER.items())
             },
-            "responses": {str(status): _refusal(status, refs) for status in DESCRIPTIONS_BY_STATUS},
+            "responses": {str(s): _refusal(s, schema_of(Refusal)) for s in DESCRIPTIONS_BY_STATUS},
             "schemas": schemas,
         },
     }
 
 
-def _schemas(
-    post_routes: Sequence[PostRoute], get_routes: Sequence[GetRoute]
-) -> tuple[Models, dict[str, Schema]]:
-    """A reference to each model's schema, and the schemas by name."""
-    models: dict[type[BaseModel], None] = {Refusal: None}
-    for route in post_routes:
-        models |= dict.fromkeys((*route.requests, *route.answers))
-    models |= {route.answer: None for route in get_routes if not isinstance(route.answer, str)}
-    mode: Literal["validation"] = "validation"
-    refs, definitions = models_json_schema(
-        [(model, mode) for model in models],
-        ref_template="#/components/schemas/{model}",
-        schema_generator=_Generator,
+def _schemas(types: Sequence[Any]) -> tuple[SchemaOf, dict[str, Schema]]:
+    """How to get the schema of each of these types, and the schemas that these refer to."""
+    adapters: list[tuple[str, Literal["validation"], TypeAdapter[Any]]] = [
+        (str(kind), "validation", TypeAdapter(kind)) for kind in types if not isinstance(kind, str)
+    ]
+    schemas, definitions = TypeAdapter.json_schemas(
+        adapters, ref_template="#/components/schemas/{model}", schema_generator=_Generator
     )
-    return {model: refs[model, mode] for model in models}, definitions["$defs"]
+    return lambda kind: schemas[str(kind), "validation"], definitions["$defs"]
 
 
-def _post(route: PostRoute, refs: Models) -> Schema:
+def _post(route: PostRoute, schema_of: SchemaOf) -> Schema:
+    requests = [schema_of(request) for request in route.requests]
+    body = requests[0] if len(requests) == 1 else {"anyOf": requests}
     answer = {
         "description": "The answer.",
         "headers": _headers(*ANSWER_HEADERS),
-        "content": _json(refs, route.answers),
+        "content": _json(schema_of(route.answer)),
     }
     return {
         "summary": route.summary,
-        "requestBody": {"required": True, "content": _json(refs, route.requests)},
-        "responses": {
-            "200": answer,
-            **_refusals(400, 401, 404, 405, 413, 415, *BACKEND_STATUSES),
-        },
+        "requestBody": {"required": True, "content": _json(body)},
+        "responses": {"200": answer, **_refusals(*POST_STATUSES)},
     }
 
 
-def _get(route: GetRoute, refs: Models) -> Schema:
-    is_json = not isinstance(route.answer, str)
-    content = _json(refs, [route.answer]) if is_json else {route.answer: {}}
+def _get(route: GetRoute, schema_of: SchemaOf) -> Schema:
+    kind = route.answer
+    content = {kind: {}} if isinstance(kind, str) else _json(schema_of(kind))
     answer = {"description": "The answer.", "headers": _headers(), "content": content}
     name = {"in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
     return {
@@ -157,22 +150,17 @@ def _refusals(*statuses: int) -> Schema:
     return {str(s): {"$ref": f"#/components/responses/{s}"} for s in sorted(statuses)}
 
 
-def _refusal(status: int, refs: Models) -> Schema:
+def _refusal(status: int, schema: Schema) -> Schema:
     headers = _headers()
     if status in REFUSAL_HEADERS:
         headers[REFUSAL_HEADERS[status]] = {"required": True, "schema": {"type": "string"}}
-    return {
-        "description": DESCRIPTIONS_BY_STATUS[status],
-        "headers": headers,
-        "content": _json(refs, [Refusal]),
-    }
+    text = DESCRIPTIONS_BY_STATUS[status]
+    return {"description": text, "headers": headers, "content": _json(schema)}
 
 
 def _headers(*names: str) -> Schema:
     return {name: {"$ref": f"#/components/headers/{name}"} for name in (*names, *ID_HEADER)}
 
 
-def _json(refs: Models, models: Iterable[type[BaseModel]]) -> Schema:
-    """JSON that is of one of these models."""
-    schemas = [refs[model] for model in models]
-    return {"application/json": {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}}
+def _json(schema: Schema) -> Schema:
+    return {"application/json": {"schema": schema}}

@@ -2,7 +2,8 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, WithJsonSchema
+from pydantic import WithJsonSchema
+from typing_extensions import TypedDict
 
 from e5.errors import InputError
 from e5.gateway.client_request import ClientRequest
@@ -11,6 +12,11 @@ from e5.gateway.wire import Role, RouteContext, Text, WholeNumber, WireRequest
 from e5.serving import Answer
 
 DEFAULT_TOP, MAX_TOP = 10, 1000
+
+SearchHit = TypedDict("SearchHit", {"id": str, "score": float, "text": str})  # and the kept columns
+SearchAnswer = TypedDict(
+    "SearchAnswer", {"hits": list[SearchHit], "model": str, "usage": dict[str, int]}
+)
 
 
 class SearchRequest(WireRequest):
@@ -48,25 +54,3 @@ class SearchRequest(WireRequest):
             dimensions=index.dimensions,
             reads_disk=True,
         )
-
-
-class SearchHit(BaseModel):
-    """A document, with the columns that the index keeps, and its score with the query."""
-
-    id: str
-    score: float
-    text: str
-
-
-class SearchUsage(BaseModel):
-    """The number of tokens read."""
-
-    total_tokens: int
-
-
-class SearchAnswer(BaseModel):
-    """The documents, the best first."""
-
-    hits: list[SearchHit]
-    model: str
-    usage: SearchUsage

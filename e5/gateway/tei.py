@@ -1,27 +1,17 @@
 """text-embeddings-inference's embed, similarity, rerank and info; Hugging Face's clients at `/`."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired, TypeAlias
 
-from pydantic import BaseModel, PlainValidator, RootModel
+from pydantic import PlainValidator
+from typing_extensions import TypedDict
 
 from e5.errors import quoted
+from e5.gateway import wire
 from e5.gateway.backend import BackendInfo
 from e5.gateway.client_request import ClientRequest
 from e5.gateway.cohere import ranked
 from e5.gateway.roles import Prompt, prompt_for
-from e5.gateway.wire import (
-    Dimensions,
-    OneOrMoreTexts,
-    Role,
-    RouteContext,
-    Text,
-    Texts,
-    Truncate,
-    WireRequest,
-    named_texts,
-    one_of,
-)
+from e5.gateway.wire import RouteContext, named_texts, one_of
 from e5.prompts import DEFAULT_TASK
 from e5.serving import Answer
 from e5.serving.request import MAX_TEXTS
@@ -37,99 +27,83 @@ def _direction(value: object) -> object:
     return value
 
 
-class TruncationOptions(WireRequest):
-    """How texts that are too long are truncated."""
-
-    truncate: Truncate = None
-    truncation: Truncate = None
-    truncation_direction: Annotated[
-        str | None,
-        PlainValidator(_direction, json_schema_input_type=Literal["Right", "right"] | None),
-    ] = None
-
-    @property
-    def truncates(self) -> bool:
-        """Whether texts that are too long are truncated."""
-        return self.first_given("truncation", "truncate")[1] is not False
+Direction: TypeAlias = Annotated[
+    str | None,
+    PlainValidator(_direction, json_schema_input_type=Literal["Right", "right"] | None),
+]
+VectorsAnswer: TypeAlias = list[list[float]]
+CosinesAnswer: TypeAlias = list[float]
+RankedText = TypedDict("RankedText", {"index": int, "score": float, "text": NotRequired[str]})
+RankTextsAnswer: TypeAlias = list[RankedText]
+InfoAnswer = TypedDict("InfoAnswer", {"model_id": str, "max_input_length": int, "version": str})
 
 
-class SimilarityOptions(TruncationOptions):
-    """The options of similarity."""
+class TeiOptions(wire.EmbedOptions):
+    """The options that clients of text-embeddings-inference and Hugging Face send with texts."""
 
-    prompt_name: Role = None
-
-
-class EmbedOptions(SimilarityOptions):
-    """The options of embed."""
-
-    normalize: bool | None = None
-    dimensions: Dimensions = None
+    truncation_direction: Direction = None
     encoding_format: Annotated[Literal["float"] | None, one_of("float")] = None
 
-    def embed(self, inputs: str | list[Any], prefix: str = "") -> ClientRequest:
-        """The request to embed texts with these options; `prefix` stands before their names.
+    def embed_inputs(self, inputs: str | list[Any], prefix: str = "") -> ClientRequest:
+        """The request to embed texts with these options.
+
+        Args:
+            inputs: one text or a list.
+            prefix: what stands before the options' names.
 
         Raises:
             InputError: for a `prompt_name` without a meaning.
         """
-        texts, names = named_texts(inputs, "inputs")
-        return ClientRequest(
-            texts=texts,
-            names=names,
-            list_name="inputs",
-            prompt=prompt_for({f"{prefix}prompt_name": self.prompt_name}),
-            build_body=lambda answer: list(answer.vectors),
-            normalize=self.normalize is not False,
-            dimensions=self.dimensions,
-            truncate=self.truncates,
-            fields_by_name={"dimensions": f"{prefix}dimensions"},
-        )
+        prompt = prompt_for({f"{prefix}prompt_name": self.prompt_name})
+        dimensions = f"{prefix}dimensions", self.dimensions
+        return self.embed(inputs, "inputs", prompt, lambda answer: list(answer.vectors), dimensions)
 
 
-class EmbedTextsRequest(EmbedOptions):
+class EmbedTextsRequest(TeiOptions):
     """Texts to embed, with the options beside them."""
 
-    inputs: OneOrMoreTexts
+    inputs: wire.OneOrMoreTexts
     parameters: None = None
 
     def client_request(self, context: RouteContext) -> ClientRequest:  # noqa: ARG002
         """See `WireRequest.client_request`."""
-        return self.embed(self.inputs)
+        return self.embed_inputs(self.inputs)
 
 
-class EmbedWithParametersRequest(WireRequest):
+class EmbedWithParametersRequest(wire.WireRequest):
     """Texts to embed, with the options in an object, as Hugging Face's clients send them."""
 
-    inputs: OneOrMoreTexts
-    parameters: EmbedOptions
+    inputs: wire.OneOrMoreTexts
+    parameters: TeiOptions
 
-    @classmethod
-    def fits(cls, body: Mapping[str, Any]) -> bool:
-        """See `WireRequest.fits`."""
-        return body.get("parameters") is not None
+    fits = staticmethod(lambda body: body.get("parameters") is not None)
 
     def client_request(self, context: RouteContext) -> ClientRequest:  # noqa: ARG002
         """See `WireRequest.client_request`."""
-        return self.parameters.embed(self.inputs, "parameters.")
+        return self.parameters.embed_inputs(self.inputs, "parameters.")
 
 
-class SentencePair(WireRequest):
+class SentencePair(wire.WireRequest):
     """One sentence, and those it is compared with."""
 
-    source_sentence: Text
-    sentences: Texts
+    source_sentence: wire.Text
+    sentences: wire.Texts
 
 
-class SimilarityRequest(WireRequest):
+class SimilarityOptions(wire.TruncateOptions):
+    """The options of similarity."""
+
+    truncation_direction: Direction = None
+    prompt_name: wire.Role = None
+
+
+class SimilarityRequest(wire.WireRequest):
     """Sentences to compare."""
 
     inputs: SentencePair
     parameters: SimilarityOptions | None = None
 
-    @classmethod
-    def fits(cls, body: Mapping[str, Any]) -> bool:
-        """See `WireRequest.fits`."""
-        return isinstance(body.get("inputs"), dict)
+    fits = staticmethod(lambda body: isinstance(body.get("inputs"), dict))
 
     def client_request(self, context: RouteContext) -> ClientRequest:  # noqa: ARG002
         """See `WireRequest.client_request`."""
@@ -151,18 +125,16 @@ class SimilarityRequest(WireRequest):
         )
 
 
-class RankTextsRequest(TruncationOptions):
+class RankTextsRequest(wire.TruncateOptions):
     """A query, and texts to rank."""
 
-    query: Text
-    texts: Texts
+    query: wire.Text
+    texts: wire.Texts
     raw_scores: bool | None = None
     return_text: bool | None = None
+    truncation_direction: Direction = None
 
-    @classmethod
-    def fits(cls, body: Mapping[str, Any]) -> bool:
-        """See `WireRequest.fits`."""
-        return body.get("texts") is not None
+    fits = staticmethod(lambda body: body.get("texts") is not None)
 
     def client_request(self, context: RouteContext) -> ClientRequest:  # noqa: ARG002
         """See `WireRequest.client_request`. A score is the cosine, raw or not."""
@@ -183,39 +155,6 @@ class RankTextsRequest(TruncationOptions):
             num_documents=len(texts),
             truncate=self.truncates,
         )
-
-
-class EmbedTextsAnswer(RootModel[list[list[float]]]):
-    """The vectors, in the order of the texts."""
-
-
-class SimilarityAnswer(RootModel[list[float]]):
-    """The cosine of each sentence with the one."""
-
-
-class RankedText(BaseModel):
-    """A text's index in the request, and its cosine with the query."""
-
-    index: int
-    score: float
-    text: str = ""
-
-
-class RankTextsAnswer(RootModel[list[RankedText]]):
-    """The texts, the best first."""
-
-
-class InfoAnswer(BaseModel):
-    """What is served."""
-
-    model_id: str
-    model_sha: str
-    max_concurrent_requests: int
-    max_input_length: int
-    max_batch_tokens: int
-    max_client_batch_size: int
-    auto_truncate: bool
-    version: str
 
 
 def info(backend: BackendInfo, *, max_requests: int) -> dict[str, Any]:

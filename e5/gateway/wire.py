@@ -1,8 +1,8 @@
 """What the modules of the wire formats share: the types of fields, and the base of their models.
 
-A wire format is a module of pydantic models. The model of a request validates what a client sent
-and turns it into a `ClientRequest`. The model of an answer is its schema alone: answers are written
-from plain dictionaries. Both make `/openapi.json`.
+A wire format is a module of pydantic models. A model validates a request and turns it into a
+`ClientRequest`. Answers are plain dictionaries, whose schemas are declared as TypedDicts. Both make
+`/openapi.json`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ from typing_extensions import TypeAliasType
 from e5.errors import quoted
 from e5.gateway.client_request import BuildBody, ClientRequest, ServiceCall
 from e5.gateway.model_names import ModelNames
-from e5.gateway.roles import prompt_for
+from e5.gateway.roles import Prompt
 from e5.serving.request import MAX_TEXTS
 from e5.texts import MAX_CHARACTERS
 from e5.validation import input_error, wrong_value
@@ -33,11 +33,20 @@ TOKEN_IDS_REMEDY = (
     "send texts. This model has a tokenizer of its own: with langchain-openai set "
     "check_embedding_ctx_length=False"
 )
-
-
-def _integral(value: object) -> object:
-    """JSON has one kind of numbers."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+_DIMENSIONS = {
+    "type": ["integer", "null"],
+    "minimum": 1,
+    "description": "Keep the first n numbers of each vector.",
+}
+_ROLE = {
+    "type": ["string", "null"],
+    "description": "What the texts are for: query, search_query or retrieval.query; passage, "
+    "document, search_document or retrieval.passage; classification, clustering, text-matching, "
+    "separation or semantic_similarity; the name of a registered task; or an instruction of more "
+    "than one word. Two fields must not contradict each other. Without any, the texts are "
+    "documents, or what the ending of the model's name says (-query, -passage).",
+}
+_TEXT = {"type": "string", "minLength": 1, "maxLength": MAX_CHARACTERS, "pattern": r"\S"}
 
 
 def list_of_texts(value: object) -> object:
@@ -55,18 +64,21 @@ def list_of_texts(value: object) -> object:
 
 
 def _one_or_more_texts(value: object) -> object:
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, list):
+    if not isinstance(value, str | list):
         raise wrong_value(quoted(value), "send a string or a list of strings")
-    return list_of_texts(value)
+    return value if isinstance(value, str) else list_of_texts(value)
+
+
+def _integral(value: object) -> object:
+    """JSON has one kind of numbers."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _truncate(value: object) -> bool | None:
-    if value is None or isinstance(value, bool):
-        return value
     if isinstance(value, str) and value.upper() in ("NONE", "END"):
         return value.upper() == "END"
+    if value is None or isinstance(value, bool):
+        return value
     raise wrong_value(quoted(value), "send one of NONE, END, true, false")
 
 
@@ -74,67 +86,33 @@ def one_of(*choices: str) -> PlainValidator:
     """The validator of a field that is one of some strings, in upper or lower case, or null."""
 
     def choose(value: object) -> str | None:
+        if value is None:
+            return None
         for choice in choices:
             if isinstance(value, str) and value.lower() == choice.lower():
                 return choice
-        if value is None:
-            return None
         raise wrong_value(quoted(value), f"send one of {', '.join(choices)}")
 
     return PlainValidator(choose, json_schema_input_type=Literal[choices] | None)
 
 
-Text = Annotated[
-    str,
-    WithJsonSchema(
-        {"type": "string", "minLength": 1, "maxLength": MAX_CHARACTERS, "pattern": r"\S"}
-    ),
-]
-_TEXTS = Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
-Texts = Annotated[list[Any], PlainValidator(list_of_texts, json_schema_input_type=_TEXTS)]
+Text = Annotated[str, WithJsonSchema(_TEXT)]
+_Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
+Texts = Annotated[list[Any], PlainValidator(list_of_texts, json_schema_input_type=_Texts)]
 OneOrMoreTexts = Annotated[
-    str | list[Any], PlainValidator(_one_or_more_texts, json_schema_input_type=Text | _TEXTS)
+    str | list[Any], PlainValidator(_one_or_more_texts, json_schema_input_type=Text | _Texts)
 ]
 WholeNumber = Annotated[int, BeforeValidator(_integral)]
 Count = Annotated[int, Field(ge=1), BeforeValidator(_integral)]
 Truncate = Annotated[
     bool | None,
     PlainValidator(
-        _truncate,
-        json_schema_input_type=Literal["NONE", "END", "none", "end"] | bool | None,
+        _truncate, json_schema_input_type=Literal["NONE", "END", "none", "end"] | bool | None
     ),
 ]
-# These two are schemas of their own in /openapi.json, which adds the model's number of dimensions.
-Dimensions = TypeAliasType(
-    "Dimensions",
-    Annotated[
-        Count | None,
-        WithJsonSchema(
-            {
-                "type": ["integer", "null"],
-                "minimum": 1,
-                "description": "Keep the first n numbers of each vector.",
-            }
-        ),
-    ],
-)
-Role = TypeAliasType(
-    "Role",
-    Annotated[
-        str | None,
-        WithJsonSchema(
-            {
-                "type": ["string", "null"],
-                "description": "What the texts are for: query, search_query or retrieval.query; "
-                "passage, document, search_document or retrieval.passage; classification, "
-                "clustering, text-matching, separation or semantic_similarity; the name of a "
-                "registered task; or an instruction of more than one word. Two fields must not "
-                "contradict each other. Without any, the texts are documents, or what the ending "
-                "of the model's name says (-query, -passage).",
-            }
-        ),
-    ],
-)
+# Schemas of their own in /openapi.json, which adds the model's number of dimensions.
+Dimensions = TypeAliasType("Dimensions", Annotated[Count | None, WithJsonSchema(_DIMENSIONS)])
+Role = TypeAliasType("Role", Annotated[str | None, WithJsonSchema(_ROLE)])
 
 
 class Searchable(Protocol):
@@ -161,7 +139,7 @@ class Searchable(Protocol):
 
 @dataclass(frozen=True)
 class RouteContext:
-    """What a request's meaning depends on, beside its body.
+    """What the meaning of a request depends on, beside its body.
 
     Attributes:
         path: the route's path.
@@ -179,10 +157,8 @@ class WireRequest(BaseModel):
 
     model_config = ConfigDict(strict=True, frozen=True)
 
-    @classmethod
-    def fits(cls, body: Mapping[str, Any]) -> bool:  # noqa: ARG003
-        """Whether a body is meant as a request of this kind, where its route takes several."""
-        return True
+    # Whether a body is meant as a request of this kind, where a route takes several kinds.
+    fits: ClassVar[staticmethod[[Mapping[str, Any]], bool]] = staticmethod(lambda _: True)
 
     @classmethod
     def parse(cls, body: Mapping[str, Any]) -> Self:
@@ -195,13 +171,6 @@ class WireRequest(BaseModel):
             return cls.model_validate(body)
         except ValidationError as error:
             raise input_error(error) from None
-
-    def first_given(self, *names: str) -> tuple[str, Any]:
-        """The first of these fields that the caller sent, with its value, or the first and None."""
-        for name in names:
-            if (value := getattr(self, name)) is not None:
-                return name, value
-        return names[0], None
 
     def client_request(self, context: RouteContext) -> ClientRequest:
         """What the caller asks for.
@@ -216,64 +185,71 @@ class WireRequest(BaseModel):
         """What the service is asked for it. Raises as `client_request`."""
         return self.client_request(context).service_call()
 
+    def first_given(self, *names: str) -> tuple[str, Any]:
+        """The first of these fields that the caller sent, with its value, or the first and None."""
+        for name in names:
+            if (value := getattr(self, name)) is not None:
+                return name, value
+        return names[0], None
 
-class EmbeddingOptions(WireRequest):
-    """The options that clients of OpenAI, Voyage, NVIDIA, Jina and Cohere send with texts."""
 
-    dimension_fields: ClassVar = ("dimensions", "output_dimension")  # the first one counts
+class TruncateOptions(WireRequest):
+    """Whether texts that are too long are truncated, or refused."""
 
-    model: str | None = None
-    normalize: bool | None = None
-    dimensions: Dimensions = None
-    output_dimension: Dimensions = None
     truncate: Truncate = None
     truncation: Truncate = None
-    input_type: Role = None
-    task: Role = None
+
+    @property
+    def truncates(self) -> bool:
+        """Whether texts that are too long are truncated."""
+        return self.first_given("truncation", "truncate")[1] is not False
+
+
+class EmbedOptions(TruncateOptions):
+    """The options of all requests that embed texts."""
+
+    normalize: bool | None = None
+    dimensions: Dimensions = None
     prompt_name: Role = None
 
     def embed(
         self,
-        texts: Sequence[Any],
-        names: Sequence[str],
-        list_name: str,
-        suffix: str,
+        inputs: str | list[Any],
+        field: str,
+        prompt: Prompt,
         build_body: BuildBody,
+        dimensions: tuple[str, int | None],
     ) -> ClientRequest:
         """The request to embed texts with these options.
 
         Args:
-            texts: see `ClientRequest`.
-            names: see there.
-            list_name: see there.
-            suffix: the role that the model's name says, see `prompt_for`.
+            inputs: one text or a list.
+            field: the caller's name of it.
+            prompt: see `ClientRequest`.
             build_body: see `ClientRequest`.
-
-        Raises:
-            InputError: for fields that contradict each other.
+            dimensions: the caller's name of the dimensions, and their number.
         """
-        field, dimensions = self.first_given(*self.dimension_fields)
-        roles = {name: getattr(self, name) for name in ("input_type", "task", "prompt_name")}
+        texts, names = named_texts(inputs, field)
         return ClientRequest(
             texts=texts,
             names=names,
-            list_name=list_name,
-            prompt=prompt_for(roles, suffix),
+            list_name=field,
+            prompt=prompt,
             build_body=build_body,
             normalize=self.normalize is not False,
-            dimensions=dimensions,
-            truncate=self.first_given("truncation", "truncate")[1] is not False,
-            fields_by_name={"dimensions": field},
+            dimensions=dimensions[1],
+            truncate=self.truncates,
+            fields_by_name={"dimensions": dimensions[0]},
         )
 
 
-def named_texts(value: str | list[Any], field: str) -> tuple[list[Any], list[str]]:
+def named_texts(inputs: str | list[Any], field: str) -> tuple[list[Any], list[str]]:
     """One text or a list, as a list; and the caller's name of each text.
 
     Example:
         >>> named_texts("snow", "input"), named_texts(["snow"], "input")
         ((['snow'], ['input']), (['snow'], ['input[0]']))
     """
-    if isinstance(value, str):
-        return [value], [field]
-    return value, [f"{field}[{i}]" for i in range(len(value))]
+    if isinstance(inputs, str):
+        return [inputs], [field]
+    return inputs, [f"{field}[{i}]" for i in range(len(inputs))]

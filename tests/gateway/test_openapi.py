@@ -92,7 +92,9 @@ def test_descriptions_are_sentences() -> None:
     operations = [op for methods in document["paths"].values() for op in methods.values()]
     texts = [operation["summary"] for operation in operations]
     for kind in ("headers", "responses", "schemas"):
-        texts += [part["description"] for part in document["components"][kind].values()]
+        parts = document["components"][kind].values()
+        texts += [part["description"] for part in parts if "description" in part]
+    assert len(texts) > 50
     for text in texts:
         assert text[0].isupper() or text.startswith("`"), text
         assert text.endswith((".", "`.")), text

@@ -13,12 +13,12 @@ from e5.gateway.wire import (
     TOKEN_IDS_REMEDY,
     Count,
     Dimensions,
-    EmbeddingOptions,
     OneOrMoreTexts,
     Role,
     RouteContext,
     Texts,
     Truncate,
+    TruncateOptions,
     WireRequest,
     named_texts,
     one_of,
@@ -186,8 +186,7 @@ def test_a_list_of_millions_is_refused_before_it_is_copied_or_looked_at() -> Non
     ],
 )
 def test_every_way_to_say_whether_to_truncate(body: dict[str, Any], truncate: bool) -> None:
-    options = EmbeddingOptions.parse(body)
-    assert options.embed(["a"], ["input"], "input", "", lambda answer: answer).truncate is truncate
+    assert TruncateOptions.parse(body).truncates is truncate
 
 
 def test_a_kind_of_request_must_say_what_it_asks_for() -> None:
