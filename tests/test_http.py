@@ -33,7 +33,7 @@ from server import ROOT, Server, serve
 from e5.cog.prediction_folders import PREDICTIONS
 from e5.embedder import Embedder
 from e5.prompts import DEFAULT_TASK, TASKS
-from e5.serving.request import INPUTS
+from e5.serving.request import EmbedRequest
 
 pytestmark = pytest.mark.slow  # starts servers
 
@@ -189,7 +189,7 @@ def test_in_a_symmetric_task_documents_are_embedded_as_queries(
 
 
 def test_null_means_not_given(server: Server) -> None:
-    nothing_else = dict.fromkeys(INPUTS.split(", "))
+    nothing_else = dict.fromkeys(EmbedRequest.model_fields)
     output = output_of(server, **{**nothing_else, "query": QUERY})
     assert output["embeddings"] == output_of(server, query=QUERY)["embeddings"]
 

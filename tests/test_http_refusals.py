@@ -18,9 +18,10 @@ from reference import assert_same
 from server import ROOT, Server, serve
 
 from e5.embedder import Embedder
-from e5.serving.request import INPUTS, MAX_TEXTS
+from e5.serving.request import MAX_TEXTS, EmbedRequest
 from e5.texts import MAX_CHARACTERS
 
+INPUTS = ", ".join(EmbedRequest.model_fields)
 pytestmark = pytest.mark.slow  # starts servers
 
 

@@ -9,19 +9,15 @@ from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
-from pydantic_core import ErrorDetails
 
-from e5.errors import InputError, quoted, shortened
+from e5.errors import InputError, quoted
 from e5.prompts import DEFAULT_TASK, resolve_task
 from e5.texts import check_task, check_text, check_texts
+from e5.validation import input_error
 
 MAX_TEXTS = 2048  # in one request; the limit of OpenAI's API
 MAX_ALL_CHARACTERS = 10_000_000  # in one request; tokenising takes about 45 bytes for each
 MAX_FLOATS = 2**21  # in one answer: Cog needs about 1 us for each, and is blocked meanwhile
-INPUTS = (
-    "task, query, document, queries, documents, symmetric, normalize, dimensions, truncate, "
-    "encoding_format"
-)
 
 
 def _text(text: object, info: ValidationInfo) -> str:
@@ -81,7 +77,7 @@ class EmbedRequest(BaseModel):
         try:
             request = cls.model_validate({k: v for k, v in inputs.items() if v is not None})
         except ValidationError as error:
-            raise _as_input_error(error.errors(include_url=False)[0]) from None
+            raise input_error(error, cls.model_fields) from None
         if not request.fields:
             remedy = 'send at least one query or document, as JSON: {"input": {"query": "..."}}'
             raise InputError("query, document", "no text", remedy)
@@ -148,19 +144,3 @@ def _too_many(texts: int) -> InputError:
 def _too_long(received: str) -> InputError:
     remedy = f"send at most {MAX_ALL_CHARACTERS} in one request"
     return InputError("queries, documents", received, remedy)
-
-
-def _as_input_error(error: ErrorDetails) -> InputError:
-    """Pydantic's first error, as a sentence for the caller."""
-    place, kind = error["loc"], error["type"]
-    field = shortened(str(place[0])) if place else quoted(error["input"])  # name not valid Unicode
-    if kind == "extra_forbidden" or not place:
-        return InputError(field, "an unknown input", f"the inputs are {INPUTS}")
-    remedies = {
-        "bool_type": "send true or false",
-        "int_type": "send a whole number",
-        "literal_error": "send 'float' or 'base64'",
-        "string_unicode": "send valid Unicode, without lone surrogates",
-        "greater_than_equal": "send 1 or more",
-    }
-    return InputError(field, quoted(error["input"]), remedies.get(kind, error["msg"]))

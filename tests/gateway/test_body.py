@@ -21,19 +21,12 @@ from watched import run, until
 
 from e5.errors import InputError
 from e5.gateway import body
-from e5.gateway.body import (
-    LARGE_BYTES,
-    MAX_BYTES,
-    MAX_DEPTH,
-    MAX_VALUES,
-    dumps,
-    parse,
-    parse_large,
-    written,
-)
-from e5.serving.answer import Answer
+from e5.gateway.body import json_pieces, parse_body, parse_large_body, to_json
+from e5.gateway.limits import GatewayLimits
+from e5.serving import Answer
 from e5.vectors import Vectors
 
+LIMITS = GatewayLimits()
 PATH = "/v1/embeddings"
 JSON = {"content-type": "application/json"}
 LONGEST_GAP = 0.5  # seconds that this process computes between two heartbeats
@@ -71,7 +64,7 @@ class Heartbeat:
 
 def large(text: bytes) -> bytes:
     """The same JSON with so much space after it that it is parsed elsewhere."""
-    return text + b" " * LARGE_BYTES
+    return text + b" " * LIMITS.large_body_bytes
 
 
 @pytest.mark.parametrize("sized", [bytes, large])
@@ -141,8 +134,8 @@ class TestHeaders:
 class TestSize:
     def test_a_body_over_the_limit_is_413(self, fake: FakeBackend) -> None:
         door = Door(fake)
-        sentence = sentence_of(door.post(PATH, b"x" * (MAX_BYTES + 1)), 413)
-        assert str(MAX_BYTES) in sentence
+        sentence = sentence_of(door.post(PATH, b"x" * (LIMITS.body_bytes + 1)), 413)
+        assert str(LIMITS.body_bytes) in sentence
 
         async def pieces() -> AsyncIterator[bytes]:  # without Content-Length
             for _ in range(33):
@@ -174,25 +167,28 @@ class TestParsing:
     ))  # fmt: skip
     def test_json_of_any_size_is_what_it_says(self, value: Any) -> None:
         text = json.dumps(value).encode()
-        assert parse(text) == value
-        assert parse_large(text) == value
+        assert parse_body(text) == value
+        assert parse_large_body(text, LIMITS) == value
 
     @pytest.mark.parametrize("text", [b"[0,1]", b'{"a":[0],"b":1}', b'[{"a":1},[2]]'])
     def test_values_are_counted_wherever_they_stand(self, text: bytes) -> None:
-        many = text.replace(b"1", b",".join([b"1"] * (MAX_VALUES + 1)).join((b"[", b"]")))
-        with pytest.raises(InputError, match=f"more than {MAX_VALUES} values"):
-            parse_large(many)
-        few = text.replace(b"1", b",".join([b"1"] * (MAX_VALUES - 10)).join((b"[", b"]")))
-        assert parse_large(few) == orjson.loads(few)
+        most = LIMITS.large_body_values
+        many = text.replace(b"1", b",".join([b"1"] * (most + 1)).join((b"[", b"]")))
+        with pytest.raises(InputError, match=f"more than {most} values"):
+            parse_large_body(many, LIMITS)
+        few = text.replace(b"1", b",".join([b"1"] * (most - 10)).join((b"[", b"]")))
+        assert parse_large_body(few, LIMITS) == orjson.loads(few)
 
     def test_what_is_given_back_can_be_handed_over(self) -> None:
-        deepest = b"[" * MAX_DEPTH + b"]" * MAX_DEPTH
-        assert pickle.loads(pickle.dumps(parse_large(deepest))) == orjson.loads(deepest)
+        deepest = b"[" * LIMITS.large_body_depth + b"]" * LIMITS.large_body_depth
+        assert pickle.loads(pickle.dumps(parse_large_body(deepest, LIMITS))) == orjson.loads(
+            deepest
+        )
         with pytest.raises(InputError, match="lists in each other"):
-            parse_large(b"[" + deepest + b"]")
-        for text in (b"no", b"[" * 2000, b"[1,1" + b",1" * MAX_VALUES + b"]"):
+            parse_large_body(b"[" + deepest + b"]", LIMITS)
+        for text in (b"no", b"[" * 2000, b"[1,1" + b",1" * LIMITS.large_body_values + b"]"):
             with pytest.raises(InputError) as caught:
-                parse_large(text)
+                parse_large_body(text, LIMITS)
             assert len(pickle.dumps(caught.value)) < 1000  # not the body with it
 
     def test_a_parser_that_was_killed_is_replaced(self, fake: FakeBackend) -> None:
@@ -265,7 +261,7 @@ class TestOthersGoOn:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("form", ["float", "base64"])
-    def test_while_a_large_answer_is_written(self, form: str) -> None:
+    def test_while_a_large_answer_is_json_pieces(self, form: str) -> None:
         vectors = np.random.default_rng(0).standard_normal((2048, 4096), np.float32)
 
         async def outcome(request: Any) -> Answer:
@@ -297,9 +293,9 @@ class TestWriting:
     @settings(max_examples=100)
     def test_pieces_make_up_the_whole(self, value: Any) -> None:
         async def together() -> bytes:
-            return b"".join([piece async for piece in written(value)])
+            return b"".join([piece async for piece in json_pieces(value)])
 
-        assert asyncio.run(together()) == dumps(value)
+        assert asyncio.run(together()) == to_json(value)
 
     def test_others_have_their_turn_between_pieces(self) -> None:
         turns = 0
@@ -313,7 +309,7 @@ class TestWriting:
         async def story() -> None:
             task = asyncio.create_task(other())
             await until(lambda: turns > 0)
-            pieces = [piece async for piece in written([np.zeros(4096, np.float32)] * 256)]
+            pieces = [piece async for piece in json_pieces([np.zeros(4096, np.float32)] * 256)]
             task.cancel()
             assert len(pieces) > 10
             assert turns >= len(pieces) - 1
@@ -322,7 +318,7 @@ class TestWriting:
 
     def test_float32_comes_back_as_it_was(self) -> None:
         row = np.random.default_rng(0).standard_normal(4096).astype(np.float32)
-        np.testing.assert_array_equal(np.float32(orjson.loads(dumps(row))), row)
+        np.testing.assert_array_equal(np.float32(orjson.loads(to_json(row))), row)
 
 
 def test_examples_give_what_they_say() -> None:

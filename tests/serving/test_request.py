@@ -8,13 +8,14 @@ import pytest
 from e5.errors import InputError
 from e5.prompts import TASKS
 from e5.serving.request import (
-    INPUTS,
     MAX_ALL_CHARACTERS,
     MAX_FLOATS,
     MAX_TEXTS,
     EmbedRequest,
 )
 from e5.texts import MAX_CHARACTERS, MAX_TASK
+
+INPUTS = ", ".join(EmbedRequest.model_fields)
 
 
 def test_queries_come_first_then_documents_each_in_the_order_given() -> None:
