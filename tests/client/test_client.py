@@ -374,15 +374,7 @@ def test_an_iterator_of_texts_may_use_the_client_itself() -> None:
 def run_script(url: str, code: str) -> None:
     """Run it, with warnings that are errors; nothing may be written."""
     done = subprocess.run(
-        [
-            sys.executable,
-            "-X",
-            "dev",
-            "-W",
-            "error",
-            "-c",
-            f"from e5 import Client; url={url!r}\n{code}",
-        ],
+        [sys.executable, "-W", "error", "-c", f"from e5 import Client; url = {url!r}\n{code}"],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -168,7 +168,7 @@ def test_what_was_ended_by_somebody_else_is_said_at_once(status: str, ended: str
     last: Reply = (200, {"status": status, "output": None})
     with fake_replicate([last if ended == "create" else STARTING], [last]) as api:
         error = refusal()
-    assert str(error) == f"{MODEL}: the prediction was {status}; try again."
+    assert str(error) == f'{MODEL}: the prediction ended as "{status}"; try again.'
     assert error.cause == "other"
     assert (len(api.creates), len(api.cancels)) == (1, 0)
 
