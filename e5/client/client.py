@@ -160,7 +160,5 @@ class Client:
     def _connect(self) -> tuple[AsyncClient, LoopThread]:
         client = self._make()
         loop_thread = LoopThread(cleanup=client.aclose)
-        # A client that is not closed leaves no thread behind. At the interpreter's exit the
-        # loop thread ends by itself.
-        weakref.finalize(self, loop_thread.stop, wait=False).atexit = False
+        weakref.finalize(self, loop_thread.stop, wait=False)  # if it is never closed
         return client, loop_thread
