@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from e5.client.cog_protocol import REMEDIES, Cog
-from e5.client.prediction import RemoteAnswer
-from e5.client.remote import RemoteService
+from e5.client import DEADLINE_SECONDS, UNHEALTHY_REMEDY, RemoteAnswer, RemoteService
 from e5.errors import ServiceError
 from e5.serving import Answer, EmbedRequest
 from e5.settings import Settings
@@ -23,8 +21,7 @@ logger = logging.getLogger(__name__)
 
 # Cog frees a slot a moment after it has answered, so its first "no free slot" means little. After
 # that the caller is told, and may try again: two who retry would multiply.
-DEADLINE_SECONDS = 300.0  # a model on Replicate may have to boot first
-PATIENCE_SECONDS = 0.5
+BUSY_RETRY_SECONDS = 0.5
 WATCH_SECONDS = 2.0
 MAX_LENGTH = 4096  # tokens of a text; a remote service does not say how many it reads
 
@@ -137,7 +134,7 @@ class RemoteBackend:
             watch_seconds: time between two looks at the service's health while requests wait.
         """
         self._info = info
-        self._remote = RemoteService(address, deadline=deadline, patience=PATIENCE_SECONDS)
+        self._remote = RemoteService(address, deadline=deadline, retry_seconds=BUSY_RETRY_SECONDS)
         self._watch_seconds = watch_seconds
         self._waiting: set[asyncio.Timeout] = set()
         self._watching: asyncio.Task[None] | None = None
@@ -214,7 +211,7 @@ class RemoteBackend:
         await self._remote.aclose()
 
     async def _embed(self, inputs: Mapping[str, object]) -> RemoteAnswer:
-        if self._watching is None and isinstance(self._remote.dialect, Cog):
+        if self._watching is None and self._remote.reports_health:
             self._watching = asyncio.create_task(self._watch())
         scope = asyncio.timeout(None)
         self._waiting.add(scope)
@@ -222,8 +219,7 @@ class RemoteBackend:
             async with scope:
                 return await self._remote.embed(inputs)
         except TimeoutError as error:
-            name, remedy = self._remote.dialect.name, REMEDIES["UNHEALTHY"]
-            sentence = f"{name}: /health-check says UNHEALTHY; {remedy}."
+            sentence = f"{self._remote.name}: /health-check says UNHEALTHY; {UNHEALTHY_REMEDY}."
             raise ServiceError(sentence, cause="unreachable") from error
         finally:
             self._waiting.discard(scope)
