@@ -24,11 +24,12 @@ from e5.errors import quoted
 from e5.gateway.client_request import BuildBody, ClientRequest, ServiceCall
 from e5.gateway.model_names import ModelNames
 from e5.gateway.roles import Prompt
-from e5.serving.request import MAX_TEXTS
+from e5.serving import RequestLimits
 from e5.texts import MAX_CHARACTERS
 from e5.validation import input_error, wrong_value
 from e5.vectors import Vectors
 
+MAX_TEXTS = RequestLimits().texts  # in one request
 TOKEN_IDS_REMEDY = (
     "send texts. This model has a tokenizer of its own: with langchain-openai set "
     "check_embedding_ctx_length=False"

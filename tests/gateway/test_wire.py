@@ -23,7 +23,7 @@ from e5.gateway.wire import (
     named_texts,
     one_of,
 )
-from e5.serving.request import MAX_TEXTS
+from e5.gateway.wire import MAX_TEXTS
 
 
 class Options(WireRequest):
