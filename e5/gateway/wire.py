@@ -5,7 +5,7 @@ A wire format is a module of pydantic models. A model validates a request and tu
 `/openapi.json`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
 
@@ -159,7 +159,7 @@ class WireRequest(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True)
 
     # Whether a body is meant as a request of this kind, where a route takes several kinds.
-    fits: ClassVar[staticmethod[[Mapping[str, Any]], bool]] = staticmethod(lambda _: True)
+    fits: ClassVar[Callable[..., bool]] = staticmethod(lambda _: True)
 
     @classmethod
     def parse(cls, body: Mapping[str, Any]) -> Self:
