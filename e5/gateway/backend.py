@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 # Cog frees a slot a moment after it has answered, so its first "no free slot" means little. After
 # that the caller is told, and may try again: two who retry would multiply.
-PATIENCE_SECONDS = 0.5
+BUSY_RETRY_SECONDS = 0.5
 WATCH_SECONDS = 2.0
 MAX_LENGTH = 4096  # tokens of a text; a remote service does not say how many it reads
 
@@ -134,7 +134,7 @@ class RemoteBackend:
             watch_seconds: time between two looks at the service's health while requests wait.
         """
         self._info = info
-        self._remote = RemoteService(address, deadline=deadline, retry_seconds=PATIENCE_SECONDS)
+        self._remote = RemoteService(address, deadline=deadline, retry_seconds=BUSY_RETRY_SECONDS)
         self._watch_seconds = watch_seconds
         self._waiting: set[asyncio.Timeout] = set()
         self._watching: asyncio.Task[None] | None = None
@@ -219,8 +219,7 @@ class RemoteBackend:
             async with scope:
                 return await self._remote.embed(inputs)
         except TimeoutError as error:
-            name, remedy = self._remote.name, UNHEALTHY_REMEDY
-            sentence = f"{name}: /health-check says UNHEALTHY; {remedy}."
+            sentence = f"{self._remote.name}: /health-check says UNHEALTHY; {UNHEALTHY_REMEDY}."
             raise ServiceError(sentence, cause="unreachable") from error
         finally:
             self._waiting.discard(scope)

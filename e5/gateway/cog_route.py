@@ -12,10 +12,9 @@ from typing_extensions import TypedDict
 from e5.errors import InputError
 from e5.gateway.client_request import ServiceCall
 from e5.gateway.roles import Prompt, Side
-from e5.gateway.wire import Dimensions, RouteContext, Text, WireRequest
+from e5.gateway.wire import MAX_TEXTS, Dimensions, RouteContext, Text, WireRequest
 from e5.prompts import resolve_task
 from e5.serving import Answer, EmbedRequest
-from e5.serving.request import MAX_TEXTS
 from e5.texts import MAX_TASK
 from e5.vectors import cosine_scores, encode_base64
 

@@ -14,10 +14,9 @@ from e5.gateway import wire
 from e5.gateway.client_request import ClientRequest
 from e5.gateway.openai import RoleOptions
 from e5.gateway.roles import Prompt, prompt_for
-from e5.gateway.wire import RouteContext, list_of_texts, named_texts
+from e5.gateway.wire import MAX_TEXTS, RouteContext, list_of_texts, named_texts
 from e5.prompts import DEFAULT_TASK
 from e5.serving import Answer
-from e5.serving.request import MAX_TEXTS
 from e5.validation import wrong_value
 from e5.vectors import Vectors, as_bits, as_int8, cosine_scores, encode_base64
 

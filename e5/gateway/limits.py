@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from e5.client import DEADLINE_SECONDS
+
 
 @dataclass(frozen=True)
 class GatewayLimits:
@@ -23,7 +25,7 @@ class GatewayLimits:
     """
 
     in_flight: int = 1024
-    deadline_seconds: float = 300.0
+    deadline_seconds: float = DEADLINE_SECONDS
     body_bytes: int = 32 * 2**20
     held_bytes: int = 256 * 2**20
     large_body_bytes: int = 2**18

@@ -11,10 +11,9 @@ from e5.gateway.backend import BackendInfo
 from e5.gateway.client_request import ClientRequest
 from e5.gateway.cohere import ranked
 from e5.gateway.roles import Prompt, prompt_for
-from e5.gateway.wire import RouteContext, named_texts, one_of
+from e5.gateway.wire import MAX_TEXTS, RouteContext, named_texts, one_of
 from e5.prompts import DEFAULT_TASK
 from e5.serving import Answer
-from e5.serving.request import MAX_TEXTS
 from e5.validation import wrong_value
 from e5.vectors import cosine_scores
 

@@ -5,7 +5,7 @@ A wire format is a module of pydantic models. A model validates a request and tu
 `/openapi.json`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
 
@@ -24,11 +24,12 @@ from e5.errors import quoted
 from e5.gateway.client_request import BuildBody, ClientRequest, ServiceCall
 from e5.gateway.model_names import ModelNames
 from e5.gateway.roles import Prompt
-from e5.serving.request import MAX_TEXTS
+from e5.serving import RequestLimits
 from e5.texts import MAX_CHARACTERS
 from e5.validation import input_error, wrong_value
 from e5.vectors import Vectors
 
+MAX_TEXTS = RequestLimits().texts  # in one request
 TOKEN_IDS_REMEDY = (
     "send texts. This model has a tokenizer of its own: with langchain-openai set "
     "check_embedding_ctx_length=False"
@@ -158,7 +159,7 @@ class WireRequest(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True)
 
     # Whether a body is meant as a request of this kind, where a route takes several kinds.
-    fits: ClassVar[staticmethod[[Mapping[str, Any]], bool]] = staticmethod(lambda _: True)
+    fits: ClassVar[Callable[..., bool]] = staticmethod(lambda _: True)
 
     @classmethod
     def parse(cls, body: Mapping[str, Any]) -> Self:

@@ -7,7 +7,6 @@ from typing import Any
 
 import httpx2
 import pytest
-from fake_cog import failed
 from fake_http import Reply
 from fake_replicate import (
     PROCESSING,
@@ -19,7 +18,7 @@ from fake_replicate import (
 )
 from gateway_tools import Door, sentence_of
 
-from e5.errors import InputError, NonFiniteError, RequestTooLargeError
+from e5.errors import E5Error, InputError, NonFiniteError, RequestTooLargeError
 from e5.gateway.backend import RemoteBackend
 from e5.prompts import DEFAULT_TASK
 
@@ -62,12 +61,19 @@ def test_queries_and_documents_are_one_prediction_each(healthy: FakeReplicate) -
     assert documents["normalize"] is queries["normalize"] is True
 
 
+def failed(error: E5Error) -> Reply:
+    """A prediction that failed, with its error as data."""
+    sentence = f"{type(error).__name__}: {error}"
+    metrics = {"error": error.to_dict()}
+    return 201, {"status": "failed", "error": sentence, "metrics": metrics}
+
+
 FAILURES: dict[str, tuple[Reply, int]] = {
     "throttled": ((429, {"detail": "Request was throttled. Your rate limit resets in ~9s."}), 429),
-    "an input": (failed(InputError("documents[1]", "7", "send text"), status=201), 400),
-    "no finite vector": (failed(NonFiniteError(1, "documents[1]"), status=201), 400),
-    "too large": (failed(RequestTooLargeError(30, 25), status=201), 413),
-    "a crash": (failed("CUDA error", status=201), 502),
+    "an input": (failed(InputError("documents[1]", "7", "send text")), 400),
+    "no finite vector": (failed(NonFiniteError(1, "documents[1]")), 400),
+    "too large": (failed(RequestTooLargeError(10, 5)), 413),
+    "a crash": ((201, {"status": "failed", "error": "CUDA error"}), 502),
     "no money": ((402, {"detail": "Billing is not set up."}), 502),
     "its own trouble": ((500, {"detail": "Internal server error"}), 503),
     "aborted": ((201, {"status": "aborted"}), 502),

@@ -7,7 +7,7 @@ import os
 import pickle
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx2
@@ -67,6 +67,19 @@ def large(text: bytes) -> bytes:
     return text + b" " * LIMITS.large_body_bytes
 
 
+@pytest.fixture(scope="module")
+def backend() -> FakeBackend:
+    return FakeBackend()
+
+
+@pytest.fixture(scope="module")
+def door(backend: FakeBackend) -> Iterator[Door]:
+    """One gateway for many tests, because it keeps the process that parses large bodies."""
+    door = Door(backend)
+    yield door
+    door.gateway._parser.close()
+
+
 @pytest.mark.parametrize("sized", [bytes, large])
 class TestWhatIsNoObject:
     @pytest.mark.parametrize(
@@ -75,30 +88,34 @@ class TestWhatIsNoObject:
          b'{"input": "\xed\xa0\x80"}', b'{"input": Infinity}', b"{'input': 'a'}", b'{"a": 1,}',
          b"[" * 100_000, b'{"a":' * 5000, b"\x00", b"\xef\xbb\xbf{}"],
     )  # fmt: skip
-    def test_what_is_no_json_is_refused(self, fake: FakeBackend, text: bytes, sized: Any) -> None:
-        sentence = sentence_of(Door(fake).post(PATH, sized(text)), 400)
+    def test_what_is_no_json_is_refused(
+        self, door: Door, backend: FakeBackend, text: bytes, sized: Any
+    ) -> None:
+        backend.asked.clear()
+        sentence = sentence_of(door.post(PATH, sized(text)), 400)
         assert sentence.startswith("the body: received what is not JSON (")
-        assert fake.asked == []
+        assert backend.asked == []
 
     @pytest.mark.parametrize("text", [b"null", b"[]", b'"input"', b"5", b"true", b'["a", "b"]'])
-    def test_what_is_no_object_is_refused(self, fake: FakeBackend, text: bytes, sized: Any) -> None:
-        sentence = sentence_of(Door(fake).post(PATH, sized(text)), 400)
+    def test_what_is_no_object_is_refused(self, door: Door, text: bytes, sized: Any) -> None:
+        sentence = sentence_of(door.post(PATH, sized(text)), 400)
         assert sentence.startswith("the body: received ")
         assert sentence.endswith("; send a JSON object.")
 
     @pytest.mark.slow
-    def test_nested_lists_are_refused_at_any_depth(self, fake: FakeBackend, sized: Any) -> None:
+    def test_nested_lists_are_refused_at_any_depth(self, door: Door, sized: Any) -> None:
         for depth in (10, 500, 1000, 1024, 2000):
             text = b'{"input": ' + b"[" * depth + b"]" * depth + b"}"
-            sentence_of(Door(fake).post(PATH, sized(text)), 400)
+            sentence_of(door.post(PATH, sized(text)), 400)
             text = b'{"input": "a", "x": ' + b'{"a":' * depth + b"1" + b"}" * depth + b"}"
-            assert Door(fake).post(PATH, sized(text)).status_code in (200, 400)
+            assert door.post(PATH, sized(text)).status_code in (200, 400)
 
-    def test_an_object_is_read(self, fake: FakeBackend, sized: Any) -> None:
+    def test_an_object_is_read(self, door: Door, backend: FakeBackend, sized: Any) -> None:
         text = '{"input": "snöw ☃ \\u0000 \\ud83d\\ude42", "x": [1e300, 18446744073709551616]}'
-        response = Door(fake).post(PATH, sized(text.encode()))
+        backend.asked.clear()
+        response = door.post(PATH, sized(text.encode()))
         assert response.status_code == 200, response.text
-        assert fake.asked[0].documents == ["snöw ☃ \x00 🙂"]
+        assert backend.asked[0].documents == ["snöw ☃ \x00 🙂"]
 
 
 class TestHeaders:

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from e5.errors import InputError, OutOfMemoryError, QueueFullError, RequestTooLargeError
 from e5.gateway.client_request import ClientRequest, ServiceCall
 from e5.gateway.roles import Prompt
+from e5.gateway.wire import MAX_TEXTS
 from e5.prompts import DEFAULT_TASK, TASKS
 from e5.serving import Answer, EmbedRequest
-from e5.serving.request import MAX_TEXTS
 
 DOCUMENT = Prompt("", "document")
 QUERY = Prompt(DEFAULT_TASK, "query")

@@ -9,9 +9,8 @@ from gateway_tools import Door, FakeBackend, cosine, sentence_of
 
 from e5.embedder import Embedder
 from e5.gateway.roles import Prompt
-from e5.gateway.wire import TOKEN_IDS_REMEDY
+from e5.gateway.wire import MAX_TEXTS, TOKEN_IDS_REMEDY
 from e5.prompts import DEFAULT_TASK
-from e5.serving.request import MAX_TEXTS
 
 ROUTES = ["/v1/embeddings", "/embeddings"]
 WEB = Prompt(DEFAULT_TASK, "query").header

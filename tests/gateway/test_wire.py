@@ -10,6 +10,7 @@ from e5.errors import InputError
 from e5.gateway import wire
 from e5.gateway.model_names import ModelNames
 from e5.gateway.wire import (
+    MAX_TEXTS,
     TOKEN_IDS_REMEDY,
     Count,
     Dimensions,
@@ -23,7 +24,6 @@ from e5.gateway.wire import (
     named_texts,
     one_of,
 )
-from e5.serving.request import MAX_TEXTS
 
 
 class Options(WireRequest):
