@@ -1,7 +1,4 @@
-"""Any number of texts of one side -> requests to one service, and their vectors back in order.
-
-Splits the texts, names them in the caller's numbering, and holds the service to one model.
-"""
+"""Any number of texts of one side -> requests to one service, and their vectors back in order."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -12,14 +9,7 @@ from typing import Any
 import numpy as np
 
 from e5.client.prediction import RemoteAnswer
-from e5.errors import (
-    E5Error,
-    InputError,
-    RequestTooLargeError,
-    ServiceError,
-    TextError,
-    quoted,
-)
+from e5.errors import InputError, RequestTooLargeError, ServiceError, TextError, quoted
 from e5.prompts import resolve_task
 from e5.texts import check_flag, check_task
 from e5.vectors import Vectors, check_dimensions
@@ -114,7 +104,7 @@ async def embed_batch(
     if options.dimensions is not None:  # where the service has a schema, it refuses null
         inputs["dimensions"] = width = int(options.dimensions)
     vectors = np.empty((len(texts), width), np.float32)
-    turns = asyncio.Semaphore(REQUESTS_PER_CALL)
+    own_slots = asyncio.Semaphore(REQUESTS_PER_CALL)
 
     async def fill(rows: slice) -> None:
         try:
@@ -135,15 +125,15 @@ async def embed_batch(
             )
         vectors[rows] = answer.vectors
 
-    async def take_turn(rows: slice) -> int:
-        async with turns, slots:
+    async def embed(rows: slice) -> int:
+        async with own_slots, slots:
             await fill(rows)
         return int(rows.stop - rows.start)
 
     # The service counts the task with each query; here with documents too, which does no harm.
     task_characters = len(resolve_task(options.task).instruction)
     requests = split([task_characters + len(text) for text in texts])
-    tasks = [asyncio.create_task(take_turn(rows)) for rows in requests]
+    tasks = [asyncio.create_task(embed(rows)) for rows in requests]
     try:
         for task in tasks:
             report(await task)
@@ -175,7 +165,7 @@ def split(lengths: Sequence[int]) -> Iterator[slice]:
         yield slice(start, len(lengths))
 
 
-def _renumbered(error: InputError | TextError, field: str, rows: slice) -> E5Error:
+def _renumbered(error: InputError | TextError, field: str, rows: slice) -> InputError | TextError:
     """The error of a request with these rows of the caller's texts, in the caller's numbering.
 
     Example:

@@ -4,7 +4,7 @@ import os
 import weakref
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import nullcontext
-from types import TracebackType
+from functools import partial
 from typing import Any, Self, TypeVar
 
 from tqdm import tqdm
@@ -58,18 +58,13 @@ class Client:
                 REPLICATE_API_TOKEN in the environment.
             ServiceError: for a proxy in the environment that cannot be used.
         """
-        self._make = lambda: AsyncClient(url, deadline=deadline, api_key=api_key)
+        self._make_client = partial(AsyncClient, url, deadline=deadline, api_key=api_key)
         self._connections = {os.getpid(): self._connect()}
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -158,7 +153,7 @@ class Client:
         return self._connections[process]
 
     def _connect(self) -> tuple[AsyncClient, LoopThread]:
-        client = self._make()
+        client = self._make_client()
         loop_thread = LoopThread(cleanup=client.aclose)
         weakref.finalize(self, loop_thread.stop, wait=False)  # if it is never closed
         return client, loop_thread

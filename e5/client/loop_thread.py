@@ -100,9 +100,9 @@ class LoopThread:
         loop = self._loop
         assert loop is not None
         with asyncio.Runner(loop_factory=lambda: loop) as runner:
-            runner.run(self._live())
+            runner.run(self._wait_for_end())
 
-    async def _live(self) -> None:
+    async def _wait_for_end(self) -> None:
         await self._end.wait()
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:

@@ -22,9 +22,8 @@ class RemoteService:
     Any number of requests may be under way at a time.
 
     Attributes:
-        name: of the service in errors: its address.
-        reports_health: whether `health` tells if the service can compute. False for Replicate,
-            which tells only whether it knows the account.
+        name: the name of the service in errors: its address.
+        reports_health: whether `health` tells if the service can compute; false for Replicate.
 
     Example, with a server of the built-in checkpoint on this port:
         >>> async def embed() -> list[int]:
@@ -68,11 +67,7 @@ class RemoteService:
         is_time = isinstance(retry_seconds, int | float) and retry_seconds >= 0
         if retry_seconds is not None and not is_time:
             raise InputError("retry_seconds", quoted(retry_seconds), "use seconds, 0 for none")
-        options: dict[str, Any] = {
-            "deadline": deadline,
-            "retry_seconds": retry_seconds,
-            "limits": limits,
-        }
+        options: Any = {"deadline": deadline, "retry_seconds": retry_seconds, "limits": limits}
         self._protocol: CogProtocol | ReplicateProtocol
         if isinstance(address, str) and address.startswith(ADDRESS_PREFIXES):
             if api_key is not None:
@@ -96,10 +91,9 @@ class RemoteService:
             inputs: of the service, with `encoding_format="base64"`.
 
         Raises:
-            E5Error: if the service refused: the error that it raised; EngineError where it failed
-                with what is no error of this package.
-            ServiceError: it is busy, cannot be reached, is not ready in time, or is no such
-                service; `cause` tells which.
+            E5Error: the service's own error; EngineError where it failed for another reason.
+            ServiceError: the service is busy, cannot be reached, is not ready in time, or is none
+                of this kind; `cause` tells which.
             RuntimeError: it was closed.
         """
         return await self._protocol.embed(inputs)

@@ -1,7 +1,4 @@
-"""HTTP requests to one server: until when they wait, why no answer came, when to send them again.
-
-Knows nothing of Cog, Replicate or vectors.
-"""
+"""HTTP requests to one server: how long they wait, why no answer came, when to try again."""
 
 import logging
 import math
@@ -74,12 +71,7 @@ class NoAnswerError(Exception):
 
     @classmethod
     def of(cls, error: Exception, *, end: float, silence: float = math.inf) -> "NoAnswerError":
-        """What an exception of the HTTP library means.
-
-        Args:
-            error: the exception.
-            end: when the answer had to be there, by `time.monotonic`.
-            silence: seconds without a byte after which the request was given up before `end`.
+        """What an exception of the HTTP library means for a request; see `Transport.request`.
 
         Example:
             >>> NoAnswerError.of(httpx2.ReadError("reset"), end=time.monotonic() + 60).kind
