@@ -5,18 +5,16 @@ import weakref
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from tqdm import tqdm
 
 from e5.client.async_client import AsyncClient
 from e5.client.batch import Options
-from e5.client.loop_thread import LoopThread
+from e5.client.loop_thread import LoopThread, T
 from e5.client.remote import DEADLINE_SECONDS
 from e5.texts import check_texts
 from e5.vectors import Vectors, similarity
-
-T = TypeVar("T")
 
 
 class Client:

@@ -15,7 +15,7 @@ from e5.vectors import Vectors, decode_base64
 
 MAX_LINE = 500  # characters of a sentence that another process wrote
 
-T = TypeVar("T")
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +93,7 @@ def read_output(output: Any) -> RemoteAnswer:
     )
 
 
-def _one_for_each(num_texts: int, usage: Any, name: str, kind: type[T]) -> list[T]:
+def _one_for_each(num_texts: int, usage: Any, name: str, kind: type[Value]) -> list[Value]:
     """A list of the usage, if it has one value of exactly this type for each text."""
     values = usage.get(name) if isinstance(usage, dict) else None
     if not isinstance(values, list) or [type(value) for value in values] != [kind] * num_texts:
