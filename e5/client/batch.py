@@ -79,7 +79,7 @@ async def embed_batch(
     """The vectors of the texts of one call, float32 `[num_texts, dimensions]`.
 
     Args:
-        model: answers the requests; its first answer is known.
+        model: answers the requests.
         field: `queries` or `documents`.
         texts: checked.
         options: for all of them.
@@ -91,8 +91,7 @@ async def embed_batch(
         E5Error: for the first text that fails, in the numbering of the whole call. Nothing is sent
             any more, and what is under way is cancelled.
     """
-    assert model.first is not None
-    width = model.first.vectors.shape[1]
+    width = (await model.identify()).vectors.shape[1]
     check_dimensions(options.dimensions, width)
     inputs: dict[str, object] = {
         "task": check_task(options.task),
@@ -176,7 +175,7 @@ def _renumbered(error: InputError | TextError, field: str, rows: slice) -> Input
     positions = {f"{field}[{i - rows.start}]": i for i in range(rows.start, rows.stop)}
     position = positions.get(error.field)
     if position is None:
-        return error
+        return error.renamed({})
     if isinstance(error, TextError):
         return error.at(position, f"{field}[{position}]")
     return error.renamed({error.field: f"{field}[{position}]"})

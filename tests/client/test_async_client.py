@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,7 +19,7 @@ from fake_cog import Inputs, failed, fake_cog, succeeded
 from fake_http import Reply
 from fake_replicate import PROCESSING, STARTING, fake_replicate
 from remote_calls import eventually
-from server import ROOT, serve
+from server import ROOT
 
 import e5
 from e5.client import AsyncClient, Client
@@ -28,24 +28,11 @@ from e5.client.batch import REQUEST_TEXTS, REQUESTS_PER_CALL
 from e5.embedder import Embedder
 from e5.encoder import Encoder
 from e5.errors import E5Error, InputError, ServiceError
-from e5.settings import Settings
 from e5.vectors import Vectors
 
 T = TypeVar("T")
 
-WEIGHTS = ROOT / "weights" / "e5-mini"
 TEXTS = ["x", "</s> <s> {task}", "nul \x00 bell \x07", "snow" * 50, "\N{GRINNING FACE}"]
-
-
-@pytest.fixture(scope="module")
-def embedder() -> Embedder:
-    return Embedder.load(Settings(weights=WEIGHTS, device="cpu", dtype="float32"))
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with serve(WEIGHTS, env={"E5_DEVICE": "cpu", "E5_DTYPE": "float32"}) as server:
-        yield str(server.client.base_url)
 
 
 def run(url: str, use: Callable[[AsyncClient], Awaitable[T]], *, deadline: float = 20) -> T:

@@ -49,7 +49,6 @@ def encode(
     model: OneModel, texts: list[str], *, field: str = "documents", options: Options = DEFAULTS
 ) -> Any:
     async def embed() -> Any:
-        await model.identify()
         counts: list[int] = []
         vectors = await embed_batch(
             model, field, texts, options, slots=nullcontext(), report=counts.append

@@ -22,7 +22,7 @@ from fake_http import Reply
 from fake_replicate import PROCESSING, STARTING, FakeReplicate, fake_replicate
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from server import ROOT, serve
+from server import ROOT
 
 import e5
 from e5.client import Client
@@ -34,12 +34,9 @@ from e5.errors import (
     InputError,
     ServiceError,
 )
-from e5.settings import Settings
 from e5.vectors import Vectors
 
 MODEL = "replicate-deployment:you/e5"
-WEIGHTS = ROOT / "weights" / "e5-mini"
-ENVIRONMENT = {"E5_DEVICE": "cpu", "E5_DTYPE": "float32"}
 AWKWARD = [
     "x",
     "\N{GRINNING FACE}\N{ZERO WIDTH JOINER}\N{COMBINING ACUTE ACCENT}",
@@ -62,16 +59,8 @@ TOO_LONG = "long " * 5000  # for the model
 
 
 @pytest.fixture(scope="module")
-def embedder() -> Embedder:
-    return Embedder.load(Settings(weights=WEIGHTS, device="cpu", dtype="float32"))
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    with (
-        serve(WEIGHTS, env=ENVIRONMENT) as server,
-        Client(str(server.client.base_url), deadline=60) as connected,
-    ):
+def client(url: str) -> Iterator[Client]:
+    with Client(url, deadline=60) as connected:
         yield connected
 
 
