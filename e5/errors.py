@@ -8,6 +8,7 @@ has to read a sentence.
 
 import json
 from collections.abc import Iterator, Mapping
+from os import PathLike, fspath
 from typing import Any, ClassVar, Literal, Self, TypeAlias, TypeVar, get_args
 
 Cause: TypeAlias = Literal["busy", "unreachable", "deadline", "other"]
@@ -218,6 +219,10 @@ class FileError(FieldError):
         >>> str(WeightsError("weights/x", "there is no such folder", "download the weights"))
         'weights/x: there is no such folder; download the weights.'
     """
+
+    def __init__(self, field: str | PathLike[str], received: str, remedy: str) -> None:
+        """`field` is the file's path."""
+        super().__init__(fspath(field), received, remedy)
 
     def _sentence(self) -> str:
         return f"{self.field}: {self.received}; {self.remedy}."
