@@ -328,7 +328,7 @@ def test_what_is_no_document_s_fault_stops_the_run_with_its_reason(
 
     for name in ("a", "b"):
         write_corpus(tmp_path / "in" / f"{name}.jsonl", texts(10))
-    with pytest.raises(EngineError, match=r"^b\.jsonl: received what cannot be read"):
+    with pytest.raises(EngineError, match=r"^b\.jsonl: received a file that cannot be read"):
         embed(tmp_path, "out", Vanishing(settings, cluster.address), rows_per_shard=10)
 
 
