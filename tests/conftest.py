@@ -22,8 +22,12 @@ from e5.settings import Settings
 # The models are small, and two test processes share the cores: a second thread only waits.
 os.environ["OMP_NUM_THREADS"] = "1"  # of what tests start
 
-hypothesis.settings.register_profile("shared machine", deadline=None, max_examples=50)
-hypothesis.settings.register_profile("fast", deadline=None, max_examples=15)  # of scripts/check
+# On a busy machine an example takes as long as it takes, and so does making one.
+PATIENT = hypothesis.settings(
+    deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.register_profile("shared machine", PATIENT, max_examples=50)
+hypothesis.settings.register_profile("fast", PATIENT, max_examples=15)  # of scripts/check
 hypothesis.settings.load_profile("shared machine")
 
 
