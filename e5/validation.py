@@ -63,5 +63,7 @@ def input_error(error: ValidationError, known_fields: Iterable[str] = ()) -> Inp
     if kind == "missing" or (value is None and isinstance(path[-1], str)):
         return InputError(field, "nothing", "send it")
     context = details.get("ctx", {})
-    remedy = REMEDIES_BY_KIND[kind].format(**context) if kind in REMEDIES_BY_KIND else details["msg"]
+    remedy = (
+        REMEDIES_BY_KIND[kind].format(**context) if kind in REMEDIES_BY_KIND else details["msg"]
+    )
     return InputError(field, context.get("received", quoted(value)), remedy)
