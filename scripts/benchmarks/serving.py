@@ -15,7 +15,8 @@ from typing import Any
 
 from benchmarks.rounds import side_by_side
 from benchmarks.server import Predict, serve
-from benchmarks.subjects import english_words, saved_checkpoint
+from benchmarks.subjects import saved_checkpoint
+from benchmarks.texts import english_words
 from e5.device import choose_device
 from e5.embedder import Embedder
 from e5.settings import Settings
@@ -86,7 +87,7 @@ _BARE = """
 from collections import OrderedDict
 import numpy as np
 from cog import BaseRunner, Input
-from e5.serving.answer import encode_base64
+from e5.vectors import encode_base64
 
 VECTORS = np.random.default_rng(0).standard_normal((2, 4096), np.float32)
 

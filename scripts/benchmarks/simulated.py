@@ -28,7 +28,7 @@ from e5.gateway.model_names import Models
 from e5.gateway.server import serve
 from e5.graphs import size_for
 from e5.packing import MIN_SHARED, TokenIds, pack
-from e5.serving.service import Service
+from e5.serving import Service
 from e5.settings import Settings
 from e5.tokenizer import Tokenizer
 from e5.vectors import Vectors
@@ -76,7 +76,7 @@ class Simulated(Engine):
 
 
 def embedder_of(engine: str) -> Embedder:
-    """The checkpoint that `E5_WEIGHTS` names, with an engine in the place of its own."""
+    """The checkpoint that `E5_WEIGHTS` names, with another engine."""
     settings = Settings.from_env()
     if engine in CARDS:
         folder = Path(settings.weights)
@@ -94,10 +94,10 @@ def embedder_of(engine: str) -> Embedder:
 
 
 class Served(Predictor):
-    """predict.py over that engine."""
+    """The predictor of predict.py, with that engine."""
 
     def setup(self) -> None:
-        """As there."""
+        """Replace the service that predict.py loads."""
         super().setup()
         self.service = Service(embedder_of(_engine()), max_queue_tokens=1_000_000)
 

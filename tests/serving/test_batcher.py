@@ -10,7 +10,7 @@ from reference import assert_same
 from watched import BUDGET, WatchedEngine, run, some_text, submit
 
 from e5.packing import TokenIds
-from e5.serving.batcher import SWITCH_SECONDS, Batched, Batcher
+from e5.serving.batcher import SWITCH_SECONDS, BatchedVectors, Batcher
 from e5.serving.memory import MemoryTrimmer
 
 
@@ -20,12 +20,12 @@ def test_each_of_many_requests_gets_exactly_its_own_vectors(engine: WatchedEngin
         [some_text(chance.randint(3, 60), chance) for _ in range(chance.randint(1, 6))]
         for _ in range(150)
     ]
-    answers: list[Batched] = []
+    answers: list[BatchedVectors] = []
 
     async def story() -> None:
         batcher = Batcher(engine.embedder, max_queue_tokens=1_000_000)
 
-        async def client(texts: Sequence[TokenIds], seconds: float) -> Batched:
+        async def client(texts: Sequence[TokenIds], seconds: float) -> BatchedVectors:
             await asyncio.sleep(seconds)
             return await batcher.embed(texts)
 
@@ -66,7 +66,7 @@ def test_texts_that_share_a_prefix_across_requests_get_their_own_vectors(
     run(story)
 
 
-def test_what_waits_is_computed_in_one_forward(engine: WatchedEngine) -> None:
+def test_requests_that_wait_are_computed_in_one_forward(engine: WatchedEngine) -> None:
     chance = random.Random(2)
 
     async def story() -> None:
@@ -154,7 +154,7 @@ def test_a_cancelled_request_leaves_the_queue_and_costs_no_forward(engine: Watch
         dropped.cancel()
         with pytest.raises(asyncio.CancelledError):
             await dropped
-        last = await submit(batcher, last_texts)  # there is room: what was cancelled does not count
+        last = await submit(batcher, last_texts)  # it fits: what was cancelled does not count
         engine.let_go()
         await first
         assert_same((await last).vectors, engine.alone(last_texts))
@@ -182,7 +182,7 @@ def test_a_request_cancelled_during_its_forward_gives_up_the_rest(engine: Watche
     run(story)
 
 
-def test_what_is_shared_takes_the_budget_once(engine: WatchedEngine) -> None:
+def test_a_shared_prefix_counts_once_in_the_budget(engine: WatchedEngine) -> None:
     chance = random.Random(9)
     prompt = some_text(BUDGET // 2, chance)[1:-1]
     requests = [[some_text(BUDGET // 2 + 3, chance, prompt)] for _ in range(6)]
@@ -202,11 +202,11 @@ def test_what_is_shared_takes_the_budget_once(engine: WatchedEngine) -> None:
     run(story)
 
 
-def test_a_batcher_shares_the_interpreter_and_gives_memory_back(
+def test_a_batcher_shares_the_interpreter_and_returns_memory(
     engine: WatchedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given: list[MemoryTrimmer] = []
-    monkeypatch.setattr(MemoryTrimmer, "give_back", lambda memory: given.append(memory))
+    trimmed: list[MemoryTrimmer] = []
+    monkeypatch.setattr(MemoryTrimmer, "trim", lambda trimmer: trimmed.append(trimmer))
     before = sys.getswitchinterval()
     sys.setswitchinterval(0.005)  # Python's own
 
@@ -220,4 +220,4 @@ def test_a_batcher_shares_the_interpreter_and_gives_memory_back(
         assert sys.getswitchinterval() == pytest.approx(SWITCH_SECONDS)
     finally:
         sys.setswitchinterval(before)
-    assert given
+    assert trimmed

@@ -1,4 +1,4 @@
-"""An engine whose forwards can be watched and held back, and coroutines told as stories.
+"""An engine whose forwards can be watched and held back, and what runs a test's coroutine.
 
 It is the real engine on a small random checkpoint. What arrives during a forward does not depend on
 the machine's speed.
@@ -14,7 +14,7 @@ import numpy as np
 from e5.embedder import Embedder
 from e5.engine import Engine
 from e5.packing import TokenIds
-from e5.serving.batcher import Batched, Batcher
+from e5.serving.batcher import BatchedVectors, Batcher
 from e5.vectors import Vectors
 
 BUDGET = 256  # tokens of one forward
@@ -22,7 +22,7 @@ POISON = 31_999  # a token whose embedding is NaN
 
 
 class WatchedEngine(Engine):
-    """Records each forward; `hold` makes every further one wait for its own `let_go`."""
+    """An engine that records each forward; after `hold`, each one needs a permit of `let_go`."""
 
     def __init__(self, embedder: Embedder) -> None:
         """Take over the model of a loaded embedder."""
@@ -57,7 +57,7 @@ class WatchedEngine(Engine):
 
 
 def run(story: Callable[[], Awaitable[None]]) -> None:
-    """Run a coroutine function; a story that hangs is a failure."""
+    """Run a test's coroutine function; it fails if it hangs."""
 
     async def bounded() -> None:
         await asyncio.wait_for(story(), 60)
@@ -70,7 +70,7 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.001)
 
 
-async def submit(batcher: Batcher, texts: Sequence[TokenIds]) -> asyncio.Task[Batched]:
+async def submit(batcher: Batcher, texts: Sequence[TokenIds]) -> asyncio.Task[BatchedVectors]:
     """A request that is in the queue when this returns."""
     task = asyncio.create_task(batcher.embed(texts))
     await asyncio.sleep(0)

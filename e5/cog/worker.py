@@ -1,0 +1,104 @@
+"""What the process in which Cog runs predictions needs around the service."""
+
+import asyncio
+import gc
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from e5.cog.json_fields import patch_json_dumps
+from e5.cog.output import Output, build_output
+from e5.cog.parent import end_with_parent
+from e5.cog.prediction_folders import PredictionFolders
+from e5.errors import E5Error, EngineError
+from e5.serving import Answer
+
+logger = logging.getLogger(__name__)
+
+RecordMetric: TypeAlias = Callable[[str, object], None]
+
+
+class CogWorker:
+    """The process's log, health and predictions, as Cog wants them; `predict.py` shows its use."""
+
+    def __init__(self, record_metric: RecordMetric, folders: PredictionFolders) -> None:
+        """Check the folders; `record_metric` is a method of the Cog runner.
+
+        Raises:
+            FileError: where Cog cannot make its folders.
+        """
+        folders.check()
+        self.record_metric = record_metric
+        self.large_outputs = asyncio.Semaphore(1)
+        self.num_running = 0
+        self._folders = folders
+
+    @classmethod
+    def start(cls, record_metric: RecordMetric) -> "CogWorker":
+        """Prepare this process too: log, end with Cog's server, and write answers quickly."""
+        logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+        end_with_parent()
+        patch_json_dumps()
+        return cls(record_metric, PredictionFolders())
+
+    def keep_loaded_objects(self) -> None:
+        """Exclude what is loaded now from garbage collection, which would stop all for 0.1 s."""
+        gc.collect()
+        gc.freeze()
+
+    @contextmanager
+    def prediction(self) -> Iterator["Prediction"]:
+        """Count a prediction that runs in the context; log its failure, and record it as data.
+
+        The metric `error` of a failed prediction is `E5Error.to_dict`. Cog sends it to the caller.
+
+        Raises:
+            EngineError: instead of an exception that is no E5Error; the log has its traceback.
+        """
+        self.num_running += 1
+        prediction = Prediction(self)
+        try:
+            yield prediction
+        except E5Error as error:
+            logger.info("refused: %s", error)
+            self.record_metric("error", error.to_dict())
+            raise
+        except Exception:
+            logger.exception("prediction failed")
+            failure = EngineError("the service failed on this request; its log has the reason.")
+            self.record_metric("error", failure.to_dict())
+            raise failure from None
+        finally:
+            self.num_running -= 1
+            self._folders.remove_later(prediction.num_numbers)
+
+    def is_healthy(self) -> bool:
+        """Whether Cog can make its folders; also writes for `scripts/probe` how many run now."""
+        with suppress(OSError):
+            port = os.environ.get("PORT", "5000")
+            (self._folders.root.parent / f"e5-running-{port}").write_text(str(self.num_running))
+        try:
+            self._folders.check()
+        except E5Error:
+            return False
+        return True
+
+
+@dataclass
+class Prediction:
+    """A prediction that runs; made by `CogWorker.prediction`."""
+
+    worker: CogWorker
+    num_numbers: int = 0  # in its answer, once that is known
+
+    async def output(self, answer: Answer, *, encoding_format: str) -> Output:
+        """Record the answer's metrics, and build its output."""
+        for name, value in answer.metrics.items():
+            self.worker.record_metric(name, value)
+        self.num_numbers = answer.num_numbers
+        return await build_output(
+            answer, encoding_format=encoding_format, large_outputs=self.worker.large_outputs
+        )
