@@ -237,6 +237,7 @@ class TestPublicNames:
             "Encoder",
             "EngineError",
             "FieldError",
+            "FileError",
             "InputError",
             "NonFiniteError",
             "OutOfMemoryError",
