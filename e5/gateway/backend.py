@@ -131,7 +131,7 @@ class RemoteBackend:
             address: see `RemoteService`.
             info: what the service serves.
             deadline: seconds in which a request must be answered.
-            watch_seconds: time between two looks at the service's health while requests wait.
+            watch_seconds: pause between two looks at the service's health while requests wait.
         """
         self._info = info
         self._remote = RemoteService(address, deadline=deadline, retry_seconds=BUSY_RETRY_SECONDS)

@@ -107,7 +107,7 @@ class CohereTextsRequest(CohereOptions):
     @model_validator(mode="before")
     @classmethod
     def _refuse_images(cls, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        if body.get("texts") is None and body.get("images") is not None:
+        if body.get("images") is not None:
             raise InputError("images", "images", "send texts: this model reads nothing else")
         return body
 

@@ -56,10 +56,17 @@ Refusal = TypedDict(
 
 
 class _Generator(GenerateJsonSchema):
-    """Pydantic's schemas without a title for each field, which would only repeat its name."""
+    """Pydantic's schemas in the order of declaration, and without titles that repeat names.
+
+    Schemathesis makes lists of 2,048 texts of a million characters where `items` comes before
+    `type`, as it does in alphabetical order.
+    """
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002
         return False
+
+    def sort(self, value: Any, parent_key: str | None = None) -> Any:  # noqa: ARG002
+        return value
 
 
 def description(

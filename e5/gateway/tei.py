@@ -44,14 +44,9 @@ class TeiOptions(wire.EmbedOptions):
     encoding_format: Annotated[Literal["float"] | None, one_of("float")] = None
 
     def embed_inputs(self, inputs: str | list[Any], prefix: str = "") -> ClientRequest:
-        """The request to embed texts with these options.
+        """The request to embed one text or a list with these options.
 
-        Args:
-            inputs: one text or a list.
-            prefix: what stands before the options' names.
-
-        Raises:
-            InputError: for a `prompt_name` without a meaning.
+        `prefix` stands before the options' names. Raises as `WireRequest.client_request`.
         """
         prompt = prompt_for({f"{prefix}prompt_name": self.prompt_name})
         dimensions = f"{prefix}dimensions", self.dimensions

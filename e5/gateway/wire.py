@@ -221,14 +221,10 @@ class EmbedOptions(TruncateOptions):
         build_body: BuildBody,
         dimensions: tuple[str, int | None],
     ) -> ClientRequest:
-        """The request to embed texts with these options.
+        """The request to embed the text or the texts of a field with these options.
 
-        Args:
-            inputs: one text or a list.
-            field: the caller's name of it.
-            prompt: see `ClientRequest`.
-            build_body: see `ClientRequest`.
-            dimensions: the caller's name of the dimensions, and their number.
+        The arguments are those of `ClientRequest`; `dimensions` are their number and, before it,
+        the caller's name of it.
         """
         texts, names = named_texts(inputs, field)
         return ClientRequest(

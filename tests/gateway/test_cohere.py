@@ -130,8 +130,10 @@ class TestEmbed:
         assert sentence_of(response, 400).startswith("inputs[1]: received ")
 
     def test_images_and_too_many_inputs_are_refused(self, door: Door) -> None:
-        sentence = sentence_of(door.post("/v2/embed", {"images": ["data:..."]}), 400)
-        assert sentence == "images: received images; send texts: this model reads nothing else."
+        for texts in ({}, {"texts": ["a"]}):
+            response = door.post("/v2/embed", {"images": ["data:..."], **texts})
+            sentence = sentence_of(response, 400)
+            assert sentence == "images: received images; send texts: this model reads nothing else."
         good = {"content": [{"type": "text", "text": "snow"}]}
         sentence = sentence_of(door.post("/v2/embed", {"inputs": [good] * 3000}), 400)
         assert sentence.startswith("inputs: received 3000 texts")

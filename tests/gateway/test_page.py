@@ -179,7 +179,7 @@ class TestScores:
         fill(tab, documents=["snow " * 5000, "Snow falls."])
         run(tab)
         assert sorted(row["spans"][3] for row in ranking(tab)) == [
-            "4096 tokens, cut there",
+            "4096 tokens, truncated",
             "5 tokens",
         ]
 
