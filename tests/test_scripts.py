@@ -19,7 +19,7 @@ import pytest
 import yaml
 from server import free_port, serve
 
-from commands import predict
+from e5.cli import main
 from e5.errors import EngineError
 from e5.settings import Settings
 from predict import Predictor

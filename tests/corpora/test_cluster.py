@@ -89,7 +89,7 @@ class Runner:
         }
 
     def start(self, out: str, *options: str) -> "subprocess.Popen[str]":
-        code = [sys.executable, "-m", "commands.embed_corpus"]
+        code = [sys.executable, "-m", "e5", "embed-corpus"]
         command = [*code, self.folder / "in", self.folder / out, "--id-column", "id"]
         return subprocess.Popen(
             [*map(str, command), "--rows-per-shard", "20", *options],

@@ -26,8 +26,8 @@ from damages import (
 )
 from fake_hub import FakeHub, Fault, running_hub
 
-from commands import download_weights
-from commands.models import E5, MODELS
+from e5.cli import hub_download
+from e5.cli.hub_models import E5, MODELS
 from e5.checkpoint import CONFIG, MANIFEST, Checkpoint, CheckpointManifest, hash_files
 from e5.errors import WeightsError
 
@@ -39,7 +39,7 @@ REVISION = str(PINNED.revision)
 MADE_UP = """
 import sys
 from dataclasses import replace
-from commands import download_weights
+from e5.cli import hub_download
 download_weights.MODELS[download_weights.E5] = replace(
     download_weights.MODELS[download_weights.E5], shards={}
 )

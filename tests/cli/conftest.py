@@ -10,7 +10,7 @@ import pytest
 from damages import save_two_shards
 from fake_hub import FakeHub, running_hub
 
-from commands.models import E5, MODELS
+from e5.cli.hub_models import E5, MODELS
 
 PINNED = MODELS[E5]
 

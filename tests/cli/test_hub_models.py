@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from fake_hub import FakeHub
 
-from commands import download_weights
-from commands.models import E5, MODELS
+from e5.cli import hub_download
+from e5.cli.hub_models import E5, MODELS
 from e5.checkpoint import Checkpoint, CheckpointManifest
 from e5.prompts import is_template
 from e5.settings import Settings
