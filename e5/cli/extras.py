@@ -27,8 +27,8 @@ MODULES_BY_EXTRA = {
     "serve": _SERVE.split(),
     "corpus": _CORPUS.split(),
     "cluster": f"{_CORPUS} ray".split(),
-    "search": "fsspec lancedb pyarrow".split(),
-    "gateway": "httptools orjson prometheus_client starlette uvicorn uvloop".split(),
+    "search": ["fsspec", "lancedb", "pyarrow"],
+    "gateway": ["httptools", "orjson", "prometheus_client", "starlette", "uvicorn", "uvloop"],
 }
 
 
