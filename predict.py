@@ -4,21 +4,14 @@ Cog's command line reads the source of `run`'s signature to publish the schema, 
 descriptions are plain literals on one line, and types are written out.
 """
 
-import gc
-import logging
 from typing import Optional
 
 from cog import BaseRunner, Input, concurrent
 
-from e5.cog.json_fields import patch_json_dumps
-from e5.cog.output import Output, Outputs
-from e5.cog.parent import end_with_parent
-from e5.cog.prediction_folders import Predictions
-from e5.errors import E5Error
-from e5.serving.request import EmbedRequest
+from e5.cog import CogWorker
+from e5.cog.output import Output
+from e5.serving import EmbedRequest
 from e5.settings import Settings
-
-logger = logging.getLogger(__name__)
 
 
 class Predictor(BaseRunner):
@@ -26,16 +19,11 @@ class Predictor(BaseRunner):
 
     def setup(self) -> None:
         """Load the checkpoint that `E5_WEIGHTS` names, and run its self-check."""
-        logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-        end_with_parent()
-        from e5.serving.service import Service  # late: it brings torch, which takes seconds
+        self.worker = CogWorker.start()
+        from e5.serving import Service  # after the start, because it imports torch for seconds
 
-        self.predictions = Predictions()
-        self.predictions.check()
-        patch_json_dumps()
-        self.service, self.outputs = Service.load(Settings.from_env()), Outputs()
-        gc.collect()
-        gc.freeze()  # what is loaded stays: to look for garbage among it stops everybody for 0.1 s
+        self.service = Service.load(Settings.from_env())
+        self.worker.keep_loaded_objects()
 
     @concurrent(max=256)
     async def run(
@@ -68,36 +56,23 @@ class Predictor(BaseRunner):
         **unknown,  # Cog's parser would reject an annotation here
     ) -> Output:
         """One prediction: every text's embedding, and the scores of queries with documents."""
-        with self.predictions.one() as prediction:
-            try:
-                request = EmbedRequest.parse(
-                    task=task,
-                    query=query,
-                    document=document,
-                    queries=queries,
-                    documents=documents,
-                    symmetric=symmetric,
-                    normalize=normalize,
-                    dimensions=dimensions,
-                    truncate=truncate,
-                    encoding_format=encoding_format,
-                    **unknown,
-                )
-                answer = await self.service.answer(request)
-                for name, value in answer.metrics.items():
-                    self.record_metric(name, value)
-                prediction.numbers = answer.num_numbers
-                return await self.outputs.of(answer, encoding_format=request.encoding_format)
-            except E5Error as error:
-                logger.info("refused: %s", error)
-                raise
-            except Exception:
-                logger.exception("prediction failed")
-                raise RuntimeError(
-                    "the service failed on this request; its log has the reason."
-                ) from None
+        with self.worker.prediction(self.record_metric) as prediction:
+            request = EmbedRequest.parse(
+                task=task,
+                query=query,
+                document=document,
+                queries=queries,
+                documents=documents,
+                symmetric=symmetric,
+                normalize=normalize,
+                dimensions=dimensions,
+                truncate=truncate,
+                encoding_format=encoding_format,
+                **unknown,
+            )
+            answer = await self.service.answer(request)
+            return await prediction.output(answer, encoding_format=request.encoding_format)
 
     def healthcheck(self) -> bool:
         """Whether predictions can be made; False lets a probe restart the service."""
-        self.predictions.tell()
-        return self.service.healthy and self.predictions.can_be_made()
+        return self.worker.is_healthy() and self.service.healthy

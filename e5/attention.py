@@ -2,8 +2,7 @@
 
 FlashAttention runs on CUDA in 16 bits, SDPA everywhere else; their results are equal up to
 rounding. The scale is 1/sqrt(head_dim) (Vaswani et al. 2017, eq. 1), both kernels compute the
-softmax in float32, and key/value heads are grouped (Ainslie et al. 2023). Knows nothing of layers,
-weights or token ids, only which rows attend to which keys.
+softmax in float32, and key/value heads are grouped (Ainslie et al. 2023).
 """
 
 import inspect
@@ -24,12 +23,12 @@ def attention(
     spans: Spans,
     key_index: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Each row attends to its own text's keys, up to its own position and no further.
+    """Attention in which each row sees its own text's keys, up to its own position.
 
     Args:
         query: `[sum of query_lengths, num_heads, head_dim]`, text after text.
         key: `[total_tokens, num_key_value_heads, head_dim]`, on the flat axis.
-        value: as `key`.
+        value: the same shape as `key`.
         spans: which rows attend to which keys.
         key_index: flat positions of each text's tokens; None: nothing is shared.
 
@@ -43,7 +42,7 @@ def attention(
 
 
 def uses_varlen(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether FlashAttention computes there; it supports only 16-bit dtypes."""
+    """Whether FlashAttention is used: on CUDA, in the 16-bit dtypes that it supports."""
     return device.type == "cuda" and dtype != torch.float32
 
 
@@ -105,7 +104,7 @@ def _one_text(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> to
     shared = k_len - q_len  # keys before the first row
     key, value = key.transpose(0, 1)[None], value.transpose(0, 1)[None]  # [1, kv_heads, k_len, ...]
     if shared < q_len:
-        # SDPA's causal mask aligns the first row with the first key. So padding rows are put in
+        # SDPA's causal mask aligns the first row with the first key. So padding rows stand in
         # front, and their output is dropped: cheaper than a mask, which is as large as the scores.
         rows = F.pad(query, (0, 0, 0, 0, shared, 0)).transpose(0, 1)[None]
         output = F.scaled_dot_product_attention(rows, key, value, is_causal=True, enable_gqa=True)

@@ -2,8 +2,8 @@
 
 A folder holds `config.json`, `tokenizer.json` and the weights as safetensors, in one file or in
 shards with an index, as the hub and `save_pretrained` store them. An optional `manifest.json` gives
-each file's sha256, token ids that the tokenizer must produce, and the prompt template. Knows
-nothing of tensors, models or devices; does not download.
+each file's sha256, token ids that the tokenizer must produce, and the prompt template. Nothing is
+downloaded here.
 """
 
 import hashlib
@@ -63,13 +63,13 @@ class CheckpointManifest:
             template = raw.get("template", TEMPLATE)
             manifest = cls(str(raw["source"]), files, goldens, template)
         except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise WeightsError(
-                f"{path}: not a manifest of this project; {HOW_TO_GET_WEIGHTS}."
-            ) from error
+            received = "not a manifest of this project"
+            raise WeightsError(str(path), received, HOW_TO_GET_WEIGHTS) from error
         if not (isinstance(template, str) and is_template(template)):
             raise WeightsError(
-                f"{path}: received {quoted(template)} as template; use {{query}} once, {{task}} at "
-                f"most once, as in {quoted(TEMPLATE)}."
+                str(path),
+                f"the template is {quoted(template)}",
+                f"use {{query}} once and {{task}} at most once, as in {quoted(TEMPLATE)}",
             )
         return manifest
 
@@ -108,13 +108,15 @@ class Checkpoint:
         manifest = CheckpointManifest.read(folder)
         expected = manifest.files if manifest is not None else {}
         digests = hash_files(folder, sorted({*needed, *expected}))
-        for name, found in digests.items():
+        for name, digest in digests.items():
             if manifest is not None and name not in expected:
-                raise WeightsError(f"{folder / name}: not in {MANIFEST}; {HOW_TO_GET_WEIGHTS}.")
-            if found != expected.get(name, found):
+                raise WeightsError(str(folder / name), f"not in {MANIFEST}", HOW_TO_GET_WEIGHTS)
+            if digest != expected.get(name, digest):
                 raise WeightsError(
-                    f"{folder / name}: damaged or altered (sha256 {found[:12]}..., {MANIFEST} says "
-                    f"{expected[name][:12]}...); delete the file, then {HOW_TO_GET_WEIGHTS}."
+                    str(folder / name),
+                    f"damaged or altered (sha256 {digest[:12]}..., {MANIFEST} says "
+                    f"{expected[name][:12]}...)",
+                    f"delete the file, then {HOW_TO_GET_WEIGHTS}",
                 )
         return cls(folder, {name: digests[name] for name in needed}, manifest)
 
@@ -139,7 +141,7 @@ class Checkpoint:
         """Twelve hex digits that change with anything that shapes a vector.
 
         Args:
-            dtype: of the matrix products, as torch prints it, such as `torch.float16`.
+            dtype: the dtype of the matrix products as torch prints it, such as `torch.float16`.
             max_length: the maximum tokens of a text.
             adapter: sha256 of the files of an adapter that was merged.
         """
@@ -156,22 +158,19 @@ def checkpoint_files(folder: Path) -> list[str]:
         WeightsError: for a folder that does not exist, or naming the file that it lacks.
     """
     if not os.path.isdir(folder):  # false, not an error, for a path that is too long
-        raise WeightsError(
-            f"{shortened(str(folder), 300)}: there is no such weights folder; {HOW_TO_GET_WEIGHTS}."
-        )
-    names = [*_weight_files(folder)]
-    names += [CONFIG, TOKENIZER]
+        field = shortened(str(folder), 300)
+        raise WeightsError(field, "there is no such weights folder", HOW_TO_GET_WEIGHTS)
+    names = [*_weight_files(folder), CONFIG, TOKENIZER]
     for name in names:
         if not (folder / name).is_file():
             pickled = " (pickled weights are never loaded)" if any(folder.glob("*.bin")) else ""
-            raise WeightsError(
-                f"{folder / name}: the file is missing{pickled}; {HOW_TO_GET_WEIGHTS}."
-            )
+            received = f"the file is missing{pickled}"
+            raise WeightsError(str(folder / name), received, HOW_TO_GET_WEIGHTS)
     return names
 
 
 def weight_bytes(folder: Path) -> int:
-    """The size of a folder's weights, before anything is read; 0 where there is no folder."""
+    """The size of a folder's weight files in bytes; 0 where there is no folder."""
     if not os.path.isdir(folder):
         return 0
     return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
@@ -186,15 +185,12 @@ def _weight_files(folder: Path) -> list[str]:
         weight_map = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
         shards = sorted({str(shard) for shard in weight_map.values()})
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise WeightsError(
-            f"{folder / INDEX}: not a safetensors index; {HOW_TO_GET_WEIGHTS}."
-        ) from error
+        received = "not a safetensors index"
+        raise WeightsError(str(folder / INDEX), received, HOW_TO_GET_WEIGHTS) from error
     for shard in shards:
         if Path(shard).name != shard:
-            raise WeightsError(
-                f"{folder / INDEX}: names {shard[:100]!r}, which is no file beside it; "
-                f"{HOW_TO_GET_WEIGHTS}."
-            )
+            received = f"it names {shard[:100]!r}, which is no file beside it"
+            raise WeightsError(str(folder / INDEX), received, HOW_TO_GET_WEIGHTS)
     if alone == [SINGLE] and SINGLE not in shards:
         return [SINGLE]
     return [INDEX, *shards]
@@ -212,9 +208,8 @@ def hash_files(folder: Path, names: Sequence[str]) -> dict[str, str]:
             with (folder / name).open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
         except (OSError, ValueError) as error:  # ValueError: an invalid file name
-            raise WeightsError(
-                f"{folder / name}: cannot be read ({error}); {HOW_TO_GET_WEIGHTS}."
-            ) from error
+            received = f"cannot be read ({error})"
+            raise WeightsError(str(folder / name), received, HOW_TO_GET_WEIGHTS) from error
 
     with ThreadPoolExecutor() as pool:
         hashes = tqdm(

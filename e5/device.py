@@ -1,7 +1,4 @@
-"""Where a model runs, in which dtype, with how many threads: as set, or the best of the machine.
-
-Asks torch and the system what there is. Knows nothing of checkpoints or models.
-"""
+"""The device, the dtype and the threads of a model: as set, or the best that the machine has."""
 
 import logging
 import math
@@ -14,17 +11,16 @@ from e5.errors import EngineError, SettingsError
 
 logger = logging.getLogger(__name__)
 
-
-LEAST_CAPABILITY = (8, 0)  # FlashAttention's; a T4 has 7.5
-LARGE = 4_000_000_000  # bytes of weights; a forward of more takes a CPU minutes
+LEAST_CAPABILITY = (8, 0)  # FlashAttention needs it; a T4 has 7.5
+MAX_CPU_WEIGHT_BYTES = 4_000_000_000  # a CPU takes minutes for a forward of more
 
 
 def choose_device(device: str | None, *, weight_bytes: int = 0) -> torch.device:
     """The requested device; by default CUDA if available, else the CPU.
 
     Args:
-        device: as the settings have it.
-        weight_bytes: of the checkpoint that will run there.
+        device: the setting.
+        weight_bytes: the size of the checkpoint's weights.
 
     Raises:
         SettingsError: for a device that torch does not know or cannot reach, a card that is too
@@ -32,44 +28,48 @@ def choose_device(device: str | None, *, weight_bytes: int = 0) -> torch.device:
     """
     if device is None:
         if torch.cuda.is_available():
-            return _checked(torch.device("cuda"))
+            chosen = torch.device("cuda")
+            _check_capability(chosen)
+            return chosen
         if torch.version.cuda is not None:
-            _without_a_card(weight_bytes)
+            _warn_or_refuse_cpu(weight_bytes)
         return torch.device("cpu")
-    remedy = f"E5_DEVICE: received {device!r}, which cannot be used here; use cpu or cuda."
+    refusal = SettingsError(
+        "E5_DEVICE", f"{device!r}, which cannot be used here", "use cpu or cuda"
+    )
     try:
         chosen = torch.device(device)
         torch.empty(1, device=chosen)
     except Exception as error:  # each kind of device raises its own
-        raise SettingsError(remedy) from error
+        raise refusal from error
     if chosen.type not in ("cpu", "cuda"):
-        raise SettingsError(remedy)
-    return _checked(chosen)
+        raise refusal
+    if chosen.type == "cuda":
+        _check_capability(chosen)
+    return chosen
 
 
-def _without_a_card(weight_bytes: int) -> None:
-    """A build of torch for cards on a machine where it finds none."""
-    found = "E5_DEVICE: not set, this torch is built for CUDA, and it finds no card that works"
-    if weight_bytes > LARGE:
-        raise SettingsError(
-            f"{found}; mend the driver, or set E5_DEVICE=cpu to run {weight_bytes / 1e9:.1f} GB of "
-            "weights on the CPU."
-        )
-    logger.warning("%s: the model RUNS ON THE CPU. Set E5_DEVICE=cuda to make that an error", found)
+def _warn_or_refuse_cpu(weight_bytes: int) -> None:
+    """Handle a torch built for CUDA that finds no card and no E5_DEVICE."""
+    received = "no value, and torch, which is built for CUDA, finds no card that works"
+    if weight_bytes > MAX_CPU_WEIGHT_BYTES:
+        size = f"{weight_bytes / 1e9:.1f} GB"
+        remedy = f"repair the driver, or set E5_DEVICE=cpu to run {size} of weights on the CPU"
+        raise SettingsError("E5_DEVICE", received, remedy)
+    logger.warning(
+        "E5_DEVICE: received %s: the model RUNS ON THE CPU. Set E5_DEVICE=cuda to make that an "
+        "error",
+        received,
+    )
 
 
-def _checked(device: torch.device) -> torch.device:
-    """The device itself, if it is new enough."""
-    if device.type == "cuda":
-        capability = torch.cuda.get_device_capability(device)
-        if capability < LEAST_CAPABILITY:
-            name, found = torch.cuda.get_device_name(device), ".".join(map(str, capability))
-            least = ".".join(map(str, LEAST_CAPABILITY))
-            raise SettingsError(
-                f"E5_DEVICE: {name} has compute capability {found}, and {least} is needed; use "
-                "an A40, L40S, A100 or newer."
-            )
-    return device
+def _check_capability(card: torch.device) -> None:
+    capability = torch.cuda.get_device_capability(card)
+    if capability < LEAST_CAPABILITY:
+        has, needs = (".".join(map(str, each)) for each in (capability, LEAST_CAPABILITY))
+        name = torch.cuda.get_device_name(card)
+        received = f"{name}, whose compute capability is {has} and has to be at least {needs}"
+        raise SettingsError("E5_DEVICE", received, "use an A40, L40S, A100 or newer")
 
 
 def choose_dtype(dtype: str | None, device: torch.device) -> torch.dtype:
@@ -88,10 +88,10 @@ def choose_dtype(dtype: str | None, device: torch.device) -> torch.dtype:
 
 
 def set_threads(threads: int | None) -> None:
-    """Have torch compute with `choose_threads(threads)`, in the whole process, and log it.
+    """Set the CPU threads of torch in the whole process to `choose_threads(threads)`.
 
-    In bfloat16 it makes a program for each number of rows, and by itself would keep 1024 of them:
-    200 MB that are reached after many thousand requests. A few are as fast.
+    Also limits a cache: in bfloat16 oneDNN compiles a program for each number of rows and keeps
+    1024 of them, which are 200 MB after many thousand requests. 64 are as fast.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")  # read at the first product
     torch.set_num_threads(choose_threads(threads))
@@ -101,13 +101,13 @@ def set_threads(threads: int | None) -> None:
 def choose_threads(threads: int | None, *, cgroups: Path = Path("/sys/fs/cgroup")) -> int:
     """The requested number of CPU threads; by default one for each core that may be used.
 
-    That is at most torch's own choice (physical cores, or OMP_NUM_THREADS), the cores that this
-    process may run on, and the container's quota. With one thread more than there are cores, those
-    that wait for each other take many times as long.
+    The default is the least of torch's own choice (physical cores, or OMP_NUM_THREADS), the cores
+    that this process may run on, and the container's quota. A single thread more than there are
+    cores makes all threads wait, and a forward many times as slow.
 
     Args:
-        threads: as the settings have it.
-        cgroups: where the system shows the container's limits.
+        threads: the setting.
+        cgroups: the folder in which the system shows the container's limits.
     """
     if threads is not None:
         return threads
@@ -116,7 +116,7 @@ def choose_threads(threads: int | None, *, cgroups: Path = Path("/sys/fs/cgroup"
 
 
 def _quota(cgroups: Path) -> float:
-    """Cores' worth of time that the container may take; infinity without a limit.
+    """The number of cores that the container may use; infinity without a limit.
 
     A container sees its own group at the root: `cpu.max` in version 2 of cgroups (quota and period
     in microseconds), two files in version 1.
@@ -131,28 +131,28 @@ def _quota(cgroups: Path) -> float:
             return math.inf
     try:
         limit = int(quota) / int(period)
-    except (ValueError, ZeroDivisionError):  # max
+    except (ValueError, ZeroDivisionError):  # the quota is "max"
         return math.inf
-    return limit if limit > 0 else math.inf  # -1
+    return limit if limit > 0 else math.inf  # a quota of -1 is no limit
 
 
 class ForkGuard:
-    """The process that something was loaded in, and cannot be used in another one.
+    """Refuses to use in a forked process what was loaded in its parent.
 
     A fork has none of its parent's threads: OpenMP, CUDA and locks would wait for them for ever.
     """
 
     def __init__(self) -> None:
-        """Remember this one."""
-        self._number = os.getpid()
+        """Remember this process."""
+        self._process_id = os.getpid()
 
     def check(self) -> None:
-        """Refuse another process.
+        """Check that this is still the same process.
 
         Raises:
             EngineError: in a fork.
         """
-        if os.getpid() != self._number:
+        if os.getpid() != self._process_id:
             raise EngineError(
                 "the model was loaded before this process was forked, and cannot compute here; "
                 "load it after the fork, or start processes by spawn."

@@ -1,8 +1,7 @@
 """The only path from texts to vectors: combines a checkpoint's prompts, tokenizer and engine.
 
-All code that computes vectors uses it: the service, corpora, benchmarks. It applies the prompt
-template, checks texts and vectors, and handles texts that do not fit in memory. Knows nothing of
-requests, HTTP, files of documents or Cog.
+All code that computes vectors uses it. It applies the prompt template, checks texts and vectors,
+and handles texts that do not fit in memory.
 """
 
 import logging
@@ -23,25 +22,31 @@ from e5.packing import TokenIds
 from e5.self_check import self_check
 from e5.settings import Settings
 from e5.texts import check_flag, check_task, check_texts
-from e5.tokenizer import MISTRAL_GOLDENS, MISTRAL_VOCAB_SIZE, Encoding, Tokenizer
+from e5.tokenizer import (
+    MISTRAL_GOLDENS,
+    MISTRAL_VOCAB_SIZE,
+    RESTORE_TOKENIZER,
+    Encoding,
+    Tokenizer,
+)
 from e5.vectors import Vectors, check_dimensions, finish, similarity
 from e5.weights import load_model
 
 logger = logging.getLogger(__name__)
 
 _WORDS = ["Snow", "rain", "hail", "sleet", "frost", "fog", "dew", "mist", "cloud", "storm", "wind"]
-# Queries and documents of one word, a query of some 350 tokens behind the shared prompt, and a
-# document of over 200.
+# Queries and documents of one word, a query of about 350 tokens behind the shared prompt, and a
+# document of more than 200.
 SELF_CHECK = ([*_WORDS, " ".join(_WORDS * 27)], [*_WORDS, " ".join(_WORDS * 18)])
 
 
 @dataclass(frozen=True)
 class Computed:
-    """The vectors of some texts, and the texts that have none.
+    """The vectors of a list of texts, and the texts that have none.
 
     Attributes:
         vectors: float32 `[num_texts, dimensions]`, in input order; ignore the rows of faults.
-        faults: position of a text without a vector -> the reason.
+        faults: the error of each text without a vector, by the text's position.
     """
 
     vectors: Vectors
@@ -74,7 +79,7 @@ class Embedder:
         """Combine loaded parts; `Embedder.load` is the usual way."""
         self._engine = engine
         self._tokenizer = tokenizer
-        self._computing, self._process = threading.Lock(), ForkGuard()
+        self._forward_lock, self._fork_guard = threading.Lock(), ForkGuard()
         self.name = name
         self.template = template
 
@@ -84,13 +89,13 @@ class Embedder:
 
         Raises:
             WeightsError: the folder is missing, incomplete, damaged or not a Mistral checkpoint, or
-                the adapter does not fit it.
+                the adapter does not fit the checkpoint.
             TokenizerError: the tokenizer does not give the ids the model was trained on.
             SettingsError: the device cannot be used on this machine.
             EngineError: the model's vectors are not finite, or depend on the rest of their batch.
         """
         folder = Path(settings.weights)
-        # Before 14 GB are read.
+        # The device is checked before 14 GB are read.
         device = choose_device(settings.device, weight_bytes=weight_bytes(folder))
         checkpoint = Checkpoint.find(folder)
         tokenizer_file = checkpoint.folder / TOKENIZER
@@ -106,8 +111,10 @@ class Embedder:
         config = model.config
         if tokenizer.vocab_size > config.vocab_size:
             raise TokenizerError(
-                f"{tokenizer_file}: gives ids up to {tokenizer.vocab_size - 1}, the model knows "
-                f"{config.vocab_size}; restore the checkpoint's own tokenizer.json."
+                str(tokenizer_file),
+                f"it gives ids up to {tokenizer.vocab_size - 1}, and the model has "
+                f"{config.vocab_size} tokens",
+                RESTORE_TOKENIZER,
             )
         if config.vocab_size == MISTRAL_VOCAB_SIZE:
             tokenizer.check(MISTRAL_GOLDENS)
@@ -143,7 +150,7 @@ class Embedder:
 
     @property
     def max_length(self) -> int:
-        """Maximum tokens of a text, `<s>` and `</s>` included; the rest is cut."""
+        """Maximum tokens of a text, `<s>` and `</s>` included; longer texts are truncated."""
         return self._tokenizer.max_length
 
     @property
@@ -221,14 +228,14 @@ class Embedder:
         """Token ids of checked texts with their prompts: first the queries, then the documents.
 
         Args:
-            queries: get the task's prompt.
-            documents: get no prompt, unless the task is symmetric.
+            queries: texts that get the task's prompt.
+            documents: texts that get no prompt, unless the task is symmetric.
             task: an instruction or a registered name; "" for none.
             symmetric: treat the task as symmetric; registered symmetric tasks always are.
             fields: the caller's name for each text, for errors.
-            truncate: cut texts over `max_length`; False makes them an error.
-            one_by_one: use one core and little memory, for corpora. Otherwise the texts are spread
-                over all cores, which slows an engine that computes at the same time.
+            truncate: shorten texts over `max_length`; False makes them an error.
+            one_by_one: use one core and little memory, for corpora. Otherwise all cores share the
+                texts, which slows an engine that computes at the same time.
 
         Raises:
             InputError: for a text that is too long if `truncate` is False.
@@ -259,8 +266,8 @@ class Embedder:
         A text whose vector is not finite, or that does not fit in memory even alone, is returned as
         a fault; all other texts get their vectors. In a fork: EngineError.
         """
-        self._process.check()
-        with self._computing:  # two forwards at a time would share the memory of one
+        self._fork_guard.check()
+        with self._forward_lock:  # two forwards at a time would share the memory of one
             return self._compute(sequences, share_prefixes=True)
 
     def _compute(self, sequences: Sequence[TokenIds], *, share_prefixes: bool) -> Computed:
@@ -275,26 +282,27 @@ class Embedder:
                 for part in (sequences[:half], sequences[half:])
             ]
             vectors = np.concatenate([part.vectors for part in parts])
-            return Computed(
-                vectors, {**parts[0].faults, **_moved(parts[1].faults, range(half, len(sequences)))}
-            )
+            faults = _at_positions(parts[1].faults, range(half, len(sequences)))
+            return Computed(vectors, {**parts[0].faults, **faults})
         infinite = np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist()
         if infinite and share_prefixes:
             # One text's NaN spreads to the texts that share its prefix: attention gives the tokens
             # after the prefix a weight of 0, and 0 x NaN is NaN. So compute them without sharing.
             again = self._compute([sequences[i] for i in infinite], share_prefixes=False)
             vectors[infinite] = again.vectors
-            return Computed(vectors, _moved(again.faults, infinite))
+            return Computed(vectors, _at_positions(again.faults, infinite))
         return Computed(vectors, {position: NonFiniteError(position) for position in infinite})
 
     def _vectors(self, encodings: Sequence[Encoding], fields: Sequence[str]) -> Vectors:
-        """The vectors of all texts; raises the first fault, under the caller's name of the text."""
+        """The vectors of all texts; raises the first fault, with the caller's name of the text."""
         computed = self.compute([encoding.token_ids for encoding in encodings])
         for position, fault in computed.faults.items():
             raise fault.at(position, fields[position])
         return computed.vectors
 
 
-def _moved(faults: Mapping[int, TextError], positions: Sequence[int]) -> dict[int, TextError]:
-    """Faults of a part of the texts, at their positions in the whole list."""
+def _at_positions(
+    faults: Mapping[int, TextError], positions: Sequence[int]
+) -> dict[int, TextError]:
+    """The faults of a part of the texts, at their positions in the whole list."""
     return {positions[i]: fault.at(positions[i]) for i, fault in faults.items()}

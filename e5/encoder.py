@@ -1,7 +1,7 @@
 """The protocol of everything that turns texts into vectors, in this process or behind a URL.
 
 `Embedder` and `Client` both satisfy `Encoder`. Code that only needs vectors, such as search, takes
-an `Encoder` and works with either. Knows nothing of how vectors are computed, HTTP or files.
+an `Encoder` and works with either.
 """
 
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ class Encoder(Protocol):
             task: an instruction or a registered name; "" for none.
             normalize: L2-normalise the vectors.
             dimensions: keep the first n, before normalising.
-            truncate: cut texts that are too long for the model; False makes them an error.
+            truncate: shorten texts that are too long for the model; False makes them an error.
 
         Returns:
             float32 `[num_queries, dimensions]` in input order; `[dimensions]` for one string.

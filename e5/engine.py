@@ -1,7 +1,7 @@
-"""The engine: token ids of any number of texts -> vectors, through packing and model.
+"""The engine: token ids of any number of texts -> vectors.
 
-Cuts the texts into batches, restores their order and copes with too little GPU memory. Knows
-nothing of strings, prompts, files or requests.
+It divides the texts into batches, runs their forwards, restores the order and halves batches that
+do not fit in the GPU's memory.
 """
 
 import logging
@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from e5.attention import uses_varlen
-from e5.errors import OutOfMemoryError, SettingsError
+from e5.errors import OutOfMemoryError, SettingsError, shortened
 from e5.forward import forward
 from e5.graphs import Graphs
 from e5.mistral import Mistral
@@ -23,9 +23,9 @@ from e5.vectors import Vectors
 
 logger = logging.getLogger(__name__)
 
-CPU_BATCH_TOKENS = 2048  # larger ones do not fit the caches: 4 % slower at the 7B model's shapes
-# On a GPU. Matrix products of this many rows are limited by arithmetic, no longer by reading the
-# weights. Larger batches gain nothing, and make requests that arrive during a forward wait longer
+CPU_BATCH_TOKENS = 2048  # more do not fit the caches: 4 % slower at the 7B model's shapes
+# Matrix products of this many rows are limited by arithmetic, no longer by reading the weights. So
+# larger batches gain nothing on a GPU, and make requests that arrive during a forward wait longer
 # (an A40 needs 0.4 s for this many tokens, by its data sheet).
 MAX_CUDA_BATCH_TOKENS = 4096
 PROBE_TOKENS = 4096  # length of the forward that measures memory
@@ -53,12 +53,16 @@ class Engine:
         compiled: bool = False,
         graphs: bool = True,
     ) -> None:
-        """Take a model in evaluation mode; None chooses the budget for its device.
+        """Prepare forwards of a model, which is in evaluation mode.
 
-        `graphs=False` is for comparisons: CUDA launches the kernels of small batches one by one.
+        Args:
+            model: on its device.
+            max_batch_tokens: the token budget; None chooses it for the device.
+            compiled: use torch.compile.
+            graphs: use CUDA graphs for small batches; False is for comparisons.
 
         Raises:
-            SettingsError: `compiled`, and torch cannot compile here.
+            SettingsError: torch cannot compile on this machine.
         """
         self.model = model
         self.hidden_size = model.config.hidden_size
@@ -70,7 +74,7 @@ class Engine:
         self.max_batch_tokens = max_batch_tokens or self._measure_batch_tokens()
 
     def compute(self, sequences: Sequence[TokenIds], *, share_prefixes: bool = True) -> Vectors:
-        """The vector of each text's token ids: the same code for one text and for ten thousand.
+        """The vector of each text's token ids.
 
         Identical texts are computed once, neighbours in sorted order share their prefixes, and
         batches are filled up to `max_batch_tokens`.
@@ -88,7 +92,7 @@ class Engine:
         """
         min_shared = MIN_SHARED if share_prefixes else sys.maxsize
         distinct = sorted(set(sequences))
-        place = {ids: i for i, ids in enumerate(distinct)}
+        row_numbers = {ids: i for i, ids in enumerate(distinct)}
         vectors = np.empty((len(distinct), self.hidden_size), np.float32)
         done = 0
         with tqdm(
@@ -101,7 +105,7 @@ class Engine:
                     vectors[done : done + len(rows)] = rows
                     done += len(rows)
                     bar.update(len(rows))
-        return vectors[[place[ids] for ids in sequences]]
+        return vectors[[row_numbers[ids] for ids in sequences]]
 
     def _run(self, batch: PackedBatch) -> torch.Tensor:
         return forward(self.model, batch, compiled=self.compiled)
@@ -109,27 +113,27 @@ class Engine:
     def _forward(
         self, texts: Sequence[TokenIds], min_shared: int = MIN_SHARED
     ) -> Iterator[Vectors]:
-        """Vectors of `texts`, in order; in halves if the GPU's memory does not hold them."""
+        """Vectors of `texts`, in order; in halves if the GPU's memory does not hold them all."""
         try:
             rows = None if self._graphs is None else self._graphs(texts)
             if rows is None:
                 rows = self._run(pack(texts, min_shared=min_shared).to(self.model.device))
             vectors: Vectors = rows.cpu().numpy()
         except torch.OutOfMemoryError:
-            pass  # handled below, when the failed forward's tensors are released
+            pass  # handled below, after the failed forward's tensors are released
         else:
             yield vectors
             return
         torch.cuda.empty_cache()
         if len(texts) == 1:
             raise OutOfMemoryError(len(texts[0]))
-        logger.warning("out of GPU memory with %d texts: going on in two halves", len(texts))
+        logger.warning("out of GPU memory with %d texts: halving the batch", len(texts))
         half = len(texts) // 2
         yield from self._forward(texts[:half], min_shared)
         yield from self._forward(texts[half:], min_shared)
 
     def _measure_batch_tokens(self) -> int:
-        """Tokens whose activations fill half of a GPU's free memory, measured in one forward."""
+        """The tokens whose activations fill half of the free GPU memory, measured by a forward."""
         device = self.model.device
         if device.type != "cuda":
             return CPU_BATCH_TOKENS
@@ -143,15 +147,13 @@ class Engine:
 
 
 def _try_to_compile(model: Mistral) -> None:
-    """Compile now, so that what is missing is said at the start and no caller waits for it."""
+    """Compile now, so that an error appears at the start and no caller waits for the compiler."""
     started = time.perf_counter()
     try:
         forward(model, pack([(1, 2), (1, 3, 2)]).to(model.device), compiled=True)
-    except Exception as error:  # a compiler's can be anything
+    except Exception as error:  # a compiler can raise anything
         logger.warning("torch.compile failed", exc_info=True)
-        reason = " ".join(str(error).split())[:200]
-        raise SettingsError(
-            f"E5_COMPILE: torch cannot compile here ({reason}); install a C++ compiler, or unset "
-            "E5_COMPILE."
-        ) from error
+        received = f"1, and torch cannot compile here ({shortened(str(error), 200)})"
+        remedy = "install a C++ compiler, or unset E5_COMPILE"
+        raise SettingsError("E5_COMPILE", received, remedy) from error
     logger.info("compiled the forward in %.1f s", time.perf_counter() - started)

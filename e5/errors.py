@@ -15,14 +15,15 @@ Cause: TypeAlias = Literal["busy", "unreachable", "deadline", "other"]
 AnyError = TypeVar("AnyError", bound="E5Error")
 
 MAX_SHOWN = 60  # characters of what a caller sent, in an error
+MAX_RETRY_AFTER = 1e9  # seconds; more is no time to wait
 MAX_RESTORED = 2000  # characters of each text of an error that another process sent
 
 
 class E5Error(Exception):
-    """Base of every error below; `str(error)` is one sentence for the caller.
+    """Base of every error below; `str(error)` is one sentence on one line for the caller.
 
     Attributes:
-        message: the sentence, of an error that has no parts.
+        message: the sentence.
 
     Example:
         >>> error = InputError("documents[2]", "7", "send a string")
@@ -30,32 +31,41 @@ class E5Error(Exception):
         ('InputError', 'documents[2]: received 7; send a string.')
     """
 
-    # Names of the attributes that make the error, and their types.
-    parts: ClassVar[Mapping[str, type | tuple[type, ...]]] = {"message": str}
+    parts: ClassVar[tuple[str, ...]] = ("message",)  # attributes that make the error
 
     message: str
 
     def __init__(self, message: str) -> None:
         """Keep the sentence."""
-        super().__init__(message)
-        self.message = message
+        super().__init__()
+        self._set({"message": message})
+
+    def _set(self, parts: Mapping[str, object]) -> None:
+        """Take the parts; a text is put on one line, whoever wrote it."""
+        for name, value in parts.items():
+            setattr(self, name, one_line(value) if isinstance(value, str) else value)
+        self.message = self._sentence()
+        self.args = (self.message,)
+
+    def _sentence(self) -> str:
+        return self.message
 
     def __str__(self) -> str:
         return self.message
 
     def renamed(self, names: Mapping[str, str]) -> Self:
-        """The same error in a caller's words.
+        """A copy of the error with the caller's name of the field.
 
         Args:
-            names: the caller's names of fields, by this package's names. Others stay.
+            names: the caller's names of fields, by this package's names. Other names stay.
 
         Example:
             >>> error = InputError("documents[0]", "null", "send a string")
             >>> str(error.renamed({"documents[0]": "input[2]"}))
             'input[2]: received null; send a string.'
         """
-        field = getattr(self, "field", None)
-        return self._with({"field": names.get(field, field)} if field is not None else {})
+        field = getattr(self, "field", "")
+        return self._changed(field=names[field]) if field in names else self._changed()
 
     def to_dict(self) -> dict[str, Any]:
         """The error as plain values, for JSON: the name of its class as `type`, and its parts."""
@@ -65,40 +75,44 @@ class E5Error(Exception):
     def from_dict(data: object) -> "E5Error | None":
         """The error that another process described by `to_dict`; None for anything else.
 
-        Nothing of `data` is trusted: its texts come out as one printable line each, and are cut
-        after `MAX_RESTORED` characters.
+        Nothing in `data` is trusted: each text becomes one printable line, and ends after
+        `MAX_RESTORED` characters.
         """
-        if not isinstance(data, dict):
+        if not isinstance(data, dict) or not isinstance(data.get("type"), str):
             return None
-        kind = ERRORS_BY_NAME.get(data.get("type"))  # type: ignore[arg-type]  # any key may be asked
+        kind = ERRORS_BY_NAME.get(data["type"])
         if kind is None:
             return None
-        values: dict[str, Any] = {}
-        for name, allowed in kind.parts.items():
-            value = data.get(name)
-            if not isinstance(value, allowed) or isinstance(value, bool):
-                return None
-            if isinstance(value, str):
-                value = one_line(value[:MAX_RESTORED])
-            values[name] = value
-        if values.get("cause", "other") not in get_args(Cause):
+        parts = {name: data.get(name) for name in kind.parts}
+        if not all(_is_valid(name, value) for name, value in parts.items()):
             return None
-        return _restored(kind, values)
+        short = {n: v[:MAX_RESTORED] if isinstance(v, str) else v for n, v in parts.items()}
+        return _restored(kind, short)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the class and the parts, so that errors can cross processes."""
         return _restored, (type(self), {name: getattr(self, name) for name in self.parts})
 
-    def _with(self, changes: Mapping[str, Any]) -> Self:
-        return _restored(type(self), {n: getattr(self, n) for n in self.parts} | dict(changes))
+    def _changed(self, **changes: object) -> Self:
+        return _restored(type(self), {name: getattr(self, name) for name in self.parts} | changes)
 
 
-def _restored(kind: "type[AnyError]", values: Mapping[str, Any]) -> "AnyError":
-    """An error of its parts, whatever its constructor takes."""
+def _restored(kind: type[AnyError], parts: Mapping[str, object]) -> AnyError:
+    """An error from its parts, whatever its constructor takes."""
     error = kind.__new__(kind)
-    error.__dict__.update(values)
-    error.args = (str(error),)
+    error._set(parts)
     return error
+
+
+def _is_valid(part: str, value: Any) -> bool:
+    """Whether a value that another process sent can be this part of an error."""
+    if part == "position":
+        return type(value) is int and value >= 0
+    if part == "cause":
+        return isinstance(value, str) and value in get_args(Cause)
+    if part == "retry_after":
+        return value is None or (type(value) in (int, float) and 0 <= value <= MAX_RETRY_AFTER)
+    return isinstance(value, str)
 
 
 def quoted(value: object) -> str:
@@ -118,14 +132,17 @@ def quoted(value: object) -> str:
     return shortened(text)
 
 
-def _beginning(value: Any, room: Iterator[int]) -> Any:
-    """The first elements of lists in lists, as many as there is room for."""
-    if isinstance(value, str):
+def _beginning(value: Any, budget: Iterator[int]) -> Any:
+    """The first elements of nested lists: one for each number that `budget` still gives."""
+    if isinstance(value, str | bytes):
         return value[: MAX_SHOWN + 1]
     if isinstance(value, list | tuple):
-        return [_beginning(item, room) for item, _ in zip(value, room, strict=False)]
+        return [_beginning(item, budget) for item, _ in zip(value, budget, strict=False)]
     if isinstance(value, dict):
-        return {key: _beginning(value[key], room) for key, _ in zip(value, room, strict=False)}
+        return {
+            key[: MAX_SHOWN + 1] if isinstance(key, str) else key: _beginning(value[key], budget)
+            for key, _ in zip(value, budget, strict=False)
+        }
     return value
 
 
@@ -166,24 +183,18 @@ class FieldError(E5Error):
         remedy: what to give instead.
     """
 
-    parts: ClassVar[Mapping[str, type | tuple[type, ...]]] = {
-        "field": str,
-        "received": str,
-        "remedy": str,
-    }
+    parts: ClassVar[tuple[str, ...]] = ("field", "received", "remedy")
 
     field: str
     received: str
     remedy: str
 
     def __init__(self, field: str, received: str, remedy: str) -> None:
-        """Keep the three parts; `remedy` without a full stop."""
-        self.field = field
-        self.received = received
-        self.remedy = remedy
-        super().__init__(str(self))
+        """Keep the three parts; `remedy` is an imperative without a full stop."""
+        Exception.__init__(self)
+        self._set({"field": field, "received": received, "remedy": remedy})
 
-    def __str__(self) -> str:
+    def _sentence(self) -> str:
         return f"{self.field}: received {self.received}; {self.remedy}."
 
 
@@ -208,7 +219,7 @@ class FileError(FieldError):
         'weights/x: there is no such folder; download the weights.'
     """
 
-    def __str__(self) -> str:
+    def _sentence(self) -> str:
         return f"{self.field}: {self.received}; {self.remedy}."
 
 
@@ -227,14 +238,14 @@ class TextError(FieldError):
         position: the text's index in the list that was computed.
     """
 
-    parts: ClassVar[Mapping[str, type | tuple[type, ...]]] = {**FieldError.parts, "position": int}
+    parts: ClassVar[tuple[str, ...]] = (*FieldError.parts, "position")
 
     position: int
 
     def __init__(self, field: str | None, received: str, remedy: str, *, position: int) -> None:
         """`field` is the caller's name for the text; None: `text` and its position."""
         self.position = position
-        super().__init__(field if field is not None else f"text {position}", received, remedy)
+        super().__init__(_text_name(position, field), received, remedy)
 
     def at(self, position: int, field: str | None = None) -> Self:
         """The same error of the text at another position, or under the caller's name for it.
@@ -243,9 +254,11 @@ class TextError(FieldError):
             >>> str(NonFiniteError(0).at(2, "documents[2]"))[:44]
             'documents[2]: received a text whose vector h'
         """
-        return self._with(
-            {"position": position, "field": field if field is not None else f"text {position}"}
-        )
+        return self._changed(position=position, field=_text_name(position, field))
+
+
+def _text_name(position: int, field: str | None) -> str:
+    return f"text {position}" if field is None else field
 
 
 class NonFiniteError(TextError):
@@ -310,11 +323,7 @@ class ServiceError(E5Error):
         retry_after: seconds until a busy service takes more, where it says so.
     """
 
-    parts: ClassVar[Mapping[str, type | tuple[type, ...]]] = {
-        "message": str,
-        "cause": str,
-        "retry_after": (int, float, type(None)),
-    }
+    parts: ClassVar[tuple[str, ...]] = ("message", "cause", "retry_after")
 
     cause: Cause
     retry_after: float | None

@@ -1,7 +1,7 @@
 """The Mistral forward over a packed batch: one vector per text, from its last token.
 
 The arithmetic is that of `transformers.models.mistral.modeling_mistral`, arranged for a flat token
-axis. Knows nothing of strings, files or requests.
+axis.
 
 It saves work in two exact ways: keys and values of a shared prefix are computed once (`packing`),
 and the final layer computes queries, output projection and MLP only for each text's last token. The
@@ -29,8 +29,8 @@ def forward(model: Mistral, batch: PackedBatch, *, compiled: bool = False) -> to
     Args:
         model: weights in one floating dtype, on the device of `batch`.
         batch: at least one text.
-        compiled: fuse what lies between the matrix products by torch.compile, in all layers but
-            the last.
+        compiled: let torch.compile fuse the operations between the matrix products, in all layers
+            but the last.
 
     Returns:
         `[num_texts, hidden_size]`, float32, in the order the texts were packed.
@@ -98,7 +98,7 @@ def _final_layer(
 
 @cache
 def _compiled() -> tuple[Callable[..., Heads], Callable[..., torch.Tensor]]:
-    """Both halves of a layer, each one program for all layers and any number of tokens."""
+    """Both halves of a layer, each compiled once for all layers and any number of tokens."""
     return (
         torch.compile(_before_attention, dynamic=True, fullgraph=True),
         torch.compile(_after_attention, dynamic=True, fullgraph=True),

@@ -1,9 +1,8 @@
 """A Mistral model: what config.json says of it, and its weights as torch modules.
 
-The modules bear the names of a checkpoint's tensors and have no forward of their own: `weights`
-fills them, `model` computes with them. They are what transformers' `MistralModel` is without
-transformers, whose import takes longer than everything else before the first vector; tests hold
-the one to the other. Knows nothing of weight files, texts or batches.
+The modules bear the names of a checkpoint's tensors and have no forward of their own: `e5.weights`
+fills them, `e5.forward` computes with them. They replace transformers' `MistralModel`, because
+importing transformers takes longer than all else before the first vector. Tests compare the two.
 """
 
 import json
@@ -15,11 +14,13 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 from torch import nn
 
-from e5.errors import WeightsError
+from e5.errors import WeightsError, quoted
+
+USE_MISTRAL = "use the config.json of a Mistral checkpoint"
 
 
 class Config(BaseModel):
-    """What shapes a model, in the words and with the defaults of transformers' `MistralConfig`.
+    """A model's configuration, with the names and the defaults of transformers' `MistralConfig`.
 
     Example:
         >>> config = Config(hidden_size=64, num_attention_heads=4)
@@ -52,58 +53,60 @@ class Config(BaseModel):
         """The configuration in a file.
 
         Raises:
-            WeightsError: for what is no Mistral configuration, or asks for what is not done here.
+            WeightsError: for a file that is not a Mistral configuration, or is not supported.
         """
         try:
-            claims = json.loads(path.read_text(encoding="utf-8-sig"))
-            model_type = claims["model_type"]
+            values = json.loads(path.read_text(encoding="utf-8-sig"))
+            model_type = values["model_type"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise WeightsError(f"{path}: not a model configuration ({error}).") from error
+            received = f"not a model configuration ({error})"
+            raise WeightsError(str(path), received, USE_MISTRAL) from error
         if model_type != "mistral":
-            raise WeightsError(f"{path}: model_type is {model_type!r}; only 'mistral' is served.")
-        _check_claims(path, claims)
-        claims |= claims.get("rope_parameters") or {}  # where transformers 5 writes rope_theta
+            raise WeightsError(str(path), f"model_type is {quoted(model_type)}", USE_MISTRAL)
+        _refuse_unsupported(path, values)
+        values |= values.get("rope_parameters") or {}  # where transformers 5 writes rope_theta
         try:
-            config = cls(**{name: claims[name] for name in cls.model_fields if name in claims})
+            config = cls(**{name: values[name] for name in cls.model_fields if name in values})
         except ValidationError as error:
             first = error.errors()[0]
-            (name,), value = first["loc"], repr(first["input"])[:60]
-            rule = first["msg"].removeprefix("Input ")
-            raise WeightsError(f"{path}: {name} is {value}; it {rule}.") from error
+            (name,), rule = first["loc"], first["msg"].removeprefix("Input ")
+            received = f"{name} is {quoted(first['input'])}, and it {rule}"
+            raise WeightsError(str(path), received, USE_MISTRAL) from error
         if config.num_attention_heads % config.num_key_value_heads:
             raise WeightsError(
-                f"{path}: num_attention_heads is {config.num_attention_heads}, no multiple of "
-                f"num_key_value_heads, which is {config.num_key_value_heads}."
+                str(path),
+                f"num_attention_heads is {config.num_attention_heads}, which is no multiple of "
+                f"num_key_value_heads, {config.num_key_value_heads}",
+                USE_MISTRAL,
             )
         if config.head_size == 0 or config.head_size % 2:
-            raise WeightsError(
-                f"{path}: a head has {config.head_size} dimensions; rotary embedding turns pairs."
-            )
+            received = f"a head has {config.head_size} dimensions, and rotary embedding turns pairs"
+            raise WeightsError(str(path), received, USE_MISTRAL)
         return config
 
 
-def _check_claims(path: Path, claims: Mapping[str, Any]) -> None:
-    """Refuse what this project does not do, instead of loading as if it were not said."""
-    if claims.get("quantization_config"):
-        raise WeightsError(
-            f"{path}: has a quantization_config; quantised weights are not served, save them in "
-            "float16, bfloat16 or float32."
-        )
+def _refuse_unsupported(path: Path, values: Mapping[str, Any]) -> None:
+    """Refuse settings that would change the forward, instead of ignoring them."""
+    if values.get("quantization_config"):
+        received = "it has a quantization_config, and quantised weights are not served"
+        raise WeightsError(str(path), received, "save them in float16, bfloat16 or float32")
     for name in ("rope_scaling", "rope_parameters"):
-        scaling = claims.get(name) or {}
+        scaling = values.get(name) or {}
         kind = scaling.get("rope_type", scaling.get("type")) if isinstance(scaling, dict) else "?"
         if kind not in (None, "default"):
-            raise WeightsError(f"{path}: {name} is {kind!r}; scaled positions are not served.")
-    architectures = claims.get("architectures") or []
+            received = f"{name} is {quoted(kind)}, and scaled positions are not served"
+            raise WeightsError(str(path), received, USE_MISTRAL)
+    architectures = values.get("architectures") or []
     if others := [str(name) for name in architectures if not str(name).startswith("Mistral")]:
-        raise WeightsError(f"{path}: architectures has {others[0][:60]!r}; only Mistral is served.")
+        received = f"architectures has {quoted(others[0])}, and only Mistral is served"
+        raise WeightsError(str(path), received, USE_MISTRAL)
 
 
 class Attention(nn.Module):
     """The projections of a layer's attention."""
 
     def __init__(self, config: Config) -> None:
-        """Empty ones."""
+        """Make the projections."""
         super().__init__()
         self.head_dim = config.head_size
         inner = config.num_attention_heads * self.head_dim
@@ -118,7 +121,7 @@ class MLP(nn.Module):
     """The projections of a layer's SwiGLU."""
 
     def __init__(self, config: Config) -> None:
-        """Empty ones."""
+        """Make the projections."""
         super().__init__()
         self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
@@ -126,10 +129,10 @@ class MLP(nn.Module):
 
 
 class Layer(nn.Module):
-    """One layer."""
+    """One layer: attention and MLP, each with the norm before it."""
 
     def __init__(self, config: Config) -> None:
-        """An empty one."""
+        """Make both parts."""
         super().__init__()
         self.input_layernorm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.self_attn = Attention(config)
@@ -138,10 +141,10 @@ class Layer(nn.Module):
 
 
 class Mistral(nn.Module):
-    """A model without a head.
+    """The model without a language-model head.
 
     Attributes:
-        config: what shapes it.
+        config: its sizes.
         inv_freq: float32 `[head_size / 2]`, the angle by which a position turns each pair of
             dimensions: theta^(-2i/head_size) (Su et al. 2021, eq. 15). Computed, never loaded.
     """
@@ -149,7 +152,7 @@ class Mistral(nn.Module):
     inv_freq: torch.Tensor
 
     def __init__(self, config: Config) -> None:
-        """A model whose weights have shapes and no numbers: they are on torch's meta device."""
+        """Make a model whose weights have shapes but no values: they are on torch's meta device."""
         super().__init__()
         self.config = config
         with torch.device("meta"):
@@ -163,6 +166,6 @@ class Mistral(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device that holds the weights."""
         weight: torch.Tensor = self.embed_tokens.weight
         return weight.device

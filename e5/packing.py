@@ -1,8 +1,6 @@
 """Packing: token ids of many texts -> one flat batch without padding, shared prefixes once.
 
-Knows nothing of strings, prompts or weights; assumes of the model that its attention is causal.
-
-The flat axis. Texts are laid one after another. A text that begins with the same ids as the text
+Texts lie one after another on one flat axis. A text that begins with the same ids as the text
 before it does not repeat them: under causal attention a token depends only on itself and on what
 precedes it, so the earlier copy serves both, exactly. With the texts
 
@@ -41,8 +39,8 @@ class Spans:
     """Which query rows attend to which keys: text i owns `query_lengths[i]` rows and all its keys.
 
     Its rows are the last `query_lengths[i]` of its `key_lengths[i]` tokens. The tensors are the
-    int32 cumulative sums `[num_texts + 1]` of the tuples, `max_seqlen_q` and `max_seqlen_k` their
-    greatest (plain numbers: torch.compile would make a program for each tuple that it looks into).
+    int32 cumulative sums `[num_texts + 1]` of the tuples; `max_seqlen_q` and `max_seqlen_k` are the
+    maxima of the tuples, as plain numbers: torch.compile would compile again for every tuple.
     """
 
     query_lengths: tuple[int, ...]
@@ -107,7 +105,7 @@ class PackedBatch:
 
 
 def pack(texts: Sequence[TokenIds], *, min_shared: int = MIN_SHARED) -> PackedBatch:
-    """Lay `texts` (none empty) on one flat axis; row i of the forward is text i.
+    """Put `texts` (none empty) on one flat axis; row i of the forward is text i.
 
     Any order is correct; sorted order shares the most. A text shares a prefix of at least
     `min_shared` ids with the text before it, but never its own last token.
@@ -121,16 +119,16 @@ def pack(texts: Sequence[TokenIds], *, min_shared: int = MIN_SHARED) -> PackedBa
     key_index: list[int] = []
     last_index: list[int] = []
     query_lengths: list[int] = []
-    where: list[int] = []  # flat position of each token of the current text
+    flat_positions: list[int] = []  # of the current text's tokens
     previous: TokenIds = ()
     for text in texts:
         shared = shared_tokens(previous, text, min_shared)
         own = range(len(input_ids), len(input_ids) + len(text) - shared)
-        where = [*where[:shared], *own]
+        flat_positions = [*flat_positions[:shared], *own]
         input_ids.extend(text[shared:])
         position_ids.extend(range(shared, len(text)))
-        key_index.extend(where)
-        last_index.append(where[-1])
+        key_index.extend(flat_positions)
+        last_index.append(flat_positions[-1])
         query_lengths.append(len(own))
         previous = text
     key_lengths = [len(text) for text in texts]
@@ -147,7 +145,7 @@ def pack(texts: Sequence[TokenIds], *, min_shared: int = MIN_SHARED) -> PackedBa
 def fill(
     texts: Sequence[TokenIds], *, max_batch_tokens: int, min_shared: int = MIN_SHARED
 ) -> Iterator[Sequence[TokenIds]]:
-    """Cut `texts` into batches of at most `max_batch_tokens` computed tokens, in order.
+    """Divide `texts` into batches of at most `max_batch_tokens` computed tokens, in order.
 
     A shared token is counted once, as in `pack`. A text longer than the budget gets a batch alone.
 

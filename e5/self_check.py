@@ -1,7 +1,7 @@
-"""The self-check: whether an engine's vectors can be trusted with this card, driver and torch.
+"""The self-check: whether an engine computes right vectors with this card, driver and torch.
 
 Every load runs it. Kernels work in tiles of 64 to 256 rows, so its texts are long and short, alone
-and behind a shared prefix. Knows nothing of strings, files or requests.
+and behind a shared prefix.
 """
 
 import logging
@@ -24,8 +24,8 @@ from e5.vectors import Vectors, cosine_scores
 logger = logging.getLogger(__name__)
 
 LEAST_COSINE = 0.999
-# What is computed again in float32 on the CPU: layers, tokens of a text, texts.
-LAYERS, SHORT, FEW = 2, 32, 3
+# Computed again in float32 on the CPU: these layers, for these texts of at most this length.
+CHECKED_LAYERS, CHECKED_TEXTS, CHECKED_LENGTH = 2, 3, 32
 
 
 def self_check(engine: Engine, sequences: Sequence[TokenIds]) -> None:
@@ -36,12 +36,12 @@ def self_check(engine: Engine, sequences: Sequence[TokenIds]) -> None:
     on the CPU, for a few short texts.
 
     Args:
-        engine: on its device.
-        sequences: of short and long texts. Some should share a prefix: if attention were not
-            causal, the tokens after the prefix would change the vectors.
+        engine: the engine, on its device.
+        sequences: token ids of short and long texts. Some should share a prefix: if attention were
+            not causal, the tokens after the prefix would change the vectors.
 
     Raises:
-        EngineError: saying which of the checks failed.
+        EngineError: naming the check that failed.
     """
     started = time.perf_counter()
     model = engine.model
@@ -50,8 +50,8 @@ def self_check(engine: Engine, sequences: Sequence[TokenIds]) -> None:
         _check_attention(model, batch)
     _check_batching(engine, sequences)
     if model.embed_tokens.weight.dtype != torch.float32:
-        short = [ids for ids in sorted(set(sequences)) if len(ids) <= SHORT]
-        _check_precision(engine, short[:: max(1, len(short) // FEW)])
+        short = [ids for ids in sorted(set(sequences)) if len(ids) <= CHECKED_LENGTH]
+        _check_precision(engine, short[:: max(1, len(short) // CHECKED_TEXTS)])
     logger.info("self-check passed in %.2f s", time.perf_counter() - started)
 
 
@@ -63,16 +63,16 @@ def _check_batching(engine: Engine, sequences: Sequence[TokenIds]) -> None:
             "self-check: the model produced a vector with NaN or infinity for a plain text; "
             "its weights are damaged, or need another E5_DTYPE."
         )
-    found = _least_cosine(together, alone)
-    if not found >= LEAST_COSINE:
+    cosine = _least_cosine(together, alone)
+    if not cosine >= LEAST_COSINE:
         raise EngineError(
-            f"self-check: a text's vector changes with its batch mates (cosine {found:.4f}); "
-            "this torch build's attention is wrong: use another."
+            f"self-check: a text's vector changes with the other texts of its batch (cosine "
+            f"{cosine:.4f}); the attention of this torch build is wrong: use another build."
         )
 
 
 def _check_attention(model: Mistral, batch: PackedBatch) -> None:
-    """FlashAttention beside SDPA, on random heads of the model's shape, for each kind of spans."""
+    """Compare FlashAttention with SDPA on random heads of the model's shape, for both spans."""
     config, like = model.config, model.embed_tokens.weight
     random = torch.Generator(like.device).manual_seed(0)
 
@@ -83,30 +83,31 @@ def _check_attention(model: Mistral, batch: PackedBatch) -> None:
     for spans in (batch.spans, batch.last_spans):
         query = heads(sum(spans.query_lengths), config.num_attention_heads)
         key, value = (heads(sum(spans.key_lengths), config.num_key_value_heads) for _ in range(2))
-        ours, theirs = varlen(query, key, value, spans), sdpa(query, key, value, spans)
-        found = F.cosine_similarity(ours.float(), theirs.float(), dim=-1).min().item()
-        if not found >= LEAST_COSINE:
+        flash = varlen(query, key, value, spans).float()
+        plain = sdpa(query, key, value, spans).float()
+        cosine = F.cosine_similarity(flash, plain, dim=-1).min().item()
+        if not cosine >= LEAST_COSINE:
             raise EngineError(
-                f"self-check: FlashAttention and SDPA disagree (cosine {found:.4f}); this torch "
-                "build's attention is wrong for this card: use another."
+                f"self-check: FlashAttention and SDPA disagree (cosine {cosine:.4f}); the "
+                "attention of this torch build is wrong on this card: use another build."
             )
 
 
 def _check_precision(engine: Engine, texts: Sequence[TokenIds]) -> None:
-    """The first layers on the device beside the same in float32 on the CPU."""
+    """Compare the first layers on the device with the same layers in float32 on the CPU."""
     model, batch, cpu = engine.model, pack(texts), torch.device("cpu")
-    # Tokens by their place among the few that occur: the rest of the embedding is not copied.
-    used, places = torch.unique(batch.input_ids, return_inverse=True)
-    batch = replace(batch, input_ids=places)
+    # A vocabulary of the few tokens that occur: the rest of the embedding is not copied.
+    used, new_ids = torch.unique(batch.input_ids, return_inverse=True)
+    batch = replace(batch, input_ids=new_ids)
     shallow = _first_layers(model, used)
-    ours = forward(shallow, batch.to(model.device), compiled=engine.compiled).cpu().numpy()
+    vectors = forward(shallow, batch.to(model.device), compiled=engine.compiled).cpu().numpy()
     truth = forward(_first_layers(model, used, cpu, torch.float32), batch).numpy()
-    found = _least_cosine(ours, truth)
-    if not found >= LEAST_COSINE:
+    cosine = _least_cosine(vectors, truth)
+    if not cosine >= LEAST_COSINE:
         dtype = str(model.embed_tokens.weight.dtype).removeprefix("torch.")
         raise EngineError(
-            f"self-check: {LAYERS} layers in {dtype} on {model.device} differ from float32 on the "
-            f"CPU (cosine {found:.4f}); use another E5_DTYPE or another torch build."
+            f"self-check: {CHECKED_LAYERS} layers in {dtype} on {model.device} differ from float32 "
+            f"on the CPU (cosine {cosine:.4f}); use another E5_DTYPE or another torch build."
         )
 
 
@@ -117,15 +118,15 @@ def _first_layers(
     device: torch.device | None = None,
     dtype: torch.dtype | None = None,
 ) -> Mistral:
-    """A model of the first layers, the last norm and some tokens; copies only what must be."""
-    layers = min(LAYERS, model.config.num_hidden_layers)
+    """A model of the first layers, the last norm and these tokens; it shares tensors if it can."""
+    layers = min(CHECKED_LAYERS, model.config.num_hidden_layers)
     changes = {"num_hidden_layers": layers, "vocab_size": len(tokens)}
     shallow = Mistral(model.config.model_copy(update=changes))
     tensors = model.state_dict()
     tensors["embed_tokens.weight"] = tensors["embed_tokens.weight"][tokens.to(model.device)]
-    # Moved as it is, then converted: half of what float32 would send.
-    wanted = {name: tensors[name].to(device).to(dtype) for name in shallow.state_dict()}
-    shallow.load_state_dict(wanted, assign=True)
+    # Moved first and then converted: that sends half the bytes of float32.
+    tensors = {name: tensors[name].to(device).to(dtype) for name in shallow.state_dict()}
+    shallow.load_state_dict(tensors, assign=True)
     shallow.inv_freq = model.inv_freq.to(device)
     return shallow.eval()
 

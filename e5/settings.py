@@ -1,7 +1,7 @@
 """Settings: every `E5_*` environment variable, read in one place.
 
-Knows names, defaults and types. Does not know what a device can do or whether a folder exists;
-the module that uses a value checks that.
+Names, types and ranges are checked here. Whether a device or a folder exists is checked by the
+module that uses it.
 """
 
 import os
@@ -56,29 +56,22 @@ class Settings:
     def __post_init__(self) -> None:
         """Refuse values that are wrong on every machine."""
         if self.dtype is not None and self.dtype not in DTYPES:
-            raise SettingsError(
-                f"E5_DTYPE: received {self.dtype!r}; use one of {', '.join(DTYPES)}."
-            )
+            raise SettingsError("E5_DTYPE", repr(self.dtype), f"use one of {', '.join(DTYPES)}")
         for name, minimum in NUMBERS.items():
             value = getattr(self, name)
             if name in ("max_batch_tokens", "threads") and value is None:
                 continue
             if not isinstance(value, int) or value < minimum:
-                raise SettingsError(
-                    f"E5_{name.upper()}: received {value!r}; use a whole number from {minimum} on."
-                )
-        if not isinstance(self.compile, bool):
-            raise SettingsError(f"E5_COMPILE: received {quoted(self.compile)}; use 0 or 1.")
-        if not isinstance(self.weights, str | Path):
-            raise SettingsError(
-                f"E5_WEIGHTS: received {quoted(self.weights)}; use the path of a folder."
-            )
-        if not isinstance(self.adapter, str | Path | None):
-            raise SettingsError(
-                f"E5_ADAPTER: received {quoted(self.adapter)}; use the path of a folder."
-            )
-        if not isinstance(self.device, str | None):
-            raise SettingsError(f"E5_DEVICE: received {quoted(self.device)}; use cpu or cuda.")
+                remedy = f"use a whole number from {minimum} on"
+                raise SettingsError(f"E5_{name.upper()}", repr(value), remedy)
+        for name, allowed, remedy in (
+            ("compile", bool, "use 0 or 1"),
+            ("weights", str | Path, "use the path of a folder"),
+            ("adapter", str | Path | None, "use the path of a folder"),
+            ("device", str | None, "use cpu or cuda"),
+        ):
+            if not isinstance(getattr(self, name), allowed):
+                raise SettingsError(f"E5_{name.upper()}", quoted(getattr(self, name)), remedy)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
@@ -98,7 +91,8 @@ class Settings:
             if variable not in known:
                 if _KUBERNETES.search(variable):
                     continue
-                raise SettingsError(f"{variable}: no such setting; there are {', '.join(known)}.")
+                remedy = f"use one of {', '.join(known)}"
+                raise SettingsError(variable, "a setting that does not exist", remedy)
             name, text = known[variable], environ[variable].strip()
             if not text:
                 continue
@@ -108,7 +102,5 @@ class Settings:
             try:
                 values[name] = int(text) if name in NUMBERS else text
             except ValueError as error:
-                raise SettingsError(
-                    f"{variable}: received {text[:40]!r}; use a whole number."
-                ) from error
+                raise SettingsError(variable, repr(text[:40]), "use a whole number") from error
         return cls(**values)  # type: ignore[arg-type]  # NUMBERS gives each field its type

@@ -1,7 +1,7 @@
 """One rule for "is this a text that can be embedded?", and its limits.
 
-Used wherever texts come from a caller: in the Python API, requests and corpora. Knows nothing of
-prompts, tokens or models, so a text that passes may still be cut to `max_length` tokens.
+The Python API, requests and corpora use it. It does not count tokens, so a text that passes may
+still be truncated to `max_length` tokens.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,11 +17,11 @@ def check_text(text: object, field: str) -> str:
     """The text itself, if it can be embedded: a string, valid Unicode, not blank, not too long.
 
     Args:
-        text: what a caller sent.
+        text: the value that a caller sent.
         field: the caller's name for it.
 
     Raises:
-        InputError: naming the field, what is wrong and the remedy.
+        InputError: for any other value.
 
     Example:
         >>> check_text("snow", "query")
@@ -52,7 +52,7 @@ def check_task(task: object, field: str = "task") -> str:
 
 
 def check_texts(texts: object, field: str) -> tuple[list[str], list[str]]:
-    """One text or many, as a list; and the caller's name for each.
+    """One text or an iterable of texts as a list, and the caller's name for each.
 
     Raises:
         InputError: for a value that is not a string or an iterable, or the first text that fails.

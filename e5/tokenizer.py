@@ -6,10 +6,8 @@ no error: the vector is read from the wrong token. So the body is tokenised with
 and both ends are added here. Control tokens written inside a text are plain text. A sentencepiece
 BPE (Mistral's) gets sentencepiece's own normalisation, whatever the file says.
 
-Of a long text only as much is tokenised as is kept. It is cut where the ids before do not depend on
-what comes after: where no token can span the cut.
-
-Knows nothing of prompts, weights or batches.
+Of a long text only a beginning is tokenised. The beginning ends where no token can span its end, so
+its ids do not depend on the rest of the text.
 """
 
 import json
@@ -42,22 +40,23 @@ MISTRAL_GOLDENS: Mapping[str, TokenIds] = {
     "\N{GRINNING FACE} \x00": (1, 28705, 30575, 28705, 3, 2),
 }
 
-
-CHARACTERS_PER_TOKEN = 6  # at first; more than prose has
-WORD_BEGINS = re.compile(" [0-9A-Za-z]")
-LOCAL = {"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents"}  # normalizers
+RESTORE_TOKENIZER = "restore the checkpoint's own tokenizer.json"
+CHARACTERS_PER_TOKEN = 6  # the first estimate; prose has fewer
+WORD_START = re.compile(" [0-9A-Za-z]")
+# Normalizers that do not look beyond neighbouring characters.
+LOCAL_NORMALIZERS = {"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents"}
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """One text's token ids, and how many there were before truncation, at least."""
+    """One text's token ids, and the least number of tokens that it had before truncation."""
 
     token_ids: TokenIds
     num_tokens: int
 
     @property
     def truncated(self) -> bool:
-        """Whether something was cut off."""
+        """Whether tokens of the text are missing."""
         return self.num_tokens > len(self.token_ids)
 
 
@@ -80,19 +79,23 @@ class Tokenizer:
             TokenizerError: for a file that is not a tokenizer, lacks `<s>` or `</s>`, or has added
                 tokens that are not special.
         """
+        self._file = str(file)
         try:
-            self._tokenizer = tokenizers.Tokenizer.from_file(str(file))
+            self._tokenizer = tokenizers.Tokenizer.from_file(self._file)
         except Exception as error:  # the library raises plain Exception
-            raise TokenizerError(f"{file}: not a readable tokenizer.json ({error}).") from error
+            received = f"not a readable tokenizer.json ({error})"
+            raise TokenizerError(self._file, received, RESTORE_TOKENIZER) from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = True
         added = self._tokenizer.get_added_tokens_decoder().values()
-        words = [token.content for token in added if not token.special]
-        if words:  # they would be matched before the model's own pieces
+        plain_tokens = [token.content for token in added if not token.special]
+        if plain_tokens:  # they would be matched before the model's own pieces
             raise TokenizerError(
-                f"{file}: has added tokens that are not special, such as {words[0]!r}; the "
-                "model was trained without them: restore the checkpoint's own tokenizer.json."
+                self._file,
+                f"it has added tokens that are not special, such as {plain_tokens[0]!r}, and the "
+                "model was trained without them",
+                RESTORE_TOKENIZER,
             )
         model = self._tokenizer.model
         if isinstance(model, models.BPE) and model.byte_fallback:
@@ -100,57 +103,58 @@ class Tokenizer:
                 [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
             )
             self._tokenizer.pre_tokenizer = None
-        self._bos, self._eos = (self._control_id(token, file) for token in ("<s>", "</s>"))
+        self._bos, self._eos = (self._control_id(token) for token in ("<s>", "</s>"))
         self.max_length = max_length
         vocabulary = self._tokenizer.get_vocab(with_added_tokens=False)
         self.vocab_size = max(*vocabulary.values(), self._bos, self._eos) + 1
-        self._spanned: set[str] | None = None  # pairs of characters that are inside some token
+        self._joined_pairs: set[str] | None = None  # neighbouring characters inside some token
         if self._tokenizer.pre_tokenizer is None and self._tokenizer.normalizer is not None:
-            self._spanned = {a + b for piece in vocabulary for a, b in pairwise(piece)}
-        self._has_words = self._spanned is None and self._splits_at_spaces()
+            self._joined_pairs = {a + b for piece in vocabulary for a, b in pairwise(piece)}
+        self._words_are_separate = self._joined_pairs is None and self._splits_at_spaces()
 
     def encode(self, texts: Sequence[str]) -> list[Encoding]:
         """Token ids of each text, `<s>` first and `</s>` last, at most `max_length` of them.
 
         Releases the interpreter lock (GIL) while it works.
         """
-        keep = self.max_length - 2
-        found: dict[int, Encoding] = {}
-        left, reach = list(range(len(texts))), CHARACTERS_PER_TOKEN * keep
-        while left:
-            heads = [self._head(texts[place], reach) for place in left]
+        body_length = self.max_length - 2
+        encodings: dict[int, Encoding] = {}  # by the text's position
+        pending, num_characters = list(range(len(texts))), CHARACTERS_PER_TOKEN * body_length
+        while pending:
+            heads = [self._head(texts[i], num_characters) for i in pending]
             bodies = self._tokenizer.encode_batch_fast(heads, add_special_tokens=False)
-            for place, head, body in zip(left, heads, bodies, strict=True):
+            for i, head, body in zip(pending, heads, bodies, strict=True):
                 ids = body.ids
-                if len(head) == len(texts[place]) or len(ids) > keep:
-                    found[place] = Encoding((self._bos, *ids[:keep], self._eos), len(ids) + 2)
-            left = [place for place in left if place not in found]
-            reach *= 8
-        return [found[place] for place in range(len(texts))]
+                if len(head) == len(texts[i]) or len(ids) > body_length:
+                    token_ids = (self._bos, *ids[:body_length], self._eos)
+                    encodings[i] = Encoding(token_ids, len(ids) + 2)
+            pending = [i for i in pending if i not in encodings]
+            num_characters *= 8
+        return [encodings[i] for i in range(len(texts))]
 
     def count(self, text: str) -> int:
-        """All tokens of a text, both ends included."""
+        """The number of tokens of the whole text, both ends included."""
         return len(self._tokenizer.encode(text, add_special_tokens=False).ids) + 2
 
-    def _head(self, text: str, reach: int) -> str:
-        """A beginning of some more than `reach` characters whose ids the rest does not change."""
-        for place in range(reach, len(text)):
-            pair = text[place - 1 : place + 1]
-            if self._spanned is not None:
-                is_boundary = pair.replace(" ", "▁") not in self._spanned
+    def _head(self, text: str, least: int) -> str:
+        """A beginning of at least `least` characters whose ids the rest does not change."""
+        for end in range(least, len(text)):
+            pair = text[end - 1 : end + 1]
+            if self._joined_pairs is not None:
+                is_boundary = pair.replace(" ", "▁") not in self._joined_pairs
             else:
-                is_boundary = self._has_words and bool(WORD_BEGINS.match(pair))
+                is_boundary = self._words_are_separate and bool(WORD_START.match(pair))
             if is_boundary:
-                return text[:place]
+                return text[:end]
         return text
 
     def _splits_at_spaces(self) -> bool:
-        """Whether words between blanks are tokenised apart from each other, wherever they stand."""
+        """Whether the words between blanks are tokenised independently of each other."""
         normalizer, splitter = (
             json.loads(self._tokenizer.to_str())[name] for name in ("normalizer", "pre_tokenizer")
         )
         parts = (normalizer or {}).get("normalizers", [normalizer] if normalizer else [])
-        if splitter is None or not {part["type"] for part in parts} <= LOCAL:
+        if splitter is None or not {part["type"] for part in parts} <= LOCAL_NORMALIZERS:
             return False
         split = self._tokenizer.pre_tokenizer.pre_tokenize_str
         first, second = ([word for word, _ in split(word)] for word in ("ab", "cd"))
@@ -167,12 +171,15 @@ class Tokenizer:
             expected = (*expected[:-1][: self.max_length - 1], expected[-1])
             if ids != expected:
                 raise TokenizerError(
-                    f"the tokenizer turns {text!r} into {list(ids)}, the model was trained on "
-                    f"{list(expected)}; restore the checkpoint's own tokenizer.json."
+                    self._file,
+                    f"it turns {text!r} into {list(ids)}, and the model was trained on "
+                    f"{list(expected)}",
+                    RESTORE_TOKENIZER,
                 )
 
-    def _control_id(self, token: str, file: Path) -> int:
+    def _control_id(self, token: str) -> int:
         token_id = self._tokenizer.token_to_id(token)
         if token_id is None:
-            raise TokenizerError(f"{file}: has no {token} token; this is not a Mistral tokenizer.")
+            received = f"it has no {token} token, so it is not a Mistral tokenizer"
+            raise TokenizerError(self._file, received, RESTORE_TOKENIZER)
         return token_id

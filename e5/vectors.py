@@ -1,6 +1,6 @@
-"""What is done to vectors after the model: dimensions, L2 norm, fewer bits, cosine score.
+"""Operations on the model's vectors: dimensions, L2 norm, fewer bits, base64, cosine scores.
 
-Pure numpy on `[num_texts, dimensions]` float32. Knows nothing of texts, tokens or the model.
+All are pure numpy on float32 `[num_texts, dimensions]`.
 """
 
 import base64
@@ -68,13 +68,13 @@ def as_int8(vectors: Vectors) -> NDArray[np.int8]:
         array([[127, -64,   0,  32]], dtype=int8)
     """
     largest = np.abs(vectors).max(axis=1, keepdims=True)
-    shares = vectors / np.where(largest == 0, 1, largest)  # from -1 to 1
-    steps: NDArray[np.int8] = np.rint(127 * shares).astype(np.int8)
-    return steps
+    scaled = vectors / np.where(largest == 0, 1, largest)  # from -1 to 1
+    rounded: NDArray[np.int8] = np.rint(127 * scaled).astype(np.int8)
+    return rounded
 
 
 def as_bits(vectors: Vectors) -> NDArray[np.uint8]:
-    """One bit a dimension, 1 where it is above 0; eight to a byte, the first in the highest bit.
+    """One bit for each element, 1 if it is above 0; eight to a byte, the first in the highest bit.
 
     Args:
         vectors: `[num_texts, dimensions]`.
@@ -91,7 +91,7 @@ def as_bits(vectors: Vectors) -> NDArray[np.uint8]:
 
 
 def encode_base64(vector: Vectors) -> str:
-    """Little-endian float32 in base64, as in OpenAI's API.
+    """One vector as little-endian float32 in base64, as in OpenAI's API.
 
     Example:
         >>> encode_base64(np.array([1.0], np.float32))
@@ -115,8 +115,8 @@ def decode_base64(vectors: Sequence[str]) -> Vectors:
     """
     rows = [base64.b64decode(text, validate=True) for text in vectors]
     if len({len(row) for row in rows}) != 1:
-        raise ValueError("no vectors of one width")
-    # Little endian by contract, whatever this machine is; the copy may be written to.
+        raise ValueError("the vectors have different lengths, or there are none")
+    # Little-endian on every machine; `astype` makes a copy that may be written to.
     return np.frombuffer(b"".join(rows), "<f4").reshape(len(rows), -1).astype(np.float32)
 
 
@@ -152,7 +152,7 @@ def similarity(queries: Vectors, documents: Vectors) -> Vectors:
         `[num_queries, num_documents]`, float32.
 
     Raises:
-        InputError: for vectors of different dimensions, or what are no numbers.
+        InputError: for vectors of different dimensions, or values that are not numbers.
 
     Example:
         >>> similarity(np.array([2, 0], np.float32), np.array([1, 0], np.float32))
@@ -166,7 +166,7 @@ def similarity(queries: Vectors, documents: Vectors) -> Vectors:
 
 
 def _as_rows(vectors: object, field: str) -> Vectors:
-    """Vectors as they came, at least as `[1, dimensions]`."""
+    """The vectors as an array of at least two axes."""
     try:
         rows = np.atleast_2d(np.asarray(vectors))
         if rows.dtype.kind not in "fiu":

@@ -1,11 +1,10 @@
 """Tensors of a verified checkpoint -> a `Mistral` on its device.
 
-Nothing is unpickled and no code of a checkpoint is run. Knows nothing of texts, tokenizers or
-batches.
+Nothing is unpickled, and no code of a checkpoint is run.
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Set
 from pathlib import Path
 
 import torch
@@ -18,9 +17,9 @@ from e5.errors import WeightsError
 from e5.lora import LoraAdapter
 from e5.mistral import Config, Mistral
 
-# Before a whole model's names, by who saved it: transformers, sentence-transformers, peft.
-PREFIXES = ("", "model.", "0.auto_model.", "base_model.model.", "base_model.model.model.")
-COMPUTED = re.compile(r"(^|\.)rotary_emb\.(inv_freq|cos_cached|sin_cached)$")
+# What transformers, sentence-transformers and peft write before the names of a model's tensors.
+TENSOR_PREFIXES = ("", "model.", "0.auto_model.", "base_model.model.", "base_model.model.model.")
+COMPUTED_TENSOR = re.compile(r"(^|\.)rotary_emb\.(inv_freq|cos_cached|sin_cached)$")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -31,15 +30,15 @@ def load_model(
     dtype: torch.dtype,
     adapter: LoraAdapter | None = None,
 ) -> Mistral:
-    """Load the checkpoint's weights, and what an adapter adds.
+    """Load the checkpoint's weights, and merge an adapter into them.
 
-    Tensors are read, converted and placed one at a time, so memory peaks at the loaded model plus
-    one tensor. Norm weights stay in float32, because norms are computed in float32.
+    Tensors are read, converted and moved to the device one at a time, so memory peaks at the loaded
+    model plus one tensor. Norm weights stay in float32, because norms are computed in float32.
 
     Raises:
-        WeightsError: naming the file that is not safetensors or not a Mistral configuration, or the
-            tensor that is missing, unknown, of another shape or not floating-point; or what of
-            the adapter does not fit.
+        WeightsError: for a file that is not safetensors or not a Mistral configuration, a tensor
+            that is missing, unknown, of another shape or not floating-point, or an adapter that
+            does not fit.
     """
     model = Mistral(Config.read(checkpoint.folder / CONFIG))
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
@@ -47,60 +46,66 @@ def load_model(
         manifest = checkpoint.manifest
         adapter.check(shapes, source="" if manifest is None else manifest.source)
     paths = [checkpoint.folder / shard for shard in checkpoint.weight_files]
-    names = {path: _names(path) for path in paths}
-    prefix = _prefix([name for some in names.values() for name in some], shapes)
+    names = {path: _tensor_names(path) for path in paths}
+    prefix = _common_prefix({name for in_file in names.values() for name in in_file}, shapes)
     for path in paths:
-        for stored in tqdm(names[path], f"loading {path.name}", delay=2, disable=None):
-            name = stored.removeprefix(prefix)
+        for stored_name in tqdm(names[path], f"loading {path.name}", delay=2, disable=None):
+            name = stored_name.removeprefix(prefix)
             if name not in shapes:
-                if COMPUTED.search(name) or (prefix and name == stored):
-                    continue  # the model computes it itself; or it belongs to another part
+                if COMPUTED_TENSOR.search(name) or (prefix and name == stored_name):
+                    continue  # the model computes it, or it belongs to another part
                 raise WeightsError(
-                    f"{path}: tensor {stored} is none of a MistralModel's; of a "
-                    "MistralForCausalLM save the `.model`."
+                    str(path),
+                    f"tensor {stored_name} is none of a MistralModel's",
+                    "of a MistralForCausalLM save the `.model`",
                 )
             # Opened again for each tensor: closing the file frees the pages that were read.
             with safe_open(path, framework="pt") as file:
-                tensor = file.get_tensor(stored)
+                tensor = file.get_tensor(stored_name)
             if tensor.shape != shapes[name]:
                 raise WeightsError(
-                    f"{path}: tensor {stored} has shape {list(tensor.shape)}, config.json asks "
-                    f"for {list(shapes[name])}."
+                    str(path),
+                    f"tensor {stored_name} has shape {list(tensor.shape)}, and config.json asks "
+                    f"for {list(shapes[name])}",
+                    "use the config.json of these weights",
                 )
             if tensor.dtype not in FLOATS:
                 raise WeightsError(
-                    f"{path}: tensor {stored} is {tensor.dtype}; only floating-point weights are "
-                    "served, not quantised ones."
+                    str(path),
+                    f"tensor {stored_name} is {tensor.dtype}, and quantised weights are not served",
+                    "save them in float16, bfloat16 or float32",
                 )
             if adapter is not None:
                 tensor = adapter.merge(name, tensor)
-            kept = torch.float32 if tensor.ndim == 1 else dtype
-            placed = nn.Parameter(tensor.to(device, kept, copy=True), requires_grad=False)
+            loaded_dtype = torch.float32 if tensor.ndim == 1 else dtype
+            tensor = tensor.to(device, loaded_dtype, copy=True)
             module, _, attribute = name.rpartition(".")
-            setattr(model.get_submodule(module), attribute, placed)
+            parameter = nn.Parameter(tensor, requires_grad=False)
+            setattr(model.get_submodule(module), attribute, parameter)
     for name, parameter in model.named_parameters():
         if parameter.is_meta:
             raise WeightsError(
-                f"{checkpoint.folder}: tensor {name} is in none of the weight files."
+                str(checkpoint.folder),
+                f"tensor {name} is in none of the weight files",
+                HOW_TO_GET_WEIGHTS,
             )
     model.inv_freq = model.inv_freq.to(device)
     return model.eval()
 
 
-def _names(path: Path) -> list[str]:
-    """Names of a file's tensors."""
+def _tensor_names(path: Path) -> list[str]:
     try:
         with safe_open(path, framework="pt") as file:
             return list(file.keys())
     except SafetensorError as error:
         raise WeightsError(
-            f"{path}: damaged, or not a safetensors file ({error}); delete the file, "
-            f"then {HOW_TO_GET_WEIGHTS}."
+            str(path),
+            f"damaged, or not a safetensors file ({error})",
+            f"delete the file, then {HOW_TO_GET_WEIGHTS}",
         ) from error
 
 
-def _prefix(stored: Sequence[str], wanted: Collection[str]) -> str:
-    """What stands before the names of a whole model's tensors; "" where that is not certain."""
-    names = set(stored)
-    fitting = [prefix for prefix in PREFIXES if all(prefix + name in names for name in wanted)]
+def _common_prefix(stored: Set[str], expected: Iterable[str]) -> str:
+    """The prefix with which all expected names are stored; "" unless exactly one fits."""
+    fitting = [p for p in TENSOR_PREFIXES if all(p + name in stored for name in expected)]
     return fitting[0] if len(fitting) == 1 else ""

@@ -1,8 +1,9 @@
-"""Errors: one sentence each, on one line, whatever a caller sent; and read back from that line."""
+"""Errors: one sentence each, on one line, whatever a caller sent; and data between processes."""
 
+import json
 import pickle
 import sys
-from typing import Any
+from typing import Any, TypeVar, get_args
 
 import pytest
 from hypothesis import example, given
@@ -10,8 +11,13 @@ from hypothesis import strategies as st
 
 from e5 import errors
 from e5.errors import (
+    ERRORS_BY_NAME,
+    MAX_RESTORED,
+    Cause,
     E5Error,
     EngineError,
+    FieldError,
+    FileError,
     InputError,
     NonFiniteError,
     OutOfMemoryError,
@@ -22,19 +28,24 @@ from e5.errors import (
     TextError,
     TokenizerError,
     WeightsError,
+    one_line,
     quoted,
     shortened,
 )
 
+AnyError = TypeVar("AnyError", bound=E5Error)
+
 ERRORS: list[E5Error] = [
     E5Error("something is wrong; do it again."),
+    FieldError("top_k", "-1", "use a whole number above 0"),
     InputError("documents[2]", "7", "send a string"),
     InputError("query, document", "neither", "send at least one query or document"),
-    SettingsError("E5_DTYPE: received 'half'; use one of float16, bfloat16, float32."),
-    WeightsError("weights/x: there is no such weights folder; download it."),
-    TokenizerError("tokenizer.json: not a readable tokenizer; restore it."),
-    TextError("no vector of it can be had; shorten it.", 3),
-    TextError("no vector of it can be had; shorten it.", 3, "queries[1]"),
+    SettingsError("E5_DTYPE", "'half'", "use one of float16, bfloat16, float32"),
+    FileError("weights/x", "there is no such folder", "download the weights"),
+    WeightsError("weights/x", "there is no such weights folder", "download the weights"),
+    TokenizerError("tokenizer.json", "not a readable tokenizer", "restore it"),
+    TextError(None, "a text without a vector", "shorten it", position=3),
+    TextError("queries[1]", "a text without a vector", "shorten it", position=3),
     NonFiniteError(0),
     NonFiniteError(2, "documents[2]"),
     OutOfMemoryError(5000),
@@ -42,7 +53,7 @@ ERRORS: list[E5Error] = [
     QueueFullError(10, 20, 25),
     RequestTooLargeError(30, 25),
     ServiceError("http://127.0.0.1:5000: cannot be reached; start it."),
-    ServiceError("too much at a time; try again.", cause="busy", retry_after=7),
+    ServiceError("too many requests; try again.", cause="busy", retry_after=7),
     EngineError("the engine failed; its log has the reason."),
 ]
 TEXT_ERRORS = [error for error in ERRORS if isinstance(error, TextError)]
@@ -57,15 +68,15 @@ VALUES = st.recursive(
 )
 
 
-class Unspeakable:
-    """A value that has no words for itself."""
+class FailingRepr:
+    """A value that cannot be shown."""
 
     def __repr__(self) -> str:
-        raise RuntimeError("no words")
+        raise RuntimeError("no repr")
 
 
-class Wordy:
-    """A value that has too many."""
+class LongRepr:
+    """A value that is shown in many lines."""
 
     def __repr__(self) -> str:
         return LINE_ENDS * 20
@@ -98,7 +109,7 @@ def test_every_error_of_the_module_is_tried_below() -> None:
 
 
 class TestWhatWasReceived:
-    """A value in words: JSON, one short line."""
+    """A value is shown as JSON, on one short line."""
 
     @given(value=VALUES)
     @example(value=LINE_ENDS)
@@ -115,19 +126,19 @@ class TestWhatWasReceived:
             nested_deeply(),
             {"a": nested_in_itself()},
             10**5000,  # more digits than Python writes
-            Unspeakable(),
-            [Unspeakable()],
-            Wordy(),
+            FailingRepr(),
+            [FailingRepr()],
+            LongRepr(),
             {1: "a", None: "b", (1, 2): "c"},
             object,
         ],
         ids=lambda value: type(value).__name__,
     )
-    def test_what_json_cannot_say_is_one_short_line_too(self, value: object) -> None:
+    def test_what_json_cannot_express_is_one_short_line_too(self, value: object) -> None:
         assert quoted(value)
         assert is_short_and_one_line(quoted(value))
 
-    def test_what_json_cannot_say_is_told_by_its_type(self) -> None:
+    def test_what_json_cannot_express_is_shown_as_its_type(self) -> None:
         assert quoted({(1, 2): "a"}) == "<dict>"
         assert quoted([10**5000]) == "<list>"
 
@@ -148,7 +159,7 @@ class TestWhatWasReceived:
         assert len(calls) < 5000
 
     @pytest.mark.parametrize(
-        ("value", "words"),
+        ("value", "shown"),
         [
             (None, "null"),
             (True, "true"),
@@ -161,8 +172,8 @@ class TestWhatWasReceived:
             (b"snow", "\"b'snow'\""),
         ],
     )
-    def test_it_is_the_json_that_the_caller_wrote(self, value: object, words: str) -> None:
-        assert quoted(value) == words
+    def test_it_is_the_json_that_the_caller_wrote(self, value: object, shown: str) -> None:
+        assert quoted(value) == shown
 
     @given(text=ANY_TEXT)
     @example(text=LINE_ENDS)
@@ -183,80 +194,232 @@ class TestWhatWasReceived:
         assert shortened("x" * num_characters) == "x" * 57 + "..."
 
 
-class TestFromSentence:
-    """What another process put into words is the same error here."""
+# Parts that a reader of sentences would take for its punctuation, and any other text.
+AWKWARD_PARTS = ["; ", '"', "'", " received ", ": ", ".", ",", "\\", "{", "é", "\N{SNOWMAN}", "文"]
+PARTS = st.lists(st.sampled_from(AWKWARD_PARTS) | ANY_TEXT, max_size=6).map("".join)
+POSITIONS = st.integers(0, 10**9)
+
+
+def errors_of(kind: type[E5Error]) -> st.SearchStrategy[E5Error]:
+    """Errors of a class with any parts that its constructor takes."""
+    if kind is NonFiniteError:
+        return st.builds(NonFiniteError, POSITIONS, st.none() | PARTS)
+    if kind is OutOfMemoryError:
+        return st.builds(OutOfMemoryError, POSITIONS, POSITIONS, st.none() | PARTS)
+    if kind is TextError:
+        return st.builds(TextError, st.none() | PARTS, PARTS, PARTS, position=POSITIONS)
+    if kind is QueueFullError:
+        return st.builds(QueueFullError, POSITIONS, POSITIONS, POSITIONS)
+    if kind is RequestTooLargeError:
+        return st.builds(RequestTooLargeError, POSITIONS, POSITIONS)
+    if kind is ServiceError:
+        causes: st.SearchStrategy[Cause] = st.sampled_from(get_args(Cause))
+        seconds = st.none() | st.integers(0, 10**9) | st.floats(0, 1e9)
+        return st.builds(ServiceError, PARTS, cause=causes, retry_after=seconds)
+    if issubclass(kind, FieldError):
+        return st.builds(kind, PARTS, PARTS, PARTS)
+    return st.builds(kind, PARTS)
+
+
+ANY_ERROR = st.sampled_from(sorted(ERRORS_BY_NAME)).flatmap(
+    lambda name: errors_of(ERRORS_BY_NAME[name])
+)
+
+
+def through_json(error: AnyError) -> AnyError:
+    """The error as the next process gets it."""
+    restored = E5Error.from_dict(json.loads(json.dumps(error.to_dict())))
+    assert type(restored) is type(error)
+    return restored
+
+
+class TestSentence:
+    """What people read."""
 
     @pytest.mark.parametrize("error", ERRORS, ids=str)
-    def test_every_error_is_one_sentence(self, error: E5Error) -> None:
+    def test_it_is_one_sentence(self, error: E5Error) -> None:
         assert str(error).endswith(".")
         assert len(str(error).splitlines()) == 1
 
-    @pytest.mark.parametrize("error", ERRORS, ids=str)
-    def test_every_error_is_read_back(self, error: E5Error) -> None:
-        again = type(error).from_sentence(str(error))
-        assert type(again) is type(error)
-        assert str(again) == str(error)
-        assert isinstance(again, E5Error)
+    @given(error=ANY_ERROR)
+    @example(error=InputError("a\nb", LINE_ENDS, "\x1b[2J\ud800"))
+    @example(error=EngineError(LINE_ENDS))
+    def test_it_is_one_printable_line_whatever_the_parts_hold(self, error: E5Error) -> None:
+        assert str(error).isprintable()
+        str(error).encode()
+        assert error.args == (error.message,) == (str(error),)
 
-    @pytest.mark.parametrize("error", ERRORS, ids=str)
-    @given(sentence=ANY_TEXT)
-    @example(sentence="")
-    @example(sentence=": received ; .")
-    def test_any_other_sentence_is_kept_as_it_is(self, error: E5Error, sentence: str) -> None:
-        assert str(type(error).from_sentence(sentence)) == sentence
+    @given(field=PARTS, received=PARTS, remedy=PARTS)
+    def test_it_is_made_of_the_parts(self, field: str, received: str, remedy: str) -> None:
+        field_error, file_error = (
+            kind(field, received, remedy) for kind in (InputError, WeightsError)
+        )
+        assert str(field_error) == one_line(f"{field}: received {received}; {remedy}.")
+        assert str(file_error) == one_line(f"{field}: {received}; {remedy}.")
+
+
+class TestBetweenProcesses:
+    """An error is the same error in the next process: its class, its parts and its sentence."""
+
+    @given(error=ANY_ERROR)
+    @example(error=InputError("a: received b; c.", '"; send', "x; y: received z."))
+    def test_it_survives_json(self, error: E5Error) -> None:
+        restored = through_json(error)
+        assert vars(restored) == vars(error)
+        assert str(restored) == str(error)
+
+    @given(error=ANY_ERROR)
+    def test_it_survives_pickle(self, error: E5Error) -> None:
+        restored = pickle.loads(pickle.dumps(error))
+        assert type(restored) is type(error)
+        assert vars(restored) == vars(error)
+        assert str(restored) == str(error)
+
+    @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+    def test_its_dictionary_has_its_class_and_its_parts_and_nothing_else(
+        self, error: E5Error
+    ) -> None:
+        data = error.to_dict()
+        assert data.pop("type") == type(error).__name__
+        assert data == {part: getattr(error, part) for part in error.parts}
+
+    def test_a_long_text_ends_after_the_limit(self) -> None:
+        restored = through_json(InputError("x" * 10_000, "7", "send a string"))
+        assert restored.field == "x" * MAX_RESTORED
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | ANY_TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(ANY_TEXT, inner, max_size=3),
+    max_leaves=5,
+)
+ALL_PARTS = sorted({part for kind in ERRORS_BY_NAME.values() for part in kind.parts})
+
+
+class TestUntrustedData:
+    """Another process may send anything: it is an error of one line, or None."""
+
+    @given(data=JSON_VALUES)
+    def test_any_json_gives_none_or_an_error(self, data: object) -> None:
+        self.check(data)
 
     @given(
-        field=st.sampled_from(["query", "documents[2]", "query, document", "queries, documents"]),
-        value=VALUES,
-        remedy=st.sampled_from(["send a string", "use 1 to 192", "send text, or leave it out"]),
+        kind=st.sampled_from(sorted(ERRORS_BY_NAME)) | JSON_VALUES,
+        parts=st.dictionaries(
+            st.sampled_from(ALL_PARTS),
+            JSON_VALUES | POSITIONS | st.sampled_from(get_args(Cause)),
+        ),
     )
-    @example(field="query", value="a; b", remedy="send a string")
-    @example(field="query", value=["a: received 7; send 8."], remedy="send a string")
-    def test_the_parts_of_an_input_error_are_read_back(
-        self, field: str, value: object, remedy: str
+    @example(kind=["InputError"], parts={})
+    @example(kind={"a": 1}, parts={})
+    def test_so_do_dictionaries_that_look_like_errors(
+        self, kind: object, parts: dict[str, object]
     ) -> None:
-        error = InputError(field, quoted(value), remedy)
-        again = InputError.from_sentence(str(error))
-        assert (again.field, again.received, again.remedy) == (field, quoted(value), remedy)
+        self.check({"type": kind} | parts)
 
-    @pytest.mark.parametrize("error", TEXT_ERRORS, ids=str)
-    def test_the_position_is_not_known(self, error: TextError) -> None:
-        """A sentence names the text in the words of another caller."""
-        assert type(error).from_sentence(str(error)).position == 0
+    @given(error=ANY_ERROR, value=JSON_VALUES, choice=st.integers(0, 5))
+    def test_so_do_errors_with_one_part_changed(
+        self, error: E5Error, value: object, choice: int
+    ) -> None:
+        part = error.parts[choice % len(error.parts)]
+        self.check(error.to_dict() | {part: value})
+
+    def check(self, data: object) -> None:
+        error = E5Error.from_dict(data)
+        if error is None:
+            return
+        assert isinstance(data, dict)
+        assert type(error).__name__ == data["type"]
+        assert str(error).isprintable()
+        assert all(
+            len(getattr(error, part) or "") <= MAX_RESTORED
+            for part in error.parts
+            if isinstance(getattr(error, part), str)
+        )
+        assert vars(through_json(error)) == vars(error)
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"type": "Exception"},
+            {"type": None},
+            {"position": -1},
+            {"position": True},
+            {"position": 1.0},
+            {"received": None},
+            {"remedy": ["shorten it"]},
+        ],
+        ids=str,
+    )
+    def test_a_part_of_another_type_is_refused(self, changes: dict[str, object]) -> None:
+        data = NonFiniteError(2).to_dict()
+        assert E5Error.from_dict(data) is not None
+        assert E5Error.from_dict(data | changes) is None
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"cause": "bored"},
+            {"cause": ["busy"]},
+            {"retry_after": float("nan")},
+            {"retry_after": float("inf")},
+            {"retry_after": -1},
+            {"retry_after": 10**400},
+            {"retry_after": "7"},
+            {"retry_after": False},
+        ],
+        ids=lambda changes: str(changes)[:40],
+    )
+    def test_a_cause_or_a_pause_that_cannot_be_is_refused(self, changes: dict[str, object]) -> None:
+        data = ServiceError("busy.", cause="busy", retry_after=7).to_dict()
+        assert E5Error.from_dict(data) is not None
+        assert E5Error.from_dict(data | changes) is None
+
+    def test_a_missing_part_is_refused(self) -> None:
+        for error in ERRORS:
+            for part in set(error.parts) - {"retry_after"}:
+                data = error.to_dict()
+                del data[part]
+                assert E5Error.from_dict(data) is None
 
 
-class TestAbout:
+class TestRenamed:
+    """The same error with the caller's name of the field."""
+
+    @given(error=ANY_ERROR, name=PARTS)
+    def test_only_the_field_changes(self, error: E5Error, name: str) -> None:
+        before = error.to_dict()
+        renamed = error.renamed({before.get("field", "message"): name, "another": "x"})
+        assert renamed is not error
+        assert type(renamed) is type(error)
+        expected = before | {"field": one_line(name)} if "field" in before else before
+        assert renamed.to_dict() == expected
+        assert error.to_dict() == before
+
+    @given(error=ANY_ERROR)
+    def test_without_a_name_for_its_field_it_stays_the_same(self, error: E5Error) -> None:
+        assert vars(error.renamed({})) == vars(error)
+
+
+class TestAt:
     """The same error, of a text that the next caller calls otherwise."""
 
     @pytest.mark.parametrize("error", TEXT_ERRORS, ids=str)
     def test_it_moves_to_another_position_and_name(self, error: TextError) -> None:
-        moved = error.about(7, "queries[7]")
+        moved = error.at(7, "queries[7]")
         assert type(moved) is type(error)
-        assert moved.position == 7
-        assert moved.reason == error.reason
-        assert str(moved) == f"queries[7]: {error.reason}"
-        assert str(moved).endswith(".")
+        assert moved.to_dict() == error.to_dict() | {"position": 7, "field": "queries[7]"}
 
     @pytest.mark.parametrize("error", TEXT_ERRORS, ids=str)
     def test_without_a_name_it_is_called_by_its_position(self, error: TextError) -> None:
-        assert str(error.about(7)) == f"text 7: {error.reason}"
+        assert str(error.at(7)) == f"text 7: received {error.received}; {error.remedy}."
 
     @pytest.mark.parametrize("error", TEXT_ERRORS, ids=str)
     def test_what_came_from_another_process_moves_too(self, error: TextError) -> None:
-        again = type(error).from_sentence(str(error))
-        assert again.reason == error.reason
-        assert str(again.about(7, "queries[7]")) == f"queries[7]: {error.reason}"
+        assert vars(through_json(error).at(7, "queries[7]")) == vars(error.at(7, "queries[7]"))
 
     def test_the_error_itself_stays(self) -> None:
         error = NonFiniteError(2, "documents[2]")
-        before = str(error)
-        error.about(7, "queries[7]")
-        assert (str(error), error.position) == (before, 2)
-
-
-@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_an_error_goes_from_process_to_process_whole(error: E5Error) -> None:
-    found = pickle.loads(pickle.dumps(error))
-    assert type(found) is type(error)
-    assert str(found) == str(error)
-    assert vars(found) == vars(error)
+        before = error.to_dict()
+        error.at(7, "queries[7]")
+        assert error.to_dict() == before

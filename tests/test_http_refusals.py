@@ -1,6 +1,5 @@
-"""What the service does not do: each refusal is one sentence, and the next request is answered."""
+"""A refused prediction has one sentence and the error as data; the next one is answered."""
 
-import json
 import random
 import re
 import signal
@@ -12,13 +11,14 @@ from typing import Any
 
 import httpx2
 import pytest
-from asking import DOCUMENT, SETTINGS, WEIGHTS, WORDS, output_of, some_texts, vectors_of
+from asking import DOCUMENT, SETTINGS, WEIGHTS, WORDS, output_of, refused, some_texts, vectors_of
 from checkpoints import load
 from reference import assert_same
 from server import ROOT, Server, serve
 
 from e5.embedder import Embedder
-from e5.serving.request import INPUTS, MAX_TEXTS
+from e5.errors import InputError
+from e5.serving import EmbedRequest
 from e5.texts import MAX_CHARACTERS
 
 pytestmark = pytest.mark.slow  # starts servers
@@ -26,34 +26,14 @@ pytestmark = pytest.mark.slow  # starts servers
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    """Without a schema file: every check is ours."""
+    """A server without a schema file: every check is ours."""
     with serve(WEIGHTS, env=SETTINGS) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def server_with_schema() -> Iterator[Server]:
-    """As in an image: Cog checks inputs first."""
-    with serve(WEIGHTS, env=SETTINGS, with_schema=True) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def python() -> Embedder:
     return load(ROOT / WEIGHTS)
-
-
-def refusal_of(server: Server, **inputs: Any) -> str:
-    """The sentence that refuses these inputs; the server must answer a good request after it."""
-    answer = server.predict(inputs)
-    assert answer["status"] == "failed", answer
-    assert answer.get("output") is None
-    error: str = answer["error"]
-    assert "Traceback" not in json.dumps(answer)
-    assert "\n" not in error
-    assert error.endswith(".")
-    assert output_of(server, document="still here", dimensions=1)["embeddings"]
-    return error
 
 
 BAD = [
@@ -79,10 +59,10 @@ BAD = [
     ({"query": "q", "dimensions": 193}, "dimensions", "use 1 to 192"),
     ({"query": "q", "encoding_format": "hex"}, "encoding_format", "send 'float' or 'base64'"),
     ({"query": "q", "encoding_format": 4}, "encoding_format", "send 'float' or 'base64'"),
-    ({"query": "q", "passage": "p"}, "passage", f"the inputs are {INPUTS}"),
-    ({"query": "q", "cls": "p"}, "cls", f"the inputs are {INPUTS}"),
-    ({"query": "q", "self": "p"}, "self", f"the inputs are {INPUTS}"),
-    ({"documents": ["x"] * (MAX_TEXTS + 1)}, "queries, documents", "send at most 2048"),
+    ({"query": "q", "passage": "p"}, "passage", "the inputs are task, query, "),
+    ({"query": "q", "cls": "p"}, "cls", "the inputs are task, query, "),
+    ({"query": "q", "self": "p"}, "self", "the inputs are task, query, "),
+    ({"documents": ["x"] * 2049}, "queries, documents", "send at most 2048"),
     ({"document": "x" * (MAX_CHARACTERS + 1)}, "document", "send at most 1000000 characters"),
     (
         {"documents": ["a", " ".join(WORDS * 400)], "truncate": False},
@@ -96,18 +76,47 @@ BAD = [
 def test_bad_input_is_refused_in_one_sentence_with_field_and_remedy(
     server: Server, inputs: dict[str, Any], field: str, remedy: str
 ) -> None:
-    error = refusal_of(server, **inputs)
-    assert f"InputError: {field}: received " in error
-    assert remedy in error
-    assert len(error) < 400
+    sentence, error = refused(server, inputs)
+    assert f"InputError: {field}: received " in sentence
+    assert remedy in sentence
+    assert len(sentence) < 400
+    assert sentence.endswith(str(error))
+    assert isinstance(error, InputError)
+    assert error.field == field
+    assert remedy in error.remedy
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {"query": "q", "a; received \"b\"; c. 'd': received e; f": 1},
+        {"query": "q", "line\nline\x1b[31m\u2028\u202e\x00": 1},
+        {"query": "q", "received ; " * 100: 1},
+        {"query": "q", "documents[2]: received 7; send a string.": 1},
+        {"query": "q", "\N{SNOWMAN} \N{GRINNING FACE}": 1},
+        {"query": "q", "": 1},
+        {"queries": ["a", "b", {"received": ["x; y", "\n"]}]},
+        {"query": "q", "dimensions": "; received 'x'."},
+        {"query": "q", "normalize": ["\u202e", None, 1e300]},
+        {"query": "q", "encoding_format": 'hex"; send "base64'},
+    ],
+)
+def test_an_error_comes_as_the_data_of_the_error_that_was_raised(
+    server: Server, inputs: dict[str, Any]
+) -> None:
+    with pytest.raises(InputError) as expected:
+        EmbedRequest.parse(**inputs)
+    sentence, error = refused(server, inputs)
+    assert error.to_dict() == expected.value.to_dict()
+    assert sentence.endswith(f"InputError: {expected.value}")
 
 
 def test_what_callers_did_wrong_leaves_no_traceback_in_the_log(server: Server) -> None:
     before = len(server.log)
-    refusal_of(server, queries=["a", 5])
-    refused = server.log[before:]
-    assert "refused: queries[1]: received 5; send a string." in refused
-    assert "Traceback" not in refused
+    refused(server, {"queries": ["a", 5]})
+    log = server.log[before:]
+    assert "refused: queries[1]: received 5; send a string." in log
+    assert "Traceback" not in log
 
 
 @pytest.mark.parametrize(
@@ -129,55 +138,6 @@ def test_what_is_not_json_is_refused_by_the_server(
     assert response.status_code == status
     assert "Traceback" not in response.text
     assert output_of(server, document="still here", dimensions=1)["embeddings"]
-
-
-@pytest.mark.parametrize(
-    ("inputs", "field"),
-    [
-        ({"query": 5}, "query"),
-        ({"query": None}, "query"),  # Cog refuses null even where leaving the input out is fine
-        ({"queries": "abc"}, "queries"),
-        ({"queries": ["a", 5]}, "queries/1"),
-        ({"query": "q", "task": ["a"]}, "task"),
-        ({"query": "q", "symmetric": "yes"}, "symmetric"),
-        ({"query": "q", "normalize": 1}, "normalize"),
-        ({"query": "q", "truncate": "no"}, "truncate"),
-        ({"query": "q", "dimensions": 0}, "dimensions"),
-        ({"query": "q", "dimensions": 1.5}, "dimensions"),
-        ({"query": "q", "dimensions": True}, "dimensions"),
-        ({"query": "q", "encoding_format": "hex"}, "encoding_format"),
-    ],
-)
-def test_with_a_schema_cog_refuses_wrong_types_and_says_where(
-    server_with_schema: Server, inputs: dict[str, Any], field: str
-) -> None:
-    response = server_with_schema.post(json={"input": inputs})
-    assert response.status_code == 422
-    assert [detail["loc"][:3] for detail in response.json()["detail"]] == [["body", "input", field]]
-    assert output_of(server_with_schema, document="still here", dimensions=1)["embeddings"]
-
-
-@pytest.mark.parametrize(
-    ("inputs", "field", "remedy"),
-    [
-        ({}, "query, document", "send at least one query or document"),
-        ({"documents": ["a", " "]}, "documents[1]", "send text, or leave the field out"),
-        ({"query": "q", "dimensions": 193}, "dimensions", "use 1 to 192"),
-        ({"documents": ["x"] * (MAX_TEXTS + 1)}, "queries, documents", "send at most 2048"),
-    ],
-)
-def test_with_a_schema_what_it_cannot_say_is_still_refused_by_us(
-    server_with_schema: Server, inputs: dict[str, Any], field: str, remedy: str
-) -> None:
-    error = refusal_of(server_with_schema, **inputs)
-    assert f"InputError: {field}: received " in error
-    assert remedy in error
-
-
-def test_with_a_schema_cog_drops_unknown_inputs_before_we_can_name_them(
-    server_with_schema: Server,
-) -> None:
-    assert len(output_of(server_with_schema, document=DOCUMENT, passage="p")["embeddings"]) == 1
 
 
 # Leaving early
@@ -227,9 +187,8 @@ def test_on_sigterm_a_running_prediction_is_still_answered(python: Embedder) -> 
         server.process.send_signal(signal.SIGTERM)
         answer = prediction.result()
         assert answer["status"] == "succeeded"
-        assert_same(
-            vectors_of(answer["output"]), python.encode_document(job["documents"], dimensions=1)
-        )
+        some = python.encode_document(job["documents"][-5:], dimensions=1)
+        assert_same(vectors_of(answer["output"])[-5:], some)
         assert server.process.wait(30) == 0
 
 

@@ -1,26 +1,26 @@
 """The answer in the shape that Cog publishes, and how large answers are handed to Cog.
 
 Cog's static parser reads the source of `Output` and `Usage` to publish the schema, so both use
-plain types.
+plain types, written out.
 """
 
 import asyncio
 import weakref
 from functools import partial
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 from pydantic import BaseModel
 
 from e5.cog.json_fields import JsonFields
-from e5.serving.answer import Answer
+from e5.serving import Answer
 from e5.vectors import encode_base64
 
-FEW_NUMBERS = 50_000  # they take the interpreter 7 ms in all
+FEW_NUMBERS = 50_000  # Cog reads so many in 5 ms
 
 
 class Usage(BaseModel):
-    """Tokens read of each text, and whether it was cut; in the order of the vectors."""
+    """The number of tokens of each text, and whether it was truncated, in the vectors' order."""
 
     tokens: list[int]
     truncated: list[bool]
@@ -29,10 +29,10 @@ class Usage(BaseModel):
 class Output(BaseModel):
     """The answer. Queries come first, then documents, each in the order given."""
 
-    embeddings: list[list[float]] | None = None
-    embeddings_base64: list[str] | None = None
-    score: float | None = None
-    scores: list[list[float]] | None = None
+    embeddings: Optional[list[list[float]]] = None
+    embeddings_base64: Optional[list[str]] = None
+    score: Optional[float] = None
+    scores: Optional[list[list[float]]] = None
     usage: Usage
     model: str
 
@@ -64,30 +64,32 @@ class Output(BaseModel):
         return JsonFields(self.__dict__, usage=self.usage.__dict__)
 
 
-class Outputs:
-    """Makes outputs so that other requests go on meanwhile.
+class OutputBuilder:
+    """Builds outputs in a way that lets other requests go on.
 
-    Cog reads again what was written, 0.1 us a number, and nothing else runs in this process. So of
-    large answers in numbers one at a time is given to it.
+    Cog parses again what was written, 0.1 us a number, and blocks this process meanwhile. So of the
+    large answers in numbers, only one at a time is handed to it.
     """
 
     def __init__(self) -> None:
-        """Nothing is being written."""
-        self._turn = asyncio.Semaphore(1)
+        """No large output exists yet."""
+        self._large_output = asyncio.Semaphore(1)
 
-    async def of(self, answer: Answer, *, encoding_format: str) -> Output:
-        """`Output.of`, when it is its turn."""
+    async def build(self, answer: Answer, *, encoding_format: str) -> Output:
+        """`Output.of`, once no other large output in numbers exists."""
         make = partial(Output.of, answer, encoding_format=encoding_format)
         if answer.num_numbers < FEW_NUMBERS:
             return make()
         if encoding_format == "base64":
             return await asyncio.to_thread(make)
-        await self._turn.acquire()
+        await self._large_output.acquire()
+        release = self._large_output.release
         try:
             output = make()
         except BaseException:
-            self._turn.release()
+            release()
             raise
-        release = partial(asyncio.get_running_loop().call_soon_threadsafe, self._turn.release)
-        weakref.finalize(output, release).atexit = False  # once Cog lets go of it, or the caller
+        # Cog drops the output once it has read it.
+        release_soon = partial(asyncio.get_running_loop().call_soon_threadsafe, release)
+        weakref.finalize(output, release_soon).atexit = False
         return output

@@ -1,13 +1,10 @@
-"""Ends this process with the one that started it, whatever happens to that one.
-
-Knows nothing of what either does.
-"""
+"""Ends this process when the process that started it has ended, however that happened."""
 
 import os
 import threading
 import time
 
-SECONDS = 0.5  # between two looks
+POLL_SECONDS = 0.5
 
 
 def end_with_parent() -> None:
@@ -20,7 +17,7 @@ def end_with_parent() -> None:
 
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(SECONDS)
+            time.sleep(POLL_SECONDS)
         os._exit(1)
 
     threading.Thread(target=watch, name="e5-parent", daemon=True).start()

@@ -1,10 +1,8 @@
-"""The predictions that Cog runs in this process: how many there are, and what it leaves of them.
+"""The folders that Cog makes for each prediction: whether it can make them, and their removal.
 
-Cog makes three folders for each and leaves them for ever. It writes an answer of more than 6 MiB
-into a file there before it sends it, and that is some time after the end. When it cannot make them,
-it loses a slot for good; so whether it can is part of the service's health. The number of running
-ones is told to `scripts/probe`: slots that are all taken while nothing runs are lost. Knows nothing
-of what is predicted.
+Cog makes three folders for each prediction and never removes them. It writes an answer of more than
+6 MiB into a file there, some time after the prediction has ended, and then sends it. Where it
+cannot make the folders, it loses a slot for good.
 """
 
 import contextvars
@@ -13,119 +11,115 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
-from e5.errors import SettingsError
+from e5.errors import FileError
 
-PREDICTIONS = Path("/tmp/coglet/predictions")  # written into Cog 0.23
-VARIABLE = "_coglet_prediction_id"
-PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")  # an id that is one folder below
-EMPTY_SECONDS = 2.0  # after the end, until a folder without files goes
-NUMBERS_A_SECOND = 5000.0  # and longer by the answer's numbers; Cog writes 200 times as many
-FILE_SECONDS = 60.0  # after its last change, until a file goes: by then it was sent
+COG_PREDICTIONS = Path("/tmp/coglet/predictions")  # a constant of Cog 0.23
+ID_VARIABLE = "_coglet_prediction_id"
+_FOLDER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")  # never leads to another folder
+
+
+@dataclass(frozen=True)
+class RemovalDelays:
+    """How long folders are kept after a prediction has ended.
+
+    Attributes:
+        empty_seconds: until a folder without files is removed.
+        numbers_per_second: folders are kept longer by the answer's numbers divided by this; Cog
+            writes 200 times as many in a second.
+        file_seconds: until a file that did not change is removed; by then it was sent.
+    """
+
+    empty_seconds: float = 2.0
+    numbers_per_second: float = 5000.0
+    file_seconds: float = 60.0
+
+
+_DELAYS = RemovalDelays()
 
 
 def prediction_id() -> str | None:
-    """The id of the prediction that runs here, if Cog runs it and it can be a folder's name."""
+    """The id of the running prediction, if Cog runs it and the id can be a folder's name."""
     for variable, value in contextvars.copy_context().items():
-        if variable.name == VARIABLE:
-            return value if isinstance(value, str) and PLAIN.fullmatch(value) else None
+        if variable.name == ID_VARIABLE:
+            return value if isinstance(value, str) and _FOLDER_NAME.fullmatch(value) else None
     return None
 
 
-@dataclass
-class Prediction:
-    """One that runs; `numbers` is how many its answer has, once that is known."""
+class PredictionFolders:
+    """Cog's folders, and a thread that removes those of ended predictions."""
 
-    numbers: int = 0
+    def __init__(self, root: Path = COG_PREDICTIONS, delays: RemovalDelays = _DELAYS) -> None:
+        """Start the thread.
 
-
-class Predictions:
-    """Those of this process; and a thread that removes what ended ones have left.
-
-    Example:
-        >>> predictions = Predictions()
-        >>> with predictions.one():
-        ...     predictions.running
-        1
-    """
-
-    def __init__(self, folder: Path = PREDICTIONS) -> None:
-        """Start the thread."""
-        self.running = 0
-        self._folder = folder
-        self._ended: list[tuple[float, str]] = []  # a heap: when a folder may go, and which
-        self._thread = threading.Thread(target=self._work, name="e5-predictions", daemon=True)
+        Args:
+            root: the folder in which Cog makes them.
+            delays: how long they are kept.
+        """
+        self.root = root
+        self._delays = delays
+        self._ended: list[tuple[float, str]] = []  # a heap of times of removal and names
+        self._thread = threading.Thread(target=self._remove, name="e5-predictions", daemon=True)
         self._thread.start()
 
-    @contextmanager
-    def one(self) -> Iterator[Prediction]:
-        """Within, a prediction runs."""
-        self.running += 1
-        prediction = Prediction()
-        try:
-            yield prediction
-        finally:
-            self.running -= 1
-            if (name := prediction_id()) is not None:
-                self._goes_after(EMPTY_SECONDS + prediction.numbers / NUMBERS_A_SECOND, name)
+    def remove_later(self, num_numbers: int = 0) -> None:
+        """Remove the running prediction's folders some time after now, its end.
 
-    def _goes_after(self, seconds: float, name: str) -> None:
-        heapq.heappush(self._ended, (time.monotonic() + seconds, name))
-
-    def tell(self) -> None:
-        """Write the number of running ones where `scripts/probe` reads it."""
-        with suppress(OSError):
-            note = self._folder.parent / f"e5-running-{os.environ.get('PORT', '5000')}"
-            note.write_text(str(self.running))
+        Args:
+            num_numbers: the number of float32 values of its answer.
+        """
+        if (name := prediction_id()) is not None:
+            delays = self._delays
+            seconds = delays.empty_seconds + num_numbers / delays.numbers_per_second
+            self._schedule(seconds, name)
 
     def check(self) -> None:
-        """Refuse to start where Cog cannot make its folders.
+        """Make a folder as Cog does.
 
         Raises:
-            SettingsError: with the reason.
+            FileError: where that fails, with the reason.
         """
-        trial = self._folder / f"e5-{uuid4().hex}"
+        trial = self.root / f"e5-{uuid4().hex}"
         try:
             trial.mkdir(parents=True)
             trial.rmdir()
         except OSError as error:
-            raise SettingsError(
-                f"{self._folder}: cannot be written ({error}), and Cog needs it for each "
-                "prediction; make it writable, with room for files."
+            raise FileError(
+                str(self.root),
+                f"cannot be written ({error}), and Cog needs it for each prediction",
+                "make it writable, with room for files",
             ) from error
 
-    def can_be_made(self) -> bool:
-        """Whether Cog can make its folders now."""
-        try:
-            self.check()
-        except SettingsError:
-            return False
-        return True
+    def _schedule(self, seconds: float, name: str) -> None:
+        heapq.heappush(self._ended, (time.monotonic() + seconds, name))
 
-    def _work(self) -> None:
+    def _remove(self) -> None:
         while True:
-            time.sleep(EMPTY_SECONDS / 2)
+            time.sleep(self._delays.empty_seconds / 2)
             while self._ended and self._ended[0][0] < time.monotonic():
                 _, name = heapq.heappop(self._ended)
-                if not self._removed(self._folder / name):
-                    self._goes_after(EMPTY_SECONDS, name)
+                if not self._removed(self.root / name):
+                    self._schedule(self._delays.empty_seconds, name)
 
     def _removed(self, folder: Path) -> bool:
-        """Remove a prediction's folders, and files that are old enough; whether all is gone."""
+        """Remove a prediction's folders, unless a file in them is too new; whether all is done.
+
+        A folder that the system does not let us remove stays, and is not tried again.
+        """
         with suppress(OSError):
             for name in ("inputs", "outputs"):
                 with suppress(FileNotFoundError), os.scandir(folder / name) as files:
                     for file in files:
-                        if time.time() - file.stat(follow_symlinks=False).st_mtime < FILE_SECONDS:
+                        age = time.time() - file.stat(follow_symlinks=False).st_mtime
+                        if age < self._delays.file_seconds:
                             return False
                         os.unlink(file.path)
                 with suppress(FileNotFoundError):
                     (folder / name).rmdir()
             with suppress(FileNotFoundError):
                 folder.rmdir()
-        return True  # or nothing can be done
+        return True

@@ -1,61 +1,60 @@
-"""Whether an engine still lives: it comes back from each forward, and not with NaN alone.
-
-Knows nothing of queues or of what is computed.
-"""
+"""Whether an engine still works: its forwards end in time, and not all vectors are NaN."""
 
 import time
 from collections.abc import Callable
 
-FIRST_SECONDS = 900.0  # of a forward when none has ended yet: kernels may have to be built
-LEAST_SECONDS = 60.0  # of any forward, before the engine is taken for hanging
-TIMES = 50  # the slowest forward so far, token by token
-ALL_BAD = 16  # forwards one after the other, of which no text got a finite vector
+FIRST_FORWARD_SECONDS = 900.0  # no forward has ended yet: kernels may have to be built
+MIN_FORWARD_SECONDS = 60.0  # no forward hangs before
+SLOWEST_FACTOR = 50  # a forward hangs that takes so many times the slowest so far, by tokens
+MAX_BAD_FORWARDS = 16  # in a row, in which no text got a finite vector
 
 
 class Liveness:
-    """The state of one engine. Safe to ask from any thread.
+    """The state of one engine. Any thread may read it.
 
     Example:
-        >>> pulse = Liveness()
-        >>> pulse.begun(tokens=100)
-        >>> pulse.ended(texts=3, bad=0)
-        >>> pulse.healthy
+        >>> liveness = Liveness()
+        >>> liveness.forward_started(num_tokens=100)
+        >>> liveness.forward_ended(num_texts=3, num_bad=0)
+        >>> liveness.healthy
         True
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """`clock`: seconds, for tests."""
+        """Begin healthy; `clock` gives seconds."""
         self._clock = clock
-        self._running: tuple[float, int] | None = None  # since when, and how many tokens
+        self._running: tuple[float, int] | None = None  # when it started, its number of tokens
         self._slowest: float | None = None  # seconds a token
-        self._all_bad = 0
+        self._bad_forwards = 0
         self._failed = False
 
     @property
     def healthy(self) -> bool:
-        """False after a failure, a forward far beyond its time, or NaN alone for many forwards."""
-        return not self._failed and self._all_bad < ALL_BAD and not self._hangs()
+        """False after a failure, while a forward hangs, or after many forwards of NaN alone."""
+        return not self._failed and self._bad_forwards < MAX_BAD_FORWARDS and not self._hangs()
 
-    def begun(self, tokens: int) -> None:
-        """A forward has begun."""
-        self._running = self._clock(), max(1, tokens)
+    def forward_started(self, num_tokens: int) -> None:
+        """Start measuring a forward."""
+        self._running = self._clock(), max(1, num_tokens)
 
-    def ended(self, texts: int, bad: int) -> None:
-        """It came back; `bad` of its texts have no finite vector."""
+    def forward_ended(self, num_texts: int, num_bad: int) -> None:
+        """Count a forward that ended; `num_bad` of its texts have no finite vector."""
         if self._running is not None:
-            began, tokens = self._running
-            self._slowest = max(self._slowest or 0.0, (self._clock() - began) / tokens)
+            started, num_tokens = self._running
+            self._slowest = max(self._slowest or 0.0, (self._clock() - started) / num_tokens)
         self._running = None
-        self._all_bad = self._all_bad + 1 if texts and bad == texts else 0
+        self._bad_forwards = self._bad_forwards + 1 if num_texts and num_bad == num_texts else 0
 
-    def failed(self) -> None:
-        """The engine broke, for a reason other than a text."""
+    def engine_failed(self) -> None:
+        """Be unhealthy for ever: the engine failed for a reason other than a text."""
         self._running, self._failed = None, True
 
     def _hangs(self) -> bool:
         running, slowest = self._running, self._slowest
         if running is None:
             return False
-        began, tokens = running
-        limit = FIRST_SECONDS if slowest is None else LEAST_SECONDS + TIMES * slowest * tokens
-        return self._clock() - began > limit
+        started, num_tokens = running
+        limit = FIRST_FORWARD_SECONDS
+        if slowest is not None:
+            limit = MIN_FORWARD_SECONDS + SLOWEST_FACTOR * slowest * num_tokens
+        return self._clock() - started > limit

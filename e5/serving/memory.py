@@ -1,42 +1,33 @@
 """Gives memory back to the system that the C library keeps after large requests.
 
-glibc keeps freed blocks in the arena of each thread for later. After requests of all shapes that
-is hundreds of megabytes which nobody uses. Knows nothing of what the memory held.
+glibc keeps freed blocks in the arena of each thread for later. After requests of all shapes that is
+hundreds of megabytes which nobody uses.
 """
 
 import ctypes
 import time
-from collections.abc import Callable
-from functools import cache
-
-PAUSE_SECONDS = 10.0  # a call takes some milliseconds, and others that allocate wait for it
 
 
 class MemoryTrimmer:
-    """To be told when work is done; returns what is free now and then."""
+    """Returns free memory to the system from time to time."""
 
-    def __init__(self) -> None:
-        """Nothing was returned yet."""
+    def __init__(self, pause_seconds: float = 10.0, library: object | None = None) -> None:
+        """Begin with a pause.
+
+        Args:
+            pause_seconds: between two calls of the C library; each takes some milliseconds, and
+                other threads that allocate wait for it.
+            library: the C library; by default that of this process.
+        """
+        self._pause_seconds = pause_seconds
+        # man 3 malloc_trim: only glibc has it
+        self._malloc_trim = getattr(library or ctypes.CDLL(None), "malloc_trim", None)
         self._last = time.monotonic()
 
-    def give_back(self) -> bool:
-        """Return free pages, unless that was done a moment ago; whether it was done now.
-
-        `malloc_trim(0)` of glibc (man 3 malloc_trim); other C libraries do without.
-        """
-        if time.monotonic() - self._last < PAUSE_SECONDS:
+    def trim(self) -> bool:
+        """Return free pages, unless that was done a moment ago; whether it was done now."""
+        if self._malloc_trim is None or time.monotonic() - self._last < self._pause_seconds:
             return False
         self._last = time.monotonic()
-        trim = _malloc_trim()
-        if trim is not None:
-            trim(0)
-        return trim is not None
-
-
-@cache
-def _malloc_trim() -> Callable[[int], int] | None:
-    try:
-        function: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
-    except (OSError, AttributeError):
-        return None
-    return function
+        self._malloc_trim(0)
+        return True

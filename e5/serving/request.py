@@ -1,10 +1,10 @@
 """The request: everything that a caller may send, checked.
 
-A request is validated here, because Cog validates nothing if it finds no schema file. Builds no
-prompt and knows nothing of tokens or the model. So the embedder makes the checks that need those:
-`dimensions` against the model's size, `truncate` against a text's length.
+A request is validated here, because Cog validates nothing if it finds no schema file. The embedder
+checks what needs the model: `dimensions` against its size, `truncate` against a text's length.
 """
 
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Literal
 
@@ -15,39 +15,70 @@ from e5.errors import InputError, quoted, shortened
 from e5.prompts import DEFAULT_TASK, resolve_task
 from e5.texts import check_task, check_text, check_texts
 
-MAX_TEXTS = 2048  # in one request; the limit of OpenAI's API
-MAX_ALL_CHARACTERS = 10_000_000  # in one request; tokenising takes about 45 bytes for each
-MAX_FLOATS = 2**21  # in one answer: Cog needs about 1 us for each, and is blocked meanwhile
-INPUTS = (
-    "task, query, document, queries, documents, symmetric, normalize, dimensions, truncate, "
-    "encoding_format"
-)
+
+@dataclass(frozen=True)
+class RequestLimits:
+    """The limits of one request.
+
+    Attributes:
+        texts: number of texts; OpenAI's API has the same limit.
+        characters: characters of all texts with their prompts; tokenising takes about 45 bytes for
+            each.
+        numbers: numbers in an answer that is written as JSON numbers: Cog needs about 1 us for
+            each, and is blocked meanwhile.
+    """
+
+    texts: int = 2048
+    characters: int = 10_000_000
+    numbers: int = 2**21
+
+    def check_texts(self, num_texts: int) -> None:
+        """Refuse too many texts.
+
+        Raises:
+            InputError: for more than `texts`.
+        """
+        if num_texts > self.texts:
+            received, remedy = f"{num_texts} texts", f"send at most {self.texts}"
+            raise InputError("queries, documents", received, remedy)
+
+    def check_characters(self, num_characters: int, of: str = "") -> None:
+        """Refuse too many characters; `of` says in the error what was counted.
+
+        Raises:
+            InputError: for more than `characters`.
+        """
+        if num_characters > self.characters:
+            received = f"{num_characters} characters{of}"
+            remedy = f"send at most {self.characters} in one request"
+            raise InputError("queries, documents", received, remedy)
 
 
-def _text(text: object, info: ValidationInfo) -> str:
+_DEFAULT_LIMITS = RequestLimits()
+
+
+def _check_text(text: object, info: ValidationInfo) -> str:
     return check_text(text, str(info.field_name))
 
 
-def _task(task: object, info: ValidationInfo) -> str:
+def _check_task(task: object, info: ValidationInfo) -> str:
     return check_task(task, str(info.field_name))
 
 
-def _texts(texts: object, info: ValidationInfo) -> list[str]:
+def _check_texts(texts: object, info: ValidationInfo) -> list[str]:
     field = str(info.field_name)
+    limits: RequestLimits = info.context or _DEFAULT_LIMITS
     if not isinstance(texts, list):
         raise InputError(field, quoted(texts), "send a list of strings")
     # Before anything is copied or looked at: a body may hold millions of elements.
-    if len(texts) > MAX_TEXTS:
-        raise _too_many(len(texts))
-    characters = sum(len(text) for text in texts if isinstance(text, str))
-    if characters > MAX_ALL_CHARACTERS:
-        raise _too_long(f"{characters} characters")
+    limits.check_texts(len(texts))
+    limits.check_characters(sum(len(text) for text in texts if isinstance(text, str)))
     return check_texts(texts, field)[0]
 
 
-Task = Annotated[str, BeforeValidator(_task)]
-Text = Annotated[str, BeforeValidator(_text)]
-Texts = Annotated[list[str], BeforeValidator(_texts)]
+_Task = Annotated[str, BeforeValidator(_check_task)]
+_Text = Annotated[str, BeforeValidator(_check_text)]
+_Texts = Annotated[list[str], BeforeValidator(_check_texts)]
 
 
 class EmbedRequest(BaseModel):
@@ -60,11 +91,11 @@ class EmbedRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    task: Task = DEFAULT_TASK
-    query: Text | None = None
-    document: Text | None = None
-    queries: Texts = []
-    documents: Texts = []
+    task: _Task = DEFAULT_TASK
+    query: _Text | None = None
+    document: _Text | None = None
+    queries: _Texts = []
+    documents: _Texts = []
     symmetric: bool = False
     normalize: bool = False
     dimensions: Annotated[int, Field(ge=1)] | None = None
@@ -72,42 +103,42 @@ class EmbedRequest(BaseModel):
     encoding_format: Literal["float", "base64"] = "float"
 
     @classmethod
-    def parse(cls, /, **inputs: object) -> "EmbedRequest":
+    def parse(cls, limits: RequestLimits = _DEFAULT_LIMITS, /, **inputs: object) -> "EmbedRequest":
         """Validate a caller's inputs; None means not given.
 
         Raises:
             InputError: naming the first field that is wrong, its value and the remedy.
         """
+        given = {name: value for name, value in inputs.items() if value is not None}
         try:
-            request = cls.model_validate({k: v for k, v in inputs.items() if v is not None})
+            request = cls.model_validate(given, context=limits)
         except ValidationError as error:
             raise _as_input_error(error.errors(include_url=False)[0]) from None
         if not request.fields:
             remedy = 'send at least one query or document, as JSON: {"input": {"query": "..."}}'
             raise InputError("query, document", "no text", remedy)
-        if len(request.fields) > MAX_TEXTS:
-            raise _too_many(len(request.fields))
-        if request.num_characters > MAX_ALL_CHARACTERS:
-            raise _too_long(f"{request.num_characters} characters with their prompts")
+        limits.check_texts(len(request.fields))
+        limits.check_characters(request.num_characters, of=" with their prompts")
         return request
 
-    def check_answer(self, dimensions: int) -> None:
+    def check_answer(self, dimensions: int, limits: RequestLimits = _DEFAULT_LIMITS) -> None:
         """Refuse an answer of so many numbers that writing them as JSON would block the server.
 
         Args:
             dimensions: of a whole vector.
+            limits: `numbers` counts; base64 has no such limit.
 
         Raises:
-            InputError: for more than `MAX_FLOATS` numbers; base64 has no such limit.
+            InputError: for more numbers.
         """
         num_queries, num_documents = len(self.all_queries), len(self.all_documents)
-        floats = (num_queries + num_documents) * (self.dimensions or dimensions)
-        floats += num_queries * num_documents
-        if self.encoding_format == "float" and floats > MAX_FLOATS:
+        numbers = (num_queries + num_documents) * (self.dimensions or dimensions)
+        numbers += num_queries * num_documents
+        if self.encoding_format == "float" and numbers > limits.numbers:
             raise InputError(
                 "encoding_format",
-                f"'float' for an answer of {floats} numbers",
-                f"send 'base64' for more than {MAX_FLOATS}, or fewer texts",
+                f"'float' for an answer of {numbers} numbers",
+                f"send 'base64' for more than {limits.numbers}, or fewer texts",
             )
 
     @cached_property
@@ -141,13 +172,7 @@ class EmbedRequest(BaseModel):
         ]
 
 
-def _too_many(texts: int) -> InputError:
-    return InputError("queries, documents", f"{texts} texts", f"send at most {MAX_TEXTS}")
-
-
-def _too_long(received: str) -> InputError:
-    remedy = f"send at most {MAX_ALL_CHARACTERS} in one request"
-    return InputError("queries, documents", received, remedy)
+INPUTS = ", ".join(EmbedRequest.model_fields)
 
 
 def _as_input_error(error: ErrorDetails) -> InputError:

@@ -1,7 +1,7 @@
 """The service: one validated request -> one answer, for any interface in front of it.
 
-Tokenises the texts, has the batcher compute them, then cuts, normalises and scores the vectors.
-Knows nothing of HTTP, Cog or wire formats.
+It tokenises the texts, has the batcher compute the vectors, and shortens, normalises and scores
+these.
 """
 
 import asyncio
@@ -17,8 +17,8 @@ from e5.vectors import check_dimensions, cosine_scores, finish
 
 # Tokenising fewer takes less time than a thread does; tokenising more would block other requests.
 FEW_CHARACTERS = 10_000
-AT_A_TIME = 2  # large requests that are tokenised: each takes up to 45 bytes a character
-LONGEST_TOKEN = 32  # characters; no vocabulary of these models has a longer piece
+MAX_TOKENIZING = 2  # large requests at the same time: each takes up to 45 bytes a character
+LONGEST_TOKEN = 32  # characters; no vocabulary of these models has a longer token
 
 
 class Service:
@@ -36,7 +36,7 @@ class Service:
         """Start the batcher; requests are refused when more than `max_queue_tokens` would wait."""
         self._embedder = embedder
         self._batcher = Batcher(embedder, max_queue_tokens=max_queue_tokens)
-        self._tokenizing = asyncio.Semaphore(AT_A_TIME)
+        self._tokenizing = asyncio.Semaphore(MAX_TOKENIZING)
 
     @classmethod
     def load(cls, settings: Settings) -> "Service":
@@ -54,7 +54,7 @@ class Service:
 
     @property
     def waiting_tokens(self) -> int:
-        """Tokens that wait for the engine."""
+        """The number of tokens that wait for the engine."""
         return self._batcher.waiting_tokens
 
     async def answer(self, request: EmbedRequest) -> Answer:
@@ -85,10 +85,10 @@ class Service:
         if request.num_characters < FEW_CHARACTERS:
             encodings = tokenize()
         else:
-            least = self._least_tokens(request)
-            self._batcher.check_room(least)
+            least_tokens = self._least_tokens(request)
+            self._batcher.check_capacity(least_tokens)
             async with self._tokenizing:
-                self._batcher.check_room(least)
+                self._batcher.check_capacity(least_tokens)
                 encodings = await asyncio.to_thread(tokenize)
         try:
             batched = await self._batcher.embed([encoding.token_ids for encoding in encodings])
@@ -112,7 +112,7 @@ class Service:
         )
 
     def _least_tokens(self, request: EmbedRequest) -> int:
-        """What a request has at least, without tokenising it."""
-        most = self._embedder.max_length
+        """The least number of tokens that a request can have, without tokenising it."""
+        max_length = self._embedder.max_length
         texts = (*request.all_queries, *request.all_documents)
-        return sum(min(most, 2 + len(text) // LONGEST_TOKEN) for text in texts)
+        return sum(min(max_length, 2 + len(text) // LONGEST_TOKEN) for text in texts)

@@ -1,11 +1,10 @@
-"""Which of the texts that wait are computed in the next forward.
+"""The queue of requests, and which of their texts are computed in the next forward.
 
-A forward has room for a number of tokens. While a request waits that is too large for one, small
-requests go before it, as far as half of the room; the rest is filled with the first in line, which
-then goes to the end. So a small request waits for little more than the forward that runs, however
-many large ones came before it, and the first in line gets on in one of two forwards.
-
-Knows nothing of threads, futures or vectors.
+A forward has a token budget. While a request waits that is too large for one forward, small ones
+go before it, up to half of the budget; the rest is filled with the first request of the queue,
+which then goes to the end. So a small request waits for little more than the running forward,
+however many large ones came before it, and the first request of the queue makes progress in one of
+two forwards.
 """
 
 from collections import deque
@@ -17,135 +16,140 @@ from e5.packing import MIN_SHARED, TokenIds, shared_tokens
 
 
 @dataclass(eq=False)
-class Job:
-    """The texts of one request, and how far they are.
+class QueuedRequest:
+    """The texts of one request, and how many of them were given to forwards.
 
     Attributes:
         sequences: token ids of each text.
-        taken: texts given to a forward so far.
-        waiting_tokens: those of the other texts.
-        was_passed: it was the first in line, and nothing of it was in the last forward.
+        num_taken: texts given to a forward so far.
+        waiting_tokens: the number of tokens of the other texts.
+        was_skipped: whether it was the first of the queue, and the last forward had none of it.
     """
 
     sequences: Sequence[TokenIds]
 
     def __post_init__(self) -> None:
-        self.taken = 0
+        self.num_taken = 0
         self.waiting_tokens = sum(map(len, self.sequences))
-        self.was_passed = False
+        self.was_skipped = False
 
     @property
     def is_over(self) -> bool:
-        """Whether nobody waits for the rest any more."""
+        """Whether nobody waits for the other texts any more."""
         return False
 
+    @property
+    def is_taken(self) -> bool:
+        """Whether all its texts were given to forwards."""
+        return self.num_taken == len(self.sequences)
 
-J = TypeVar("J", bound=Job)
+
+R = TypeVar("R", bound=QueuedRequest)
 
 
 @dataclass(frozen=True)
-class Piece(Generic[J]):
-    """Texts of a job, from `start` to before `stop`, that are computed in one forward."""
+class RequestSlice(Generic[R]):
+    """The texts `start` to `stop - 1` of a request, which are computed in one forward."""
 
-    job: J
+    request: R
     start: int
     stop: int
 
     @property
     def sequences(self) -> Sequence[TokenIds]:
-        """Their token ids."""
-        return self.job.sequences[self.start : self.stop]
+        """Token ids of these texts."""
+        return self.request.sequences[self.start : self.stop]
 
 
-class Waiting(Generic[J]):
-    """Jobs in the order in which they came, but for large ones, which line up again.
+class RequestQueue(Generic[R]):
+    """Requests in the order in which they came, except that large ones go to the end repeatedly.
 
     Example:
-        >>> waiting = Waiting()
-        >>> waiting.jobs += [Job([(1, 7, 2)] * 9), Job([(1, 8, 2)])]
-        >>> [list(piece.sequences) for piece in waiting.take(room=12)]
+        >>> queue = RequestQueue()
+        >>> queue.requests += [QueuedRequest([(1, 7, 2)] * 9), QueuedRequest([(1, 8, 2)])]
+        >>> [list(part.sequences) for part in queue.take(token_budget=12)]
         [[(1, 8, 2)], [(1, 7, 2), (1, 7, 2), (1, 7, 2)]]
     """
 
     def __init__(self) -> None:
-        """Nobody waits."""
-        self.jobs: deque[J] = deque()
+        """The queue is empty."""
+        self.requests: deque[R] = deque()
 
     @property
     def tokens(self) -> int:
-        """Not given to a forward yet."""
-        return sum(job.waiting_tokens for job in self.jobs if not job.is_over)
+        """The number of tokens that were not given to a forward yet."""
+        return sum(request.waiting_tokens for request in self.requests if not request.is_over)
 
-    def take(self, room: int) -> list[Piece[J]]:
-        """The next forward's texts; at least one, unless nobody waits.
+    def take(self, token_budget: int) -> list[RequestSlice[R]]:
+        """The next forward's texts: at least one, unless nobody waits.
 
         Args:
-            room: tokens of a forward. What a text shares with the one before it is counted once; a
-                text of more tokens is taken alone.
+            token_budget: tokens of a forward. What a text shares with the one before it is counted
+                once; a text of more tokens is taken alone.
         """
-        self.jobs = deque(job for job in self.jobs if not job.is_over)
-        if not self.jobs:
+        self.requests = deque(request for request in self.requests if not request.is_over)
+        if not self.requests:
             return []
-        first, forward = self.jobs[0], _Forward[J](room)
-        if first.was_passed:
+        first, forward = self.requests[0], _Forward[R](token_budget)
+        if first.was_skipped:
             forward.fill(first)
-        has_large = any(job.waiting_tokens > room for job in self.jobs)
-        left = room // 2 if has_large else room  # for small ones
-        for job in self.jobs:
-            if left < 1:
+        has_large = any(request.waiting_tokens > token_budget for request in self.requests)
+        small_budget = token_budget // 2 if has_large else token_budget
+        for request in self.requests:
+            if small_budget < 1:
                 break
-            if job.waiting_tokens <= room and job.taken < len(job.sequences):
-                left -= forward.add_whole(job, left)
-        self.jobs = deque(job for job in self.jobs if job.taken < len(job.sequences))
-        while self.jobs and forward.fill(self.jobs[0]):
-            self.jobs.popleft()
-        first.was_passed = all(piece.job is not first for piece in forward.pieces)
-        return forward.pieces
+            if request.waiting_tokens <= token_budget and not request.is_taken:
+                small_budget -= forward.add_whole(request, small_budget)
+        self.requests = deque(request for request in self.requests if not request.is_taken)
+        while self.requests and forward.fill(self.requests[0]):
+            self.requests.popleft()
+        first.was_skipped = all(part.request is not first for part in forward.slices)
+        return forward.slices
 
-    def to_the_end(self, pieces: Sequence[Piece[J]]) -> None:
-        """Have the first in line, if a piece is of it, go behind all who wait now."""
-        if self.jobs and any(piece.job is self.jobs[0] for piece in pieces):
-            self.jobs.rotate(-1)
+    def rotate(self, slices: Sequence[RequestSlice[R]]) -> None:
+        """Move the first request to the end if one of the slices is of it."""
+        if self.requests and any(part.request is self.requests[0] for part in slices):
+            self.requests.rotate(-1)
 
 
-class _Forward(Generic[J]):
-    def __init__(self, room: int) -> None:
-        self.pieces: list[Piece[J]] = []
-        self._room = room
+class _Forward(Generic[R]):
+    def __init__(self, token_budget: int) -> None:
+        self.slices: list[RequestSlice[R]] = []
+        self._budget = token_budget
         self._last: TokenIds = ()  # what is shared with it is computed once, and counted once
 
-    def add_whole(self, job: J, room: int) -> int:
-        """Take all of the job if that needs no more than `room`; the tokens that it needs, or 0."""
-        stop, tokens = self._fitting(job, min(room, self._room))
-        if stop < len(job.sequences):
+    def add_whole(self, request: R, max_tokens: int) -> int:
+        """Take the request whole if it needs at most `max_tokens`; the tokens it needs, or 0."""
+        stop, tokens = self._fitting(request, min(max_tokens, self._budget))
+        if stop < len(request.sequences):
             return 0
-        self._add(job, stop, tokens)
+        self._add(request, stop, tokens)
         return tokens
 
-    def fill(self, job: J) -> bool:
-        """Take as many of the job's texts as fit; whether that is all of them."""
-        stop, tokens = self._fitting(job, self._room)
-        if stop == job.taken and not self.pieces:  # longer than any forward
-            stop, tokens = stop + 1, self._room
-        if stop > job.taken:
-            self._add(job, stop, tokens)
-        return job.taken == len(job.sequences)
+    def fill(self, request: R) -> bool:
+        """Take as many of the request's texts as fit; whether that is all of them."""
+        stop, tokens = self._fitting(request, self._budget)
+        if stop == request.num_taken and not self.slices:  # longer than any forward
+            stop, tokens = stop + 1, self._budget
+        if stop > request.num_taken:
+            self._add(request, stop, tokens)
+        return request.is_taken
 
-    def _fitting(self, job: J, room: int) -> tuple[int, int]:
-        """Where the texts end that fit in `room` tokens, and how many tokens they need."""
-        last, left = self._last, room
-        for position in range(job.taken, len(job.sequences)):
-            ids = job.sequences[position]
+    def _fitting(self, request: R, max_tokens: int) -> tuple[int, int]:
+        """The end of the texts that fit in `max_tokens`, and how many tokens they need."""
+        last, tokens = self._last, 0
+        for position in range(request.num_taken, len(request.sequences)):
+            ids = request.sequences[position]
             own = len(ids) - shared_tokens(last, ids, MIN_SHARED)
-            if own > left:
-                return position, room - left
-            last, left = ids, left - own
-        return len(job.sequences), room - left
+            if tokens + own > max_tokens:
+                return position, tokens
+            last, tokens = ids, tokens + own
+        return len(request.sequences), tokens
 
-    def _add(self, job: J, stop: int, tokens: int) -> None:
-        piece = Piece(job, job.taken, stop)
-        self.pieces.append(piece)
-        self._room -= tokens
-        self._last = piece.sequences[-1]
-        job.taken = stop
-        job.waiting_tokens -= sum(map(len, piece.sequences))
+    def _add(self, request: R, stop: int, tokens: int) -> None:
+        part = RequestSlice(request, request.num_taken, stop)
+        self.slices.append(part)
+        self._budget -= tokens
+        self._last = part.sequences[-1]
+        request.num_taken = stop
+        request.waiting_tokens -= sum(map(len, part.sequences))

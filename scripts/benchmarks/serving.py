@@ -86,7 +86,7 @@ _BARE = """
 from collections import OrderedDict
 import numpy as np
 from cog import BaseRunner, Input
-from e5.serving.answer import encode_base64
+from e5.vectors import encode_base64
 
 VECTORS = np.random.default_rng(0).standard_normal((2, 4096), np.float32)
 

@@ -28,7 +28,7 @@ from e5.gateway.model_names import Models
 from e5.gateway.server import serve
 from e5.graphs import size_for
 from e5.packing import MIN_SHARED, TokenIds, pack
-from e5.serving.service import Service
+from e5.serving import Service
 from e5.settings import Settings
 from e5.tokenizer import Tokenizer
 from e5.vectors import Vectors

@@ -1,4 +1,4 @@
-"""A process ends with the one that started it, however that one ends."""
+"""A process ends with the process that started it, however that ends."""
 
 import os
 import signal

@@ -10,7 +10,7 @@ from reference import assert_same
 from watched import BUDGET, WatchedEngine, run, some_text, submit
 
 from e5.packing import TokenIds
-from e5.serving.batcher import SWITCH_SECONDS, Batched, Batcher
+from e5.serving.batcher import SWITCH_SECONDS, BatchedVectors, Batcher
 from e5.serving.memory import MemoryTrimmer
 
 
@@ -20,12 +20,12 @@ def test_each_of_many_requests_gets_exactly_its_own_vectors(engine: WatchedEngin
         [some_text(chance.randint(3, 60), chance) for _ in range(chance.randint(1, 6))]
         for _ in range(150)
     ]
-    answers: list[Batched] = []
+    answers: list[BatchedVectors] = []
 
     async def story() -> None:
         batcher = Batcher(engine.embedder, max_queue_tokens=1_000_000)
 
-        async def client(texts: Sequence[TokenIds], seconds: float) -> Batched:
+        async def client(texts: Sequence[TokenIds], seconds: float) -> BatchedVectors:
             await asyncio.sleep(seconds)
             return await batcher.embed(texts)
 
@@ -202,11 +202,11 @@ def test_what_is_shared_takes_the_budget_once(engine: WatchedEngine) -> None:
     run(story)
 
 
-def test_a_batcher_shares_the_interpreter_and_gives_memory_back(
+def test_a_batcher_shares_the_interpreter_and_returns_memory(
     engine: WatchedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given: list[MemoryTrimmer] = []
-    monkeypatch.setattr(MemoryTrimmer, "give_back", lambda memory: given.append(memory))
+    trimmed: list[MemoryTrimmer] = []
+    monkeypatch.setattr(MemoryTrimmer, "trim", lambda trimmer: trimmed.append(trimmer))
     before = sys.getswitchinterval()
     sys.setswitchinterval(0.005)  # Python's own
 
@@ -220,4 +220,4 @@ def test_a_batcher_shares_the_interpreter_and_gives_memory_back(
         assert sys.getswitchinterval() == pytest.approx(SWITCH_SECONDS)
     finally:
         sys.setswitchinterval(before)
-    assert given
+    assert trimmed

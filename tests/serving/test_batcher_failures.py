@@ -19,8 +19,8 @@ from e5.errors import (
     RequestTooLargeError,
 )
 from e5.packing import TokenIds
-from e5.serving.batcher import Batched, Batcher
-from e5.serving.liveness import ALL_BAD
+from e5.serving.batcher import BatchedVectors, Batcher
+from e5.serving.liveness import MAX_BAD_FORWARDS
 from e5.vectors import Vectors
 
 
@@ -47,7 +47,7 @@ def test_a_text_without_a_finite_vector_fails_its_own_request_only(poisoned: Emb
                 assert isinstance(answer, NonFiniteError)
                 assert answer.position == {2: 1, 4: 2}[i]
             else:
-                assert isinstance(answer, Batched)
+                assert isinstance(answer, BatchedVectors)
                 assert_same(answer.vectors, engine.alone(texts))
         assert batcher.healthy
 
@@ -83,7 +83,6 @@ def test_a_full_queue_refuses_at_once_and_takes_requests_again_later(
         waiting = [await submit(batcher, [some_text(40, chance)]) for _ in range(2)]
         with pytest.raises(QueueFullError) as refusal:
             await batcher.embed([some_text(30, chance)])
-        assert refusal.value.waiting_tokens == 80
         assert "80 tokens wait, 30 more would pass the limit of 100" in str(refusal.value)
         engine.let_go()
         await asyncio.gather(running, *waiting)
@@ -103,9 +102,8 @@ def test_a_large_request_keeps_the_queue_full_only_for_what_still_waits_of_it(
         engine.hold()
         large = await submit(batcher, large_texts)
         await engine.has_started(1)  # with two of its texts
-        with pytest.raises(QueueFullError) as refusal:
+        with pytest.raises(QueueFullError, match="300 tokens wait, 201 more"):
             await batcher.embed([some_text(201, chance)])
-        assert refusal.value.waiting_tokens == 300
         small = await submit(batcher, [some_text(200, chance)])
         engine.let_go()
         await asyncio.gather(large, small)
@@ -220,7 +218,8 @@ def test_a_text_too_large_for_the_memory_leaves_the_service_healthy(sound: Embed
         batcher = Batcher(CrampedEngine(sound).embedder, max_queue_tokens=1_000_000)
         tasks = [await submit(batcher, [some_text(length, chance)]) for length in (20, 60, 30)]
         answers = await asyncio.gather(*tasks, return_exceptions=True)
-        assert [type(answer) for answer in answers] == [Batched, OutOfMemoryError, Batched]
+        short, long, medium = map(type, answers)
+        assert (short, long, medium) == (BatchedVectors, OutOfMemoryError, BatchedVectors)
         assert batcher.healthy
 
     run(story)
@@ -246,9 +245,9 @@ def test_an_engine_that_gives_another_number_of_vectors_is_broken(
     run(story)
 
 
-@pytest.mark.parametrize("place", ["take", "_hand_over", "_run"])
+@pytest.mark.parametrize("method", ["take", "_store", "_compute"])
 def test_a_mistake_of_the_thread_leaves_nobody_waiting(
-    place: str, sound: Embedder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    method: str, sound: Embedder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def story() -> None:
         engine = WatchedEngine(sound)
@@ -261,11 +260,11 @@ def test_a_mistake_of_the_thread_leaves_nobody_waiting(
         def mistaken(*_: object) -> None:
             raise IndexError("list index out of range")
 
-        monkeypatch.setattr(batcher._waiting if place == "take" else batcher, place, mistaken)
+        monkeypatch.setattr(batcher._queue if method == "take" else batcher, method, mistaken)
         engine.let_go()
         answers = await asyncio.gather(first, *waiting, return_exceptions=True)
-        if place != "_hand_over":  # the first was under way
-            assert isinstance(answers.pop(0), Batched)
+        if method != "_store":  # the first was under way
+            assert isinstance(answers.pop(0), BatchedVectors)
         assert all(isinstance(answer, EngineError) for answer in answers)
         assert not batcher.healthy
         with pytest.raises(EngineError):
@@ -287,7 +286,7 @@ def test_nan_alone_for_many_forwards_is_an_engine_s_fault(sound: Embedder) -> No
     async def story() -> None:
         engine = NanEngine(sound)
         batcher = Batcher(engine.embedder, max_queue_tokens=1_000_000)
-        for number in range(ALL_BAD):
+        for number in range(MAX_BAD_FORWARDS):
             assert batcher.healthy
             with pytest.raises(NonFiniteError):
                 await batcher.embed([(1, 12 + number, 2)])

@@ -7,14 +7,14 @@ import pytest
 
 from e5.errors import InputError
 from e5.prompts import TASKS
-from e5.serving.request import (
-    INPUTS,
-    MAX_ALL_CHARACTERS,
-    MAX_FLOATS,
-    MAX_TEXTS,
-    EmbedRequest,
-)
+from e5.serving.request import EmbedRequest, RequestLimits
 from e5.texts import MAX_CHARACTERS, MAX_TASK
+
+INPUTS = (
+    "the inputs are task, query, document, queries, documents, symmetric, normalize, dimensions, "
+    "truncate, encoding_format"
+)
+FEW = RequestLimits(texts=4, characters=100, numbers=1000)
 
 
 def test_queries_come_first_then_documents_each_in_the_order_given() -> None:
@@ -43,10 +43,21 @@ def test_text_is_kept_as_it_is() -> None:
     assert EmbedRequest.parse(document=text).all_documents == [text]
 
 
-@pytest.mark.parametrize("limit", [1, MAX_TEXTS])
-def test_as_many_texts_are_taken_as_the_limit_says(limit: int) -> None:
-    assert len(EmbedRequest.parse(documents=["x"] * limit).fields) == limit
-    assert len(EmbedRequest.parse(query="x", documents=["x"] * (limit - 1)).fields) == limit
+def test_the_limits_of_a_request() -> None:
+    assert RequestLimits() == RequestLimits(texts=2048, characters=10_000_000, numbers=2_097_152)
+
+
+@pytest.mark.parametrize("limits", [RequestLimits(texts=1), FEW, RequestLimits()])
+def test_as_many_texts_are_taken_as_the_limit_says(limits: RequestLimits) -> None:
+    most = limits.texts
+    for texts in ({"documents": ["x"] * most}, {"query": "x", "documents": ["x"] * (most - 1)}):
+        assert len(EmbedRequest.parse(limits, **texts, task="").fields) == most
+    for texts in ({"documents": ["x"] * (most + 1)}, {"query": "x", "documents": ["x"] * most}):
+        with pytest.raises(InputError) as refusal:
+            EmbedRequest.parse(limits, **texts, task="")
+        assert refusal.value.field == "queries, documents"
+        assert refusal.value.received == f"{most + 1} texts"
+        assert refusal.value.remedy == f"send at most {most}"
 
 
 def test_a_text_may_have_as_many_characters_as_the_limit_says() -> None:
@@ -83,8 +94,7 @@ BAD = [
     ({"query": "q", "Documents": ["d"]}, "Documents", "an unknown input", INPUTS),
     ({"query": "q", "\ud800": 1}, '"\\ud800"', "an unknown input", INPUTS),
     ({"query": "q", "cls": "x"}, "cls", "an unknown input", INPUTS),
-    ({"documents": ["x"] * (MAX_TEXTS + 1)}, "queries, documents", "2049 texts", "at most 2048"),
-    ({"query": "q", "documents": ["x"] * MAX_TEXTS}, "queries, documents", "2049 texts", "2048"),
+    ({"query": "q", "limits": "x"}, "limits", "an unknown input", INPUTS),
     ({"query": "x" * (MAX_CHARACTERS + 1)}, "query", "1000001 characters", "at most 1000000"),
     ({"query": "q", "task": "x" * (MAX_TASK + 1)}, "task", "10001 characters", "at most 10000"),
     ({"documents": ["d", "x" * (MAX_CHARACTERS + 1)]}, "documents[1]", "1000001 characters", "at"),
@@ -119,10 +129,12 @@ def test_a_lone_surrogate_is_shown_in_a_form_that_can_be_sent(field: str) -> Non
 
 
 def test_a_request_has_a_bound_on_all_its_characters() -> None:
-    texts = ["x" * MAX_CHARACTERS] * (MAX_ALL_CHARACTERS // MAX_CHARACTERS)
-    assert len(EmbedRequest.parse(documents=texts).fields) == len(texts)
-    with pytest.raises(InputError, match=rf"send at most {MAX_ALL_CHARACTERS} in one request"):
-        EmbedRequest.parse(documents=texts, document="one more")
+    texts = ["x" * 50] * 2
+    assert len(EmbedRequest.parse(FEW, documents=texts).fields) == len(texts)
+    with pytest.raises(InputError, match="101 characters with their prompts; send at most 100 in"):
+        EmbedRequest.parse(FEW, documents=texts, document="x")
+    with pytest.raises(InputError, match="150 characters; send at most 100 in one request"):
+        EmbedRequest.parse(FEW, documents=["x" * 50] * 3)
 
 
 @pytest.mark.parametrize(
@@ -138,23 +150,28 @@ def test_the_task_counts_for_each_text_that_carries_it(
 
 
 def test_a_long_task_before_many_queries_is_too_much() -> None:
-    many, task = ["x"] * 1500, "x" * 10_000
-    EmbedRequest.parse(task=task, documents=many)
-    with pytest.raises(InputError, match=r"15001500 characters with their prompts; send at most"):
-        EmbedRequest.parse(task=task, queries=many)
+    texts, task = ["x"] * 3, "x" * 40
+    EmbedRequest.parse(FEW, task=task, documents=texts)
+    with pytest.raises(InputError, match=r"123 characters with their prompts; send at most"):
+        EmbedRequest.parse(FEW, task=task, queries=texts)
 
 
 def test_an_answer_of_too_many_numbers_is_offered_as_base64() -> None:
-    texts = ["x"] * (MAX_FLOATS // 4096)
-    EmbedRequest.parse(documents=texts).check_answer(4096)
+    def check(**inputs: Any) -> None:
+        EmbedRequest.parse(**inputs).check_answer(100, FEW)
+
+    texts = ["x"] * 10
+    check(documents=texts)
     with pytest.raises(InputError, match=r"^encoding_format: received 'float' .*send 'base64'"):
-        EmbedRequest.parse(documents=texts, query="x").check_answer(4096)
-    EmbedRequest.parse(documents=texts, query="x", dimensions=8).check_answer(4096)
-    EmbedRequest.parse(documents=texts, query="x", encoding_format="base64").check_answer(4096)
-    texts = ["x"] * 1000  # scores are numbers too: a million
-    EmbedRequest.parse(documents=texts, queries=texts, dimensions=512).check_answer(4096)
-    with pytest.raises(InputError, match="for an answer of 2200000 numbers"):
-        EmbedRequest.parse(documents=texts, queries=texts, dimensions=600).check_answer(4096)
+        check(documents=texts, query="x")
+    check(documents=texts, query="x", dimensions=8)
+    check(documents=texts, query="x", encoding_format="base64")
+    texts = ["x"] * 20  # scores are numbers too: 400
+    check(documents=texts, queries=texts, dimensions=15)
+    with pytest.raises(InputError, match="for an answer of 1040 numbers"):
+        check(documents=texts, queries=texts, dimensions=16)
+    with pytest.raises(InputError, match="send 'base64' for more than 2097152, or fewer texts"):
+        EmbedRequest.parse(documents=texts).check_answer(110_000)
 
 
 @pytest.mark.parametrize(

@@ -3,20 +3,30 @@
 import asyncio
 import random
 from collections.abc import Sequence
+from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import pytest
 from reference import assert_same
-from watched import POISON, run
+from watched import POISON, WatchedEngine, run, until
 
 from e5.embedder import Embedder
 from e5.errors import InputError, NonFiniteError, QueueFullError, RequestTooLargeError
 from e5.serving.answer import Answer
 from e5.serving.request import EmbedRequest
-from e5.serving.service import AT_A_TIME, FEW_CHARACTERS, Service
+from e5.serving.service import FEW_CHARACTERS, MAX_TOKENIZING, Service
+from e5.settings import Settings
 
 TASKS = ["web_search_query", "sts_query", "Find twins", ""]
+
+
+@pytest.fixture(scope="module")
+def short_embedder(checkpoint: Path) -> Embedder:
+    """Reads 64 tokens of each text, so that texts of many characters cost little."""
+    settings = Settings(weights=checkpoint, device="cpu", dtype="float32", max_length=64)
+    return Embedder.load(settings)
 
 
 def some_request(draw: random.Random) -> dict[str, Any]:
@@ -47,8 +57,8 @@ def truth(embedder: Embedder, inputs: dict[str, Any]) -> tuple[Any, Any]:
     return np.concatenate([queries, documents]), embedder.similarity(queries, documents)
 
 
-@pytest.mark.slow
-def test_an_answer_is_what_the_embedder_gives(embedder: Embedder) -> None:
+def test_an_answer_is_what_the_embedder_gives(short_embedder: Embedder) -> None:
+    embedder = short_embedder
     draw = random.Random(0)
     requests = [some_request(draw) for _ in range(16)]
     answers: list[Answer] = []
@@ -64,20 +74,20 @@ def test_an_answer_is_what_the_embedder_gives(embedder: Embedder) -> None:
         assert_same(answer.vectors, vectors)
         np.testing.assert_allclose(answer.scores, scores, atol=1e-3)
         assert answer.model == embedder.name
-        assert len(answer.usage.tokens) == len(vectors)
+        assert len(answer.tokens) == len(vectors)
         assert answer.metrics.keys() == {"queue_ms", "forward_ms", "tokens", "batch_texts"}
-        assert answer.metrics["tokens"] == sum(answer.usage.tokens)
+        assert answer.metrics["tokens"] == sum(answer.tokens)
     assert max(answer.metrics["batch_texts"] for answer in answers) > 9, "requests were merged"
 
 
-def test_usage_counts_the_prompt_and_says_what_was_cut(embedder: Embedder) -> None:
+def test_tokens_count_the_prompt_and_truncated_texts_are_named(embedder: Embedder) -> None:
     request = EmbedRequest.parse(query="snow", documents=["snow", "snow " * 5000])
 
     async def story() -> None:
         answer = await Service(embedder, max_queue_tokens=1_000_000).answer(request)
-        assert answer.usage.tokens[1:] == [3, 4096]
-        assert answer.usage.tokens[0] > 20
-        assert answer.usage.truncated == [False, False, True]
+        assert answer.tokens[1:] == [3, 4096]
+        assert answer.tokens[0] > 20
+        assert answer.truncated == [False, False, True]
 
     run(story)
 
@@ -117,7 +127,7 @@ def test_a_bad_text_has_its_caller_s_name_and_costs_nobody_else(poisoned: Embedd
         good = service.answer(EmbedRequest.parse(query="snow", documents=["rain", "sun"]))
         failure, answer = await asyncio.gather(bad, good, return_exceptions=True)
         assert isinstance(failure, NonFiniteError)
-        assert str(failure).startswith("documents[1]: the model produced")
+        assert str(failure).startswith("documents[1]: received a text whose vector")
         assert isinstance(answer, Answer)
         assert service.healthy
 
@@ -144,38 +154,38 @@ def test_the_queue_has_a_limit(
     run(story)
 
 
-@pytest.mark.slow
-def test_a_full_queue_refuses_before_it_tokenises(
-    embedder: Embedder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tokenized: list[int] = []
-    most, at_once = [0], [0]
-    tokenize = embedder.tokenize
+def test_a_full_queue_refuses_before_it_tokenises(short_embedder: Embedder) -> None:
+    engine = WatchedEngine(short_embedder)
+    tokenize = engine.embedder.tokenize
+    tokenized, at_once = 0, [0]
+    lock, running = Lock(), 0
 
-    def counted(queries: Sequence[str], documents: Sequence[str], **options: Any) -> Any:
-        tokenized.append(len(documents))
-        at_once[0] += 1
-        most[0] = max(most[0], at_once[0])
+    def counted(*texts: Any, **options: Any) -> Any:
+        nonlocal tokenized, running
+        with lock:
+            tokenized, running = tokenized + 1, running + 1
+            at_once.append(running)
         try:
-            return tokenize(queries, documents, **options)
+            return tokenize(*texts, **options)
         finally:
-            at_once[0] -= 1
+            with lock:
+                running -= 1
 
-    monkeypatch.setattr(embedder, "tokenize", counted)
+    engine.embedder.tokenize = counted  # type: ignore[method-assign]
 
     async def story() -> None:
-        service = Service(embedder, max_queue_tokens=2_000)
-        large = EmbedRequest.parse(documents=["snow in winter " * 2_000] * 3)
-        with pytest.raises(RequestTooLargeError):
-            await service.answer(EmbedRequest.parse(documents=["snow " * 3_000] * 40))
-        assert tokenized == []
-        service = Service(embedder, max_queue_tokens=100_000)
-        outcomes = await asyncio.gather(
-            *(service.answer(large) for _ in range(60)), return_exceptions=True
-        )
-        refused = sum(isinstance(outcome, QueueFullError) for outcome in outcomes)
-        assert 0 < refused < 60
-        assert len(tokenized) < 60  # some of them were refused without
-        assert most[0] <= AT_A_TIME
+        request = EmbedRequest.parse(documents=["snow in winter " * (FEW_CHARACTERS // 15)] * 3)
+        with pytest.raises(RequestTooLargeError):  # it has 192 tokens
+            await Service(engine.embedder, max_queue_tokens=100).answer(request)
+        assert tokenized == 0
+        service = Service(engine.embedder, max_queue_tokens=1_000)
+        engine.hold()
+        tasks = [asyncio.create_task(service.answer(request)) for _ in range(30)]
+        await until(lambda: sum(task.done() for task in tasks) >= 20)
+        engine.let_go()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {Answer, QueueFullError}
+        assert tokenized <= 10, "the others were refused without"
+        assert max(at_once) <= MAX_TOKENIZING
 
     run(story)

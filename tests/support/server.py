@@ -1,8 +1,7 @@
 """The real Cog server on a free port: started, asked over HTTP, stopped with SIGTERM.
 
-Knows how Cog is run and nothing of what it answers. Each server runs in a temporary folder that
-holds links to `predict.py` and `e5`, so that a schema file lies in its working directory only if a
-test asks for one.
+Each server runs in a temporary folder that holds links to `predict.py` and `e5`, so that a schema
+file lies in its working directory only if a test asks for one.
 """
 
 import os

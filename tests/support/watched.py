@@ -14,7 +14,7 @@ import numpy as np
 from e5.embedder import Embedder
 from e5.engine import Engine
 from e5.packing import TokenIds
-from e5.serving.batcher import Batched, Batcher
+from e5.serving.batcher import BatchedVectors, Batcher
 from e5.vectors import Vectors
 
 BUDGET = 256  # tokens of one forward
@@ -70,7 +70,7 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.001)
 
 
-async def submit(batcher: Batcher, texts: Sequence[TokenIds]) -> asyncio.Task[Batched]:
+async def submit(batcher: Batcher, texts: Sequence[TokenIds]) -> asyncio.Task[BatchedVectors]:
     """A request that is in the queue when this returns."""
     task = asyncio.create_task(batcher.embed(texts))
     await asyncio.sleep(0)
