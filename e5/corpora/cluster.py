@@ -2,7 +2,7 @@
 
 An actor reads, tokenises and writes one unit while it computes another, with the functions of
 `loop`. If an actor dies, it is replaced and its units are done again. A document that workers died
-on twice becomes a dead letter. Knows nothing of file formats, prompts or the layout of shards.
+on twice becomes a dead letter.
 """
 
 import logging
@@ -27,29 +27,20 @@ import e5
 from e5.corpora.corpus import Corpus, Reading
 from e5.corpora.documents import Passage
 from e5.corpora.journal import Journal
-from e5.corpora.loop import (
-    Gathered,
-    Model,
-    Summary,
-    Tokenized,
-    compute,
-    gather,
-    tokenize,
-    write,
-)
+from e5.corpora.loop import UnitInput, UnitVectors, compute, read, tokenize, write
 from e5.corpora.manifest import fingerprint_of
 from e5.corpora.plan import Unit
+from e5.corpora.runner import Model, Summary
 from e5.corpora.shard_folder import Recipe, ShardFolder
-from e5.embedder import Computed, Embedder
-from e5.errors import E5Error, EngineError, TextError
+from e5.embedder import Embedder
+from e5.errors import E5Error, EngineError
 from e5.settings import Settings
-from e5.vectors import Vectors
 
 logger = logging.getLogger(__name__)
 
-WHOLE_ATTEMPTS = 2  # attempts at a unit as a whole, before its documents are tried one by one
-TRIES = 2  # deaths of workers that computed one document alone, before it is a dead letter
-# Of an actor. A document that workers die on costs TRIES of them, its unit WHOLE_ATTEMPTS more.
+UNIT_ATTEMPTS = 2  # at a unit as a whole, before its documents are tried one by one
+DEATHS = 2  # of workers that computed one document alone, before it is a dead letter
+# Of an actor. A document that workers die on costs DEATHS of them, its unit UNIT_ATTEMPTS more.
 RESTARTS = 64
 
 
@@ -79,17 +70,18 @@ class Cluster:
         """The model that a worker would load. Joins the cluster, and waits for a free GPU.
 
         Raises:
-            EngineError: if there is no cluster at the address, or its workers cannot load a model.
+            EngineError: if there is no cluster at the address.
+            E5Error: as a worker raises it that cannot load a model.
         """
         self._connect()
         try:
-            answer = ray.get(ray.remote(num_gpus=self.gpus)(_describe).remote(self.settings))
+            model = ray.get(ray.remote(num_gpus=self.gpus)(_describe).remote(self.settings))
         except RayError as error:
             raise _gave_up(error) from error
-        if isinstance(answer, str):
-            raise EngineError(answer)
-        assert isinstance(answer, Model)
-        return answer
+        if isinstance(model, E5Error):
+            raise model
+        assert isinstance(model, Model)
+        return model
 
     def _connect(self) -> None:
         """Join the cluster, or start one, unless that is done already."""
@@ -116,8 +108,8 @@ class Cluster:
         """Do units on the cluster's actors; yields the summary of each finished unit.
 
         Args:
-            units: those to do.
-            corpus: the corpus that they are part of.
+            units: what is to be done.
+            corpus: the corpus that the units are part of.
             folder: where shards go; every machine must reach it.
 
         Raises:
@@ -126,7 +118,7 @@ class Cluster:
         if not units:
             return
         self._connect()
-        Journal.forgive(folder.location)
+        Journal.forget_attempts(folder.location)
         items = [{"unit": unit} for unit in units]
         pool = ray.data.ActorPoolStrategy(
             min_size=self.min_workers,
@@ -173,14 +165,14 @@ class Worker:
         self._embedder = Embedder.load(settings)
         manifest = self._folder.manifest()
         if manifest is None or manifest.fingerprint != fingerprint_of(self._embedder.name):
-            theirs = "nothing" if manifest is None else manifest.model
+            expected = "nothing" if manifest is None else manifest.model
             raise EngineError(
-                f"this worker loads {self._embedder.name}, the manifest has {theirs}."
+                f"this worker loads {self._embedder.name}, the manifest has {expected}."
             )
-        # Two units are here at once. Each holds one of these locks, so that one is read while the
-        # other is computed. A unit that must be alone holds both.
+        # An actor has two units at once. Each holds one of these locks, so that one is read while
+        # the other is computed. A unit that must be alone holds both.
         self._reading, self._computing = threading.Lock(), threading.Lock()
-        self._files = Reading(corpus)
+        self._rows = Reading(corpus)
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
         """Do a unit; returns the fields of its `Summary`, and `failure`: the reason, or "".
@@ -196,53 +188,48 @@ class Worker:
         journal = Journal.begin(self._folder.location, unit)
         recipe = self._folder.recipe
         with self._reading:
-            gathered = gather(unit, self._files, self._folder)
-            if journal.attempts > WHOLE_ATTEMPTS:
+            given = read(unit, self._rows, self._folder)
+            if journal.attempts > UNIT_ATTEMPTS:
                 with self._computing:
-                    tokenized, computed = self._one_by_one(gathered, journal)
+                    made = self._one_by_one(given, journal)
             else:
-                tokenized = tokenize(gathered, gathered.documents, self._embedder, recipe)
-        if journal.attempts <= WHOLE_ATTEMPTS:
+                tokenized = tokenize(given, given.documents, self._embedder, recipe)
+        if journal.attempts <= UNIT_ATTEMPTS:
             with self._computing:
-                computed = compute(tokenized.sequences, self._embedder, gathered.summary)
-        summary = write(gathered, tokenized, computed, self._folder)
+                made = compute(tokenized, self._embedder, given.summary)
+        summary = write(given, made, self._folder)
         journal.remove()
         return summary
 
-    def _one_by_one(self, gathered: Gathered, journal: Journal) -> tuple[Tokenized, Computed]:
+    def _one_by_one(self, given: UnitInput, journal: Journal) -> UnitVectors:
         """As `tokenize` and `compute`, but the journal notes each document before it is tried."""
-        documents, recipe = gathered.documents, self._folder.recipe
-        parts: dict[int, list[Passage]] = {}
-        vectors: dict[str, Vectors] = {}
-        faults: dict[str, TextError] = {}
-        for i in sorted(range(len(documents)), key=lambda i: -journal.tries[str(i)]):
-            text = documents[i].text
-            if journal.tries[str(i)] >= TRIES:
-                reason = f"the worker that computed it died, {journal.tries[str(i)]} times"
-                parts[i], faults[text] = (
-                    [Passage(text, 0, len(text))],
-                    TextError(None, reason, "repair it", position=i),
-                )
+        documents, recipe = given.documents, self._folder.recipe
+        passages: dict[int, list[Passage]] = {}
+        texts: list[str] = []
+        vectors = [np.empty((0, self._embedder.dimensions), np.float32)]
+        reasons: dict[str, str] = {}
+        for i in sorted(range(len(documents)), key=lambda i: -journal.deaths[str(i)]):
+            deaths, text = journal.deaths[str(i)], documents[i].text
+            if deaths >= DEATHS:
+                passages[i] = [Passage(text, 0, len(text))]
+                reasons[text] = f"the worker that computed it died, {deaths} times"
+                given.summary.computed += 1  # `write` subtracts what has no vector
                 continue
-            journal.trying(i)
-            tokenized = tokenize(gathered, [documents[i]], self._embedder, recipe)
-            computed = compute(tokenized.sequences, self._embedder, gathered.summary)
-            (parts[i],) = tokenized.parts
-            vectors |= dict(zip(tokenized.todo, computed.vectors, strict=True))
-            faults |= {tokenized.todo[place]: error for place, error in computed.faults.items()}
-        journal.trying(None)
-        nothing = np.zeros(self._embedder.dimensions, np.float32)
-        todo = list(vectors | faults)
-        rows = [vectors.get(text, nothing) for text in todo]
-        return Tokenized([parts[i] for i in range(len(documents))], todo, []), Computed(
-            np.stack(rows) if rows else nothing[None][:0],
-            {place: faults[text] for place, text in enumerate(todo) if text in faults},
-        )
+            journal.note(i)
+            tokenized = tokenize(given, [documents[i]], self._embedder, recipe)
+            made = compute(tokenized, self._embedder, given.summary)
+            (passages[i],) = made.passages
+            texts += made.texts
+            vectors.append(made.vectors)
+            reasons |= made.reasons
+        journal.note(None)
+        ordered = [passages[i] for i in range(len(documents))]
+        return UnitVectors(ordered, texts, np.concatenate(vectors), reasons)
 
 
-def _describe(settings: Settings) -> Model | str:
+def _describe(settings: Settings) -> Model | E5Error:
     try:
         embedder = Embedder.load(settings)
-    except E5Error as error:  # Ray would add a traceback of its own
-        return str(error)
+    except E5Error as error:  # returned, because Ray would add a traceback of its own
+        return error
     return Model(embedder.name, embedder.dimensions)

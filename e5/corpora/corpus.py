@@ -1,7 +1,6 @@
 """A corpus: files of any size, anywhere that pyarrow or fsspec can read -> documents, as a stream.
 
-A place in a file is a row's number, with the offset at which a row before it begins; every reading
-that begins at a place gives the same documents. Knows nothing of vectors, models or shards.
+Reading can begin at the position of any row, and gives the same documents from wherever it begins.
 """
 
 import hashlib
@@ -16,19 +15,19 @@ from typing import NamedTuple
 from pyarrow import fs
 
 from e5.corpora.documents import Columns, DeadLetter, Document
-from e5.corpora.filesystem import UNREADABLE, open_filesystem
+from e5.corpora.filesystem import open_filesystem, reading
 from e5.corpora.formats import FORMATS, START, Reader, ReadPosition, TextFormat, open_reader
 from e5.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-ENDS = 2**16  # bytes at a file's start and end that are hashed to detect a change
+HASHED_BYTES = 2**16  # of a file's start, and of its end, that are hashed to detect a change
 
 
 class ReadRow(NamedTuple):
-    """What a row is, and where it begins. Blank lines are not found."""
+    """A row that is no blank line, and the position at which it begins."""
 
-    mark: ReadPosition
+    position: ReadPosition
     item: Document | DeadLetter
 
 
@@ -40,7 +39,7 @@ class Corpus:
         location: a file or a folder; a path or a URI.
         text_columns: joined with a space, as the model's authors join title and text.
         id_column: None makes ids from row numbers: `file:row`.
-        keep: columns that are carried through to the shards and the index.
+        keep: the kept columns, which are copied into the shards and the index.
         text_format: how CSV, TSV and JSON are written.
     """
 
@@ -51,7 +50,7 @@ class Corpus:
     text_format: TextFormat = field(default_factory=TextFormat)
 
     def __post_init__(self) -> None:
-        """Refuse columns that cannot be."""
+        """Refuse names that no column can have."""
         _ = self.columns
 
     @property
@@ -72,70 +71,61 @@ class Corpus:
         filesystem, path = open_filesystem(self.location)
         try:
             info = filesystem.get_file_info(path)
-            found = [info]
-            if info.type == fs.FileType.Directory:
-                found = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
-            found = [item for item in found if item.type == fs.FileType.File]
+            is_folder = info.type == fs.FileType.Directory
+            found = {info.base_name: info} if info.type == fs.FileType.File else {}
+            if is_folder:
+                listed = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
+                found = {
+                    item.path.removeprefix(f"{path}/"): item
+                    for item in listed
+                    if item.type == fs.FileType.File
+                }
             if isinstance(filesystem, fs.LocalFileSystem):
-                shortest = sorted(found, key=lambda item: (-len(item.path), item.path))
-                found = list({os.path.realpath(item.path): item for item in shortest}.values())
-            names = {
-                item.path.removeprefix(f"{path}/") if item.path != path else item.base_name: item
-                for item in found
-            }
+                shortest_last = sorted(found, key=lambda name: (-len(name), name))
+                names = {os.path.realpath(found[name].path): name for name in shortest_last}
+                found = {name: found[name] for name in names.values()}
         except Exception as error:  # each kind of storage raises its own
             received = f"{self.location}, which cannot be listed ({error})"
             raise InputError("corpus", received, "give a file or folder in reach") from error
         if info.type == fs.FileType.NotFound:
             raise InputError("corpus", self.location, "give a file or folder that exists")
-        if info.type == fs.FileType.Directory:
-            hidden = [name for name in names if any(part[0] in "._" for part in name.split("/"))]
+        if is_folder:
+            hidden = [name for name in found if any(part[0] in "._" for part in name.split("/"))]
             for name in hidden:
-                del names[name]
+                del found[name]
             if hidden:
                 logger.info("%d files are hidden by their names and left out", len(hidden))
-        others = sorted(name for name in names if not name.lower().endswith(FORMATS))
-        if others and len(others) == len(names):
+        known = sorted(name for name in found if name.lower().endswith(FORMATS))
+        others = sorted(found.keys() - set(known))
+        if others and not known:
             received = f"{self.location}, without a file of a known format"
             raise InputError("corpus", received, f"give files that end in {', '.join(FORMATS)}")
         if others:
             logger.warning("%d files of other formats are left out: %s", len(others), others[:5])
-        known = sorted(names.keys() - set(others))
         with ThreadPoolExecutor() as pool:
-            identities = pool.map(lambda name: _identity(filesystem, names[name]), known)
+            identities = pool.map(lambda name: _identity(filesystem, found[name]), known)
             return dict(zip(known, identities, strict=True))
-
-    def read(self, file: str) -> Iterator[ReadRow]:
-        """All of a file.
-
-        Raises:
-            InputError: for a file that cannot be read, or lacks a column (JSON: in all of its first
-                thousand rows).
-        """
-        with Reading(self) as reading:
-            yield from reading.rows(file)
 
     def check(self, reader: Reader, file: str) -> None:
         """Refuse a file that lacks a column, has it twice, or cannot hold text in it."""
         columns, other_kinds = reader.columns(), reader.other_kinds()
-        asked = [("text_columns", column) for column in self.text_columns]
+        wanted = [("text_columns", column) for column in self.text_columns]
         if self.id_column is not None:
-            asked.append(("id_column", self.id_column))
-        asked += [("keep", column) for column in self.keep]
-        for argument, column in asked:
+            wanted.append(("id_column", self.id_column))
+        wanted += [("keep", column) for column in self.keep]
+        for argument, column in wanted:
             if columns and column not in columns:
                 received = f"{column!r}, which {file} does not have"
                 raise InputError(argument, received, f"it has {', '.join(columns[:20])}")
             if columns.count(column) > 1:
                 received = f"{column!r}, which {file} has {columns.count(column)} times"
                 raise InputError(argument, received, "rename one of them")
-        for column in self.text_columns:
-            if column in other_kinds:
+            if argument == "text_columns" and column in other_kinds:
                 received = f"{column!r}, which holds {other_kinds[column]} in {file}"
-                raise InputError("text_columns", received, "name a column of text")
+                raise InputError(argument, received, "name a column of text")
 
-    def place(self, file: str) -> tuple[fs.FileSystem, str]:
-        """The filesystem of a file, and its path there."""
+    def locate(self, file: str) -> tuple[fs.FileSystem, str]:
+        """The filesystem of a file, and the file's path in it."""
         filesystem, path = open_filesystem(self.location)
         if filesystem.get_file_info(path).type == fs.FileType.Directory:
             path = f"{path}/{file}"
@@ -143,20 +133,20 @@ class Corpus:
 
 
 class Reading:
-    """Reads rows of a corpus, file by file, each from one place to a later one.
+    """Reads rows of a corpus, file by file, each time from a position on.
 
-    The file stays open, and the next reading goes on where the last one ended if it can: a
+    The file stays open, and the next reading continues where the last one ended if it can: a
     compressed file can be read only from its start.
     """
 
     def __init__(self, corpus: Corpus) -> None:
-        """Nothing is open yet."""
+        """Opens nothing yet."""
         self._corpus = corpus
         self._stack = ExitStack()
         self._file: str | None = None
         self._reader: Reader
         self._rows: Iterator[ReadRow] = iter(())
-        self._next = 0  # row
+        self._next_row = -1  # that `_rows` gives; -1 before the first reading of a file
 
     def __enter__(self) -> "Reading":
         """Use it in a `with`, which closes the file."""
@@ -175,70 +165,64 @@ class Reading:
         """The file's reader.
 
         Raises:
-            InputError: see `Corpus.read`.
+            InputError: for a file that cannot be read, or lacks a column (JSON: in all of its first
+                thousand rows).
         """
         if file != self._file:
             self.close()
-            try:
-                place = self._corpus.place(file)
-                opened = open_reader(*place, self._corpus.text_format)
+            with reading(file):
+                corpus = self._corpus
+                filesystem, path = corpus.locate(file)
+                opened = open_reader(filesystem, path, corpus.text_format, corpus.columns.all)
                 self._reader = self._stack.enter_context(opened)
-                self._corpus.check(self._reader, file)
-            except UNREADABLE as error:
-                raise _unreadable(file, error) from error
-            self._file, self._next = file, -1
+                corpus.check(self._reader, file)
+            self._file, self._next_row = file, -1
         return self._reader
 
-    def rows(self, file: str, mark: ReadPosition = START, first: int = 0) -> Iterator[ReadRow]:
-        """The file's rows from `first` on, which is `mark.row` or comes after it.
+    def rows(self, file: str, start: ReadPosition = START, first: int = 0) -> Iterator[ReadRow]:
+        """The file's rows that are no blank lines.
+
+        Args:
+            file: its path below the corpus's location.
+            start: where reading may begin.
+            first: number of the first row that is given; at least `start.row`.
 
         Raises:
-            InputError: see `Corpus.read`.
+            InputError: see `open`.
         """
-        reader = self.open(file)
-        can_go_on = 0 <= self._next <= first and (self._next >= mark.row or not reader.seeks)
-        if not can_go_on:
-            self._rows, self._next = self._documents(reader, file, mark), mark.row
-        for found in self._rows:
-            self._next = found.mark.row + 1
-            if found.mark.row >= first:
-                yield found
+        reader, next_row = self.open(file), self._next_row
+        continues = 0 <= next_row <= first and (next_row >= start.row or not reader.seeks)
+        if not continues:
+            self._rows, self._next_row = self._read_rows(reader, file, start), start.row
+        for row in self._rows:
+            self._next_row = row.position.row + 1
+            if row.position.row >= first:
+                yield row
 
-    def picked(self, file: str, mark: ReadPosition, rows: Sequence[int]) -> Iterator[ReadRow]:
-        """Some rows of a file, in ascending order; those that are no documents are left out.
-
-        Raises:
-            InputError: see `Corpus.read`.
-        """
-        wanted, last = set(rows), rows[-1]
-        for found in self.rows(file, mark, rows[0]):
-            if found.mark.row in wanted:
-                yield found
-            if found.mark.row >= last:
+    def selected_rows(
+        self, file: str, start: ReadPosition, row_numbers: Sequence[int]
+    ) -> Iterator[ReadRow]:
+        """The rows of these ascending numbers that are no blank lines; otherwise as `rows`."""
+        wanted, last = set(row_numbers), row_numbers[-1]
+        for row in self.rows(file, start, row_numbers[0]):
+            if row.position.row in wanted:
+                yield row
+            if row.position.row >= last:
                 return
 
-    def _documents(self, reader: Reader, file: str, mark: ReadPosition) -> Iterator[ReadRow]:
+    def _read_rows(self, reader: Reader, file: str, start: ReadPosition) -> Iterator[ReadRow]:
         columns = self._corpus.columns
-        try:
-            for number, (offset, row) in enumerate(reader.rows(columns.all, mark), mark.row):
+        with reading(file):
+            for number, (offset, row) in enumerate(reader.rows(start), start.row):
                 if row is not None:
-                    item = columns.document(row, f"{file}:{number}")
+                    item = columns.document(row, f"{file}:{number}", has_types=reader.has_types)
                     yield ReadRow(ReadPosition(number, offset), item)
-        except UNREADABLE as error:
-            raise _unreadable(file, error) from error
 
 
 def _identity(filesystem: fs.FileSystem, info: fs.FileInfo) -> str:
-    try:
-        with filesystem.open_input_file(info.path) as file:
-            ends = file.read(ENDS)
-            file.seek(max(0, info.size - ENDS))
-            ends += file.read(ENDS)
-    except UNREADABLE as error:
-        raise _unreadable(info.base_name, error) from error
+    with reading(info.base_name), filesystem.open_input_file(info.path) as file:
+        content = file.read(HASHED_BYTES)
+        file.seek(max(0, info.size - HASHED_BYTES))
+        content += file.read(HASHED_BYTES)
     changed = info.mtime_ns if info.mtime_ns is not None else ""
-    return f"{info.size}-{changed}-{hashlib.sha256(ends).hexdigest()[:16]}"
-
-
-def _unreadable(file: str, error: BaseException) -> InputError:
-    return InputError(file, f"what cannot be read ({error})", "repair it and run again")
+    return f"{info.size}-{changed}-{hashlib.sha256(content).hexdigest()[:16]}"

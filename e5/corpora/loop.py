@@ -1,13 +1,14 @@
-"""Does units in one process: rows and vectors that are there already -> a unit's shard.
+"""Does units in one process: rows of a corpus and vectors that shards hold -> a unit's shard.
 
 One unit is computed while the next is read and tokenised and the last one written, so that the
-engine is never idle. Knows nothing of clusters or of which units there are.
+engine is never idle.
 """
 
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import compress
 from typing import TypeVar
 
 import numpy as np
@@ -16,71 +17,28 @@ from e5.corpora.corpus import Corpus, Reading
 from e5.corpora.documents import DeadLetter, Document, Passage
 from e5.corpora.passages import passages
 from e5.corpora.plan import Unit
-from e5.corpora.shard import Shard, places
+from e5.corpora.runner import Model, Summary
+from e5.corpora.shard import Shard
 from e5.corpora.shard_folder import Recipe, ShardFolder
 from e5.corpora.vector_encoding import StoredVectors, encode_vectors
-from e5.embedder import Computed, Embedder
+from e5.embedder import Embedder
 from e5.packing import TokenIds
-from e5.vectors import finish
-
-STAGES = ("read", "tokenize", "compute", "wait", "write")  # wait: the engine waits for a unit
+from e5.vectors import Vectors, finish
 
 Item = TypeVar("Item")
-Result = TypeVar("Result")
+Outcome = TypeVar("Outcome")
 
 
 @dataclass(frozen=True)
-class Model:
-    """The model of a runner: its name with fingerprint, and the dimensions of its vectors."""
-
-    name: str
-    dimensions: int
-
-
-@dataclass
-class Summary:
-    """Figures of one unit or of a run.
+class UnitInput:
+    """What a unit's shard is made of.
 
     Attributes:
-        documents: number of those that were written.
-        computed: vectors that were computed.
-        reused: vectors that were there already.
-        tokens: number computed, prompts included.
-        truncated: number of texts that were cut.
-        dead_letters: number of texts without a vector.
-        stale: number of rows that changed after they were listed; nothing was written for them.
-        seconds: spent in each stage; stages overlap, so the sum may exceed the elapsed time.
-    """
-
-    documents: int = 0
-    computed: int = 0
-    reused: int = 0
-    tokens: int = 0
-    truncated: int = 0
-    dead_letters: int = 0
-    stale: int = 0
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
-
-    def __iadd__(self, other: "Summary") -> "Summary":
-        """Add the figures of another summary."""
-        for name, value in vars(other).items():
-            if name != "seconds":
-                setattr(self, name, getattr(self, name) + value)
-        for stage, seconds in other.seconds.items():
-            self.seconds[stage] += seconds
-        return self
-
-
-@dataclass(frozen=True)
-class Gathered:
-    """What a unit has to work with.
-
-    Attributes:
-        unit: that it is.
-        kept: what stays of the shard; None if there is no shard.
-        drops: whether something does not stay.
-        documents: to write.
-        numbers: stored vectors that are there already, by the text of a document or passage.
+        unit: the unit.
+        kept: the documents that stay in the shard; None if there is no shard.
+        drops: whether some documents do not stay.
+        documents: the documents to write.
+        stored: stored vectors that can be reused, by the text of a document or passage.
         summary: figures so far.
     """
 
@@ -88,7 +46,7 @@ class Gathered:
     kept: Shard | None
     drops: bool
     documents: list[Document]
-    numbers: dict[str, StoredVectors]
+    stored: dict[str, StoredVectors]
     summary: Summary
 
 
@@ -97,14 +55,31 @@ class Tokenized:
     """Documents ready for the engine.
 
     Attributes:
-        parts: passages of each document; one, the whole, if documents are not cut.
-        todo: texts that need a vector, without repetition.
+        passages: those of each document; one, the whole text, if documents are not split.
+        texts: the texts that need a vector, without repetition.
         sequences: their token ids.
     """
 
-    parts: list[list[Passage]]
-    todo: list[str]
+    passages: list[list[Passage]]
+    texts: list[str]
     sequences: list[TokenIds]
+
+
+@dataclass(frozen=True)
+class UnitVectors:
+    """What was computed for a unit's documents.
+
+    Attributes:
+        passages: those of each document.
+        texts: the texts that were computed.
+        vectors: float32 `[num_texts, dimensions]`; ignore those of texts with a reason.
+        reasons: why texts have no vector.
+    """
+
+    passages: list[list[Passage]]
+    texts: list[str]
+    vectors: Vectors
+    reasons: dict[str, str]
 
 
 class Loop:
@@ -137,139 +112,135 @@ class Loop:
         embedder = self._embedder = self._embedder or self._load()
         with Reading(corpus) as reading:
 
-            def prepare(unit: Unit) -> tuple[Gathered, Tokenized]:
-                gathered = gather(unit, reading, folder)
-                return gathered, tokenize(gathered, gathered.documents, embedder, folder.recipe)
+            def prepare(unit: Unit) -> tuple[UnitInput, Tokenized]:
+                given = read(unit, reading, folder)
+                return given, tokenize(given, given.documents, embedder, folder.recipe)
 
-            def computed() -> Iterator[tuple[Gathered, Tokenized, Computed]]:
+            def computed() -> Iterator[tuple[UnitInput, UnitVectors]]:
                 waited = time.perf_counter()
-                for gathered, tokenized in _one_ahead(prepare, units):
-                    gathered.summary.seconds["wait"] = time.perf_counter() - waited
-                    done = compute(tokenized.sequences, embedder, gathered.summary)
-                    yield gathered, tokenized, done
+                for given, tokenized in _one_ahead(prepare, units):
+                    given.summary.seconds["wait"] = time.perf_counter() - waited
+                    yield given, compute(tokenized, embedder, given.summary)
                     waited = time.perf_counter()
 
-            yield from _one_ahead(lambda one: write(*one, folder), computed())
+            yield from _one_ahead(lambda done: write(*done, folder), computed())
 
 
-def gather(unit: Unit, reading: Reading, folder: ShardFolder) -> Gathered:
-    """Read a unit's rows, and the vectors that are there already."""
+def read(unit: Unit, reading: Reading, folder: ShardFolder) -> UnitInput:
+    """Read a unit's rows, and the vectors that shards hold of them."""
     started = time.perf_counter()
     summary = Summary()
     shard = folder.read(unit.shard)
-    kept, documents = shard, _read(unit, reading, shard, summary)
-    numbers: dict[str, StoredVectors] = {}
+    kept, documents = shard, _documents(unit, reading, shard, summary)
+    stored: dict[str, StoredVectors] = {}
     drops = False
     if shard is not None:
-        is_dropped = places(shard.listing, unit.drop)
+        is_dropped = np.isin(shard.entries["content"], unit.drop)
         drops = bool(is_dropped.any())
         kept = shard.select(~is_dropped)
-        numbers |= _numbers_by_text(shard.select(is_dropped))
+        stored |= _vectors_by_text(shard.select(is_dropped))
     for source in unit.sources:
         other = ShardFolder(source.folder).read(source.shard)
         if other is not None:
-            chosen = np.isin(other.listing["text"], source.texts)
-            numbers |= _numbers_by_text(other.select(chosen))
+            stored |= _vectors_by_text(other.select(np.isin(other.entries["text"], source.texts)))
     summary.seconds["read"] = time.perf_counter() - started
-    return Gathered(unit, kept, drops, documents, numbers, summary)
+    return UnitInput(unit, kept, drops, documents, stored, summary)
 
 
 def tokenize(
-    gathered: Gathered, documents: Sequence[Document], embedder: Embedder, recipe: Recipe
+    given: UnitInput, documents: Sequence[Document], embedder: Embedder, recipe: Recipe
 ) -> Tokenized:
     """Split documents of a unit into passages if asked, and tokenise those without a vector."""
     started = time.perf_counter()
     parts = [[Passage(document.text, 0, len(document.text))] for document in documents]
-    if recipe.cut is not None:
+    if recipe.passage_size is not None:
         count = _counter(embedder)
-        parts = [passages(document.text, recipe.cut, count) for document in documents]
-    known, summary = gathered.numbers, gathered.summary
-    texts = dict.fromkeys(part.text for some in parts for part in some)
-    todo = [text for text in texts if text not in known]
-    reused = sum(part.text in known for some in parts for part in some)
+        parts = [passages(document.text, recipe.passage_size, count) for document in documents]
+    every = [passage.text for document in parts for passage in document]
+    texts = [text for text in dict.fromkeys(every) if text not in given.stored]
+    reused = sum(text in given.stored for text in every)
+    encodings = embedder.tokenize(texts, task=recipe.task, one_by_one=True)
+    summary = given.summary
     summary.reused += reused
-    summary.computed += sum(map(len, parts)) - reused
-    encodings = embedder.tokenize(todo, task=recipe.task, one_by_one=True)
+    summary.computed += len(every) - reused
     summary.tokens += sum(len(encoding.token_ids) for encoding in encodings)
     summary.truncated += sum(encoding.truncated for encoding in encodings)
     summary.seconds["tokenize"] += time.perf_counter() - started
-    return Tokenized(parts, todo, [encoding.token_ids for encoding in encodings])
+    return Tokenized(parts, texts, [encoding.token_ids for encoding in encodings])
 
 
-def compute(sequences: Sequence[TokenIds], embedder: Embedder, summary: Summary) -> Computed:
-    """Vectors and faults of a unit; timed in `summary`."""
+def compute(tokenized: Tokenized, embedder: Embedder, summary: Summary) -> UnitVectors:
+    """The vectors of tokenised documents; the time is added to `summary`."""
     started = time.perf_counter()
-    computed = embedder.compute(sequences)
+    computed = embedder.compute(tokenized.sequences)
+    faults = computed.faults.items()
+    reasons = {tokenized.texts[i]: f"{fault.received}; {fault.remedy}" for i, fault in faults}
     summary.seconds["compute"] += time.perf_counter() - started
-    return computed
+    return UnitVectors(tokenized.passages, tokenized.texts, computed.vectors, reasons)
 
 
-def write(
-    gathered: Gathered, tokenized: Tokenized, computed: Computed, folder: ShardFolder
-) -> Summary:
-    """Write a unit, with faults as dead letters; returns its summary."""
+def write(given: UnitInput, made: UnitVectors, folder: ShardFolder) -> Summary:
+    """Write a unit's shard, and dead letters of what has no vector; returns its summary."""
     started = time.perf_counter()
-    summary, recipe = gathered.summary, folder.recipe
-    vectors = finish(computed.vectors, recipe.dimensions, normalize=recipe.normalize)
-    made = encode_vectors(vectors, recipe.dtype)
-    numbers, reasons = dict(gathered.numbers), {}
-    overflows = np.asarray(np.isinf(made).any(axis=1))
-    for place, text in enumerate(tokenized.todo):
-        if place in computed.faults:
-            fault = computed.faults[place]
-            reasons[text] = f"{fault.received}; {fault.remedy}"
-        elif overflows[place]:
-            reasons[text] = f"its vector holds a number too large for {recipe.dtype}; store float32"
-        else:
-            numbers[text] = made[place]
+    summary, recipe = given.summary, folder.recipe
+    vectors = finish(made.vectors, recipe.dimensions, normalize=recipe.normalize)
+    encoded = encode_vectors(vectors, recipe.dtype)
+    overflow = f"its vector holds a number too large for {recipe.dtype}; store float32"
+    overflows = np.isinf(encoded).any(axis=1).tolist()
+    overflowing = dict.fromkeys(compress(made.texts, overflows), overflow)
+    reasons = overflowing | made.reasons
+    stored = given.stored | dict(zip(made.texts, encoded, strict=True))
     documents, parts, letters = [], [], []
-    for document, some in zip(gathered.documents, tokenized.parts, strict=True):
-        for place, part in enumerate(some):
-            if part.text in reasons:
-                name = document.id if recipe.cut is None else f"{document.id}#{place}"
-                letters.append(DeadLetter(name, reasons[part.text]))
-        alive = [part for part in some if part.text in numbers]
-        if alive:
+    for document, every in zip(given.documents, made.passages, strict=True):
+        for i, passage in enumerate(every):
+            if passage.text in reasons:
+                name = document.id if recipe.passage_size is None else f"{document.id}#{i}"
+                letters.append(DeadLetter(name, reasons[passage.text]))
+        if embedded := [passage for passage in every if passage.text not in reasons]:
             documents.append(document)
-            parts.append(alive)
+            parts.append(embedded)
     summary.documents, summary.dead_letters = len(documents), len(letters)
     summary.computed -= len(letters)
-    if not documents and not gathered.drops:  # it is done already, but for its dead letters
-        folder.write_dead_letters(gathered.unit.name, letters)
+    if not documents and not given.drops:  # it is done already, but for its dead letters
+        folder.write_dead_letters(given.unit.name, letters)
         return summary
-    rows = [numbers[part.text] for some in parts for part in some]
-    width = folder.layout.width
-    stored = np.stack(rows) if rows else np.empty((0, width), made.dtype)
-    shard = Shard.of(documents, parts, stored, folder.layout)
-    if gathered.kept is not None:
-        shard = gathered.kept + shard
-    folder.write(gathered.unit.shard, shard, letters)
+    layout = folder.layout
+    rows = [stored[passage.text] for part in parts for passage in part]
+    numbers = np.stack(rows) if rows else np.empty((0, layout.width), encoded.dtype)
+    shard = Shard.of(documents, parts, numbers, layout)
+    if given.kept is not None:
+        shard = given.kept + shard
+    folder.write(given.unit.shard, shard, letters)
     summary.seconds["write"] += time.perf_counter() - started
     return summary
 
 
-def _read(unit: Unit, reading: Reading, shard: Shard | None, summary: Summary) -> list[Document]:
+def _documents(
+    unit: Unit, reading: Reading, shard: Shard | None, summary: Summary
+) -> list[Document]:
     """The documents that the shard lacks. Those that are no longer what they were are left out."""
     documents = []
-    there = set() if shard is None else set(shard.listing["content"].tolist())
-    for pick in unit.picks:
-        contents = dict(zip(pick.rows, pick.contents.tolist(), strict=True))
-        wanted = [row for row in pick.rows if contents[row] not in there]
+    stored = set() if shard is None else set(shard.entries["content"].tolist())
+    for selection in unit.selections:
+        contents = dict(zip(selection.rows, selection.contents.tolist(), strict=True))
+        missing = [row for row in selection.rows if contents[row] not in stored]
         found = 0
-        for mark, item in reading.picked(pick.file, pick.mark, wanted) if wanted else ():
-            if isinstance(item, Document) and item.hashes()[1] == contents[mark.row]:
+        for position, item in (
+            reading.selected_rows(selection.file, selection.start, missing) if missing else ()
+        ):
+            if isinstance(item, Document) and item.hashes()[1] == contents[position.row]:
                 documents.append(item)
                 found += 1
-        summary.stale += len(wanted) - found
+        summary.stale += len(missing) - found
     return documents
 
 
-def _numbers_by_text(shard: Shard) -> dict[str, StoredVectors]:
-    return dict(zip(shard.table["text"].to_pylist(), shard.numbers(), strict=True))
+def _vectors_by_text(shard: Shard) -> dict[str, StoredVectors]:
+    return dict(zip(shard.table["text"].to_pylist(), shard.stored_vectors(), strict=True))
 
 
 def _counter(embedder: Embedder) -> Callable[[str], int]:
-    """Counts a text's tokens without its two ends."""
+    """A function that counts a text's tokens without its two ends."""
 
     def count(text: str) -> int:
         return embedder.tokenize([], [text], task="", one_by_one=True)[0].num_tokens - 2
@@ -278,15 +249,15 @@ def _counter(embedder: Embedder) -> Callable[[str], int]:
 
 
 def _one_ahead(
-    function: Callable[[Item], Result], items: Iterable[Item]
-) -> Generator[Result, None, None]:
+    function: Callable[[Item], Outcome], items: Iterable[Item]
+) -> Generator[Outcome, None, None]:
     """`map` in a thread of its own, which works one item ahead of the consumer."""
     with ThreadPoolExecutor(1) as thread:
-        coming: Future[Result] | None = None
+        previous: Future[Outcome] | None = None
         for item in items:
-            begun = thread.submit(function, item)
-            if coming is not None:
-                yield coming.result()
-            coming = begun
-        if coming is not None:
-            yield coming.result()
+            submitted = thread.submit(function, item)
+            if previous is not None:
+                yield previous.result()
+            previous = submitted
+        if previous is not None:
+            yield previous.result()

@@ -1,7 +1,7 @@
 """The manifest of a folder of vectors: which model, rules and files the vectors were made from.
 
 It is a JSON file beside the shards, and beside an index made of them. Vectors are added to others
-only if the manifests agree. Knows nothing of how vectors are computed, or of what shards look like.
+only if the manifests agree.
 """
 
 import json
@@ -14,6 +14,10 @@ from e5.corpora.filesystem import write_whole
 from e5.corpora.vector_encoding import Dtype
 from e5.errors import InputError
 
+# Rules that must be equal for vectors to be comparable, and for rows to have the same columns.
+VECTOR_RULES = ("model", "task", "dimensions", "dtype")
+ROW_RULES = ("text_columns", "id_column", "keep", "passages", "overlap")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
@@ -24,13 +28,13 @@ class Manifest:
         task: "" for no prompt; otherwise every text carries the prompt of this task.
         normalize: whether vectors were L2-normalised.
         dimensions: of a vector before it is stored.
-        dtype: that its numbers were rounded to.
+        dtype: that its elements were rounded to.
         text_columns: columns that were joined to a document's text.
         id_column: column of the ids; None if rows are numbered.
-        number: the Arrow type of a stored number.
-        keep: columns that are carried along, and their Arrow types.
-        passages: most tokens of a passage; None if documents are not cut.
-        overlap: most tokens that two passages share.
+        number: the Arrow type of an element of a stored vector.
+        keep: the kept columns, and their Arrow types.
+        passages: the most tokens of a passage; None if documents are not split.
+        overlap: the most tokens that two passages share.
         files: identities of the corpus's files (`Corpus.files`) at the end of a run; else none.
         shards: identities of the shards at that time, or of those that an index holds.
     """
@@ -42,7 +46,7 @@ class Manifest:
     dtype: Dtype
     text_columns: tuple[str, ...]
     id_column: str | None
-    number: str = "halffloat"  # in manifests that do not say it
+    number: str = "halffloat"  # in manifests of release 1, which do not have it
     keep: Mapping[str, str] = field(default_factory=dict)
     passages: int | None = None
     overlap: int = 0
@@ -63,8 +67,6 @@ class Manifest:
                 raw = json.loads(file.read())
                 names = {field.name for field in fields(cls)}
                 known = {name: value for name, value in raw.items() if name in names}
-                if raw["dtype"] == "float32":
-                    known.setdefault("number", "float")
                 known["text_columns"] = tuple(known["text_columns"])
                 for name in ("files", "shards", "keep"):
                     known[name] = dict(known.get(name, {}))
@@ -81,6 +83,11 @@ class Manifest:
         """
         content = json.dumps(asdict(self), indent=1, ensure_ascii=False)
         write_whole(filesystem, path, content.encode())
+
+    @property
+    def is_of_release_1(self) -> bool:
+        """Whether release 1 began the folder."""
+        return self.number == "halffloat"
 
     @property
     def fingerprint(self) -> str:

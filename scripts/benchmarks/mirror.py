@@ -130,10 +130,10 @@ def _many() -> dict[str, Any]:
         corpus.add_all(hashes[0], hashes[1], hashes[2], np.ones(MANY // 100))
         hashes[1:, ::100] += np.uint64(1)
         folder.add_all(hashes[0], hashes[1], hashes[2], np.ones(MANY // 100))
-    inventories = corpus.inventory(), folder.inventory()
+    inventories = corpus.build(), folder.build()
     started = time.perf_counter()
     difference = compare(*inventories)
-    find(inventories[0].texts[difference.changed], inventories[1])
+    find(inventories[0].texts, difference.changed, inventories[1].texts)
     assert len(difference.changed) == MANY // 100
     return {
         "documents": f"{MANY:,}, of which 1 % differ: comparing alone",

@@ -11,9 +11,10 @@ from corpus_tools import mirror, write_rows
 from mirror_tools import Files, held, put, rows_of, wanted
 
 from e5.corpora.corpus import Corpus
-from e5.corpora.loop import Loop, Model, Summary
+from e5.corpora.loop import Loop
 from e5.corpora.plan import Unit
 from e5.corpora.run import embed_corpus
+from e5.corpora.runner import Model, Summary
 from e5.corpora.shard_folder import ShardFolder
 from e5.embedder import Embedder
 from e5.errors import InputError

@@ -31,9 +31,9 @@ from server import free_port
 from e5.corpora.cluster import Cluster
 from e5.corpora.corpus import Corpus
 from e5.corpora.journal import ATTEMPTS
-from e5.corpora.loop import Summary
 from e5.corpora.plan import Unit
 from e5.corpora.run import embed_corpus
+from e5.corpora.runner import Summary
 from e5.corpora.shard_folder import ShardFolder
 from e5.errors import EngineError
 from e5.settings import Settings

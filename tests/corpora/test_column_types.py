@@ -15,8 +15,8 @@ from e5.corpora.column_types import (
     UntypedText,
     as_column,
     common_type,
-    from_name,
     kept_type,
+    type_from_name,
     type_of_value,
 )
 
@@ -33,7 +33,7 @@ LOOSE = st.sampled_from(
 @given(values=st.lists(PLAIN | LOOSE))
 def test_any_mixture_has_a_type_that_holds_it(values: list[Any]) -> None:
     kind = reduce(common_type, map(type_of_value, values), NULL)
-    assert from_name(str(kind)) == kind
+    assert type_from_name(str(kind)) == kind
     kind = TEXT if kind == NULL else kind
     column = as_column(values, kind)
     assert len(column) == len(values)

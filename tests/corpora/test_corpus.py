@@ -9,7 +9,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from corpus_tools import read_all, write_rows
+from corpus_tools import read_all, read_rows, write_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +22,7 @@ from e5.errors import InputError
 @settings(max_examples=20)
 @given(data=st.data(), count=st.integers(1, 40))
 @pytest.mark.parametrize("ending", [".parquet", ".jsonl", ".jsonl.gz", ".json", ".csv", ".tsv.zst"])
-def test_picked_rows_are_those_of_the_whole_in_whatever_order_files_are_asked(
+def test_selected_rows_are_those_of_the_whole_file_in_any_order_of_files(
     ending: str, data: st.DataObject, count: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("corpus")
@@ -30,15 +30,15 @@ def test_picked_rows_are_those_of_the_whole_in_whatever_order_files_are_asked(
     for name in ("a", "b"):
         write_rows(folder / f"{name}{ending}", rows)
     corpus = Corpus(str(folder), id_column="id")
-    whole = {file: list(corpus.read(file)) for file in corpus.files()}
+    whole = {file: read_rows(corpus, file) for file in corpus.files()}
     with Reading(corpus) as reading:
         for _ in range(4):
             file = data.draw(st.sampled_from(sorted(whole)))
-            picked = sorted(data.draw(st.sets(st.integers(0, count - 1), min_size=1)))
-            marks = [found.mark for found in whole[file] if found.mark.row <= picked[0]]
-            mark = data.draw(st.sampled_from(marks))
-            found = list(reading.picked(file, mark, picked))
-            assert found == [whole[file][row] for row in picked]
+            selected = sorted(data.draw(st.sets(st.integers(0, count - 1), min_size=1)))
+            starts = [row.position for row in whole[file] if row.position.row <= selected[0]]
+            start = data.draw(st.sampled_from(starts))
+            found = list(reading.selected_rows(file, start, selected))
+            assert found == [whole[file][number] for number in selected]
 
 
 def test_a_compressed_file_is_unpacked_once_by_ascending_readings(
@@ -46,22 +46,21 @@ def test_a_compressed_file_is_unpacked_once_by_ascending_readings(
 ) -> None:
     write_rows(tmp_path / "a.jsonl.gz", [{"text": f"row {i}"} for i in range(4000)])
     corpus = Corpus(str(tmp_path))
-    marks = [found.mark for found in corpus.read("a.jsonl.gz")]
+    positions = [row.position for row in read_rows(corpus, "a.jsonl.gz")]
     opened: list[str] = []
     unpack = pa.CompressedInputStream
 
-    def noted(*arguments: Any) -> Any:
+    def counted(*arguments: Any) -> Any:
         opened.append("again")
         return unpack(*arguments)
 
-    monkeypatch.setattr(pa, "CompressedInputStream", noted)
+    monkeypatch.setattr(pa, "CompressedInputStream", counted)
     with Reading(corpus) as reading:
         reading.open("a.jsonl.gz")
         opened.clear()
         for first in range(0, 4000, 100):
-            list(
-                reading.picked("a.jsonl.gz", marks[first // 1024 * 1024], range(first, first + 70))
-            )
+            start = positions[first // 1024 * 1024]
+            list(reading.selected_rows("a.jsonl.gz", start, range(first, first + 70)))
     assert len(opened) <= 1
 
 
@@ -161,7 +160,7 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(
         read_all(Corpus(str(tmp_path), ("body",), keep=("year",)))
 
 
-def test_places_without_documents_are_refused(tmp_path: Path) -> None:
+def test_a_location_without_documents_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^corpus: received .*/nowhere; give a file or folder"):
         read_all(Corpus(str(tmp_path / "nowhere")))
     (tmp_path / "notes.txt").write_text("not a known format")
@@ -245,10 +244,10 @@ def test_only_the_last_ending_names_the_format(tmp_path: Path) -> None:
     assert read_all(Corpus(str(tmp_path))) == [Document("dump.csv.d/x.csv.jsonl:0", "one")]
 
 
-def test_a_place_is_told_by_file_and_row(tmp_path: Path) -> None:
+def test_a_position_is_a_row_number_and_an_offset(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('\n{"text": "one"}\n{"text": "two"}\n')
-    marks = [found.mark for found in Corpus(str(tmp_path)).read("a.jsonl")]
-    assert marks == [ReadPosition(1, 1), ReadPosition(2, 17)]
+    positions = [row.position for row in read_rows(Corpus(str(tmp_path)), "a.jsonl")]
+    assert positions == [ReadPosition(1, 1), ReadPosition(2, 17)]
 
 
 @pytest.mark.parametrize(

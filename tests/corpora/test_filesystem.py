@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from corpus_tools import ROOT
+from pyarrow import fs
 
 from e5.corpora.filesystem import only_writer, open_filesystem, write_whole
 from e5.corpora.shard_folder import Recipe, ShardFolder
@@ -17,7 +18,7 @@ from e5.errors import InputError
 
 @pytest.mark.parametrize("place", ["out\udcff", "abfs://no account", "nothing://here"])
 def test_a_place_out_of_reach_is_said_in_a_sentence(place: str) -> None:
-    with pytest.raises(InputError, match=r"received a place that cannot be reached") as caught:
+    with pytest.raises(InputError, match=r"received a location that cannot be reached") as caught:
         ShardFolder(place, Recipe())
     assert "\n" not in str(caught.value)
 
@@ -30,6 +31,19 @@ def test_a_reader_sees_the_old_file_or_the_new_one(
         write_whole(filesystem, f"{folder}/deeper/file", content)
         assert (tmp_path / "deeper" / "file").read_bytes() == content
     assert [path.name for path in (tmp_path / "deeper").iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("object_stores", [(), ("py::fsspec+memory",)])
+def test_a_store_that_shows_whole_objects_only_needs_no_temporary_file(
+    object_stores: tuple[str, ...],
+) -> None:
+    filesystem, folder = open_filesystem(f"memory://written-{len(object_stores)}")
+    for content in (b"old", b"new"):
+        write_whole(filesystem, f"{folder}/file", content, object_stores)
+        with filesystem.open_input_stream(f"{folder}/file") as file:
+            assert file.read() == content
+    names = [info.base_name for info in filesystem.get_file_info(fs.FileSelector(folder))]
+    assert names == ["file"]
 
 
 def test_a_write_that_breaks_off_leaves_the_old_file(

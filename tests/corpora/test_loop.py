@@ -165,7 +165,7 @@ def test_equal_texts_are_computed_once(tmp_path: Path, embedder: Embedder) -> No
 
 
 class TestPassages:
-    RECIPE = Recipe(dtype="float32", cut=PassageSize(12, 3), task="sts_query")
+    RECIPE = Recipe(dtype="float32", passage_size=PassageSize(12, 3), task="sts_query")
 
     def test_each_has_the_vector_of_its_own_text(self, tmp_path: Path, embedder: Embedder) -> None:
         rows = ["one. " * 40, "short", " ".join(texts(5))]
@@ -185,7 +185,9 @@ class TestPassages:
     ) -> None:
         rows = [". ".join(f"Sentence {i} of {j}" for i in range(9)) for j in range(3)]
         path = tmp_path / "in" / "a.jsonl"
-        folder = ShardFolder(str(tmp_path / "out"), replace(self.RECIPE, cut=PassageSize(12)))
+        folder = ShardFolder(
+            str(tmp_path / "out"), replace(self.RECIPE, passage_size=PassageSize(12))
+        )
         mirror(write_corpus(path, rows), folder, embedder)
         before = len(read_shards(tmp_path / "out"))
         rows[1] += ". And one more"

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from e5.corpora.filesystem import open_filesystem
-from e5.corpora.manifest import Manifest, fingerprint_of
-from e5.corpora.shard_folder import RULES, ShardFolder
+from e5.corpora.manifest import ROW_RULES, VECTOR_RULES, Manifest, fingerprint_of
+from e5.corpora.shard_folder import ShardFolder
 from e5.errors import InputError
 
 
@@ -18,6 +18,7 @@ def test_a_manifest_of_something_else_is_refused(content: str, tmp_path: Path) -
         ShardFolder(str(tmp_path)).manifest()
 
 
+RULES = (*VECTOR_RULES, "normalize", *ROW_RULES)
 MANIFEST = Manifest(
     model="e5-mini@3f61f8",
     task="sts_query",
@@ -51,6 +52,8 @@ def test_one_of_an_earlier_release_is_read(tmp_path: Path) -> None:
     read = Manifest.read(*open_filesystem(str(tmp_path / "m.json")))
     assert read is not None
     assert (read.text_columns, read.id_column, read.files) == (("text",), "id", {"a": "1-2"})
+    assert read.is_of_release_1
+    assert not MANIFEST.is_of_release_1
     assert (read.number, read.passages, read.keep, read.shards) == ("halffloat", None, {}, {})
 
 

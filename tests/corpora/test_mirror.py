@@ -15,11 +15,12 @@ from mirror_tools import Files, held, put, rows_of, wanted
 
 from e5.corpora.corpus import Corpus
 from e5.corpora.index import Index
-from e5.corpora.loop import Loop, Model, Summary
+from e5.corpora.loop import Loop
 from e5.corpora.passages import PassageSize
 from e5.corpora.plan import Unit
 from e5.corpora.run import embed_corpus
-from e5.corpora.shard_folder import REPLACED, Recipe, ShardFolder
+from e5.corpora.runner import Model, Summary
+from e5.corpora.shard_folder import BACKUPS, Recipe, ShardFolder
 from e5.embedder import Embedder
 from e5.errors import InputError
 
@@ -93,7 +94,7 @@ def test_any_history_ends_as_if_there_had_been_none(
     np.testing.assert_allclose(vectors_of(table), expected, atol=1e-5)
     hits = built.search(expected[0], len(table))
     assert {hit.id: (hit.text, hit.values["year"]) for hit in hits} == now
-    assert not list((home / "out").glob(f"{REPLACED}/*"))
+    assert not list((home / "out").glob(f"{BACKUPS}/*"))
     assert mirror(corpus, folder, embedder, 4).summary.documents == 0
 
 
@@ -235,7 +236,7 @@ class TestKept:
 
 def test_passages_of_a_removed_document_go(tmp_path: Path, embedder: Embedder) -> None:
     rows = [{"id": f"d{i}", "text": f"Sentence {i}. " * 30, "year": i} for i in range(4)]
-    folder = ShardFolder(str(tmp_path / "out"), Recipe(cut=PassageSize(16)))
+    folder = ShardFolder(str(tmp_path / "out"), Recipe(passage_size=PassageSize(16)))
     corpus = put(tmp_path / "in", {"a.jsonl": rows})
     mirror(corpus, folder, embedder, 10)
     index = Index.build(folder, str(tmp_path / "index"))

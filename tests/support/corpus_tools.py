@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from e5.corpora.corpus import Corpus
+from e5.corpora.corpus import Corpus, Reading, ReadRow
 from e5.corpora.documents import DeadLetter, Document, Passage
 from e5.corpora.index import Index
 from e5.corpora.inventory import compare
@@ -71,7 +71,13 @@ def packed(path: Path, content: bytes) -> bytes:
 
 def read_all(corpus: Corpus) -> list[Document | DeadLetter]:
     """Every row of every file."""
-    return [found.item for file in corpus.files() for found in corpus.read(file)]
+    return [row.item for file in corpus.files() for row in read_rows(corpus, file)]
+
+
+def read_rows(corpus: Corpus, file: str) -> list[ReadRow]:
+    """All rows of a file."""
+    with Reading(corpus) as reading:
+        return list(reading.rows(file))
 
 
 def write_corpus(path: Path, rows: list[str]) -> Corpus:
@@ -102,10 +108,10 @@ def begin(folder: ShardFolder, embedder: Embedder, corpus: Corpus) -> None:
 def units(corpus: Corpus, folder: ShardFolder, rows: int = 16) -> list[Unit]:
     """What is left to do."""
     found = scan(corpus, corpus.files(), None, lambda *_: None)
-    there = folder.inventory()
-    difference = compare(found.inventory, there)
-    stocks = [ReusableVectors(folder.location, there)]
-    return plan(found.inventory, found.marks, there, difference, stocks, rows)
+    stored = folder.inventory()
+    difference = compare(found.inventory, stored)
+    reusable = [ReusableVectors(folder.location, stored)]
+    return plan(found.inventory, found.read_positions, stored, difference, reusable, rows)
 
 
 def shard_names(out: Path) -> list[str]:
