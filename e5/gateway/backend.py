@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from e5.client.cog_protocol import REMEDIES, Cog
-from e5.client.prediction import RemoteAnswer
-from e5.client.remote import RemoteService
+from e5.client import UNHEALTHY_REMEDY, RemoteAnswer, RemoteService
 from e5.errors import ServiceError
 from e5.serving.answer import Answer
 from e5.serving.request import EmbedRequest
@@ -25,7 +23,6 @@ if TYPE_CHECKING:  # they bring torch
 
 logger = logging.getLogger(__name__)
 
-DEADLINE_SECONDS = 300.0  # of a request; a model on Replicate may have to boot first
 # Cog frees a slot a moment after it has answered, so its first "no free slot" means little. After
 # that the caller is told, and may try again: two who retry would multiply.
 PATIENCE_SECONDS = 0.5
@@ -127,7 +124,7 @@ class RemoteBackend:
     def __init__(self, address: str, about: About) -> None:
         """Name the service; `find` is the usual way."""
         self._about = about
-        self._remote = RemoteService(address, deadline=DEADLINE_SECONDS, patience=PATIENCE_SECONDS)
+        self._remote = RemoteService(address, retry_seconds=PATIENCE_SECONDS)
         self._waiting: set[asyncio.Timeout] = set()
         self._watching: asyncio.Task[None] | None = None
 
@@ -139,7 +136,7 @@ class RemoteBackend:
             E5Error: for an address that cannot be used, or a service that does not answer in time.
         """
         logger.info("waiting for %s", address)
-        remote = RemoteService(address, deadline=DEADLINE_SECONDS)
+        remote = RemoteService(address)
         try:
             first = await remote.embed({"documents": ["a"], "encoding_format": "base64"})
         finally:
@@ -197,7 +194,7 @@ class RemoteBackend:
         await self._remote.aclose()
 
     async def _ask(self, inputs: Mapping[str, object]) -> RemoteAnswer:
-        if self._watching is None and isinstance(self._remote.dialect, Cog):
+        if self._watching is None and self._remote.reports_health:
             self._watching = asyncio.create_task(self._watch())
         scope = asyncio.timeout(None)
         self._waiting.add(scope)
@@ -205,8 +202,7 @@ class RemoteBackend:
             async with scope:
                 return await self._remote.embed(inputs)
         except TimeoutError as error:
-            name, remedy = self._remote.dialect.name, REMEDIES["UNHEALTHY"]
-            sentence = f"{name}: /health-check says UNHEALTHY; {remedy}."
+            sentence = f"{self._remote.name}: /health-check says UNHEALTHY; {UNHEALTHY_REMEDY}."
             raise ServiceError(sentence, cause="unreachable") from error
         finally:
             self._waiting.discard(scope)
