@@ -20,10 +20,10 @@ def build_index_command(arguments: Sequence[str]) -> int:
     parser.add_argument("out", metavar="OUT", help=shards)
     parser.add_argument("index", metavar="INDEX", help="The folder of the index; a path or a URI.")
     options = parser.parse_args(arguments)
-    from e5.corpora import UNREADABLE, Index, ShardFolder
+    from e5.corpora import Index, ShardFolder
 
     started = time.perf_counter()
-    with caller_errors(_OPTIONS, *UNREADABLE):
+    with caller_errors(_OPTIONS):
         index = Index.build(ShardFolder(options.out), options.index)
     kind = "searched whole" if index.is_flat else "IVF-RQ"
     seconds = time.perf_counter() - started

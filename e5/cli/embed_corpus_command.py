@@ -42,9 +42,7 @@ def embed_corpus_command(arguments: Sequence[str]) -> int:
     options = _parse(arguments)
     logging.basicConfig(format="%(message)s")
     logging.getLogger("e5.corpora").setLevel(logging.INFO)
-    from e5.corpora import UNREADABLE
-
-    with caller_errors(_OPTIONS, *UNREADABLE):
+    with caller_errors(_OPTIONS):
         report = _embed(options)
     _print_report(report, options.out)
     return 1 if report.changing else 3 if report.dead_letters else 0

@@ -40,14 +40,14 @@ MAX_ID_WIDTH, MAX_COLUMN_WIDTH = 40, 24  # characters of an id and of a kept col
 def search_command(arguments: Sequence[str]) -> int:
     """Embed the queries, find the nearest documents, and print them."""
     options = _parse(arguments)
-    from e5.corpora import UNREADABLE, Index
+    from e5.corpora import Index
 
     names = _OPTIONS | ({"model": "--url"} if options.url else {})
     texts = [options.query]
     if options.queries is not None:
         texts = read_lines(options.queries, "--queries", "query")
         names |= {f"queries[{i}]": f"{options.queries}, query {i + 1}" for i in range(len(texts))}
-    with caller_errors(names, *UNREADABLE):
+    with caller_errors(names):
         found = Index(options.index).find_all(
             _encoder(options.url),
             texts,
