@@ -50,18 +50,13 @@ def needed_extras(command: str, arguments: Sequence[str]) -> list[str]:
     if command == "build-index":
         return ["search"]
     if command == "embed-corpus":
-        is_ray = "--runner=ray" in "=".join(arguments)
+        is_ray = "--runner=ray" in "=".join(arguments)  # in one argument or in two
         return ["cluster" if is_ray else "corpus"]
     return ["serve"]
 
 
 def missing_extras(command: str, arguments: Sequence[str]) -> str | None:
-    """One sentence that says which extras to install; None if nothing is missing.
-
-    Example:
-        >>> missing_extras("gateway", ["--backend", "http://127.0.0.1:5000"])  # where it is missing
-        'e5 gateway needs more packages: run pip install "e5-mistral-service[gateway]"'
-    """
+    """One sentence that says which extras to install; None if nothing is missing."""
     extras = [
         extra
         for extra in needed_extras(command, arguments)

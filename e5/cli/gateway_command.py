@@ -48,12 +48,12 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 async def _serve(options: argparse.Namespace) -> None:
-    from e5.gateway import Backend, Gateway, InProcessBackend, ModelNames, RemoteBackend, serve
-
     host = os.environ.get("HOST", "127.0.0.1")
     port = port_number(os.environ.get("PORT", "8080"))
     keys = [] if options.keys is None else read_lines(options.keys, "--keys", "key")
     aliases = dict(_alias(text) for text in options.alias)
+    from e5.gateway import Backend, Gateway, InProcessBackend, ModelNames, RemoteBackend, serve
+
     index = None
     if options.index is not None:
         from e5.corpora import Index
