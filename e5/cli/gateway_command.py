@@ -64,13 +64,13 @@ async def _serve(options: argparse.Namespace) -> None:
         if options.backend is None
         else await RemoteBackend.find(options.backend)
     )
-    about = await backend.about()
+    info = await backend.info()
     if index is not None:
-        index.check_model(about.name)
+        index.check_model(info.name)
     gateway = Gateway(
-        backend, ModelNames(about.name, aliases), keys=[key.strip() for key in keys], index=index
+        backend, ModelNames(info.name, aliases), keys=[key.strip() for key in keys], index=index
     )
-    print(f"serving {about.name} on http://{host}:{port}", file=sys.stderr)
+    print(f"serving {info.name} on http://{host}:{port}", file=sys.stderr)
     await serve(gateway, host=host, port=port)
 
 
