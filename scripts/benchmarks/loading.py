@@ -47,7 +47,7 @@ def loading_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 _START = """
-import importlib, json, sys, time
+import json, sys, time
 begun = float(sys.argv[2])
 stages = {}
 def stage(name):
@@ -55,7 +55,7 @@ def stage(name):
     now = time.time()
     stages[name], begun = round(now - begun, 2), now
 stage("Python")
-importlib.import_module(sys.argv[4])  # what the command imports to do its work
+exec(sys.argv[4])  # what the command imports to do its work
 from e5.checkpoint import Checkpoint
 from e5.embedder import Embedder
 from e5.settings import Settings
@@ -71,7 +71,10 @@ print(json.dumps(stages))
 """
 
 
-_IMPORTED = {"predict": "predict", "embed_corpus": "e5.corpora.run"}
+_IMPORTED = {
+    "predict": "import predict",
+    "embed_corpus": "from e5.corpora import embed_corpus",
+}
 
 
 def start_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from server import ROOT, serve
 MINI = ROOT / "weights/e5-mini"
 
 
+@pytest.mark.slow
 def test_inputs_are_those_of_cog_predict_and_the_answer_is_the_server_s(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
