@@ -19,7 +19,7 @@ class Predictor(BaseRunner):
 
     def setup(self) -> None:
         """Load the checkpoint that `E5_WEIGHTS` names, and run its self-check."""
-        self.worker = CogWorker.start()
+        self.worker = CogWorker.start(self.record_metric)
         from e5.serving import Service  # after the start, because it imports torch for seconds
 
         self.service = Service.load(Settings.from_env())
@@ -56,19 +56,11 @@ class Predictor(BaseRunner):
         **unknown,  # Cog's parser would reject an annotation here
     ) -> Output:
         """One prediction: every text's embedding, and the scores of queries with documents."""
-        with self.worker.prediction(self.record_metric) as prediction:
+        with self.worker.prediction() as prediction:
             request = EmbedRequest.parse(
-                task=task,
-                query=query,
-                document=document,
-                queries=queries,
-                documents=documents,
-                symmetric=symmetric,
-                normalize=normalize,
-                dimensions=dimensions,
-                truncate=truncate,
-                encoding_format=encoding_format,
-                **unknown,
+                task=task, query=query, document=document, queries=queries, documents=documents,
+                symmetric=symmetric, normalize=normalize, dimensions=dimensions, truncate=truncate,
+                encoding_format=encoding_format, **unknown,
             )
             answer = await self.service.answer(request)
             return await prediction.output(answer, encoding_format=request.encoding_format)

@@ -88,7 +88,7 @@ class LoraAdapter:
         for name, factor in factors.items():
             a, b = factor.get("A"), factor.get("B")
             if a is None or b is None or not len(a) == b.shape[1] == rank:
-                received = f"A and B of {quoted(name)} do not both have rank {rank}, as r says"
+                received = f"A and B of {quoted(name)} do not both have rank {rank} as {ADAPTER_CONFIG} says"
                 raise WeightsError(weights, received, "copy the adapter again")
             pairs[name] = a, b
         scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
@@ -145,7 +145,9 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise WeightsError(str(path), received, MERGE_WITH_PEFT)
     if not (type(rank) is int and rank > 0 and type(alpha) in (int, float)):
         received = f"r is {quoted(rank)} and lora_alpha is {quoted(alpha)}"
-        raise WeightsError(str(path), received, "use a whole number above 0 and a number")
+        raise WeightsError(
+            str(path), received, "set r to a whole number above 0 and lora_alpha to a number"
+        )
     unset: tuple[object, ...] = (None, False, {}, [], "none")
     unknown = [name for name, value in config.items() if name not in KNOWN and value not in unset]
     if unknown:

@@ -84,7 +84,7 @@ class TestCards:
         monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: (7, 5))
         monkeypatch.setattr("torch.cuda.get_device_name", lambda _: "Tesla T4")
         with pytest.raises(
-            SettingsError, match=r"Tesla T4 has compute capability 7\.5, and 8\.0 is"
+            SettingsError, match=r"Tesla T4, whose compute capability is 7\.5 and has to be .* 8\.0"
         ):
             choose_device(None)
 

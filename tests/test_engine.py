@@ -84,7 +84,7 @@ class TestOutOfMemory:
         with caplog.at_level(logging.WARNING):
             vectors = embedder.encode_document(TEXTS)
         assert_same(vectors, self.expected)
-        assert "out of GPU memory with 6 texts: going on in two halves" in caplog.messages
+        assert "out of GPU memory with 6 texts: halving the batch" in caplog.messages
 
     def test_what_fits_is_not_split(
         self, embedder: Embedder, caplog: pytest.LogCaptureFixture
@@ -96,7 +96,7 @@ class TestOutOfMemory:
     def test_a_text_that_does_not_fit_alone_is_an_error(self, embedder: Embedder) -> None:
         long = "snow " * 60
         num_tokens = len(true_ids(long))
-        message = rf"^documents\[8\]: a text of {num_tokens} tokens does not fit"
+        message = rf"^documents\[8\]: received a text of {num_tokens} tokens, which does not fit"
         with pytest.raises(OutOfMemoryError, match=message):
             embedder.encode_document([*TEXTS, long])
         assert_same(embedder.encode_document(TEXTS), self.expected)  # and the engine goes on
@@ -139,5 +139,5 @@ class TestCuda:
                 vectors = large.compute(texts)
         finally:
             torch.cuda.set_per_process_memory_fraction(1.0)
-        assert "going on in two halves" in caplog.text
+        assert "halving the batch" in caplog.text
         assert np.diag(cosine_scores(vectors, expected)).min() >= 99.95

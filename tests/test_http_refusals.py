@@ -207,5 +207,7 @@ def test_a_missing_weights_folder_is_named_with_both_ways_on() -> None:
 def test_a_misspelt_setting_is_named_with_those_there_are() -> None:
     with serve(WEIGHTS, env={"E5_MAX_LENGHT": "512"}, until="SETUP_FAILED") as server:
         logs = server.health()["setup"]["logs"]
-        assert "E5_MAX_LENGHT: no such setting; there are E5_WEIGHTS, " in logs
+        assert (
+            "E5_MAX_LENGHT: received a setting that does not exist; use one of E5_WEIGHTS, " in logs
+        )
         assert "E5_MAX_LENGTH" in logs

@@ -20,7 +20,7 @@ from e5.checkpoint import CheckpointManifest, hash_files
 from e5.errors import WeightsError
 from e5.lora import LoraAdapter
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -79,9 +79,9 @@ def test_its_vectors_are_those_of_pefts_merge(
 
 
 def test_the_fingerprint_tells_adapters_apart(checkpoint: Path, adapter: Path, copy: Path) -> None:
-    tensors = tensors_of(copy / WEIGHTS)
+    tensors = tensors_of(copy / ADAPTER_WEIGHTS)
     next(iter(tensors.values()))[0, 0] += 1
-    save_file(tensors, copy / WEIGHTS)
+    save_file(tensors, copy / ADAPTER_WEIGHTS)
     folders = [None, adapter, copy]
     names = [load(checkpoint, **({"adapter": str(f)} if f else {})).name for f in folders]
     assert len(set(names)) == 3
@@ -97,20 +97,20 @@ def test_the_fingerprint_tells_adapters_apart(checkpoint: Path, adapter: Path, c
         ({"modules_to_save": ["norm"]}, "sets modules_to_save"),
         ({"bias": "all"}, "sets bias"),
         ({"what_comes_next_year": 0.5}, "sets what_comes_next_year"),
-        ({"r": 5}, "not both of rank 5"),
+        ({"r": 5}, "do not both have rank 5"),
         ({"r": 0}, "r is 0"),
-        ({"lora_alpha": None}, "lora_alpha null"),
+        ({"lora_alpha": None}, "lora_alpha is null"),
     ],
 )
-def test_a_configuration_that_asks_for_more_is_refused(
+def test_a_configuration_with_unsupported_settings_is_refused(
     copy: Path, changes: dict[str, Any], named: str
 ) -> None:
-    edit_json(copy / CONFIG, **changes)
+    edit_json(copy / ADAPTER_CONFIG, **changes)
     with pytest.raises(WeightsError, match=named):
         LoraAdapter.read(copy)
 
 
-@pytest.mark.parametrize("name", [CONFIG, WEIGHTS])
+@pytest.mark.parametrize("name", [ADAPTER_CONFIG, ADAPTER_WEIGHTS])
 def test_a_file_that_is_missing_or_damaged_is_named(copy: Path, name: str) -> None:
     (copy / name).write_bytes(b"{}")
     with pytest.raises(WeightsError, match=str(copy / name)):
@@ -122,24 +122,26 @@ def test_a_file_that_is_missing_or_damaged_is_named(copy: Path, name: str) -> No
 
 @pytest.mark.parametrize("lost", ["lora_A", "lora_B"])
 def test_half_a_pair_is_refused(copy: Path, lost: str) -> None:
-    tensors = tensors_of(copy / WEIGHTS)
+    tensors = tensors_of(copy / ADAPTER_WEIGHTS)
     del tensors[next(name for name in tensors if lost in name)]
-    save_file(tensors, copy / WEIGHTS)
-    with pytest.raises(WeightsError, match="are not both of rank 4"):
+    save_file(tensors, copy / ADAPTER_WEIGHTS)
+    with pytest.raises(WeightsError, match="do not both have rank 4"):
         LoraAdapter.read(copy)
 
 
 def test_a_tensor_of_another_kind_is_refused(copy: Path) -> None:
-    tensors = tensors_of(copy / WEIGHTS)
+    tensors = tensors_of(copy / ADAPTER_WEIGHTS)
     tensors["base_model.model.embed_tokens.lora_embedding_A"] = torch.zeros(4, 32000)
-    save_file(tensors, copy / WEIGHTS)
+    save_file(tensors, copy / ADAPTER_WEIGHTS)
     with pytest.raises(WeightsError, match=r'embed_tokens\.lora_embedding_A"'):
         LoraAdapter.read(copy)
 
 
 def test_one_for_other_shapes_is_refused(adapter: Path, tmp_path: Path) -> None:
     narrow = save_checkpoint(tmp_path / "narrow", hidden_size=32)
-    with pytest.raises(WeightsError, match=r"asks for \[.*the weights have \[.*another model's"):
+    with pytest.raises(
+        WeightsError, match=r"asks for \[.*the weights have \[.*; use an adapter of this model"
+    ):
         load(narrow, adapter=str(adapter))
     flat = save_checkpoint(tmp_path / "flat", num_layers=1)
     with pytest.raises(WeightsError, match="the weights have no such tensor"):
@@ -156,7 +158,7 @@ def test_one_for_another_base_is_refused(
     whole = shutil.copytree(checkpoint, tmp_path / "whole")
     names = sorted(path.name for path in whole.iterdir())
     CheckpointManifest("us/base at 0123", hash_files(whole, names)).write(whole)
-    edit_json(copy / CONFIG, base_model_name_or_path=base)
+    edit_json(copy / ADAPTER_CONFIG, base_model_name_or_path=base)
     if not refused:
         assert load(whole, adapter=str(copy)).name
         return
@@ -164,9 +166,9 @@ def test_one_for_another_base_is_refused(
         load(whole, adapter=str(copy))
 
 
-def test_what_it_says_is_what_peft_wrote(adapter: Path) -> None:
+def test_its_attributes_are_what_peft_wrote(adapter: Path) -> None:
     found = LoraAdapter.read(adapter)
-    written = json.loads((adapter / CONFIG).read_text())
+    written = json.loads((adapter / ADAPTER_CONFIG).read_text())
     assert found.scale == written["lora_alpha"] / written["r"] == 3
     assert found.base == (written["base_model_name_or_path"] or "")
     assert len(found.pairs) == 3 * len(ALL)

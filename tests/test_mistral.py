@@ -84,30 +84,42 @@ def test_theta_is_read_where_each_version_of_transformers_writes_it(
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"model_type": "llama"}, "model_type is 'llama'; only 'mistral' is served"),
-        ({"model_type": None}, "only 'mistral' is served"),
-        ({"hidden_size": "big"}, "hidden_size is 'big'; "),
-        ({"hidden_size": "64"}, "hidden_size is '64'; "),
-        ({"hidden_size": 0}, "hidden_size is 0; it should be greater than 0."),
-        ({"vocab_size": 1.5}, "vocab_size is 1.5; "),
-        ({"num_key_value_heads": None}, "num_key_value_heads is None; "),
-        ({"num_key_value_heads": 3}, "no multiple of num_key_value_heads, which is 3"),
+        (
+            {"model_type": "llama"},
+            'model_type is "llama"; use the config.json of a Mistral checkpoint.',
+        ),
+        ({"model_type": None}, "model_type is null; "),
+        ({"hidden_size": "big"}, 'hidden_size is "big", and it '),
+        ({"hidden_size": "64"}, 'hidden_size is "64", and it '),
+        ({"hidden_size": 0}, "hidden_size is 0, and it should be greater than 0; "),
+        ({"vocab_size": 1.5}, "vocab_size is 1.5, and it "),
+        ({"num_key_value_heads": None}, "num_key_value_heads is null, and it "),
+        ({"num_key_value_heads": 3}, "which is no multiple of num_key_value_heads, 3; "),
         ({"head_dim": 7}, "a head has 7 dimensions"),
         ({"hidden_size": 31}, "a head has 0 dimensions"),
-        ({"rms_norm_eps": -1e-5}, "rms_norm_eps is -1e-05; "),
-        ({"rope_theta": float("inf")}, "rope_theta is inf; "),
-        ({"rope_parameters": {"rope_theta": "x"}}, "rope_theta is 'x'; "),
-        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'; it should be 'silu'."),
-        ({"quantization_config": {"bits": 4}}, "has a quantization_config"),
-        ({"rope_scaling": {"type": "linear", "factor": 2}}, "rope_scaling is 'linear'"),
-        ({"rope_parameters": {"rope_type": "yarn"}}, "rope_parameters is 'yarn'"),
-        ({"rope_parameters": [1]}, "rope_parameters is '?'"),
-        ({"architectures": ["MixtralModel"]}, "architectures has 'MixtralModel'; only Mistral is"),
-        ({"num_hidden_layers": 1_000_000}, "num_hidden_layers is 1000000; "),
-        ({"hidden_size": "x" * 1000}, "hidden_size is 'xxx"),
+        ({"rms_norm_eps": -1e-5}, "rms_norm_eps is -1e-05, and it "),
+        ({"rope_theta": float("inf")}, "rope_theta is Infinity, and it "),
+        ({"rope_parameters": {"rope_theta": "x"}}, 'rope_theta is "x", and it '),
+        ({"hidden_act": "gelu"}, "hidden_act is \"gelu\", and it should be 'silu'; "),
+        (
+            {"quantization_config": {"bits": 4}},
+            "it has a quantization_config, and quantised weights are not served",
+        ),
+        (
+            {"rope_scaling": {"type": "linear", "factor": 2}},
+            'rope_scaling is "linear", and scaled positions',
+        ),
+        ({"rope_parameters": {"rope_type": "yarn"}}, 'rope_parameters is "yarn"'),
+        ({"rope_parameters": [1]}, 'rope_parameters is "?"'),
+        (
+            {"architectures": ["MixtralModel"]},
+            'architectures has "MixtralModel", and only Mistral is',
+        ),
+        ({"num_hidden_layers": 1_000_000}, "num_hidden_layers is 1000000, and it "),
+        ({"hidden_size": "x" * 1000}, 'hidden_size is "xxx'),
     ],
 )
-def test_what_is_not_done_here_is_refused_by_name(
+def test_an_unsupported_configuration_is_refused_by_name(
     tmp_path: Path, changes: dict[str, Any], named: str
 ) -> None:
     with pytest.raises(WeightsError, match=f"{tmp_path / 'config.json'}: ") as refusal:
@@ -118,7 +130,7 @@ def test_what_is_not_done_here_is_refused_by_name(
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "7"])
-def test_what_is_no_configuration_is_refused_by_name(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_no_configuration_is_refused_by_name(tmp_path: Path, text: str) -> None:
     path = tmp_path / "config.json"
     path.write_text(text)
     with pytest.raises(WeightsError, match=f"{path}: not a model configuration"):

@@ -36,7 +36,9 @@ def test_a_kernel_that_mixes_texts_is_refused_at_loading(
         return attention(query, key, value.roll(1, dims=0), *rest)
 
     monkeypatch.setattr("e5.forward.attention", mixing)
-    with pytest.raises(EngineError, match="self-check: a text's vector changes with its batch"):
+    with pytest.raises(
+        EngineError, match="self-check: a text's vector changes with the other texts"
+    ):
         load(checkpoint)
 
 
@@ -51,7 +53,9 @@ def test_a_kernel_with_a_wrong_mask_is_refused_at_loading(
         return output[0].transpose(0, 1)
 
     monkeypatch.setattr("e5.attention._one_text", wrong)
-    with pytest.raises(EngineError, match="self-check: a text's vector changes with its batch"):
+    with pytest.raises(
+        EngineError, match="self-check: a text's vector changes with the other texts"
+    ):
         load(checkpoint)
 
 

@@ -27,12 +27,7 @@ class JsonFields(dict[str, Any]):
         }.items()
 
     def to_json(self) -> str:
-        """The fields as JSON, ten times as fast as by json; the fewest digits for each float32.
-
-        Example:
-            >>> JsonFields(scores=np.array([[0.1]], np.float32)).to_json()
-            '{"scores":[[0.1]]}'
-        """
+        """The fields as JSON, ten times as fast as by json; the fewest digits for each float32."""
         return orjson.dumps(self, option=orjson.OPT_SERIALIZE_NUMPY).decode()
 
 

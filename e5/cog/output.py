@@ -64,32 +64,21 @@ class Output(BaseModel):
         return JsonFields(self.__dict__, usage=self.usage.__dict__)
 
 
-class OutputBuilder:
-    """Builds outputs in a way that lets other requests go on.
+async def build_output(
+    answer: Answer, *, encoding_format: str, large_outputs: asyncio.Semaphore
+) -> Output:
+    """`Output.of`, in a way that lets other requests go on.
 
-    Cog parses again what was written, 0.1 us a number, and blocks this process meanwhile. So of the
-    large answers in numbers, only one at a time is handed to it.
+    Cog parses again what was written, 0.1 us a number, and blocks this process meanwhile. So large
+    outputs in numbers are handed to it one at a time: each holds `large_outputs` while it exists.
     """
-
-    def __init__(self) -> None:
-        """No large output exists yet."""
-        self._large_output = asyncio.Semaphore(1)
-
-    async def build(self, answer: Answer, *, encoding_format: str) -> Output:
-        """`Output.of`, once no other large output in numbers exists."""
-        make = partial(Output.of, answer, encoding_format=encoding_format)
-        if answer.num_numbers < FEW_NUMBERS:
-            return make()
-        if encoding_format == "base64":
-            return await asyncio.to_thread(make)
-        await self._large_output.acquire()
-        release = self._large_output.release
-        try:
-            output = make()
-        except BaseException:
-            release()
-            raise
-        # Cog drops the output once it has read it.
-        release_soon = partial(asyncio.get_running_loop().call_soon_threadsafe, release)
-        weakref.finalize(output, release_soon).atexit = False
-        return output
+    build = partial(Output.of, answer, encoding_format=encoding_format)
+    if answer.num_numbers < FEW_NUMBERS:
+        return build()
+    if encoding_format == "base64":
+        return await asyncio.to_thread(build)
+    output = build()
+    await large_outputs.acquire()
+    schedule = asyncio.get_running_loop().call_soon_threadsafe
+    weakref.finalize(output, schedule, large_outputs.release).atexit = False
+    return output

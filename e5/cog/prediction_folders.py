@@ -7,12 +7,10 @@ cannot make the folders, it loses a slot for good.
 
 import contextvars
 import heapq
-import os
 import re
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
@@ -21,25 +19,6 @@ from e5.errors import FileError
 COG_PREDICTIONS = Path("/tmp/coglet/predictions")  # a constant of Cog 0.23
 ID_VARIABLE = "_coglet_prediction_id"
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")  # never leads to another folder
-
-
-@dataclass(frozen=True)
-class RemovalDelays:
-    """How long folders are kept after a prediction has ended.
-
-    Attributes:
-        empty_seconds: until a folder without files is removed.
-        numbers_per_second: folders are kept longer by the answer's numbers divided by this; Cog
-            writes 200 times as many in a second.
-        file_seconds: until a file that did not change is removed; by then it was sent.
-    """
-
-    empty_seconds: float = 2.0
-    numbers_per_second: float = 5000.0
-    file_seconds: float = 60.0
-
-
-_DELAYS = RemovalDelays()
 
 
 def prediction_id() -> str | None:
@@ -53,29 +32,34 @@ def prediction_id() -> str | None:
 class PredictionFolders:
     """Cog's folders, and a thread that removes those of ended predictions."""
 
-    def __init__(self, root: Path = COG_PREDICTIONS, delays: RemovalDelays = _DELAYS) -> None:
+    def __init__(
+        self,
+        root: Path = COG_PREDICTIONS,
+        *,
+        empty_seconds: float = 2.0,
+        numbers_per_second: float = 5000.0,
+        file_seconds: float = 60.0,
+    ) -> None:
         """Start the thread.
 
         Args:
             root: the folder in which Cog makes them.
-            delays: how long they are kept.
+            empty_seconds: after the end, until a folder without files is removed.
+            numbers_per_second: folders are kept longer by the answer's numbers divided by this; Cog
+                writes 200 times as many in a second.
+            file_seconds: after its last change, until a file is removed; by then it was sent.
         """
         self.root = root
-        self._delays = delays
+        self._empty_seconds, self._file_seconds = empty_seconds, file_seconds
+        self._numbers_per_second = numbers_per_second
         self._ended: list[tuple[float, str]] = []  # a heap of times of removal and names
         self._thread = threading.Thread(target=self._remove, name="e5-predictions", daemon=True)
         self._thread.start()
 
     def remove_later(self, num_numbers: int = 0) -> None:
-        """Remove the running prediction's folders some time after now, its end.
-
-        Args:
-            num_numbers: the number of float32 values of its answer.
-        """
+        """At the end of a prediction, plan to remove its folders; its answer has `num_numbers`."""
         if (name := prediction_id()) is not None:
-            delays = self._delays
-            seconds = delays.empty_seconds + num_numbers / delays.numbers_per_second
-            self._schedule(seconds, name)
+            self._plan(name, self._empty_seconds + num_numbers / self._numbers_per_second)
 
     def check(self) -> None:
         """Make a folder as Cog does.
@@ -94,32 +78,24 @@ class PredictionFolders:
                 "make it writable, with room for files",
             ) from error
 
-    def _schedule(self, seconds: float, name: str) -> None:
+    def _plan(self, name: str, seconds: float) -> None:
         heapq.heappush(self._ended, (time.monotonic() + seconds, name))
 
     def _remove(self) -> None:
         while True:
-            time.sleep(self._delays.empty_seconds / 2)
+            time.sleep(self._empty_seconds / 2)
             while self._ended and self._ended[0][0] < time.monotonic():
                 _, name = heapq.heappop(self._ended)
-                if not self._removed(self.root / name):
-                    self._schedule(self._delays.empty_seconds, name)
+                if self._has_new_file(self.root / name):
+                    self._plan(name, self._empty_seconds)
 
-    def _removed(self, folder: Path) -> bool:
-        """Remove a prediction's folders, unless a file in them is too new; whether all is done.
-
-        A folder that the system does not let us remove stays, and is not tried again.
-        """
-        with suppress(OSError):
-            for name in ("inputs", "outputs"):
-                with suppress(FileNotFoundError), os.scandir(folder / name) as files:
-                    for file in files:
-                        age = time.time() - file.stat(follow_symlinks=False).st_mtime
-                        if age < self._delays.file_seconds:
-                            return False
-                        os.unlink(file.path)
-                with suppress(FileNotFoundError):
-                    (folder / name).rmdir()
-            with suppress(FileNotFoundError):
-                folder.rmdir()
-        return True
+    def _has_new_file(self, folder: Path) -> bool:
+        """Remove a prediction's files and folders; True at the first file that is too new."""
+        with suppress(OSError):  # what the system does not let us remove stays
+            for file in [*folder.glob("inputs/*"), *folder.glob("outputs/*")]:
+                if time.time() - file.lstat().st_mtime < self._file_seconds:
+                    return True
+                file.unlink()
+            for empty in [*folder.iterdir(), folder]:
+                empty.rmdir()
+        return False

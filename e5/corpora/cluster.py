@@ -1,8 +1,7 @@
 """Embeds units on many machines: Ray Data hands them to a pool of actors, one GPU each.
 
-An actor reads, tokenises and writes one unit while it computes another, with the functions of
-`loop`. If an actor dies, it is replaced and its units are done again. A document that workers died
-on twice becomes a dead letter.
+An actor reads, tokenises and writes one unit while it computes another. If an actor dies, it is
+replaced and its units are done again. A document that workers died on twice becomes a dead letter.
 """
 
 import logging
@@ -14,7 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 # Otherwise Ray writes a token file into the home folder.
@@ -25,9 +23,8 @@ from ray.exceptions import RayError
 
 import e5
 from e5.corpora.corpus import Corpus, Reading
-from e5.corpora.documents import Passage
 from e5.corpora.journal import Journal
-from e5.corpora.loop import UnitInput, UnitVectors, compute, read, tokenize, write
+from e5.corpora.loop import Loop, UnitWork
 from e5.corpora.manifest import fingerprint_of
 from e5.corpora.plan import Unit
 from e5.corpora.runner import Model, Summary
@@ -75,13 +72,13 @@ class Cluster:
         """
         self._connect()
         try:
-            model = ray.get(ray.remote(num_gpus=self.gpus)(_describe).remote(self.settings))
+            answer = ray.get(ray.remote(num_gpus=self.gpus)(_describe).remote(self.settings))
         except RayError as error:
             raise _gave_up(error) from error
-        if isinstance(model, E5Error):
-            raise model
-        assert isinstance(model, Model)
-        return model
+        if failure := E5Error.from_dict(answer):
+            raise failure
+        assert isinstance(answer, Model)
+        return answer
 
     def _connect(self) -> None:
         """Join the cluster, or start one, unless that is done already."""
@@ -105,12 +102,7 @@ class Cluster:
     def embed_units(
         self, units: Sequence[Unit], corpus: Corpus, folder: ShardFolder
     ) -> Iterator[Summary]:
-        """Do units on the cluster's actors; yields the summary of each finished unit.
-
-        Args:
-            units: what is to be done.
-            corpus: the corpus that the units are part of.
-            folder: where shards go; every machine must reach it.
+        """Do units on the cluster's actors, which must all reach the corpus and the folder.
 
         Raises:
             EngineError: for a failure that no document caused, or if the cluster gives up.
@@ -119,7 +111,6 @@ class Cluster:
             return
         self._connect()
         Journal.forget_attempts(folder.location)
-        items = [{"unit": unit} for unit in units]
         pool = ray.data.ActorPoolStrategy(
             min_size=self.min_workers,
             max_size=self.max_workers,
@@ -127,9 +118,10 @@ class Cluster:
             max_concurrent_calls_per_actor=2,  # read or write one unit, compute another
             enable_true_multi_threading=True,
         )
+        items = ray.data.from_items([{"unit": u} for u in units], override_num_blocks=len(units))
         with warnings.catch_warnings():  # there is no other way yet to set max_restarts
             warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
-            done = ray.data.from_items(items, override_num_blocks=len(items)).map(
+            done = items.map(
                 Worker,  # type: ignore[arg-type]  # Ray makes one instance per actor
                 fn_constructor_args=(corpus, self.settings, folder.location, folder.recipe),
                 compute=pool,
@@ -166,9 +158,8 @@ class Worker:
         manifest = self._folder.manifest()
         if manifest is None or manifest.fingerprint != fingerprint_of(self._embedder.name):
             expected = "nothing" if manifest is None else manifest.model
-            raise EngineError(
-                f"this worker loads {self._embedder.name}, the manifest has {expected}."
-            )
+            loaded = self._embedder.name
+            raise EngineError(f"this worker loads {loaded}, the manifest has {expected}.")
         # An actor has two units at once. Each holds one of these locks, so that one is read while
         # the other is computed. A unit that must be alone holds both.
         self._reading, self._computing = threading.Lock(), threading.Lock()
@@ -186,50 +177,37 @@ class Worker:
 
     def _embed(self, unit: Unit) -> Summary:
         journal = Journal.begin(self._folder.location, unit)
-        recipe = self._folder.recipe
+        is_whole = journal.attempts <= UNIT_ATTEMPTS
         with self._reading:
-            given = read(unit, self._rows, self._folder)
-            if journal.attempts > UNIT_ATTEMPTS:
-                with self._computing:
-                    made = self._one_by_one(given, journal)
+            work = UnitWork(unit, self._rows, self._folder, self._embedder)
+            if is_whole:
+                work.tokenize(range(len(work.documents)))
             else:
-                tokenized = tokenize(given, given.documents, self._embedder, recipe)
-        if journal.attempts <= UNIT_ATTEMPTS:
+                with self._computing:
+                    _one_by_one(work, journal)
+        if is_whole:
             with self._computing:
-                made = compute(tokenized, self._embedder, given.summary)
-        summary = write(given, made, self._folder)
+                work.compute()
+        summary = work.write()
         journal.remove()
         return summary
 
-    def _one_by_one(self, given: UnitInput, journal: Journal) -> UnitVectors:
-        """As `tokenize` and `compute`, but the journal notes each document before it is tried."""
-        documents, recipe = given.documents, self._folder.recipe
-        passages: dict[int, list[Passage]] = {}
-        texts: list[str] = []
-        vectors = [np.empty((0, self._embedder.dimensions), np.float32)]
-        reasons: dict[str, str] = {}
-        for i in sorted(range(len(documents)), key=lambda i: -journal.deaths[str(i)]):
-            deaths, text = journal.deaths[str(i)], documents[i].text
-            if deaths >= DEATHS:
-                passages[i] = [Passage(text, 0, len(text))]
-                reasons[text] = f"the worker that computed it died, {deaths} times"
-                given.summary.computed += 1  # `write` subtracts what has no vector
-                continue
+
+def _one_by_one(work: UnitWork, journal: Journal) -> None:
+    """Tokenise and compute each document alone, noted in the journal before it is tried."""
+    positions = range(len(work.documents))
+    for i in sorted(positions, key=lambda i: -journal.deaths[str(i)]):
+        if (deaths := journal.deaths[str(i)]) >= DEATHS:
+            work.reject(i, f"the worker that computed it died, {deaths} times")
+        else:
             journal.note(i)
-            tokenized = tokenize(given, [documents[i]], self._embedder, recipe)
-            made = compute(tokenized, self._embedder, given.summary)
-            (passages[i],) = made.passages
-            texts += made.texts
-            vectors.append(made.vectors)
-            reasons |= made.reasons
-        journal.note(None)
-        ordered = [passages[i] for i in range(len(documents))]
-        return UnitVectors(ordered, texts, np.concatenate(vectors), reasons)
+            work.tokenize([i])
+            work.compute()
+    journal.note(None)
 
 
-def _describe(settings: Settings) -> Model | E5Error:
+def _describe(settings: Settings) -> Model | dict[str, Any]:
     try:
-        embedder = Embedder.load(settings)
+        return Loop(lambda: Embedder.load(settings)).describe()
     except E5Error as error:  # returned, because Ray would add a traceback of its own
-        return error
-    return Model(embedder.name, embedder.dimensions)
+        return error.to_dict()

@@ -7,7 +7,8 @@ a column of text.
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from contextlib import suppress
 from datetime import date, datetime
 from typing import Any
 
@@ -15,11 +16,14 @@ import pyarrow as pa
 
 INTEGER = re.compile(r"-?(0|[1-9]\d{0,17})")
 NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
-DATE = re.compile(r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])")
+DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
 NULL, BOOL, INT64, DOUBLE, DATE32 = pa.null(), pa.bool_(), pa.int64(), pa.float64(), pa.date32()
 TEXT, TIME, TIME_UTC = pa.string(), pa.timestamp("us"), pa.timestamp("us", "UTC")
 
+_TYPES = (NULL, BOOL, INT64, DOUBLE, DATE32, TEXT, TIME, TIME_UTC)
+ARROW_TYPES = {str(kind): kind for kind in _TYPES}
+# What the types of Parquet columns are kept as, by their names.
 KEPT_TYPES = {"null": NULL, "bool": BOOL} | {
     name: kept
     for names, kept in (
@@ -60,7 +64,7 @@ def type_of_value(value: Any) -> pa.DataType:
         case date():
             return DATE32
         case UntypedText():
-            return _type_of_text(value)
+            return _parse(value)[0]
     return TEXT
 
 
@@ -106,39 +110,6 @@ def as_column(values: Iterable[Any], kind: pa.DataType) -> pa.Array:
     return pa.array([_converted(value, kind) for value in values], kind)
 
 
-def type_from_name(name: str) -> pa.DataType:
-    """The type with this name.
-
-    Example:
-        >>> type_from_name("timestamp[us, tz=UTC]")
-        TimestampType(timestamp[us, tz=UTC])
-    """
-    known = (NULL, BOOL, INT64, DOUBLE, DATE32, TEXT, TIME, TIME_UTC)
-    return {str(kind): kind for kind in known}[name]
-
-
-def _type_of_text(value: str) -> pa.DataType:
-    if not value:
-        return NULL
-    if INTEGER.fullmatch(value):
-        return INT64
-    if NUMBER.fullmatch(value):
-        return DOUBLE
-    if value in ("true", "false"):
-        return BOOL
-    if DATE.fullmatch(value) and _is_date(value):
-        return DATE32
-    return TEXT
-
-
-def _is_date(value: str) -> bool:
-    try:
-        date.fromisoformat(value)
-    except ValueError:  # the 31st of February
-        return False
-    return True
-
-
 def _converted(value: Any, kind: pa.DataType) -> Any:
     if value is None:
         return None
@@ -147,7 +118,7 @@ def _converted(value: Any, kind: pa.DataType) -> Any:
             return str(value)
         return value.isoformat() if isinstance(value, date) else json.dumps(value)
     if isinstance(value, UntypedText):
-        value = _parsed(value)
+        value = _parse(value)[1]
     if value is None or type_of_value(value) == kind:
         return value
     if kind == DOUBLE and isinstance(value, int):
@@ -157,10 +128,17 @@ def _converted(value: Any, kind: pa.DataType) -> Any:
     raise ValueError(f"holds {type_of_value(value)} where {kind} is kept")
 
 
-def _parsed(text: UntypedText) -> Any:
-    """The value that a text stands for."""
-    parsers: dict[pa.DataType, Callable[[str], Any]] = {
-        NULL: lambda _: None, BOOL: "true".__eq__, INT64: int, DOUBLE: float,
-        DATE32: date.fromisoformat, TEXT: str,
-    }  # fmt: skip
-    return parsers[_type_of_text(text)](text)
+def _parse(text: UntypedText) -> tuple[pa.DataType, Any]:
+    """The type and the value of what a text stands for."""
+    if not text:
+        return NULL, None
+    if INTEGER.fullmatch(text):
+        return INT64, int(text)
+    if NUMBER.fullmatch(text):
+        return DOUBLE, float(text)
+    if text in ("true", "false"):
+        return BOOL, text == "true"
+    if DATE.fullmatch(text):
+        with suppress(ValueError):  # the 31st of February
+            return DATE32, date.fromisoformat(text)
+    return TEXT, str(text)

@@ -6,21 +6,34 @@ Reading can begin at the position of any row, and gives the same documents from 
 import hashlib
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 from pyarrow import fs
 
-from e5.corpora.documents import Columns, DeadLetter, Document
+from e5.corpora.column_types import UntypedText
+from e5.corpora.documents import DeadLetter, Document
 from e5.corpora.filesystem import open_filesystem, reading
-from e5.corpora.formats import FORMATS, START, Reader, ReadPosition, TextFormat, open_reader
+from e5.corpora.formats import (
+    FORMATS,
+    START,
+    Reader,
+    ReadPosition,
+    TextFormat,
+    holds_text,
+    open_reader,
+)
 from e5.errors import InputError
+from e5.texts import check_text, check_unicode
 
 logger = logging.getLogger(__name__)
 
+RESERVED = ("id", "text", "embedding", "shard", "document", "start", "end", "score", "_distance")
+NOT_KEPT = (dict, list, bytes, tuple, set)
 HASHED_BYTES = 2**16  # of a file's start, and of its end, that are hashed to detect a change
 
 
@@ -50,13 +63,22 @@ class Corpus:
     text_format: TextFormat = field(default_factory=TextFormat)
 
     def __post_init__(self) -> None:
-        """Refuse names that no column can have."""
-        _ = self.columns
+        """Refuse names that no column can have, or that mean something else in a shard."""
+        for field_name, column in self.columns:
+            check_unicode(column, field_name)
+        reserved = [column for column in self.keep if column in RESERVED]
+        if reserved:
+            remedy = f"rename it: shards and indexes have {', '.join(RESERVED)} of their own"
+            raise InputError("keep", repr(reserved[0]), remedy)
+        if len(set(self.keep)) < len(self.keep):
+            raise InputError("keep", "a column twice", "name each column once")
 
     @property
-    def columns(self) -> Columns:
-        """What is read from each row."""
-        return Columns(self.text_columns, self.id_column, self.keep)
+    def columns(self) -> list[tuple[str, str]]:
+        """The columns that are read from each row: the attribute that names one, and its name."""
+        ids = () if self.id_column is None else (self.id_column,)
+        named = {"text_columns": self.text_columns, "id_column": ids, "keep": self.keep}
+        return [(attribute, column) for attribute in named for column in named[attribute]]
 
     def files(self) -> dict[str, str]:
         """Identities of the files, by path below `location`, in order; none for an empty folder.
@@ -72,14 +94,14 @@ class Corpus:
         try:
             info = filesystem.get_file_info(path)
             is_folder = info.type == fs.FileType.Directory
-            found = {info.base_name: info} if info.type == fs.FileType.File else {}
+            listed = [info]
             if is_folder:
                 listed = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
-                found = {
-                    item.path.removeprefix(f"{path}/"): item
-                    for item in listed
-                    if item.type == fs.FileType.File
-                }
+            found = {
+                item.path.removeprefix(f"{path}/") if is_folder else item.base_name: item
+                for item in listed
+                if item.type == fs.FileType.File
+            }
             if isinstance(filesystem, fs.LocalFileSystem):
                 shortest_last = sorted(found, key=lambda name: (-len(name), name))
                 names = {os.path.realpath(found[name].path): name for name in shortest_last}
@@ -108,58 +130,72 @@ class Corpus:
 
     def check(self, reader: Reader, file: str) -> None:
         """Refuse a file that lacks a column, has it twice, or cannot hold text in it."""
-        columns, other_kinds = reader.columns(), reader.other_kinds()
-        wanted = [("text_columns", column) for column in self.text_columns]
-        if self.id_column is not None:
-            wanted.append(("id_column", self.id_column))
-        wanted += [("keep", column) for column in self.keep]
-        for argument, column in wanted:
+        columns = reader.columns()
+        for attribute, column in self.columns:
             if columns and column not in columns:
                 received = f"{column!r}, which {file} does not have"
-                raise InputError(argument, received, f"it has {', '.join(columns[:20])}")
+                raise InputError(attribute, received, f"it has {', '.join(columns[:20])}")
             if columns.count(column) > 1:
                 received = f"{column!r}, which {file} has {columns.count(column)} times"
-                raise InputError(argument, received, "rename one of them")
-            if argument == "text_columns" and column in other_kinds:
-                received = f"{column!r}, which holds {other_kinds[column]} in {file}"
-                raise InputError(argument, received, "name a column of text")
+                raise InputError(attribute, received, "rename one of them")
+            if attribute == "text_columns" and not holds_text(reader.types.get(column)):
+                received = f"{column!r}, which holds {reader.types[column]} in {file}"
+                raise InputError(attribute, received, "name a column of text")
 
-    def locate(self, file: str) -> tuple[fs.FileSystem, str]:
-        """The filesystem of a file, and the file's path in it."""
-        filesystem, path = open_filesystem(self.location)
-        if filesystem.get_file_info(path).type == fs.FileType.Directory:
-            path = f"{path}/{file}"
-        return filesystem, path
+    def document(
+        self, row: Mapping[str, Any] | str, file_row: str, *, has_types: bool = True
+    ) -> Document | DeadLetter:
+        """A row as a document, or the reason why it is none.
+
+        Args:
+            row: its values by column; or why it cannot be read.
+            file_row: `file:row`, the id of a row without another one.
+            has_types: False if the file's values are text that may stand for something else.
+
+        Raises:
+            InputError: for a kept value that is no string, number, boolean, date or time.
+        """
+        if isinstance(row, str):
+            return DeadLetter(file_row, row)
+        name = file_row
+        if self.id_column is not None:
+            value = row.get(self.id_column)
+            kinds = (bool, bytes, dict, list)
+            if value is None or value == "" or value != value or isinstance(value, kinds):
+                return DeadLetter(file_row, f"{self.id_column}: holds no id")
+            name = str(value).encode(errors="replace").decode()
+            if name != str(value):
+                return DeadLetter(name, f"{self.id_column}: holds invalid Unicode")
+        texts = []
+        for column in self.text_columns:
+            value = row.get(column)
+            if value is not None and not isinstance(value, str):
+                return DeadLetter(name, f"{column}: holds {type(value).__name__}, not text")
+            texts.append(value or "")
+        columns = ", ".join(self.text_columns)
+        try:
+            text = check_text(" ".join(texts).strip(), columns)
+        except InputError as error:
+            return DeadLetter(name, f"{columns}: {error.received}")
+        kept = (_kept(row.get(column), column, file_row, has_types) for column in self.keep)
+        return Document(name, text, tuple(kept))
 
 
-class Reading:
-    """Reads rows of a corpus, file by file, each time from a position on.
+class Reading(ExitStack):
+    """Reads rows of a corpus, file by file, each time from a position on, within a `with`.
 
     The file stays open, and the next reading continues where the last one ended if it can: a
     compressed file can be read only from its start.
     """
 
     def __init__(self, corpus: Corpus) -> None:
-        """Opens nothing yet."""
+        """Open nothing yet."""
+        super().__init__()
         self._corpus = corpus
-        self._stack = ExitStack()
         self._file: str | None = None
         self._reader: Reader
         self._rows: Iterator[ReadRow] = iter(())
         self._next_row = -1  # that `_rows` gives; -1 before the first reading of a file
-
-    def __enter__(self) -> "Reading":
-        """Use it in a `with`, which closes the file."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close the file."""
-        self.close()
-
-    def close(self) -> None:
-        """Close the file that is open."""
-        self._stack.close()
-        self._file = None
 
     def open(self, file: str) -> Reader:
         """The file's reader.
@@ -170,11 +206,14 @@ class Reading:
         """
         if file != self._file:
             self.close()
+            self._file, corpus = None, self._corpus
+            columns = list(dict.fromkeys(column for _, column in corpus.columns))
+            filesystem, path = open_filesystem(corpus.location)
             with reading(file):
-                corpus = self._corpus
-                filesystem, path = corpus.locate(file)
-                opened = open_reader(filesystem, path, corpus.text_format, corpus.columns.all)
-                self._reader = self._stack.enter_context(opened)
+                if filesystem.get_file_info(path).type == fs.FileType.Directory:
+                    path = f"{path}/{file}"
+                opened = open_reader(filesystem, path, corpus.text_format, columns)
+                self._reader = self.enter_context(opened)
                 corpus.check(self._reader, file)
             self._file, self._next_row = file, -1
         return self._reader
@@ -211,12 +250,12 @@ class Reading:
                 return
 
     def _read_rows(self, reader: Reader, file: str, start: ReadPosition) -> Iterator[ReadRow]:
-        columns = self._corpus.columns
+        document = partial(self._corpus.document, has_types=reader.has_types)
         with reading(file):
             for number, (offset, row) in enumerate(reader.rows(start), start.row):
                 if row is not None:
-                    item = columns.document(row, f"{file}:{number}", has_types=reader.has_types)
-                    yield ReadRow(ReadPosition(number, offset), item)
+                    position = ReadPosition(number, offset)
+                    yield ReadRow(position, document(row, f"{file}:{number}"))
 
 
 def _identity(filesystem: fs.FileSystem, info: fs.FileInfo) -> str:
@@ -226,3 +265,13 @@ def _identity(filesystem: fs.FileSystem, info: fs.FileInfo) -> str:
         content += file.read(HASHED_BYTES)
     changed = info.mtime_ns if info.mtime_ns is not None else ""
     return f"{info.size}-{changed}-{hashlib.sha256(content).hexdigest()[:16]}"
+
+
+def _kept(value: Any, column: str, file_row: str, has_types: bool) -> Any:
+    if isinstance(value, NOT_KEPT):
+        received = f"{column!r}, which holds a {type(value).__name__} in {file_row}"
+        raise InputError("keep", received, "name columns of text, numbers, booleans or dates")
+    if isinstance(value, str):
+        value = value.encode(errors="replace").decode()
+        return value if has_types else UntypedText(value)
+    return value

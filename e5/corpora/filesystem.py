@@ -8,7 +8,7 @@ import csv
 import errno
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from uuid import uuid4
 
@@ -34,7 +34,7 @@ def open_filesystem(location: str) -> tuple[fs.FileSystem, str]:
         if "://" not in location:
             filesystem, path = fs.LocalFileSystem(), location
         else:
-            filesystem, path = _filesystem_of_uri(location)
+            filesystem, path = _open_uri(location)
     except Exception as error:  # each kind of storage raises its own
         reason = " ".join(str(error).split())
         received = f"a location that cannot be reached ({reason})"
@@ -57,7 +57,7 @@ def join_location(location: str, name: str) -> str:
     return f"{folder.rstrip('/')}/{name}{question_mark}{options}"
 
 
-def _filesystem_of_uri(location: str) -> tuple[fs.FileSystem, str]:
+def _open_uri(location: str) -> tuple[fs.FileSystem, str]:
     uri = location.replace(" ", "%20")
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
     if uri.startswith("s3://") and endpoint and "endpoint_override=" not in uri:
@@ -65,11 +65,10 @@ def _filesystem_of_uri(location: str) -> tuple[fs.FileSystem, str]:
         scheme, _, host = endpoint.rpartition("://")
         uri += f"{'&' if '?' in uri else '?'}scheme={scheme or 'https'}&endpoint_override={host}"
     try:
-        filesystem, path = fs.FileSystem.from_uri(uri)
+        return fs.FileSystem.from_uri(uri)  # type: ignore[no-any-return]
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        other, path = fsspec.core.url_to_fs(location)
-        filesystem = fs.PyFileSystem(fs.FSSpecHandler(other))
-    return filesystem, path
+        filesystem, path = fsspec.core.url_to_fs(location)
+        return fs.PyFileSystem(fs.FSSpecHandler(filesystem)), path
 
 
 @contextmanager
@@ -82,23 +81,12 @@ def reading(file: str) -> Iterator[None]:
     try:
         yield
     except READ_ERRORS as error:
-        received = f"what cannot be read ({error})"
+        received = f"a file that cannot be read ({error})"
         raise InputError(file, received, "repair it and run again") from error
 
 
-def write_whole(
-    filesystem: fs.FileSystem,
-    path: str,
-    content: bytes,
-    object_stores: Sequence[str] = OBJECT_STORES,
-) -> None:
+def write_whole(filesystem: fs.FileSystem, path: str, content: bytes) -> None:
     """Write a temporary file, flush it, rename it: a reader sees all of it or none.
-
-    Args:
-        filesystem: to write to.
-        path: of the file.
-        content: of the file.
-        object_stores: filesystems that show no part of a file, and so need no temporary one.
 
     Raises:
         OSError: naming the file.
@@ -110,7 +98,7 @@ def write_whole(
         if isinstance(filesystem, fs.LocalFileSystem):
             _write_local(temporary, path, content)
         else:
-            in_place = filesystem.type_name in object_stores
+            in_place = filesystem.type_name in OBJECT_STORES
             with filesystem.open_output_stream(path if in_place else temporary) as stream:
                 stream.write(content)
             if not in_place:

@@ -14,6 +14,7 @@ from codecs import BOM_UTF8, getincrementaldecoder
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 import ijson
@@ -78,10 +79,12 @@ class Reader(ABC):
     Attributes:
         seeks: whether reading can begin at any row at no cost.
         has_types: whether a value that is no text is not written as text.
+        types: the Arrow types of the columns of a file that has them.
     """
 
     seeks = True
     has_types = True
+    types: Mapping[str, pa.DataType] = MappingProxyType({})
 
     @abstractmethod
     def columns(self) -> list[str]:
@@ -90,14 +93,6 @@ class Reader(ABC):
     @abstractmethod
     def rows(self, start: ReadPosition = START) -> Iterator[tuple[int, SourceRow]]:
         """The rows from a position on, each with its offset."""
-
-    def other_kinds(self) -> dict[str, str]:
-        """Columns that cannot hold text, and their types."""
-        return {}
-
-    def types(self, columns: Sequence[str]) -> dict[str, pa.DataType]:  # noqa: ARG002
-        """The Arrow types of columns; none in a file whose columns have no types."""
-        return {}
 
 
 @contextmanager
@@ -109,11 +104,7 @@ def open_reader(
 ) -> Iterator[Reader]:
     """The reader for the extension of a file's name.
 
-    Args:
-        filesystem: that has the file.
-        path: of the file.
-        text_format: of a text file; None for the usual one.
-        columns: that rows must have at least, as far as the file has them; None for all.
+    Rows have at least those of `columns` that the file has; None for all.
 
     Raises:
         FormatError: for a file of another format.
@@ -129,28 +120,18 @@ def open_reader(
     )
     with opened:
         kind = next(kind for kind in reversed(name.split(".")) if f".{kind}" in TEXT_FORMATS)
-        if kind == "json":
-            yield _JsonArray(opened)
-        elif kind in ("jsonl", "ndjson"):
-            yield _JsonLines(opened, seeks, text_format)
-        else:
-            yield _Csv(opened, seeks, text_format, "\t" if kind == "tsv" else ",")
+        readers = {"json": _JsonArray, "csv": _Csv, "tsv": _Csv}
+        yield readers.get(kind, _JsonLines)(opened, seeks, text_format, kind)
 
 
 class _Parquet(Reader):
     def __init__(self, opened: Any, columns: Sequence[str] | None) -> None:
         self._file = pq.ParquetFile(opened)
-        self._read = None if columns is None else [n for n in columns if n in self.columns()]
+        self.types = {field.name: field.type for field in self._file.schema_arrow}
+        self._read = columns if columns is None else [n for n in columns if n in self.types]
 
     def columns(self) -> list[str]:
         return list(self._file.schema_arrow.names)
-
-    def other_kinds(self) -> dict[str, str]:
-        kinds = {field.name: field.type for field in self._file.schema_arrow}
-        return {name: str(kind) for name, kind in kinds.items() if not _holds_text(kind)}
-
-    def types(self, columns: Sequence[str]) -> dict[str, pa.DataType]:
-        return {name: self._file.schema_arrow.field(name).type for name in columns}
 
     def rows(self, start: ReadPosition = START) -> Iterator[tuple[int, SourceRow]]:
         skip = start.row
@@ -165,33 +146,33 @@ class _Parquet(Reader):
                 yield from ((0, row) for row in _as_rows(part))
 
 
-class _Json(Reader):
+class _TextReader(Reader):
+    def __init__(
+        self, opened: io.BufferedReader, seeks: bool, text_format: TextFormat, kind: str
+    ) -> None:
+        self._opened, self._format, self._kind = opened, text_format, kind
+        self.seeks = seeks and kind != "json"
+
+
+class _Json(_TextReader):
     def columns(self) -> list[str]:
         rows = (row for _, row in itertools.islice(self.rows(), CHECKED_ROWS))
         return list(dict.fromkeys(name for row in rows if isinstance(row, dict) for name in row))
 
 
 class _JsonLines(_Json):
-    def __init__(self, opened: io.BufferedReader, seeks: bool, text_format: TextFormat) -> None:
-        self._opened, self.seeks, self._max_bytes = opened, seeks, text_format.max_line_bytes
-
     def rows(self, start: ReadPosition = START) -> Iterator[tuple[int, SourceRow]]:
         offset = start.offset
         self._opened.seek(offset)
-        for size, line in lines(self._opened, self._max_bytes):
+        for size, line in lines(self._opened, self._format.max_line_bytes):
             if line is None:
-                yield offset, f"a line of more than {self._max_bytes} bytes"
+                yield offset, f"a line of more than {self._format.max_line_bytes} bytes"
             else:
                 yield offset, _json_row(line if offset else line.removeprefix(BOM_UTF8))
             offset += size
 
 
 class _JsonArray(_Json):
-    seeks = False
-
-    def __init__(self, opened: io.BufferedReader) -> None:
-        self._opened = opened
-
     def rows(self, start: ReadPosition = START) -> Iterator[tuple[int, SourceRow]]:
         self._opened.seek(0)
         if self._opened.peek(3).startswith(BOM_UTF8):
@@ -210,15 +191,13 @@ class _JsonArray(_Json):
             raise FormatError(f"not JSON: {error}") from error
 
 
-class _Csv(Reader):
+class _Csv(_TextReader):
     has_types = False
 
-    def __init__(
-        self, opened: io.BufferedReader, seeks: bool, text_format: TextFormat, delimiter: str
-    ) -> None:
-        self._opened, self.seeks, self._max_bytes = opened, seeks, text_format.max_line_bytes
-        delimiter = text_format.delimiter or delimiter
-        self._options: Any = {"delimiter": delimiter, "escapechar": text_format.escape}
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        delimiter = self._format.delimiter or ("\t" if self._kind == "tsv" else ",")
+        self._options: Any = {"delimiter": delimiter, "escapechar": self._format.escape}
         self._offset = 0  # where the next record begins
         records = csv.reader(self._decoded_lines(), **self._options)
         self._head = next((record for record in records if record), [])
@@ -252,9 +231,9 @@ class _Csv(Reader):
 
     def _decoded_lines(self) -> Iterator[str]:
         # Invalid UTF-8 becomes lone surrogates, which make only their own row a dead letter.
-        for _, part in lines(self._opened, self._max_bytes):
+        for _, part in lines(self._opened, self._format.max_line_bytes):
             if part is None:
-                raise csv.Error(f"a line of more than {self._max_bytes} bytes")
+                raise csv.Error(f"a line of more than {self._format.max_line_bytes} bytes")
             for line in re.findall(rb"[^\r]*(?:\r\n|\r)|[^\r]+", part):
                 is_first = self._offset == 0
                 self._offset += len(line)
@@ -267,7 +246,10 @@ def _is_bytes(kind: pa.DataType) -> bool:
     return kind in (pa.binary(), pa.large_binary(), pa.binary_view())
 
 
-def _holds_text(kind: pa.DataType) -> bool:
+def holds_text(kind: pa.DataType | None) -> bool:
+    """Whether a column of an Arrow type can hold text; True for one without a type."""
+    if kind is None:
+        return True
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return _is_bytes(kind) or kind in (pa.string(), pa.large_string(), pa.string_view(), pa.null())
 
@@ -279,7 +261,7 @@ def _as_rows(batch: pa.RecordBatch) -> list[SourceRow]:
         rows: list[SourceRow] = pa.RecordBatch.from_pydict(columns).to_pylist()
     except (ValueError, OverflowError) as error:
         if len(batch) == 1:
-            return [f"holds what cannot be read ({error})"]
+            return [f"holds a value that cannot be read ({error})"]
         return [row for i in range(len(batch)) for row in _as_rows(batch.slice(i, 1))]
     return rows
 

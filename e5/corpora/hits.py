@@ -38,9 +38,9 @@ class Hit:
     @classmethod
     def from_row(cls, row: TableRow) -> "Hit":
         """The hit that a table's row is."""
-        others = ("id", "text", "_distance")
-        values = {name: value for name, value in row.items() if name not in others}
-        return cls(row["id"], 100 * (1 - row["_distance"]), row["text"], values)
+        values = dict(row)
+        name, text, distance = (values.pop(column) for column in ("id", "text", "_distance"))
+        return cls(name, 100 * (1 - distance), text, values)
 
 
 def merge_rankings(*rankings: Sequence[TableRow]) -> list[TableRow]:

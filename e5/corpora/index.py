@@ -6,19 +6,19 @@ that made them, and the shards that are in it.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from e5.corpora.filesystem import READ_ERRORS, open_filesystem
+from e5.corpora.filesystem import open_filesystem
 from e5.corpora.hits import Hit, TableRow, best_of_each, merge_rankings
 from e5.corpora.lance import IndexLimits, Table
 from e5.corpora.manifest import ROW_RULES, VECTOR_RULES, Manifest, fingerprint_of
-from e5.corpora.shard import VECTOR, unreadable_shard
+from e5.corpora.shard import VECTOR
 from e5.corpora.shard_folder import ShardFolder
-from e5.corpora.vector_encoding import Dtype, decode_vectors
+from e5.corpora.vector_encoding import decode_vectors
 from e5.encoder import Encoder
 from e5.errors import InputError
 from e5.prompts import DEFAULT_TASK
@@ -27,7 +27,7 @@ from e5.vectors import Vectors, finish
 INDEX_MANIFEST = "index.json"
 MAX_RESULTS = 10_000
 LEAST_RANKED = 100  # results of each ranking, at least, where two rankings are merged
-BATCH_ROWS = 1024  # rows of a shard in memory at once
+BATCH_ROWS = 1024  # that are converted and written at once
 
 
 class Index:
@@ -55,9 +55,7 @@ class Index:
         if manifest is None or table is None:
             received = f"{location}, which holds no index"
             raise InputError("index", received, "build one from a folder of shards first")
-        self.location = location
-        self.manifest = manifest
-        self._table = table
+        self.location, self.manifest, self._table = location, manifest, table
 
     @classmethod
     def build(
@@ -77,20 +75,19 @@ class Index:
         known = Manifest.read(filesystem, f"{path}/{INDEX_MANIFEST}")
         filesystem.create_dir(path, recursive=True)
         table = Table.open(location)
-        has_rows = table is not None and len(table) > 0
-        if has_rows and known is None:
+        if table is None or not len(table):
+            known = replace(manifest, shards={})
+            schema = shards.schema
+            columns = schema.remove(schema.get_field_index(VECTOR))
+            Table.create(location, columns, manifest.dimensions)
+        if known is None:
             received = f"{location}, which holds a table of documents and no {INDEX_MANIFEST}"
             raise InputError("index", received, "name another folder")
-        known = known if known is not None and has_rows else replace(manifest, shards={})
         if difference := known.difference(manifest, VECTOR_RULES + ROW_RULES):
             rule, ours, theirs = difference
             received = f"{shards.location}, made with {rule} {theirs}"
             remedy = f"{location} holds {ours}: name another index"
             raise InputError("shards", received, remedy)
-        if not has_rows:
-            schema = shards.layout.schema
-            columns = schema.remove(schema.get_field_index(VECTOR))
-            Table.create(location, columns, manifest.dimensions)
         replace(known, files={}).write(filesystem, f"{path}/{INDEX_MANIFEST}")
         index = cls(location)
         index._update(shards, limits or IndexLimits())
@@ -126,19 +123,16 @@ class Index:
         hybrid: bool = False,
         per_document: bool = False,
     ) -> list[Hit]:
-        """The documents nearest to a text query.
+        """The documents nearest to a text query, the best first.
 
         Args:
             encoder: an encoder of the model that made the index's vectors.
             text: the query.
-            task: the query's task; None for the index's.
+            task: the query's task; None for the index's `task`.
             top: the most documents to return.
-            where: as for `search`.
-            hybrid: also rank by the words of the query, as `search` does with `keywords`.
-            per_document: as for `search`.
-
-        Returns:
-            documents, the best first.
+            where: a condition in SQL over columns; only documents that meet it are ranked.
+            hybrid: rank by the words of the query too.
+            per_document: return only the best passage of each document.
 
         Raises:
             InputError: for an encoder of another model, a text that cannot be embedded, `top` out
@@ -167,26 +161,15 @@ class Index:
         hybrid: bool = False,
         per_document: bool = False,
     ) -> list[list[Hit]]:
-        """Does what `find` does for many queries, which are embedded together.
-
-        Raises:
-            InputError, OSError: as for `find`.
-        """
+        """What `find` returns for each of many queries, which are embedded together."""
         self.check_model(encoder.name)
         if not 1 <= top <= MAX_RESULTS:
             raise InputError("top", str(top), f"use 1 to {MAX_RESULTS}")
         task = self.task if task is None else task
         vectors = encoder.encode_query(list(texts), task=task, dimensions=self.dimensions)
-        return [
-            self.search(
-                vector,
-                top,
-                where=where,
-                keywords=text if hybrid else None,
-                per_document=per_document,
-            )
-            for text, vector in zip(texts, vectors, strict=True)
-        ]
+        search = partial(self.search, top=top, where=where, per_document=per_document)
+        pairs = zip(texts, vectors, strict=True)
+        return [search(vector, keywords=text if hybrid else None) for text, vector in pairs]
 
     def check_model(self, model: str) -> None:
         """Refuse queries of another model.
@@ -211,18 +194,15 @@ class Index:
         keywords: str | None = None,
         per_document: bool = False,
     ) -> list[Hit]:
-        """The documents nearest to a query's vector.
+        """The documents nearest to a query's vector, the best first.
 
         Args:
             query: float32 `[dimensions]`.
             top: the most documents to return.
             exact: compare with every vector, without the IVF-RQ index.
-            where: a condition in SQL over columns; only documents that meet it are ranked.
+            where: as for `find`.
             keywords: a text whose words make a second ranking; both are merged by reciprocal rank.
-            per_document: return only the best passage of each document.
-
-        Returns:
-            documents, the best first.
+            per_document: as for `find`.
 
         Raises:
             InputError: for a condition that cannot be used.
@@ -233,8 +213,8 @@ class Index:
             rows: Sequence[TableRow] = self._table.search(query, limit, exact=exact, where=where)
             has_all = len(rows) < limit
             if keywords is not None:
-                by_keywords = self._table.search_keywords(keywords, query, limit, where=where)
-                rows = merge_rankings(by_keywords, rows)
+                found = self._table.search(query, limit, keywords=keywords, where=where)
+                rows = merge_rankings(found, rows)
             if per_document and self.manifest.passages is not None:
                 rows = best_of_each(rows)
             if len(rows) >= top or has_all or limit >= len(self):
@@ -244,17 +224,14 @@ class Index:
     def _update(self, shards: ShardFolder, limits: IndexLimits) -> None:
         held, current = dict(self.manifest.shards), shards.shards()
         changed = sorted(name for name in current if current[name] != held.get(name))
-        is_new = not held and not len(self)  # then no id can be in it, and adding is quicker
+        is_new = not held and not len(self)
         with tqdm(changed, "adding", unit="shard", delay=2, disable=None) as bar:
             for i in range(0, len(changed), limits.shards_per_commit):
                 names = changed[i : i + limits.shards_per_commit]
                 errors: list[InputError] = []  # LanceDB does not keep an exception's type
+                batches = (b for name in names for b in self._batches(shards, name, errors))
                 try:
-                    batches = (b for name in names for b in self._read(shards, name, errors))
-                    if is_new:
-                        self._table.add(batches)
-                    else:
-                        self._table.replace(batches, names)
+                    self._table.replace(batches, names, is_new=is_new)
                 except OSError as error:
                     raise (errors[0] if errors else error) from error
                 held |= {name: current[name] for name in names}
@@ -270,28 +247,27 @@ class Index:
         filesystem, path = open_filesystem(self.location)
         self.manifest.write(filesystem, f"{path}/{INDEX_MANIFEST}")
 
-    def _read(
+    def _batches(
         self, shards: ShardFolder, name: str, errors: list[InputError]
     ) -> Iterator[pa.RecordBatch]:
         """A shard's rows in the table's schema."""
-        filesystem, path = open_filesystem(shards.location)
         try:
-            with filesystem.open_input_file(f"{path}/{name}") as file:
-                for batch in pq.ParquetFile(file).iter_batches(BATCH_ROWS):
-                    yield self._as_rows(batch, name)
-        except (*READ_ERRORS, KeyError) as error:
-            errors.append(unreadable_shard(name, error))
+            shard = shards.read(name)
+        except InputError as error:
+            errors.append(error)
             raise
-
-    def _as_rows(self, batch: pa.RecordBatch, shard: str) -> pa.RecordBatch:
-        schema = self._table.schema
-        numbers = batch.column(VECTOR).flatten().to_numpy(zero_copy_only=False)
-        dtype: Dtype = self.manifest.dtype
-        vectors = decode_vectors(numbers.reshape(len(batch), -1), dtype)
-        unit = finish(vectors, None, normalize=True).astype(np.float16)
-        made = {
-            "shard": pa.array([shard] * len(batch), pa.string()),
-            VECTOR: pa.FixedSizeListArray.from_arrays(pa.array(unit.ravel()), unit.shape[1]),
-        }
-        columns = [made[name] if name in made else batch.column(name) for name in schema.names]
-        return pa.RecordBatch.from_arrays(columns, schema=schema)
+        if shard is not None:  # else it has just been deleted
+            schema = self._table.schema
+            for batch in shard.table.to_batches(BATCH_ROWS):
+                elements = batch.column(VECTOR).flatten().to_numpy(zero_copy_only=False)
+                stored = elements.reshape(len(batch), -1)
+                vectors = finish(decode_vectors(stored, self.manifest.dtype), None, normalize=True)
+                flat = pa.array(vectors.astype(np.float16).ravel())
+                made = {
+                    "shard": pa.array([name] * len(batch), pa.string()),
+                    VECTOR: pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]),
+                }
+                columns = [
+                    made[field] if field in made else batch.column(field) for field in schema.names
+                ]
+                yield pa.RecordBatch.from_arrays(columns, schema=schema)

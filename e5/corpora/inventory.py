@@ -4,7 +4,6 @@ A position is a document's index in an inventory. Hashes have 64 bits: of 300,00
 million documents one has two ids that share one by chance. A document takes 32 bytes here.
 """
 
-import hashlib
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -45,14 +44,10 @@ class Inventory:
         """The number of documents."""
         return len(self.ids)
 
-    def group_numbers(self, positions: Positions) -> Positions:
-        """The index in `groups` of the group that each document is in."""
-        return np.searchsorted(self.starts, positions, side="right") - 1
-
     def by_group(self, positions: Positions) -> Iterator[tuple[str, Positions]]:
         """The names of groups, each with those of the ascending positions that are in it."""
         if len(positions):
-            numbers = self.group_numbers(positions)
+            numbers = np.searchsorted(self.starts, positions, side="right") - 1
             bounds = np.flatnonzero(np.diff(numbers)) + 1
             firsts = numbers[[0, *bounds]].tolist()
             for number, part in zip(firsts, np.split(positions, bounds), strict=True):
@@ -64,36 +59,31 @@ class InventoryBuilder:
 
     def __init__(self) -> None:
         """Start without documents."""
-        self._groups: list[str] = []
-        self._starts = array("q")
-        self._hashes = array("Q"), array("Q"), array("Q")
-        self._rows, self._sizes = array("I"), array("I")
+        self._groups, self._starts = list[str](), list[int]()
+        # The columns from `ids` to `sizes`.
+        self._columns = array("Q"), array("Q"), array("Q"), array("I"), array("I")
 
     def begin(self, group: str) -> None:
         """Begin a file or shard, which all documents that are added from now on are in."""
         self._groups.append(group)
-        self._starts.append(len(self._rows))
+        self._starts.append(len(self._columns[0]))
 
     def add(self, hashes: tuple[int, int, int], row: int, size: int = 1) -> None:
         """Add a document by the hashes of its id, its content and its text."""
-        for column, value in zip(self._hashes, hashes, strict=True):
+        for column, value in zip(self._columns, (*hashes, row, size), strict=True):
             column.append(value)
-        self._rows.append(row)
-        self._sizes.append(size)
 
     def add_all(self, ids: Hashes, contents: Hashes, texts: Hashes, sizes: Any) -> None:
         """Add documents whose rows are numbered from 0."""
-        for column, values in zip(self._hashes, (ids, contents, texts), strict=True):
-            column.frombytes(values.astype(np.uint64).tobytes())
-        self._rows.frombytes(np.arange(len(ids), dtype=np.uint32).tobytes())
-        self._sizes.frombytes(np.asarray(sizes, np.uint32).tobytes())
+        rows = np.arange(len(ids))
+        for column, values in zip(self._columns, (ids, contents, texts, rows, sizes), strict=True):
+            column.frombytes(np.asarray(values, column.typecode).tobytes())
 
     def build(self) -> Inventory:
         """The inventory of all documents. None may be added afterwards."""
-        ids, contents, texts = (np.frombuffer(column, np.uint64) for column in self._hashes)
-        rows, sizes = (np.frombuffer(column, np.uint32) for column in (self._rows, self._sizes))
-        starts = np.append(np.frombuffer(self._starts, np.int64), len(ids)).astype(np.int64)
-        return Inventory(tuple(self._groups), starts, ids, contents, texts, rows, sizes)
+        starts = np.array([*self._starts, len(self._columns[0])], np.int64)
+        columns = (np.frombuffer(column, column.typecode) for column in self._columns)
+        return Inventory(tuple(self._groups), starts, *columns)
 
 
 @dataclass(frozen=True)
@@ -115,11 +105,6 @@ class Difference:
     removed: Positions
     duplicates: Positions
     latest: Positions
-
-
-def digest(name: str) -> str:
-    """Sixteen hex digits of a name's sha256."""
-    return hashlib.sha256(name.encode()).hexdigest()[:16]
 
 
 def compare(corpus: Inventory, folder: Inventory) -> Difference:

@@ -6,7 +6,7 @@ It is a small file below the folder of shards, deleted when the unit is done.
 import json
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from pyarrow import fs
@@ -17,13 +17,12 @@ from e5.corpora.plan import Unit
 ATTEMPTS = "_attempts"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Journal:
     """What a worker must know of earlier workers that died during the unit.
 
     Attributes:
-        filesystem: where the file is.
-        path: of the file.
+        filesystem, path: where the file is.
         attempts: number of attempts at the unit, including the present one.
         deaths: position of a document in the unit -> workers that died computing it alone.
     """
@@ -40,7 +39,7 @@ class Journal:
         journal, tried = cls._read(filesystem, f"{folder}/{ATTEMPTS}/{unit.name}.json")
         if tried is not None:
             journal.deaths[str(tried)] += 1
-        journal = replace(journal, attempts=journal.attempts + 1)
+        journal.attempts += 1
         journal.note(None)
         return journal
 
@@ -52,8 +51,9 @@ class Journal:
         for item in filesystem.get_file_info(fs.FileSelector(f"{folder}/{ATTEMPTS}")):
             if item.extension == "json":
                 journal, _ = cls._read(filesystem, item.path)
+                journal.attempts = 0
                 if journal.deaths:
-                    replace(journal, attempts=0).note(None)
+                    journal.note(None)
                 else:
                     journal.remove()
 

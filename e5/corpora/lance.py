@@ -48,16 +48,11 @@ class IndexLimits:
 
 
 class Table:
-    """Rows of `id`, `text`, `shard`, other columns, and a normalised float16 vector.
-
-    Attributes:
-        location: a path or a URI.
-    """
+    """Rows of `id`, `text`, `shard`, other columns, and a normalised float16 vector."""
 
     def __init__(self, location: str, table: lancedb.table.Table) -> None:
-        """Wrap a LanceDB table, as `open` and `create` do."""
-        self.location = location
-        self._table = table
+        """Wrap a LanceDB table, as `open` and `create` do; `location` is a path or a URI."""
+        self._location, self._table = location, table
 
     @classmethod
     def open(cls, location: str) -> "Table | None":
@@ -82,9 +77,8 @@ class Table:
         vector = pa.field(VECTOR, pa.list_(pa.float16(), dimensions))
         schema = columns.append(pa.field("shard", pa.string())).append(vector)
         with _as_os_error(location):
-            connection = lancedb.connect(location)
-            mode = "overwrite" if TABLE in connection.list_tables().tables else "create"
-            return cls(location, connection.create_table(TABLE, schema=schema, mode=mode))
+            made = lancedb.connect(location).create_table(TABLE, schema=schema, mode="overwrite")
+            return cls(location, made)
 
     def __len__(self) -> int:
         """The number of rows."""
@@ -98,20 +92,12 @@ class Table:
     @property
     def partitions(self) -> int:
         """The number of partitions of the newest IVF-RQ index; 0 without one."""
-        names = [index.name for index in self._table.list_indices()]
-        numbers = [int(name.partition("_")[2]) for name in names if name.startswith("partitions_")]
-        return max([0, *numbers])
+        prefix, names = "partitions_", self._indexes
+        return max((int(n.removeprefix(prefix)) for n in names if n.startswith(prefix)), default=0)
 
-    def add(self, batches: Iterable[pa.RecordBatch]) -> None:
-        """Add rows of new ids, in one commit: all of them are added, or none.
-
-        Raises:
-            OSError: if the table cannot be written, or if `batches` raised any error.
-        """
-        with _as_os_error(self.location):
-            self._table.add(pa.RecordBatchReader.from_batches(self.schema, iter(batches)))
-
-    def replace(self, batches: Iterable[pa.RecordBatch], shards: Sequence[str]) -> None:
+    def replace(
+        self, batches: Iterable[pa.RecordBatch], shards: Sequence[str], *, is_new: bool = False
+    ) -> None:
         """Make these shards' rows the given ones, in one commit: all of it happens, or nothing.
 
         A row whose id is in another shard is removed from that one.
@@ -119,12 +105,16 @@ class Table:
         Args:
             batches: rows in the table's schema.
             shards: names of the shards.
+            is_new: whether the table has none of the rows; then adding them is quicker.
 
         Raises:
             OSError: if the table cannot be written, or if `batches` raised any error.
         """
         reader = pa.RecordBatchReader.from_batches(self.schema, iter(batches))
-        with _as_os_error(self.location):
+        with _as_os_error(self._location):
+            if is_new:
+                self._table.add(reader)
+                return
             merge = self._table.merge_insert("id")
             merge.when_matched_update_all().when_not_matched_insert_all()
             merge.when_not_matched_by_source_delete(_in_shards(shards)).execute(reader)
@@ -135,7 +125,7 @@ class Table:
         Raises:
             OSError: if the table cannot be written.
         """
-        with _as_os_error(self.location):
+        with _as_os_error(self._location):
             self._table.delete(_in_shards(shards))
 
     def update_index(self, limits: IndexLimits) -> None:
@@ -146,8 +136,8 @@ class Table:
         """
         dimensions = self.schema.field(VECTOR).type.list_size
         partitions = max(1, len(self) // limits.partition_size)
-        with _as_os_error(self.location):
-            if len(self) and not self._has_keywords:
+        with _as_os_error(self._location):
+            if len(self) and KEYWORD_INDEX not in self._indexes:
                 config: FTS | IvfRq = FTS(with_position=False)
                 self._table.create_index("text", config=config, name=KEYWORD_INDEX)
             self._table.optimize()
@@ -158,19 +148,25 @@ class Table:
             ):
                 config = IvfRq(distance_type="cosine", num_partitions=partitions)
                 self._table.create_index(VECTOR, config=config, name=f"partitions_{partitions}")
-            newest = f"partitions_{self.partitions}"
-            for index in self._table.list_indices():  # two after a rebuild or a killed run
-                if index.name not in (newest, KEYWORD_INDEX):
-                    self._table.drop_index(index.name)
+            # A rebuild or a killed run leaves an older index of vectors.
+            for name in self._indexes - {f"partitions_{self.partitions}", KEYWORD_INDEX}:
+                self._table.drop_index(name)
 
     def search(
-        self, query: Vectors, top: int, *, exact: bool = False, where: str | None = None
+        self,
+        query: Vectors,
+        top: int,
+        *,
+        keywords: str | None = None,
+        exact: bool = False,
+        where: str | None = None,
     ) -> list[dict[str, Any]]:
-        """The rows nearest to a query, the nearest first.
+        """The rows nearest to a query, the nearest first; or those that have keywords.
 
         Args:
             query: float32 `[dimensions]`.
             top: the most rows to return.
+            keywords: find rows by the words of this text, those with the rarest first (BM25).
             exact: compare with every vector, without the index.
             where: a condition in SQL that rows must meet.
 
@@ -181,6 +177,8 @@ class Table:
             InputError: for a condition that cannot be used.
             OSError: if the table cannot be read.
         """
+        if keywords is not None:
+            return self._search_keywords(keywords, query, top, where)
         search = self._table.search(query, VECTOR)
         assert isinstance(search, LanceVectorQueryBuilder)  # because the query is an array
         search = search.distance_type("cosine")
@@ -190,28 +188,16 @@ class Table:
             search = search.bypass_vector_index()
         elif partitions:
             search = search.nprobes(probes(partitions)).refine_factor(CANDIDATES)
-        rows = self._rows(search.select([*self._values, "_distance"]), results, where)
-        return rows[:top]
+        return self._rows(search, ["_distance"], results, where)[:top]
 
-    def search_keywords(
-        self, keywords: str, query: Vectors, top: int, *, where: str | None = None
+    def _search_keywords(
+        self, keywords: str, query: Vectors, top: int, where: str | None
     ) -> list[dict[str, Any]]:
-        """The rows whose text has keywords, those with the rarest first (BM25).
-
-        Args:
-            keywords: any text; each of its words is one keyword.
-            query: the vector that `_distance` is measured from.
-            top: the most rows to return.
-            where: as for `search`.
-
-        Raises:
-            InputError, OSError: as for `search`.
-        """
-        if not self._has_keywords:
+        if KEYWORD_INDEX not in self._indexes:
             return []
         search = self._table.search(MatchQuery(keywords, "text"), query_type="fts")  # type: ignore[call-arg]
         assert isinstance(search, LanceFtsQueryBuilder)
-        rows = self._rows(search.select([*self._values, VECTOR, "_score"]), top, where)
+        rows = self._rows(search, [VECTOR, "_score"], top, where)
         unit = query / np.linalg.norm(query)
         for row in rows:
             del row["_score"]
@@ -219,32 +205,29 @@ class Table:
         return rows
 
     @property
-    def _has_keywords(self) -> bool:
-        return KEYWORD_INDEX in {index.name for index in self._table.list_indices()}
-
-    @property
-    def _values(self) -> list[str]:
-        return [name for name in self.schema.names if name not in HIDDEN_COLUMNS]
+    def _indexes(self) -> set[str]:
+        return {index.name for index in self._table.list_indices()}
 
     def _rows(
         self,
         search: LanceVectorQueryBuilder | LanceFtsQueryBuilder,
+        more_columns: list[str],
         limit: int,
         where: str | None,
     ) -> list[dict[str, Any]]:
+        columns = [name for name in self.schema.names if name not in HIDDEN_COLUMNS]
         if where is not None:
             search = search.where(where, prefilter=True)
         try:
-            with _as_os_error(self.location):
-                rows: list[dict[str, Any]] = search.limit(limit).to_list()
+            with _as_os_error(self._location):
+                return search.select([*columns, *more_columns]).limit(limit).to_list()
         except (ValueError, OSError) as error:
             if where is None:
                 raise
             reason = " ".join(str(error).split()).partition(". Valid fields")[0]
             reason = reason.removesuffix(".").replace("Invalid input, ", "")
-            remedy = f"use SQL over the columns {', '.join(self._values)}"
+            remedy = f"use SQL over the columns {', '.join(columns)}"
             raise InputError("where", f"{shortened(where)} ({reason})", remedy) from error
-        return rows
 
 
 def _in_shards(shards: Sequence[str]) -> str:

@@ -18,6 +18,8 @@ from e5.errors import InputError
 VECTOR_RULES = ("model", "task", "dimensions", "dtype")
 ROW_RULES = ("text_columns", "id_column", "keep", "passages", "overlap")
 
+RELEASE_1_NUMBER = "halffloat"  # of the manifests of release 1, which do not have `number`
+
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
@@ -46,7 +48,7 @@ class Manifest:
     dtype: Dtype
     text_columns: tuple[str, ...]
     id_column: str | None
-    number: str = "halffloat"  # in manifests of release 1, which do not have it
+    number: str = RELEASE_1_NUMBER
     keep: Mapping[str, str] = field(default_factory=dict)
     passages: int | None = None
     overlap: int = 0
@@ -65,12 +67,10 @@ class Manifest:
         with filesystem.open_input_stream(path) as file:
             try:
                 raw = json.loads(file.read())
-                names = {field.name for field in fields(cls)}
-                known = {name: value for name, value in raw.items() if name in names}
-                known["text_columns"] = tuple(known["text_columns"])
+                known = {item.name: raw[item.name] for item in fields(cls) if item.name in raw}
                 for name in ("files", "shards", "keep"):
                     known[name] = dict(known.get(name, {}))
-                return cls(**known)
+                return cls(**known | {"text_columns": tuple(raw["text_columns"])})
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 received = "a manifest that is not of this project"
                 raise InputError(path, received, "name another folder") from error
@@ -83,11 +83,6 @@ class Manifest:
         """
         content = json.dumps(asdict(self), indent=1, ensure_ascii=False)
         write_whole(filesystem, path, content.encode())
-
-    @property
-    def is_of_release_1(self) -> bool:
-        """Whether release 1 began the folder."""
-        return self.number == "halffloat"
 
     @property
     def fingerprint(self) -> str:
@@ -104,19 +99,14 @@ class Manifest:
         Returns:
             the rule and its two values, as text for an error; None if all rules agree.
         """
+        ours, theirs = (json.loads(json.dumps(asdict(manifest))) for manifest in (self, other))
         for rule in rules:
-            ours, theirs = (_plain(getattr(manifest, rule)) for manifest in (self, other))
-            same = ours == theirs
+            is_same = ours[rule] == theirs[rule]
             if rule == "model":
-                same = self.fingerprint == other.fingerprint
-            if not same:
-                return rule, repr(ours), repr(theirs)
+                is_same = self.fingerprint == other.fingerprint
+            if not is_same:
+                return rule, repr(ours[rule]), repr(theirs[rule])
         return None
-
-
-def _plain(value: object) -> object:
-    """A value as JSON has it: a list for a tuple."""
-    return list(value) if isinstance(value, tuple) else value
 
 
 def fingerprint_of(model: str) -> str:

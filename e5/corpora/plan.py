@@ -56,7 +56,7 @@ class Unit:
     """Documents that one shard shall have, and those that it shall no longer have.
 
     Attributes:
-        shard: its name, whether or not it exists.
+        shard: the shard's name, whether or not it exists.
         selections: rows of the documents that it lacks.
         drop: content hashes of documents to leave out.
         sources: shards that have vectors of the new documents.
@@ -92,7 +92,7 @@ class VectorSources:
     def __init__(
         self, corpus: Inventory, positions: Positions, reusable: Sequence[ReusableVectors]
     ) -> None:
-        """Look up the texts at ascending positions in the corpus; the first folder counts."""
+        """Look up the texts at ascending positions; the first folder that has a text counts."""
         self._positions, self._reusable = positions, reusable
         self._folders = np.full(len(positions), -1, np.int8)
         self._found = np.full(len(positions), -1, np.int64)  # position in that folder
@@ -103,7 +103,7 @@ class VectorSources:
             self._found[missing] = found
 
     def sources_for(self, positions: Positions) -> Iterator[Source]:
-        """The sources for some of these positions."""
+        """The sources for the texts at some of these positions."""
         indices = np.searchsorted(self._positions, positions)
         for number, vectors in enumerate(self._reusable):
             found = np.unique(self._found[indices[self._folders[indices] == number]])
@@ -122,11 +122,11 @@ def plan(
     """The units that make a folder hold what a corpus holds.
 
     Args:
-        corpus: its documents.
+        corpus: the documents of the corpus.
         read_positions: where reading can begin in each file.
-        folder: its documents.
-        difference: of the two.
-        reusable: where vectors may be taken from; the first one that has a text gives it.
+        folder: the documents of the folder.
+        difference: how the folder must change.
+        reusable: where vectors may be taken from; the first folder that has a text counts.
         rows_per_shard: the most vectors of a new shard.
     """
     new: dict[str, list[Positions]] = defaultdict(list)  # in the corpus, by target shard
@@ -143,13 +143,13 @@ def plan(
         new[shard].append(positions)
     every = np.sort(np.concatenate([difference.changed, difference.added]))
     vectors = VectorSources(corpus, every, reusable)
-    nothing = np.empty(0, np.int64)
     units = []
     for shard in sorted(new.keys() | old.keys()):
-        positions = np.sort(np.concatenate([nothing, *new[shard]]))
-        selections = _selections(corpus, read_positions, positions)
-        drop = folder.contents[np.concatenate([nothing, *old[shard]])]
-        units.append(Unit(shard, list(selections), drop, list(vectors.sources_for(positions))))
+        positions, drop = (np.concatenate([every[:0], *part[shard]]) for part in (new, old))
+        positions.sort()
+        selections = list(_selections(corpus, read_positions, positions))
+        sources = list(vectors.sources_for(positions))
+        units.append(Unit(shard, selections, folder.contents[drop], sources))
     return units
 
 
@@ -157,17 +157,16 @@ def _target_shards(
     corpus: Inventory, folder: Inventory, difference: Difference, rows_per_shard: int
 ) -> Iterator[tuple[str, Positions]]:
     """Names of shards, each with the positions of the new documents that it gets."""
-    rows = np.zeros(len(folder.groups), np.int64)  # that each shard keeps
-    np.add.at(rows, folder.group_numbers(np.arange(len(folder))), folder.sizes)
-    removed = difference.removed
-    np.subtract.at(rows, folder.group_numbers(removed), folder.sizes[removed])
-    used = {shard_number(name) for name in folder.groups}
-    unused = (shard_name(number) for number in count() if number not in used)
+    sizes = folder.sizes.copy()
+    sizes[difference.removed] = 0
+    ends = np.append(0, sizes.cumsum(dtype=np.int64))[folder.starts]
     half_empty = [
-        (name, rows_per_shard - num_rows)
-        for name, num_rows in zip(folder.groups, rows.tolist(), strict=True)
+        (shard, rows_per_shard - num_rows)
+        for shard, num_rows in zip(folder.groups, np.diff(ends).tolist(), strict=True)
         if 0 < num_rows < rows_per_shard // 2
     ]
+    used = {shard_number(name) for name in folder.groups}
+    unused = (shard_name(number) for number in count() if number not in used)
     added = difference.added
     ends = corpus.sizes[added].cumsum(dtype=np.int64)  # vectors, up to and with each document
     begin, num_before = 0, 0

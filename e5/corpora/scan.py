@@ -1,5 +1,6 @@
 """Reads a whole corpus once: its documents as hashes, and the rows that are no documents."""
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from e5.corpora.column_types import NULL, common_type, kept_type, type_of_value
 from e5.corpora.corpus import Corpus, Reading
 from e5.corpora.documents import DeadLetter, Document
 from e5.corpora.formats import ReadPosition
-from e5.corpora.inventory import Inventory, InventoryBuilder, Positions, digest
+from e5.corpora.inventory import Inventory, InventoryBuilder, Positions
 from e5.corpora.passages import PassageSize
 from e5.errors import InputError
 
@@ -52,7 +53,7 @@ def scan(
     Raises:
         InputError: for a file that cannot be read, or a column that cannot be kept.
     """
-    builder, dead_letters = InventoryBuilder(), list[str]()
+    builder, names = InventoryBuilder(), list[str]()
     read_positions = dict[str, list[ReadPosition]]()
     kept_types = dict.fromkeys(corpus.keep, NULL)
     with (
@@ -60,11 +61,16 @@ def scan(
         tqdm(None, "reading rows", unit="row", unit_scale=True, delay=2, disable=None) as bar,
     ):
         for file in files:
-            types = reading.open(file).types(corpus.keep)
-            for column, kind in types.items():
-                kept_types[column] = common_type(kept_types[column], _kept(kind, column, file))
+            types = reading.open(file).types
+            for column in corpus.keep if types else ():
+                kind = kept_type(types[column])
+                if kind is None:
+                    received = f"{column!r}, which holds {types[column]} in {file}"
+                    remedy = "name columns of text, numbers, booleans or dates"
+                    raise InputError("keep", received, remedy)
+                kept_types[column] = common_type(kept_types[column], kind)
             untyped = [] if types else list(enumerate(corpus.keep))
-            letters: list[DeadLetter] = []
+            dead_letters: list[DeadLetter] = []
             read_positions[file] = []
             builder.begin(file)
             next_row = 0
@@ -74,17 +80,17 @@ def scan(
                     next_row = position.row + ROWS_BETWEEN
                     bar.update(ROWS_BETWEEN)
                 if isinstance(item, DeadLetter):
-                    letters.append(item)
+                    dead_letters.append(item)
                     continue
                 num_vectors = 1 if size is None else size.estimated_passages(len(item.text))
                 builder.add(item.hashes(), position.row, num_vectors)
                 for i, column in untyped:
                     kind = type_of_value(item.kept[i])
                     kept_types[column] = common_type(kept_types[column], kind)
-            if letters:
-                dead_letters.append(dead_letters_name(file))
-                write_dead_letters(dead_letters[-1], letters)
-    return Scan(builder.build(), read_positions, kept_types, dead_letters)
+            if dead_letters:
+                names.append(dead_letters_name(file))
+                write_dead_letters(names[-1], dead_letters)
+    return Scan(builder.build(), read_positions, kept_types, names)
 
 
 def documents_at(
@@ -108,12 +114,4 @@ def dead_letters_name(file: str) -> str:
         'a-b-csv-5741a73d47ef3dec'
     """
     stem = re.sub(r"[^A-Za-z0-9]+", "-", file.rpartition("/")[2])[:40]
-    return f"{stem}-{digest(file)}"
-
-
-def _kept(kind: pa.DataType, column: str, file: str) -> pa.DataType:
-    kept = kept_type(kind)
-    if kept is None:
-        received = f"{column!r}, which holds {kind} in {file}"
-        raise InputError("keep", received, "name columns of text, numbers, booleans or dates")
-    return kept
+    return f"{stem}-{hashlib.sha256(file.encode()).hexdigest()[:16]}"

@@ -6,7 +6,8 @@ compared with a corpus without its rows being read.
 
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,32 +32,6 @@ Entries = NDArray[np.void]  # of `ENTRY`, `[num_documents]`: hashes, and the num
 
 
 @dataclass(frozen=True)
-class Layout:
-    """The columns of a folder's shards.
-
-    Attributes:
-        width: number of elements of a stored vector.
-        value_type: the Arrow type of an element.
-        kept: the types of the kept columns.
-        has_passages: whether rows are passages of documents.
-    """
-
-    width: int
-    value_type: pa.DataType
-    kept: dict[str, pa.DataType]
-    has_passages: bool
-
-    @property
-    def schema(self) -> pa.Schema:
-        """The schema of a shard's rows."""
-        fields = [("id", pa.string())]
-        if self.has_passages:
-            fields += [("document", pa.string()), ("start", pa.int32()), ("end", pa.int32())]
-        fields += [("text", pa.string()), *self.kept.items()]
-        return pa.schema([*fields, (VECTOR, pa.list_(self.value_type, self.width))])
-
-
-@dataclass(frozen=True)
 class Shard:
     """Rows, and the documents that they belong to, in the same order.
 
@@ -74,7 +49,7 @@ class Shard:
         documents: Sequence[Document],
         passages: Sequence[Sequence[Passage]],
         vectors: StoredVectors,
-        layout: Layout,
+        schema: pa.Schema,
     ) -> "Shard":
         """A new shard.
 
@@ -83,7 +58,7 @@ class Shard:
             passages: of each document those that have a vector; one, the whole, where documents are
                 not split.
             vectors: of all passages, `[num_rows, width]`.
-            layout: of the folder.
+            schema: of the folder's shards.
 
         Raises:
             ValueError: for a kept value that the column's type cannot hold.
@@ -93,25 +68,28 @@ class Shard:
             for document, parts in zip(documents, passages, strict=True)
             for number, passage in enumerate(parts)
         ]
-        ids = [document.id for document, _, _ in rows]
-        columns: list[Any] = [ids]
-        if layout.has_passages:
-            columns = [
-                [f"{document.id}#{number}" for document, number, _ in rows],
-                ids,
-                [passage.start for _, _, passage in rows],
-                [passage.end for _, _, passage in rows],
-            ]
-        columns.append([passage.text for _, _, passage in rows])
-        for i, kind in enumerate(layout.kept.values()):
-            columns.append(as_column((document.kept[i] for document, _, _ in rows), kind))
-        elements = pa.array(vectors.ravel()).cast(layout.value_type)
-        columns.append(pa.FixedSizeListArray.from_arrays(elements, layout.width))
-        schema = layout.schema
-        arrays = [pa.array(*typed) for typed in zip(columns, schema.types, strict=True)]
+        columns: dict[str, Any] = {
+            "id": [document.id for document, _, _ in rows],
+            "text": [passage.text for _, _, passage in rows],
+        }
+        if "document" in schema.names:
+            columns |= {
+                "id": [f"{document.id}#{number}" for document, number, _ in rows],
+                "document": columns["id"],
+                "start": [passage.start for _, _, passage in rows],
+                "end": [passage.end for _, _, passage in rows],
+            }
+        vector = schema.field(VECTOR).type
+        elements = pa.array(vectors.ravel()).cast(vector.value_type)
+        columns[VECTOR] = pa.FixedSizeListArray.from_arrays(elements, type=vector)
+        kept = [field for field in schema if field.name not in columns]
+        for i, field in enumerate(kept):
+            values = (document.kept[i] for document, _, _ in rows)
+            columns[field.name] = as_column(values, field.type)
+        table = pa.table([columns[name] for name in schema.names], schema=schema)
         sized = zip(documents, passages, strict=True)
         entries = [(*document.hashes(), len(parts)) for document, parts in sized]
-        return cls(pa.Table.from_arrays(arrays, schema=schema), np.array(entries, ENTRY))
+        return cls(table, np.array(entries, ENTRY))
 
     @classmethod
     def read(cls, filesystem: fs.FileSystem, path: str) -> "Shard":
@@ -120,13 +98,9 @@ class Shard:
         Raises:
             InputError: for a file that is no shard.
         """
-        try:
-            with filesystem.open_input_file(path) as file:
-                opened = pq.ParquetFile(file)
-                table = opened.read()
-                return cls(table.cast(_plain(table.schema)), _entries(opened)[0])
-        except (*READ_ERRORS, KeyError, ValueError, AttributeError) as error:
-            raise unreadable_shard(path, error) from error
+        with open_shard(filesystem, path) as opened:
+            table = opened.read().replace_schema_metadata()
+            return cls(table, read_entries(opened)[0])
 
     def select(self, is_selected: NDArray[np.bool_]) -> "Shard":
         """The shard with only the documents that are selected, `[num_documents]`."""
@@ -183,44 +157,54 @@ def shard_number(name: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def read_entries(filesystem: fs.FileSystem, path: str) -> tuple[Entries, bool]:
-    """The entries of a shard's documents, and whether they are in its footer.
-
-    Release 1 wrote none: then they are made of the rows.
+@contextmanager
+def open_shard(filesystem: fs.FileSystem, path: str) -> Iterator[pq.ParquetFile]:
+    """The Parquet file of a shard.
 
     Raises:
-        InputError: for a file that is no shard.
+        InputError: for a file that is no shard, also if that shows only when it is read within.
     """
     try:
         with filesystem.open_input_file(path) as file:
-            return _entries(pq.ParquetFile(file))
-    except (*READ_ERRORS, KeyError, ValueError) as error:
-        raise unreadable_shard(path, error) from error
+            yield pq.ParquetFile(file)
+    except (*READ_ERRORS, KeyError, ValueError, AttributeError) as error:
+        received = f"a shard that cannot be read ({error})"
+        remedy = "delete it, then embed the corpus again"
+        raise InputError(path.rpartition("/")[2], received, remedy) from error
 
 
-def stored_value_type(dtype: Dtype) -> pa.DataType:
-    """The Arrow type of an element; float32 for float16, which few readers know."""
-    return {"int8": pa.int8(), "binary": pa.uint8()}.get(dtype, pa.float32())
+def read_entries(opened: pq.ParquetFile) -> tuple[Entries, bool]:
+    """The entries of a shard's documents, and whether its footer has them.
 
-
-def unreadable_shard(path: str, error: BaseException) -> InputError:
-    """The error about a shard that cannot be read, because of another error."""
-    name = path.rpartition("/")[2]
-    received = f"a shard that cannot be read ({error})"
-    return InputError(name, received, "delete it, then embed the corpus again")
-
-
-def _plain(schema: pa.Schema) -> pa.Schema:
-    """As `Layout.schema` has it: without what Parquet adds to a list's name and metadata."""
-    index = schema.get_field_index(VECTOR)
-    vector = schema.field(index).type
-    plain = pa.schema([(field.name, field.type) for field in schema])
-    return plain.set(index, pa.field(VECTOR, pa.list_(vector.value_type, vector.list_size)))
-
-
-def _entries(opened: pq.ParquetFile) -> tuple[Entries, bool]:
+    The footers of release 1 have none: then the entries are made of the rows.
+    """
     metadata = opened.metadata.metadata or {}
     if FOOTER_KEY in metadata:
         return np.frombuffer(base64.b64decode(metadata[FOOTER_KEY], validate=True), ENTRY), True
     rows = opened.read(columns=["id", "text"]).to_pylist()
     return np.array([(*Document(**row).hashes(), 1) for row in rows], ENTRY), False
+
+
+def shard_schema(
+    dtype: Dtype, dimensions: int, kept: Mapping[str, pa.DataType], *, has_passages: bool
+) -> pa.Schema:
+    """The schema of a folder's shards.
+
+    Args:
+        dtype: of the stored vectors.
+        dimensions: of a vector before it is stored.
+        kept: the types of the kept columns.
+        has_passages: whether rows are passages of documents.
+    """
+    fields = [("id", pa.string())]
+    if has_passages:
+        fields += [("document", pa.string()), ("start", pa.int32()), ("end", pa.int32())]
+    width = dimensions // 8 if dtype == "binary" else dimensions
+    element = pa.field("element", stored_value_type(dtype))  # its name in a Parquet file
+    vector = pa.list_(element, width)
+    return pa.schema([*fields, ("text", pa.string()), *kept.items(), (VECTOR, vector)])
+
+
+def stored_value_type(dtype: Dtype) -> pa.DataType:
+    """The Arrow type of an element; float32 for float16, which few readers know."""
+    return {"int8": pa.int8(), "binary": pa.uint8()}.get(dtype, pa.float32())

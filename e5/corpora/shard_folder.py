@@ -11,22 +11,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
+import pyarrow as pa
 from pyarrow import fs
 from tqdm import tqdm
 
-from e5.corpora.column_types import type_from_name
+from e5.corpora.column_types import ARROW_TYPES
 from e5.corpora.corpus import Corpus
 from e5.corpora.documents import DeadLetter
 from e5.corpora.filesystem import TEMPORARY_NAME, join_location, open_filesystem, write_whole
 from e5.corpora.inventory import Inventory, InventoryBuilder
-from e5.corpora.manifest import ROW_RULES, VECTOR_RULES, Manifest
+from e5.corpora.manifest import RELEASE_1_NUMBER, ROW_RULES, VECTOR_RULES, Manifest
 from e5.corpora.passages import PassageSize
 from e5.corpora.shard import (
-    Layout,
     Shard,
+    open_shard,
     read_entries,
     shard_name,
     shard_number,
+    shard_schema,
     stored_value_type,
 )
 from e5.corpora.vector_encoding import Dtype
@@ -61,6 +63,8 @@ class Recipe:
 
 class ShardFolder:
     """A folder of shards, their dead letters and the manifest.
+
+    The methods that write raise an OSError if the folder cannot be written.
 
     Attributes:
         location: a path or a URI.
@@ -114,13 +118,8 @@ class ShardFolder:
             overlap=recipe.passage_size.overlap if recipe.passage_size else 0,
         )
         found, shards = self.manifest(), self.shard_names()
-        foreign = [
-            item.base_name
-            for item in self._files("")
-            if item.extension == "parquet"
-            and item.base_name[0] not in "._"
-            and not _is_shard(item.base_name)
-        ]
+        names = (item.base_name for item in self._files("") if item.extension == "parquet")
+        foreign = [name for name in names if name[0] not in "._" and not _is_shard(name)]
         if found is None:
             foreign += shards
         if foreign:
@@ -128,7 +127,7 @@ class ShardFolder:
             raise InputError("shards", received, "name another folder")
         if found is None:
             return wanted
-        if found.is_of_release_1 or any(map(RELEASE_1_SHARD.fullmatch, shards)):
+        if found.number == RELEASE_1_NUMBER or any(map(RELEASE_1_SHARD.fullmatch, shards)):
             raise self._of_release_1()
         if not shards:
             return wanted
@@ -141,11 +140,7 @@ class ShardFolder:
         return replace(found, model=model)
 
     def begin(self, manifest: Manifest) -> None:
-        """Write the manifest, and delete the temporary files of a killed run.
-
-        Raises:
-            OSError: if the folder cannot be written.
-        """
+        """Write the manifest, and delete the temporary files of a killed run."""
         unfinished = replace(manifest, files={}, shards={})
         unfinished.write(self._filesystem, f"{self._path}/{SHARD_MANIFEST}")
         for folder in ("", f"/{DEAD_LETTERS}"):
@@ -154,11 +149,7 @@ class ShardFolder:
                     self._filesystem.delete_file(item.path)
 
     def end(self, manifest: Manifest, files: Mapping[str, str]) -> None:
-        """Write into the manifest that the folder has the documents of these files and no others.
-
-        Raises:
-            OSError: if the folder cannot be written.
-        """
+        """Write into the manifest that the folder has these files' documents and no others."""
         done = replace(manifest, files=dict(files), shards=self.shards())
         done.write(self._filesystem, f"{self._path}/{SHARD_MANIFEST}")
         for item in self._files(f"/{BACKUPS}"):
@@ -170,21 +161,18 @@ class ShardFolder:
         Raises:
             InputError: for a file that is not a manifest of this project.
         """
-        found = Manifest.read(self._filesystem, f"{self._path}/{SHARD_MANIFEST}")
-        if found is None:
-            found = Manifest.read(self._filesystem, f"{self._path}/{RELEASE_1_MANIFEST}")
-            return found and replace(found, files={})
-        return found
+        paths = (f"{self._path}/{name}" for name in (SHARD_MANIFEST, RELEASE_1_MANIFEST))
+        found = (Manifest.read(self._filesystem, path) for path in paths)
+        return next((manifest for manifest in found if manifest is not None), None)
 
     @cached_property
-    def layout(self) -> Layout:
-        """The columns of the shards, by the manifest that `begin` wrote."""
-        manifest = self.manifest()
-        assert manifest is not None
-        width = manifest.dimensions // 8 if manifest.dtype == "binary" else manifest.dimensions
-        kept = {name: type_from_name(kind) for name, kind in manifest.keep.items()}
-        value_type = stored_value_type(manifest.dtype)
-        return Layout(width, value_type, kept, manifest.passages is not None)
+    def schema(self) -> pa.Schema:
+        """The schema of the shards, by the manifest that `begin` wrote."""
+        found = self.manifest()
+        assert found is not None
+        kept = {name: ARROW_TYPES[kind] for name, kind in found.keep.items()}
+        has_passages = found.passages is not None
+        return shard_schema(found.dtype, found.dimensions, kept, has_passages=has_passages)
 
     def shard_names(self) -> list[str]:
         """Names of the shards, in order."""
@@ -209,7 +197,8 @@ class ShardFolder:
         """
         found = InventoryBuilder()
         for name in tqdm(self.shard_names(), "reading shards", unit="shard", delay=2, disable=None):
-            entries, are_in_footer = read_entries(self._filesystem, f"{self._path}/{name}")
+            with open_shard(self._filesystem, f"{self._path}/{name}") as opened:
+                entries, are_in_footer = read_entries(opened)
             if not (are_in_footer or allow_release_1):
                 raise self._of_release_1()
             found.begin(name)
@@ -221,11 +210,7 @@ class ShardFolder:
         return ShardFolder(join_location(self.location, BACKUPS), self.recipe)
 
     def back_up(self, names: Iterable[str]) -> dict[str, str]:
-        """Copy these shards to `backups()`, until `end`; returns the copies' names by theirs.
-
-        Raises:
-            OSError: if the folder cannot be written.
-        """
+        """Copy these shards to `backups()`, until `end`; returns the copies' names by theirs."""
         numbers = [shard_number(name) for name in self.backups().shard_names()]
         first = 1 + max((number for number in numbers if number is not None), default=-1)
         copies = {name: f"{shard_name(i)}.replaced" for i, name in enumerate(names, first)}
@@ -248,11 +233,7 @@ class ShardFolder:
         return Shard.read(self._filesystem, path)
 
     def write(self, name: str, shard: Shard, dead_letters: Sequence[DeadLetter]) -> None:
-        """Write a shard's dead letters, then the shard; delete a shard without documents.
-
-        Raises:
-            OSError: if the folder cannot be written.
-        """
+        """Write a shard's dead letters, then the shard; delete a shard without documents."""
         self.write_dead_letters(name.removesuffix(".parquet"), dead_letters)
         if len(shard.entries):
             write_whole(self._filesystem, f"{self._path}/{name}", shard.as_parquet())

@@ -6,7 +6,7 @@ one. Offsets are those of the decoded stream.
 
 import codecs
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -46,12 +46,20 @@ def open_stream(
         file = open_file()
         return pa.CompressedInputStream(file, compression) if compression else file
 
+    def chunks() -> Generator[bytes, None, None]:
+        with open_bytes() as source:
+            read = iter(lambda: source.read(CHUNK_BYTES), b"")
+            try:
+                yield from read if is_utf8 else map(str.encode, codecs.iterdecode(read, encoding))
+            except UnicodeError as error:
+                reason = f"it is not in the encoding that it is read in ({error})"
+                raise FormatError(reason) from error
+
     with open_bytes() as source:
         _check_mark(source.read(4), encoding, is_utf8=is_utf8)
     if compression is None and is_utf8:
         return io.BufferedReader(open_file(), BUFFER_BYTES), True
-    decoder = None if is_utf8 else codecs.getincrementaldecoder(encoding)
-    return io.BufferedReader(_DecodedStream(open_bytes, decoder), BUFFER_BYTES), False
+    return io.BufferedReader(_ChunkStream(chunks), BUFFER_BYTES), False
 
 
 def lines(opened: io.BufferedReader, max_bytes: int) -> Iterator[tuple[int, bytes | None]]:
@@ -74,31 +82,19 @@ def _check_mark(start: bytes, encoding: str, *, is_utf8: bool) -> None:
     )
 
 
-class _DecodedStream(io.RawIOBase):
-    """A stream that is read from its start on; to go back, it is opened again."""
+class _ChunkStream(io.RawIOBase):
+    """A stream of chunks, which is read from its start on; to go back, it begins again."""
 
-    def __init__(
-        self,
-        open_bytes: Callable[[], Any],
-        new_decoder: Callable[[], codecs.IncrementalDecoder] | None,
-    ) -> None:
-        self._open_bytes, self._new_decoder = open_bytes, new_decoder
-        self._source: Any = None
+    def __init__(self, chunks: Callable[[], Generator[bytes, None, None]]) -> None:
+        self._begin = chunks
         self._restart()
 
-    def close(self) -> None:
-        if not self.closed and self._source is not None:
-            self._source.close()
-        super().close()
-
     def _restart(self) -> None:
-        if self._source is not None:
-            self._source.close()
-        self._source = self._open_bytes()
-        self._decoder = self._new_decoder() if self._new_decoder else None
-        self._ready = b""  # decoded and not yet returned
-        self._offset = 0
-        self._has_ended = False
+        self._chunks, self._ready, self._offset = self._begin(), b"", 0
+
+    def close(self) -> None:
+        self._chunks.close()
+        super().close()
 
     def readable(self) -> bool:
         return True
@@ -113,6 +109,7 @@ class _DecodedStream(io.RawIOBase):
         if whence != io.SEEK_SET:
             raise io.UnsupportedOperation("only from the start")
         if offset < self._offset:
+            self._chunks.close()
             self._restart()
         skipped = memoryview(bytearray(CHUNK_BYTES))
         while self._offset < offset and self.readinto(skipped[: offset - self._offset]):
@@ -120,18 +117,12 @@ class _DecodedStream(io.RawIOBase):
         return self._offset
 
     def readinto(self, buffer: Any) -> int:
-        while not self._ready and not self._has_ended:
-            self._ready = self._decoded(self._source.read(CHUNK_BYTES))
+        while not self._ready:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return 0
+            self._ready = chunk
         count = min(len(buffer), len(self._ready))
         buffer[:count], self._ready = self._ready[:count], self._ready[count:]
         self._offset += count
         return count
-
-    def _decoded(self, chunk: bytes) -> bytes:
-        self._has_ended = not chunk
-        if self._decoder is None:
-            return chunk
-        try:
-            return self._decoder.decode(chunk, final=not chunk).encode()
-        except UnicodeError as error:
-            raise FormatError(f"it is not what it is read as: {error}") from error

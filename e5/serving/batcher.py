@@ -18,13 +18,7 @@ import numpy as np
 
 from e5.device import ForkGuard
 from e5.embedder import Embedder
-from e5.errors import (
-    EngineError,
-    NonFiniteError,
-    QueueFullError,
-    RequestTooLargeError,
-    TextError,
-)
+from e5.errors import EngineError, NonFiniteError, QueueFullError, RequestTooLargeError, TextError
 from e5.packing import TokenIds
 from e5.serving.liveness import Liveness
 from e5.serving.memory import MemoryTrimmer
@@ -111,7 +105,7 @@ class Batcher:
         self._liveness, self._memory, self._fork_guard = Liveness(), MemoryTrimmer(), ForkGuard()
         self._has_ended = False
         self._queue = RequestQueue[_Request]()
-        self._changed = threading.Condition()
+        self._changed = threading.Condition()  # its lock may be taken again by its holder
         self._thread = threading.Thread(target=self._run_thread, name="e5-engine", daemon=True)
         self._thread.start()
 
@@ -127,24 +121,16 @@ class Batcher:
             return self._queue.tokens
 
     def check_capacity(self, num_tokens: int) -> None:
-        """Refuse a request at once that would be refused anyway, before it is tokenised.
-
-        Args:
-            num_tokens: the least that it can have.
+        """Refuse a request of `num_tokens` or more that `embed` would refuse.
 
         Raises:
             RequestTooLargeError, QueueFullError, EngineError: as `embed`.
         """
-        with self._changed:
-            self._check_capacity(num_tokens)
-
-    def _check_capacity(self, num_tokens: int) -> None:
-        limit = self._max_queue_tokens
+        limit, waiting = self._max_queue_tokens, self.waiting_tokens
         if num_tokens > limit:
             raise RequestTooLargeError(num_tokens, limit)
         if self._has_ended:  # nobody would answer
             raise EngineError(ENGINE_FAILED)
-        waiting = self._queue.tokens
         if waiting + num_tokens > limit:
             raise QueueFullError(waiting, num_tokens, limit)
 
@@ -163,7 +149,7 @@ class Batcher:
             return BatchedVectors(vectors, queue_ms=0, forward_ms=0, batch_texts=0)
         request = _Request(sequences, asyncio.get_running_loop().create_future(), vectors)
         with self._changed:
-            self._check_capacity(request.waiting_tokens)
+            self.check_capacity(request.waiting_tokens)
             self._queue.requests.append(request)
             self._changed.notify()
         return await request.future

@@ -12,12 +12,9 @@ class MemoryTrimmer:
     """Returns free memory to the system from time to time."""
 
     def __init__(self, pause_seconds: float = 10.0, library: object | None = None) -> None:
-        """Begin with a pause.
+        """Begin with a pause; `library` is the C library, by default that of this process.
 
-        Args:
-            pause_seconds: between two calls of the C library; each takes some milliseconds, and
-                other threads that allocate wait for it.
-            library: the C library; by default that of this process.
+        A call of it takes some milliseconds, and other threads that allocate wait for it.
         """
         self._pause_seconds = pause_seconds
         # man 3 malloc_trim: only glibc has it

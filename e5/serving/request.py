@@ -9,75 +9,44 @@ from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
-from pydantic_core import ErrorDetails
 
-from e5.errors import InputError, quoted, shortened
+from e5.errors import InputError, quoted
 from e5.prompts import DEFAULT_TASK, resolve_task
 from e5.texts import check_task, check_text, check_texts
+from e5.validation import input_error
 
 
 @dataclass(frozen=True)
 class RequestLimits:
-    """The limits of one request.
+    """The most that one request may hold."""
 
-    Attributes:
-        texts: number of texts; OpenAI's API has the same limit.
-        characters: characters of all texts with their prompts; tokenising takes about 45 bytes for
-            each.
-        numbers: numbers in an answer that is written as JSON numbers: Cog needs about 1 us for
-            each, and is blocked meanwhile.
-    """
-
-    texts: int = 2048
-    characters: int = 10_000_000
-    numbers: int = 2**21
-
-    def check_texts(self, num_texts: int) -> None:
-        """Refuse too many texts.
-
-        Raises:
-            InputError: for more than `texts`.
-        """
-        if num_texts > self.texts:
-            received, remedy = f"{num_texts} texts", f"send at most {self.texts}"
-            raise InputError("queries, documents", received, remedy)
-
-    def check_characters(self, num_characters: int, of: str = "") -> None:
-        """Refuse too many characters; `of` says in the error what was counted.
-
-        Raises:
-            InputError: for more than `characters`.
-        """
-        if num_characters > self.characters:
-            received = f"{num_characters} characters{of}"
-            remedy = f"send at most {self.characters} in one request"
-            raise InputError("queries, documents", received, remedy)
+    texts: int = 2048  # the limit of OpenAI's API
+    characters: int = 10_000_000  # with their prompts; tokenising takes about 45 bytes for each
+    numbers: int = 2**21  # in an answer as JSON numbers: Cog is blocked for about 1 us by each
 
 
 _DEFAULT_LIMITS = RequestLimits()
 
 
-def _check_text(text: object, info: ValidationInfo) -> str:
-    return check_text(text, str(info.field_name))
-
-
-def _check_task(task: object, info: ValidationInfo) -> str:
-    return check_task(task, str(info.field_name))
-
-
 def _check_texts(texts: object, info: ValidationInfo) -> list[str]:
-    field = str(info.field_name)
-    limits: RequestLimits = info.context or _DEFAULT_LIMITS
+    field, limits = str(info.field_name), info.context or _DEFAULT_LIMITS
     if not isinstance(texts, list):
         raise InputError(field, quoted(texts), "send a list of strings")
     # Before anything is copied or looked at: a body may hold millions of elements.
-    limits.check_texts(len(texts))
-    limits.check_characters(sum(len(text) for text in texts if isinstance(text, str)))
+    _check_count(len(texts), limits.texts, "texts")
+    characters = sum(len(text) for text in texts if isinstance(text, str))
+    _check_count(characters, limits.characters, "characters")
     return check_texts(texts, field)[0]
 
 
-_Task = Annotated[str, BeforeValidator(_check_task)]
-_Text = Annotated[str, BeforeValidator(_check_text)]
+def _check_count(count: int, limit: int, unit: str) -> None:
+    if count > limit:
+        remedy = f"send at most {limit} in one request"
+        raise InputError("queries, documents", f"{count} {unit}", remedy)
+
+
+_Task = Annotated[str, BeforeValidator(lambda task, info: check_task(task, info.field_name))]
+_Text = Annotated[str, BeforeValidator(lambda text, info: check_text(text, info.field_name))]
 _Texts = Annotated[list[str], BeforeValidator(_check_texts)]
 
 
@@ -113,12 +82,12 @@ class EmbedRequest(BaseModel):
         try:
             request = cls.model_validate(given, context=limits)
         except ValidationError as error:
-            raise _as_input_error(error.errors(include_url=False)[0]) from None
+            raise input_error(error, cls.model_fields) from None
         if not request.fields:
             remedy = 'send at least one query or document, as JSON: {"input": {"query": "..."}}'
             raise InputError("query, document", "no text", remedy)
-        limits.check_texts(len(request.fields))
-        limits.check_characters(request.num_characters, of=" with their prompts")
+        _check_count(len(request.fields), limits.texts, "texts")
+        _check_count(request.num_characters, limits.characters, "characters with their prompts")
         return request
 
     def check_answer(self, dimensions: int, limits: RequestLimits = _DEFAULT_LIMITS) -> None:
@@ -126,10 +95,10 @@ class EmbedRequest(BaseModel):
 
         Args:
             dimensions: of a whole vector.
-            limits: `numbers` counts; base64 has no such limit.
+            limits: with the greatest number of numbers.
 
         Raises:
-            InputError: for more numbers.
+            InputError: for more of them; base64 has no such limit.
         """
         num_queries, num_documents = len(self.all_queries), len(self.all_documents)
         numbers = (num_queries + num_documents) * (self.dimensions or dimensions)
@@ -170,22 +139,3 @@ class EmbedRequest(BaseModel):
             *(["document"] if self.document is not None else []),
             *(f"documents[{i}]" for i in range(len(self.documents))),
         ]
-
-
-INPUTS = ", ".join(EmbedRequest.model_fields)
-
-
-def _as_input_error(error: ErrorDetails) -> InputError:
-    """Pydantic's first error, as a sentence for the caller."""
-    place, kind = error["loc"], error["type"]
-    field = shortened(str(place[0])) if place else quoted(error["input"])  # name not valid Unicode
-    if kind == "extra_forbidden" or not place:
-        return InputError(field, "an unknown input", f"the inputs are {INPUTS}")
-    remedies = {
-        "bool_type": "send true or false",
-        "int_type": "send a whole number",
-        "literal_error": "send 'float' or 'base64'",
-        "string_unicode": "send valid Unicode, without lone surrogates",
-        "greater_than_equal": "send 1 or more",
-    }
-    return InputError(field, quoted(error["input"]), remedies.get(kind, error["msg"]))

@@ -1,7 +1,6 @@
 """The service: one validated request -> one answer, for any interface in front of it.
 
-It tokenises the texts, has the batcher compute the vectors, and shortens, normalises and scores
-these.
+It tokenises the texts, has the batcher compute the vectors, and normalises and scores these.
 """
 
 import asyncio
@@ -40,11 +39,7 @@ class Service:
 
     @classmethod
     def load(cls, settings: Settings) -> "Service":
-        """Load the checkpoint and run its self-check.
-
-        Raises:
-            E5Error: as `Embedder.load`.
-        """
+        """Load the checkpoint and run its self-check; raises what `Embedder.load` raises."""
         return cls(Embedder.load(settings), max_queue_tokens=settings.max_queue_tokens)
 
     @property

@@ -10,6 +10,7 @@ two forwards.
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Generic, TypeVar
 
 from e5.packing import MIN_SHARED, TokenIds, shared_tokens
@@ -72,7 +73,7 @@ class RequestQueue(Generic[R]):
     """
 
     def __init__(self) -> None:
-        """The queue is empty."""
+        """Begin empty."""
         self.requests: deque[R] = deque()
 
     @property
@@ -92,16 +93,19 @@ class RequestQueue(Generic[R]):
             return []
         first, forward = self.requests[0], _Forward[R](token_budget)
         if first.was_skipped:
-            forward.fill(first)
+            forward.add(first, token_budget)
         has_large = any(request.waiting_tokens > token_budget for request in self.requests)
         small_budget = token_budget // 2 if has_large else token_budget
         for request in self.requests:
             if small_budget < 1:
                 break
             if request.waiting_tokens <= token_budget and not request.is_taken:
-                small_budget -= forward.add_whole(request, small_budget)
+                small_budget -= forward.add(request, small_budget, whole=True)
         self.requests = deque(request for request in self.requests if not request.is_taken)
-        while self.requests and forward.fill(self.requests[0]):
+        while self.requests:
+            forward.add(self.requests[0], token_budget)
+            if not self.requests[0].is_taken:
+                break
             self.requests.popleft()
         first.was_skipped = all(part.request is not first for part in forward.slices)
         return forward.slices
@@ -118,38 +122,27 @@ class _Forward(Generic[R]):
         self._budget = token_budget
         self._last: TokenIds = ()  # what is shared with it is computed once, and counted once
 
-    def add_whole(self, request: R, max_tokens: int) -> int:
-        """Take the request whole if it needs at most `max_tokens`; the tokens it needs, or 0."""
-        stop, tokens = self._fitting(request, min(max_tokens, self._budget))
-        if stop < len(request.sequences):
-            return 0
-        self._add(request, stop, tokens)
-        return tokens
+    def add(self, request: R, max_tokens: int, *, whole: bool = False) -> int:
+        """Take the texts that fit in the budget and `max_tokens`; if `whole`, all texts or none.
 
-    def fill(self, request: R) -> bool:
-        """Take as many of the request's texts as fit; whether that is all of them."""
-        stop, tokens = self._fitting(request, self._budget)
-        if stop == request.num_taken and not self.slices:  # longer than any forward
-            stop, tokens = stop + 1, self._budget
-        if stop > request.num_taken:
-            self._add(request, stop, tokens)
-        return request.is_taken
+        A text that is longer than any forward fits in an empty one.
 
-    def _fitting(self, request: R, max_tokens: int) -> tuple[int, int]:
-        """The end of the texts that fit in `max_tokens`, and how many tokens they need."""
-        last, tokens = self._last, 0
-        for position in range(request.num_taken, len(request.sequences)):
-            ids = request.sequences[position]
+        Returns:
+            The number of tokens that the taken texts need.
+        """
+        start, last, tokens = request.num_taken, self._last, 0
+        stop, max_tokens = start, min(max_tokens, self._budget)
+        for ids in islice(request.sequences, start, None):
             own = len(ids) - shared_tokens(last, ids, MIN_SHARED)
-            if tokens + own > max_tokens:
-                return position, tokens
-            last, tokens = ids, tokens + own
-        return len(request.sequences), tokens
-
-    def _add(self, request: R, stop: int, tokens: int) -> None:
-        part = RequestSlice(request, request.num_taken, stop)
+            if tokens + own > max_tokens and (whole or self.slices or stop > start):
+                break
+            last, tokens, stop = ids, tokens + own, stop + 1
+        if stop == start or (whole and stop < len(request.sequences)):
+            return 0
+        part = RequestSlice(request, start, stop)
         self.slices.append(part)
-        self._budget -= tokens
-        self._last = part.sequences[-1]
+        self._budget = max(0, self._budget - tokens)
+        self._last = last
         request.num_taken = stop
         request.waiting_tokens -= sum(map(len, part.sequences))
+        return tokens

@@ -30,10 +30,7 @@ import json, sys, time
 from functools import partial
 import torch
 from benchmarks.rounds import peak_gib
-from e5.corpora.corpus import Corpus
-from e5.corpora.loop import Loop
-from e5.corpora.run import embed_corpus
-from e5.corpora.shard_folder import ShardFolder
+from e5.corpora import Corpus, Loop, ShardFolder, embed_corpus
 from e5.embedder import Embedder
 from e5.settings import Settings
 weights, corpus, out = sys.argv[1:]

@@ -76,7 +76,7 @@ class Simulated(Engine):
 
 
 def embedder_of(engine: str) -> Embedder:
-    """The checkpoint that `E5_WEIGHTS` names, with an engine in the place of its own."""
+    """The checkpoint that `E5_WEIGHTS` names, with another engine."""
     settings = Settings.from_env()
     if engine in CARDS:
         folder = Path(settings.weights)
@@ -94,10 +94,10 @@ def embedder_of(engine: str) -> Embedder:
 
 
 class Served(Predictor):
-    """predict.py over that engine."""
+    """The predictor of predict.py, with that engine."""
 
     def setup(self) -> None:
-        """As there."""
+        """Replace the service that predict.py loads."""
         super().setup()
         self.service = Service(embedder_of(_engine()), max_queue_tokens=1_000_000)
 

@@ -50,7 +50,8 @@ def test_to_json_writes_at_most_nine_digits() -> None:
 
 
 def test_json_dumps_writes_fields_quickly_and_all_else_as_ever() -> None:
-    plain = json.dumps
+    plain = getattr(json.dumps, "__wrapped__", json.dumps)  # another test may have patched it
+    json.dumps = plain
     try:
         patch_json_dumps()
         patched = json.dumps

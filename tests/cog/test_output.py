@@ -4,12 +4,13 @@ import asyncio
 import base64
 import gc
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from e5.cog.output import Output, OutputBuilder
+from e5.cog.output import Output, build_output
 from e5.serving.answer import Answer
 from e5.vectors import encode_base64
 
@@ -58,7 +59,7 @@ def test_the_answer_holds_plain_python_values_only() -> None:
     assert_plain(an_output("base64").model_dump())
 
 
-def test_base64_takes_the_place_of_the_numbers() -> None:
+def test_base64_replaces_the_numbers() -> None:
     output = an_output("base64").model_dump()
     assert output["embeddings"] is None
     assert output["embeddings_base64"] == [
@@ -99,12 +100,13 @@ def test_large_answers_in_numbers_are_handed_over_one_at_a_time() -> None:
     small = Answer(floats([1.0]), floats([]), [], [], "e5@0", metrics={})
 
     async def story() -> None:
-        outputs = OutputBuilder()
-        first = await outputs.build(large, encoding_format="float")
-        second = asyncio.create_task(outputs.build(large, encoding_format="float"))
-        cancelled = asyncio.create_task(outputs.build(large, encoding_format="float"))
-        await outputs.build(small, encoding_format="float")  # others do not wait for it
-        await outputs.build(large, encoding_format="base64")
+        large_outputs = asyncio.Semaphore(1)
+        build = partial(build_output, large_outputs=large_outputs)
+        first = await build(large, encoding_format="float")
+        second = asyncio.create_task(build(large, encoding_format="float"))
+        cancelled = asyncio.create_task(build(large, encoding_format="float"))
+        await build(small, encoding_format="float")  # others do not wait for it
+        await build(large, encoding_format="base64")
         assert not second.done()
         cancelled.cancel()
         written = first.model_dump()

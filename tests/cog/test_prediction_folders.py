@@ -8,16 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from e5.cog.prediction_folders import (
-    ID_VARIABLE,
-    PredictionFolders,
-    RemovalDelays,
-    prediction_id,
-)
+from e5.cog.prediction_folders import ID_VARIABLE, PredictionFolders, prediction_id
 from e5.errors import FileError
 
 CURRENT: contextvars.ContextVar[object] = contextvars.ContextVar(ID_VARIABLE)
-SHORT = RemovalDelays(empty_seconds=0.05, numbers_per_second=1000, file_seconds=0.5)
+
+
+def quick(root: Path) -> PredictionFolders:
+    return PredictionFolders(root, empty_seconds=0.05, numbers_per_second=1000, file_seconds=0.5)
 
 
 def made(root: Path, name: str) -> Path:
@@ -45,20 +43,20 @@ def soon(condition: Callable[[], bool]) -> bool:
 
 
 def test_the_folders_of_an_ended_prediction_are_removed_and_others_stay(tmp_path: Path) -> None:
-    folders = PredictionFolders(tmp_path, SHORT)
+    folders = quick(tmp_path)
     mine, other = made(tmp_path, "pred_1"), made(tmp_path, "somebody's")
     answer = mine / "outputs" / "answer.json"
     answer.write_text("{}")
     changed = answer.stat().st_mtime
     end(folders, "pred_1")
     assert soon(lambda: not answer.exists())
-    assert time.time() - changed >= SHORT.file_seconds, "until then it may not have been sent"
+    assert time.time() - changed >= 0.5, "until then it may not have been sent"
     assert soon(lambda: not mine.exists())
     assert other.exists()
 
 
 def test_folders_are_kept_until_cog_has_written_a_large_answer(tmp_path: Path) -> None:
-    folders = PredictionFolders(tmp_path, SHORT)
+    folders = quick(tmp_path)
     large, small = made(tmp_path, "pred_large"), made(tmp_path, "pred_small")
     started = time.monotonic()
     end(folders, "pred_large", num_numbers=500)
@@ -71,7 +69,7 @@ def test_folders_are_kept_until_cog_has_written_a_large_answer(tmp_path: Path) -
 @pytest.mark.parametrize("name", ["../outside", "/tmp/x", "a/b", "..", ".", "", 7, None, "x" * 300])
 def test_an_id_never_leads_out_of_the_folder(name: object, tmp_path: Path) -> None:
     outside = made(tmp_path, "outside")
-    folders = PredictionFolders(tmp_path / "in", SHORT)
+    folders = quick(tmp_path / "in")
     end(folders, name)
     assert folders._ended == []
     ordinary = made(tmp_path / "in", "ordinary")
@@ -81,7 +79,7 @@ def test_an_id_never_leads_out_of_the_folder(name: object, tmp_path: Path) -> No
 
 
 def test_hundreds_of_predictions_leave_nothing(tmp_path: Path) -> None:
-    folders = PredictionFolders(tmp_path, SHORT)
+    folders = quick(tmp_path)
     for number in range(300):
         made(tmp_path, f"pred_{number}")
         end(folders, f"pred_{number}")
@@ -94,7 +92,7 @@ def test_without_cog_a_prediction_has_no_id() -> None:
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    folders = PredictionFolders(tmp_path / "file" / "predictions", SHORT)
+    folders = quick(tmp_path / "file" / "predictions")
     with pytest.raises(FileError, match=r"predictions: cannot be written .*; make it writable"):
         folders.check()
     (tmp_path / "file").unlink()

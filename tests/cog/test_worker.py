@@ -14,22 +14,21 @@ from e5.serving.answer import Answer
 
 
 @pytest.fixture
-def worker(tmp_path: Path) -> CogWorker:
-    return CogWorker(PredictionFolders(tmp_path / "predictions"))
+def metrics() -> dict[str, object]:
+    return {}
 
 
-class Metrics(dict[str, object]):
-    """Records metrics as a Cog runner does."""
-
-    def record(self, name: str, value: object) -> None:
-        self[name] = value
+@pytest.fixture
+def worker(tmp_path: Path, metrics: dict[str, object]) -> CogWorker:
+    return CogWorker(metrics.__setitem__, PredictionFolders(tmp_path / "predictions"))
 
 
-def test_the_metrics_of_an_answer_are_recorded_beside_its_output(worker: CogWorker) -> None:
-    metrics = Metrics()
+def test_the_metrics_of_an_answer_are_recorded_beside_its_output(
+    worker: CogWorker, metrics: dict[str, object]
+) -> None:
     vectors, scores = np.ones((1, 4), np.float32), np.empty((0, 1), np.float32)
     answer = Answer(vectors, scores, [3], [False], "e5@0", {"tokens": 3, "queue_ms": 0.5})
-    with worker.prediction(metrics.record) as prediction:
+    with worker.prediction() as prediction:
         output = asyncio.run(prediction.output(answer, encoding_format="float"))
     assert output.model == "e5@0"
     assert metrics == {"tokens": 3, "queue_ms": 0.5}
@@ -37,13 +36,13 @@ def test_the_metrics_of_an_answer_are_recorded_beside_its_output(worker: CogWork
 
 
 def test_an_error_of_ours_is_raised_as_it_is_and_recorded_as_data(
-    worker: CogWorker, caplog: pytest.LogCaptureFixture
+    worker: CogWorker, metrics: dict[str, object], caplog: pytest.LogCaptureFixture
 ) -> None:
-    metrics, refusal = Metrics(), InputError("queries[1]", "5; received", 'send a "string"')
+    refusal = InputError("queries[1]", "5; received", 'send a "string"')
     with (
         caplog.at_level(logging.INFO),
         pytest.raises(InputError) as raised,
-        worker.prediction(metrics.record),
+        worker.prediction(),
     ):
         raise refusal
     assert raised.value is refusal
@@ -53,10 +52,9 @@ def test_an_error_of_ours_is_raised_as_it_is_and_recorded_as_data(
 
 
 def test_an_unexpected_error_is_logged_and_becomes_one_of_the_engine(
-    worker: CogWorker, caplog: pytest.LogCaptureFixture
+    worker: CogWorker, metrics: dict[str, object], caplog: pytest.LogCaptureFixture
 ) -> None:
-    metrics = Metrics()
-    with pytest.raises(EngineError) as raised, worker.prediction(metrics.record):
+    with pytest.raises(EngineError) as raised, worker.prediction():
         raise KeyError("secret")
     assert str(raised.value) == "the service failed on this request; its log has the reason."
     assert metrics == {"error": raised.value.to_dict()}
@@ -64,9 +62,8 @@ def test_an_unexpected_error_is_logged_and_becomes_one_of_the_engine(
     assert "KeyError: 'secret'" in caplog.text
 
 
-def test_a_cancelled_prediction_is_no_error(worker: CogWorker) -> None:
-    metrics = Metrics()
-    with pytest.raises(asyncio.CancelledError), worker.prediction(metrics.record):
+def test_a_cancelled_prediction_is_no_error(worker: CogWorker, metrics: dict[str, object]) -> None:
+    with pytest.raises(asyncio.CancelledError), worker.prediction():
         raise asyncio.CancelledError
     assert metrics == {}
     assert worker.num_running == 0
@@ -76,22 +73,23 @@ def test_the_number_of_running_predictions_is_written_for_the_probe(
     worker: CogWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PORT", "5123")
-    metrics = Metrics()
-    with worker.prediction(metrics.record), worker.prediction(metrics.record):
+    with worker.prediction(), worker.prediction():
         assert worker.is_healthy()
     assert (tmp_path / "e5-running-5123").read_text() == "2"
     assert worker.is_healthy()
     assert (tmp_path / "e5-running-5123").read_text() == "0"
 
 
-def test_a_worker_is_unhealthy_while_cog_cannot_make_folders(tmp_path: Path) -> None:
+def test_a_worker_is_unhealthy_while_cog_cannot_make_folders(
+    tmp_path: Path, metrics: dict[str, object]
+) -> None:
     folders = PredictionFolders(tmp_path / "predictions")
-    worker = CogWorker(folders)
+    worker = CogWorker(metrics.__setitem__, folders)
     assert worker.is_healthy()
     folders.root.rmdir()
     folders.root.write_text("")
     assert not worker.is_healthy()
     with pytest.raises(FileError, match="cannot be written"):
-        CogWorker(folders)
+        CogWorker(metrics.__setitem__, folders)
     folders.root.unlink()
     assert worker.is_healthy()

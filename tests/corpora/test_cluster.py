@@ -32,9 +32,9 @@ from e5.corpora.cluster import Cluster
 from e5.corpora.corpus import Corpus
 from e5.corpora.journal import ATTEMPTS
 from e5.corpora.plan import Unit
-from e5.corpora.run import embed_corpus
 from e5.corpora.runner import Summary
 from e5.corpora.shard_folder import ShardFolder
+from e5.corpora.synchronize import embed_corpus
 from e5.errors import EngineError
 from e5.settings import Settings
 
@@ -253,7 +253,7 @@ def test_what_is_no_document_s_fault_stops_the_run_with_its_reason(
     cluster = Vanishing(Settings(weights=checkpoint, device="cpu", dtype="float32"))
     folder = ShardFolder(str(tmp_path / "out"))
     try:
-        with pytest.raises(EngineError, match=r"^b\.jsonl: received what cannot be read"):
+        with pytest.raises(EngineError, match=r"^b\.jsonl: received a file that cannot be read"):
             embed_corpus(Corpus(str(tmp_path / "in")), folder, cluster, rows_per_shard=10)
     finally:
         ray.shutdown()

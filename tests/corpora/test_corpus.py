@@ -75,8 +75,8 @@ def test_a_bad_row_is_a_dead_letter_and_its_neighbours_are_documents(tmp_path: P
         b'{"id": 4}': "text: blank text",
         b'{"id": 5, "text": ["a"]}': "text: holds list, not text",
         b'{"id": 6, "text": "\\ud800"}': "text: a lone surrogate",
-        b'{"id": "\\udfff", "text": "good"}': "id: holds what is no valid Unicode",
-        b'{"id": "\\udfff", "text": 7}': "id: holds what is no valid Unicode",
+        b'{"id": "\\udfff", "text": "good"}': "id: holds invalid Unicode",
+        b'{"id": "\\udfff", "text": 7}': "id: holds invalid Unicode",
         b'{"id": NaN, "text": "good"}': "id: holds no id",
         b'{"id": true, "text": "good"}': "id: holds no id",
         b'{"id": 7, "text": "\xff"}': "not JSON",
@@ -148,9 +148,7 @@ def test_any_change_of_a_file_changes_its_identity(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", FORMATS)
-def test_a_column_that_is_not_there_is_named_with_those_that_are(
-    ending: str, tmp_path: Path
-) -> None:
+def test_a_missing_column_is_named_with_the_existing_ones(ending: str, tmp_path: Path) -> None:
     write_rows(tmp_path / f"a{ending}", [{"id": "1", "body": "text"}])
     with pytest.raises(InputError, match=r"^text_columns: received 'text', which a\..* id, body"):
         read_all(Corpus(str(tmp_path)))
@@ -170,7 +168,7 @@ def test_a_location_without_documents_is_refused(tmp_path: Path) -> None:
         read_all(Corpus("nosuch://bucket/corpus"))
 
 
-def test_what_pyarrow_does_not_reach_fsspec_does() -> None:
+def test_a_location_that_pyarrow_does_not_know_is_opened_by_fsspec() -> None:
     with fsspec.open("memory://corpus/a.jsonl", "w") as file:
         file.write('{"text": "far away"}\n')
     assert read_all(Corpus("memory://corpus")) == [Document("a.jsonl:0", "far away")]
@@ -193,14 +191,14 @@ def test_a_file_name_that_is_no_utf_8_is_an_error_not_a_traceback(tmp_path: Path
         Corpus(str(tmp_path)).files()
 
 
-def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+def test_a_column_that_a_file_has_twice_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text,text\none,two\n")
     with pytest.raises(InputError, match=r"which a\.csv has 2 times; rename"):
         read_all(Corpus(str(tmp_path)))
 
 
 @pytest.mark.parametrize("value", ['""', "null", "[]"])
-def test_an_empty_id_is_none(value: str, tmp_path: Path) -> None:
+def test_an_empty_id_is_no_id(value: str, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "good", "id": ' + value + "}")
     found = read_all(Corpus(str(tmp_path), id_column="id"))
     assert found == [DeadLetter("a.jsonl:0", "id: holds no id")]
@@ -211,7 +209,7 @@ def test_a_damaged_file_is_named(name: str, tmp_path: Path) -> None:
     write_rows(tmp_path / name, [{"text": f"row {i}"} for i in range(1000)])
     whole = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match=f"^{name}: received what cannot be read"):
+    with pytest.raises(InputError, match=f"^{name}: received a file that cannot be read"):
         read_all(Corpus(str(tmp_path)))
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pyarrow import fs
 
 from e5.corpora.filesystem import READ_ERRORS
-from e5.corpora.formats import FORMATS, Reader, ReadPosition, TextFormat, open_reader
+from e5.corpora.formats import FORMATS, Reader, ReadPosition, TextFormat, holds_text, open_reader
 from e5.errors import InputError
 
 VALUES = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.sampled_from(
@@ -55,7 +55,7 @@ def test_rows_come_back_as_they_were_written_from_any_row_on(
     write_rows(path, rows)
     with opened(path) as reader:
         assert reader.columns() == ["id", "text"]
-        assert reader.other_kinds() == {}
+        assert all(map(holds_text, reader.types.values()))
         assert reader.has_types == (not ending.startswith((".csv", ".tsv")))
         found = list(reader.rows())
         assert [row for _, row in found] == rows
@@ -96,7 +96,7 @@ def test_bytes_that_are_no_utf_8_cost_only_their_own_row(tmp_path: Path) -> None
     assert second.startswith("not JSON")
 
 
-def test_a_csv_s_ragged_rows_lose_nothing_unsaid(tmp_path: Path) -> None:
+def test_rows_of_csv_with_too_many_values_are_dead_letters(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("id,text\n1,Hello, world\n2\n3,three,,\n")
     assert read(tmp_path / "a.csv") == [
         "3 values for 2 columns",
@@ -171,7 +171,7 @@ class TestParquet:
     ) -> None:
         pq.write_table(pa.table({"text": pa.array(column)}), tmp_path / "a.parquet")
         with opened(tmp_path / "a.parquet") as reader:
-            assert list(reader.other_kinds()) == ["text"]
+            assert not holds_text(reader.types["text"])
 
     @pytest.mark.parametrize(
         "kind",
@@ -190,7 +190,7 @@ class TestParquet:
         column = column.dictionary_encode() if is_dictionary else column.cast(kind)
         pq.write_table(pa.table({"text": column}), tmp_path / "a.parquet")
         with opened(tmp_path / "a.parquet") as reader:
-            assert reader.other_kinds() == {}
+            assert holds_text(reader.types["text"])
         assert [row["text"] for row in read(tmp_path / "a.parquet")] == texts
 
     @pytest.mark.parametrize("kind", [pa.string(), pa.binary()])
@@ -201,7 +201,7 @@ class TestParquet:
         pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet")
         first, second, third = read(tmp_path / "a.parquet")
         assert (first, third) == ({"text": "good"}, {"text": "fine"})
-        assert second.startswith("holds what cannot be read")
+        assert second.startswith("holds a value that cannot be read")
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ class TestParquet:
         ({"encoding": "a\0b"}, "encoding"),
     ],
 )  # fmt: skip
-def test_what_nothing_can_be_read_by_is_refused(options: dict[str, str], field: str) -> None:
+def test_a_format_that_cannot_be_read_is_refused(options: dict[str, Any], field: str) -> None:
     with pytest.raises(InputError, match=rf"^{field}: received "):
         TextFormat(**options)
 

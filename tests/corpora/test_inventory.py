@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from e5.corpora.inventory import Inventory, InventoryBuilder, compare, digest, find
+from e5.corpora.inventory import Inventory, InventoryBuilder, compare, find
 
 # Few ids and contents, so that equal ones meet.
 DOCUMENTS = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 3)), max_size=12)
@@ -83,7 +83,3 @@ def test_a_document_takes_32_bytes() -> None:
     made = builder.build()
     arrays = (made.ids, made.contents, made.texts, made.rows, made.sizes)
     assert sum(array.nbytes for array in arrays) == 32 * len(made)
-
-
-def test_a_digest_is_that_of_the_name() -> None:
-    assert digest("2026/a b.csv") == "5741a73d47ef3dec"

@@ -18,15 +18,15 @@ def names(index: Index) -> list[str]:
 
 @pytest.mark.slow
 def test_a_search_of_few_partitions_finds_what_an_exact_one_finds(tmp_path: Path) -> None:
-    vectors = clustered(20_100, 64)
-    write_shards(tmp_path / "out", vectors[:20_000])
-    limits = IndexLimits(min_numbers=1, partition_size=64)
+    vectors = clustered(10_100, 64)
+    write_shards(tmp_path / "out", vectors[:10_000])
+    limits = IndexLimits(min_numbers=1, partition_size=32)
     index = Index.build(ShardFolder(str(tmp_path / "out")), str(tmp_path / "index"), limits)
-    partitions = 20_000 // 64
+    partitions = 10_000 // 32
     assert index._table.partitions == partitions
     assert probes(partitions) < partitions / 4
-    assert recall(index, vectors[:20_000], vectors[20_000:]) >= 0.99
-    assert len(index.search(vectors[0], 10_000)) == 10_000
+    assert recall(index, vectors[:10_000], vectors[10_000:]) >= 0.99
+    assert len(index.search(vectors[0], 5_000)) == 5_000
 
 
 def test_an_index_that_a_kill_left_beside_a_newer_one_is_deleted(

@@ -1,4 +1,4 @@
-"""A folder of shards holds what it says, and nothing of another make is put into it."""
+"""A folder of shards has what its manifest says, and is refused to other rules and programs."""
 
 import base64
 import json
@@ -21,17 +21,19 @@ from corpus_tools import (
     texts,
     vectors_of,
     write_corpus,
+    write_rows,
     write_shard,
     write_shards,
 )
 
+from e5.corpora.corpus import Corpus
 from e5.corpora.documents import DeadLetter, Document
 from e5.corpora.index import Index
 from e5.corpora.loop import Loop
 from e5.corpora.passages import PassageSize
-from e5.corpora.run import embed_corpus
 from e5.corpora.shard import ENTRY, FOOTER_KEY
 from e5.corpora.shard_folder import DEAD_LETTERS, SHARD_MANIFEST, Recipe, ShardFolder
+from e5.corpora.synchronize import embed_corpus
 from e5.corpora.vector_encoding import decode_vectors
 from e5.embedder import Embedder
 from e5.errors import InputError
@@ -79,7 +81,7 @@ def test_shards_are_compressed_as_measured_best(tmp_path: Path, embedder: Embedd
     assert file.schema_arrow.field("embedding").type == pa.list_(pa.float32(), hidden)
 
 
-def test_what_readers_shall_skip_has_a_name_that_they_skip(
+def test_all_files_but_shards_have_names_that_readers_skip(
     tmp_path: Path, embedder: Embedder
 ) -> None:
     corpus = write_corpus(tmp_path / "in" / "a.jsonl", [*texts(9), " "])
@@ -105,6 +107,20 @@ def test_other_rules_are_refused_and_both_named(
     embed(corpus, tmp_path / "out", embedder)
     with pytest.raises(InputError, match=named):
         embed(corpus, tmp_path / "out", embedder, replace(Recipe(), **change))  # type: ignore[arg-type]
+
+
+def test_the_order_of_kept_columns_does_not_matter(tmp_path: Path, embedder: Embedder) -> None:
+    rows = [{"id": f"d{i}", "text": f"text {i}", "a": f"a{i}", "b": f"b{i}"} for i in range(5)]
+    path = tmp_path / "in" / "a.jsonl"
+    path.parent.mkdir()
+    write_rows(path, rows[:3])
+    folder = ShardFolder(str(tmp_path / "out"))
+    mirror(Corpus(str(path), id_column="id", keep=("a", "b")), folder, embedder)
+    write_rows(path, rows)
+    report = mirror(Corpus(str(path), id_column="id", keep=("b", "a")), folder, embedder)
+    assert report.summary.documents == 2
+    table = read_shards(tmp_path / "out").drop_columns("embedding")
+    assert sorted(table.to_pylist(), key=lambda row: str(row["id"])) == rows
 
 
 def test_another_fingerprint_is_refused_another_folder_name_is_not(
@@ -257,7 +273,7 @@ def test_a_shard_that_is_written_again_has_another_identity(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("dimensions", [0, -1, 65])
-def test_dimensions_that_cannot_be_are_refused(
+def test_impossible_dimensions_are_refused(
     dimensions: int, tmp_path: Path, embedder: Embedder
 ) -> None:
     corpus = write_corpus(tmp_path / "in" / "a.jsonl", texts(5))

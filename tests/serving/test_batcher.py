@@ -66,7 +66,7 @@ def test_texts_that_share_a_prefix_across_requests_get_their_own_vectors(
     run(story)
 
 
-def test_what_waits_is_computed_in_one_forward(engine: WatchedEngine) -> None:
+def test_requests_that_wait_are_computed_in_one_forward(engine: WatchedEngine) -> None:
     chance = random.Random(2)
 
     async def story() -> None:
@@ -154,7 +154,7 @@ def test_a_cancelled_request_leaves_the_queue_and_costs_no_forward(engine: Watch
         dropped.cancel()
         with pytest.raises(asyncio.CancelledError):
             await dropped
-        last = await submit(batcher, last_texts)  # there is room: what was cancelled does not count
+        last = await submit(batcher, last_texts)  # it fits: what was cancelled does not count
         engine.let_go()
         await first
         assert_same((await last).vectors, engine.alone(last_texts))
@@ -182,7 +182,7 @@ def test_a_request_cancelled_during_its_forward_gives_up_the_rest(engine: Watche
     run(story)
 
 
-def test_what_is_shared_takes_the_budget_once(engine: WatchedEngine) -> None:
+def test_a_shared_prefix_counts_once_in_the_budget(engine: WatchedEngine) -> None:
     chance = random.Random(9)
     prompt = some_text(BUDGET // 2, chance)[1:-1]
     requests = [[some_text(BUDGET // 2 + 3, chance, prompt)] for _ in range(6)]

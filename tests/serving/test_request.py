@@ -57,7 +57,7 @@ def test_as_many_texts_are_taken_as_the_limit_says(limits: RequestLimits) -> Non
             EmbedRequest.parse(limits, **texts, task="")
         assert refusal.value.field == "queries, documents"
         assert refusal.value.received == f"{most + 1} texts"
-        assert refusal.value.remedy == f"send at most {most}"
+        assert refusal.value.remedy == f"send at most {most} in one request"
 
 
 def test_a_text_may_have_as_many_characters_as_the_limit_says() -> None:

@@ -1,4 +1,4 @@
-"""A request's answer is what the embedder gives for its texts, whoever else asks meanwhile."""
+"""A request's answer is what the embedder gives for its texts, whoever else sends requests."""
 
 import asyncio
 import random
@@ -102,7 +102,7 @@ def test_tokens_count_the_prompt_and_truncated_texts_are_named(embedder: Embedde
         ),
     ],
 )
-def test_what_only_the_embedder_can_see_is_refused_in_a_sentence(
+def test_inputs_that_only_the_embedder_can_check_are_refused_in_a_sentence(
     embedder: Embedder, inputs: dict[str, Any], message: str
 ) -> None:
     async def story() -> None:

@@ -19,10 +19,10 @@ from e5.corpora.index import Index
 from e5.corpora.inventory import compare
 from e5.corpora.loop import Loop
 from e5.corpora.plan import ReusableVectors, Unit, plan
-from e5.corpora.run import Report, embed_corpus
 from e5.corpora.scan import scan
-from e5.corpora.shard import Shard
+from e5.corpora.shard import Shard, shard_name
 from e5.corpora.shard_folder import DEAD_LETTERS, Recipe, ShardFolder
+from e5.corpora.synchronize import Report, embed_corpus
 from e5.corpora.vector_encoding import encode_vectors
 from e5.embedder import Embedder
 from e5.vectors import Vectors, cosine_scores
@@ -106,7 +106,7 @@ def begin(folder: ShardFolder, embedder: Embedder, corpus: Corpus) -> None:
 
 
 def units(corpus: Corpus, folder: ShardFolder, rows: int = 16) -> list[Unit]:
-    """What is left to do."""
+    """The units that make the folder hold the corpus."""
     found = scan(corpus, corpus.files(), None, lambda *_: None)
     stored = folder.inventory()
     difference = compare(found.inventory, stored)
@@ -124,8 +124,8 @@ def read_shards(out: Path) -> pa.Table:
 
 def vectors_of(table: pa.Table) -> Vectors:
     column = table["embedding"].combine_chunks()
-    numbers: Vectors = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-    return numbers.reshape(len(column), -1)
+    elements: Vectors = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+    return elements.reshape(len(column), -1)
 
 
 def dead_letters(out: Path) -> dict[str, str]:
@@ -162,7 +162,7 @@ def write_shards(folder: Path, vectors: Vectors, rows: int = 5000, first: int = 
         part = vectors[i : i + rows]
         names = range(first + i, first + i + len(part))
         documents = [Document(str(name), f"text {name}") for name in names]
-        write_shard(shards, f"part-{number:06d}.parquet", documents, part)
+        write_shard(shards, shard_name(number), documents, part)
         number += 1
 
 
@@ -171,8 +171,8 @@ def write_shard(
 ) -> None:
     """One shard of whole documents; replaces an older one."""
     parts = [[Passage(document.text, 0, len(document.text))] for document in documents]
-    numbers = encode_vectors(vectors, shards.recipe.dtype)
-    shards.write(name, Shard.of(documents, parts, numbers, shards.layout), [])
+    stored = encode_vectors(vectors, shards.recipe.dtype)
+    shards.write(name, Shard.of(documents, parts, stored, shards.schema), [])
 
 
 def recall(index: Index, vectors: Vectors, queries: Vectors, top: int = 10) -> float:

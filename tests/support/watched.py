@@ -1,4 +1,4 @@
-"""An engine whose forwards can be watched and held back, and coroutines told as stories.
+"""An engine whose forwards can be watched and held back, and what runs a test's coroutine.
 
 It is the real engine on a small random checkpoint. What arrives during a forward does not depend on
 the machine's speed.
@@ -22,7 +22,7 @@ POISON = 31_999  # a token whose embedding is NaN
 
 
 class WatchedEngine(Engine):
-    """Records each forward; `hold` makes every further one wait for its own `let_go`."""
+    """An engine that records each forward; after `hold`, each one needs a permit of `let_go`."""
 
     def __init__(self, embedder: Embedder) -> None:
         """Take over the model of a loaded embedder."""
@@ -57,7 +57,7 @@ class WatchedEngine(Engine):
 
 
 def run(story: Callable[[], Awaitable[None]]) -> None:
-    """Run a coroutine function; a story that hangs is a failure."""
+    """Run a test's coroutine function; it fails if it hangs."""
 
     async def bounded() -> None:
         await asyncio.wait_for(story(), 60)

@@ -12,13 +12,13 @@ import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from e5.corpora.column_types import NULL, TEXT, common_type, type_from_name
+from e5.corpora.column_types import ARROW_TYPES, NULL, TEXT, common_type
 from e5.corpora.corpus import Corpus
 from e5.corpora.documents import DeadLetter
 from e5.corpora.filesystem import only_writer
 from e5.corpora.inventory import Difference, Inventory, compare
 from e5.corpora.manifest import VECTOR_RULES, Manifest
-from e5.corpora.plan import ROWS_PER_SHARD, ReusableVectors, Source, Unit, plan
+from e5.corpora.plan import ROWS_PER_SHARD, ReusableVectors, Unit, plan
 from e5.corpora.runner import Model, Runner, Summary
 from e5.corpora.scan import Scan, documents_at, scan
 from e5.corpora.shard_folder import ShardFolder
@@ -83,7 +83,9 @@ def embed_corpus(
     files = corpus.files()
     model = runner.describe()  # once, because a cluster loads the model for it
     run = _Run(corpus, folder, runner, model, rows_per_shard, tuple(reuse), allow_empty)
-    run.check(files)  # before anything is written
+    manifest = run.check(files)  # before anything is written
+    # Kept values are stored in the order of the folder's columns, whatever the order of these.
+    run = replace(run, corpus=replace(corpus, keep=tuple(manifest.keep)))
     report = Report()
     with only_writer(folder.location):
         for _ in range(PASSES):
@@ -159,35 +161,23 @@ class _Run:
     def _units(self, found: Scan, stored: Inventory, difference: Difference) -> list[Unit]:
         backups, ours = self.folder.backups(), self.folder.location
         reusable = [ReusableVectors(ours, stored)]
-        others = (backups, *self.reuse)
-        reusable += [
-            ReusableVectors(other.location, other.inventory(allow_release_1=True))
-            for other in others
-        ]
-        units = plan(
-            found.inventory,
-            found.read_positions,
-            stored,
-            difference,
-            reusable,
-            self.rows_per_shard,
-        )
+        for other in (backups, *self.reuse):
+            inventory = other.inventory(allow_release_1=True)
+            reusable.append(ReusableVectors(other.location, inventory))
+        rows = self.rows_per_shard
+        units = plan(found.inventory, found.read_positions, stored, difference, reusable, rows)
         # A shard that loses vectors which another one needs is backed up until the end.
         written = {unit.shard for unit in units}
-
-        def is_lost(source: Source, unit: Unit) -> bool:
-            changes = source.shard in written and source.shard != unit.shard
-            return changes and source.folder == ours
-
-        lost = {s.shard for unit in units for s in unit.sources if is_lost(s, unit)}
-        copies = self.folder.back_up(sorted(lost))
-        for unit in units:
-            unit.sources[:] = [
-                replace(source, folder=backups.location, shard=copies[source.shard])
-                if is_lost(source, unit)
-                else source
-                for source in unit.sources
-            ]
+        lost = [
+            (unit, i)
+            for unit in units
+            for i, source in enumerate(unit.sources)
+            if source.folder == ours and source.shard != unit.shard and source.shard in written
+        ]
+        copies = self.folder.back_up(sorted({unit.sources[i].shard for unit, i in lost}))
+        for unit, i in lost:
+            copy = copies[unit.sources[i].shard]
+            unit.sources[i] = replace(unit.sources[i], folder=backups.location, shard=copy)
         return units
 
     def _do(self, units: Sequence[Unit], documents: int, report: Report) -> None:
@@ -209,17 +199,17 @@ class _Run:
 
     def _report_duplicates(self, found: Scan, difference: Difference) -> list[str]:
         """Write dead letters of the duplicates; returns `file:row` and id of each."""
-        pairs = list(zip(difference.duplicates.tolist(), difference.latest.tolist(), strict=True))
-        positions = np.unique(np.concatenate([difference.duplicates, difference.latest]))
-        documents = {i: (d.id, row) for i, d, row in documents_at(self.corpus, found, positions)}
-        letters, duplicates = [], []
-        for duplicate, latest in pairs:
+        pairs = np.stack([difference.duplicates, difference.latest], axis=1)
+        read = documents_at(self.corpus, found, np.unique(pairs))
+        documents = {position: (document.id, row) for position, document, row in read}
+        dead_letters, duplicates = [], []
+        for duplicate, latest in pairs.tolist():
             if duplicate in documents and latest in documents:  # else the file has just changed
                 name, row = documents[duplicate]
                 duplicates.append(f"{row} ({name})")
                 reason = f"{row}: its id comes again in {documents[latest][1]}, which counts"
-                letters.append(DeadLetter(name, reason))
-        self.folder.write_dead_letters(DUPLICATES, letters)
+                dead_letters.append(DeadLetter(name, reason))
+        self.folder.write_dead_letters(DUPLICATES, dead_letters)
         return duplicates
 
 
@@ -229,7 +219,7 @@ def _kept(manifest: Manifest, found: Scan, *, is_new: bool) -> dict[str, str]:
         kinds = found.kept_types.items()
         return {column: str(TEXT if kind == NULL else kind) for column, kind in kinds}
     for column, kind in found.kept_types.items():
-        known = type_from_name(manifest.keep[column])
+        known = ARROW_TYPES[manifest.keep[column]]
         if common_type(known, kind) != known:
             received = f"{column!r}, which now holds {kind}; the folder has {known}"
             remedy = "name another folder, and give this one as --reuse"
