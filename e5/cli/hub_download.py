@@ -42,19 +42,17 @@ def download(model: HubModel, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     staging = folder / STAGING
     shutil.rmtree(staging, ignore_errors=True)  # of a killed run; the hub's client cannot resume it
-    digests, missing = {}, []
-    for file in files:
-        digest = None
-        if (folder / file.rfilename).is_file() and (
-            digest := _verified_sha256(folder, file)
-        ) is None:
-            (folder / file.rfilename).unlink()
-            print(f"{file.rfilename}: not the hub's file; deleted, to be fetched again")
-        if digest is not None:
-            digests[file.rfilename] = digest
-        else:
-            missing.append(file)
-    size, free = sum(file.size or 0 for file in missing), shutil.disk_usage(folder).free
+    digests = {}
+    for name, file in files.items():
+        if (folder / name).is_file():
+            digest = _verified_sha256(folder, file)
+            if digest is not None:
+                digests[name] = digest
+            else:
+                (folder / name).unlink()
+                print(f"{name}: not the hub's file; deleted, to be fetched again")
+    missing = {name: file for name, file in files.items() if name not in digests}
+    size, free = sum(file.size or 0 for file in missing.values()), shutil.disk_usage(folder).free
     needed, available = f"{size / 1e9:.1f} GB", f"{free / 1e9:.1f} GB"
     source = f"{model.repository} at {revision}"
     print(f"{source}: {len(digests)} of {len(files)} files are in {folder},")
@@ -65,20 +63,18 @@ def download(model: HubModel, folder: Path) -> None:
             "room or choose another --folder."
         )
     try:
-        for file in missing:
-            with _hub_errors(file.rfilename):
-                hf_hub_download(
-                    model.repository, file.rfilename, revision=revision, local_dir=staging
-                )
+        for name, file in missing.items():
+            with _hub_errors(name):
+                hf_hub_download(model.repository, name, revision=revision, local_dir=staging)
             digest = _verified_sha256(staging, file)
             if digest is None:
                 raise E5Error(
-                    f"{file.rfilename}: arrived damaged, its checksum is not the one the hub "
-                    "reports; the file was deleted, run again to fetch it anew."
+                    f"{name}: arrived damaged, its checksum is not the one the hub reports; "
+                    "the file was deleted, run again to fetch it anew."
                 )
-            digests[file.rfilename] = digest
-            (staging / file.rfilename).replace(folder / file.rfilename)
-            print(f"{file.rfilename}: fetched, its checksum is the hub's", flush=True)
+            digests[name] = digest
+            (staging / name).replace(folder / name)
+            print(f"{name}: fetched, its checksum is the hub's", flush=True)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     checkpoint_files(folder)
@@ -101,12 +97,12 @@ def verify(folder: Path) -> None:
     print(f"{folder}: all {len(manifest.files)} files are as {MANIFEST} says ({manifest.source})")
 
 
-def _list_files(model: HubModel) -> tuple[str, list[RepoSibling]]:
-    """The revision and its wanted files, the smallest first; refuses a hub with other weights."""
+def _list_files(model: HubModel) -> tuple[str, dict[str, RepoSibling]]:
+    """The revision and its wanted files by name, the smallest first; refuses a hub with other weights."""
     at = f" at {model.revision}" if model.revision is not None else ""
     with _hub_errors(f"the list of files of {model.repository}{at}"):
         info = HfApi().model_info(model.repository, revision=model.revision, files_metadata=True)
-    files = [file for file in info.siblings or [] if is_wanted(file.rfilename)]
+    files = [file for file in info.siblings or [] if _is_wanted(file.rfilename)]
     reported = {file.rfilename: file.lfs.sha256 for file in files if file.lfs is not None}
     for name, known in model.checksums.items():
         if reported.get(name) != known:
@@ -114,16 +110,12 @@ def _list_files(model: HubModel) -> tuple[str, list[RepoSibling]]:
                 f"{name}: {constants.ENDPOINT} reports the checksum {reported.get(name)}, and it "
                 f"is {known}; nothing was fetched: use another hub."
             )
-    return str(model.revision or info.sha), sorted(files, key=lambda file: file.size or 0)
+    files.sort(key=lambda file: file.size or 0)
+    return str(model.revision or info.sha), {file.rfilename: file for file in files}
 
 
-def is_wanted(name: str) -> bool:
-    """Whether a file of the repository is needed: top level only, nothing pickled.
-
-    Example:
-        >>> is_wanted("config.json"), is_wanted("pytorch_model.bin"), is_wanted("onnx/config.json")
-        (True, False, False)
-    """
+def _is_wanted(name: str) -> bool:
+    """Whether a file of the repository is needed: at the top level, and not pickled."""
     matches = any(fnmatchcase(name, pattern) for pattern in WANTED)
     return matches and "/" not in name and not fnmatchcase(name, UNWANTED)
 

@@ -13,7 +13,8 @@ import json
 import shutil
 import signal
 from collections.abc import Sequence
-from datetime import date
+from functools import partial
+from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,12 +58,13 @@ def search_command(arguments: Sequence[str]) -> int:
             hybrid=options.hybrid,
             per_document=options.per_document,
         )
+    to_json = partial(json.dumps, default=methodcaller("isoformat"))  # of dates
     dicts = [[hit.as_dict() for hit in hits] for hits in found]
     if options.queries is not None:
         answers = zip(texts, dicts, strict=True)
-        printed = "\n".join(_as_json({"query": text, "hits": hits}) for text, hits in answers)
+        printed = "\n".join(to_json({"query": text, "hits": hits}) for text, hits in answers)
     else:
-        printed = _as_json(dicts[0]) if options.json else _as_table(found[0])
+        printed = to_json(dicts[0]) if options.json else _as_table(found[0])
     previous = signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end quietly in `... | head`
     print(printed, flush=True)
     signal.signal(signal.SIGPIPE, previous)
@@ -96,15 +98,6 @@ def _encoder(url: str | None) -> "Encoder":
     from e5.embedder import Embedder
 
     return Embedder.load(Settings.from_env())
-
-
-def _as_json(value: object) -> str:
-    def dates(value: object) -> str:
-        if isinstance(value, date):
-            return value.isoformat()
-        raise TypeError(type(value).__name__)
-
-    return json.dumps(value, default=dates)
 
 
 def _as_table(hits: "Sequence[Hit]") -> str:
