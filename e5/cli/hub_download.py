@@ -98,7 +98,7 @@ def verify(folder: Path) -> None:
 
 
 def _list_files(model: HubModel) -> tuple[str, dict[str, RepoSibling]]:
-    """The revision and its wanted files by name, the smallest first; refuses a hub with other weights."""
+    """The revision and its wanted files, the smallest first; refuses a hub with other weights."""
     at = f" at {model.revision}" if model.revision is not None else ""
     with _hub_errors(f"the list of files of {model.repository}{at}"):
         info = HfApi().model_info(model.repository, revision=model.revision, files_metadata=True)
