@@ -172,8 +172,8 @@ def test_an_installed_wheel_serves_from_any_folder(tmp_path: Path) -> None:
     (folder / "mine").symlink_to(ROOT / "weights" / "e5-mini")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True)
-    install = [*pip, "--python", home / "bin/python", "install", "--no-deps", source]
-    subprocess.run(install, check=True, timeout=300)
+    install = ["--python", str(home / "bin/python"), "install", "--no-deps", str(source)]
+    subprocess.run([*pip, *install], check=True, timeout=300)
 
     command = home / "bin/e5"
     done = subprocess.run([command, "predict"], cwd=folder, capture_output=True, text=True)
@@ -181,7 +181,7 @@ def test_an_installed_wheel_serves_from_any_folder(tmp_path: Path) -> None:
     with running(command, "serve", folder=folder, E5_WEIGHTS="mine") as server:
         backend = str(server.base_url)
         with running(command, "gateway", "--backend", backend, folder=folder) as gateway:
-            asked = {"json": {"input": {"query": "snow"}}}
-            answers = [client.post("/predictions", **asked).json() for client in (server, gateway)]
-    assert answers[0]["output"]["model"].startswith("e5-mini@")
-    assert answers[1]["output"] == answers[0]["output"]
+            asked = {"input": {"query": "snow"}}
+            first, second = (c.post("/predictions", json=asked).json() for c in (server, gateway))
+    assert first["output"]["model"].startswith("e5-mini@")
+    assert second["output"] == first["output"]

@@ -41,10 +41,9 @@ MADE_UP = """
 import sys
 from dataclasses import replace
 from e5.cli import main
-download_weights.MODELS[download_weights.E5] = replace(
-    download_weights.MODELS[download_weights.E5], shards={}
-)
-sys.exit(download_weights.main())
+from e5.cli.hub_models import E5, MODELS
+MODELS[E5] = replace(MODELS[E5], checksums={})
+sys.exit(main())
 """
 
 
