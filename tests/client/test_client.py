@@ -20,11 +20,11 @@ from fake_cog import Inputs, failed, fake_cog, succeeded
 from fake_http import Reply
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from server import ROOT, serve
+from server import ROOT
 
 import e5
-from e5.client.batch import AT_A_TIME, REQUEST_TEXTS
-from e5.client.client import Client
+from e5.client import Client
+from e5.client.batch import REQUEST_TEXTS, REQUESTS_PER_CALL
 from e5.embedder import Embedder
 from e5.encoder import Encoder
 from e5.errors import (
@@ -32,11 +32,9 @@ from e5.errors import (
     InputError,
     ServiceError,
 )
-from e5.settings import Settings
 from e5.vectors import Vectors
 
-WEIGHTS = ROOT / "weights" / "e5-mini"
-ENVIRONMENT = {"E5_DEVICE": "cpu", "E5_DTYPE": "float32"}
+MODEL = "replicate-deployment:you/e5"
 AWKWARD = [
     "x",
     "\N{GRINNING FACE}\N{ZERO WIDTH JOINER}\N{COMBINING ACUTE ACCENT}",
@@ -59,16 +57,8 @@ TOO_LONG = "long " * 5000  # for the model
 
 
 @pytest.fixture(scope="module")
-def embedder() -> Embedder:
-    return Embedder.load(Settings(weights=WEIGHTS, device="cpu", dtype="float32"))
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    with (
-        serve(WEIGHTS, env=ENVIRONMENT) as server,
-        Client(str(server.client.base_url), deadline=60) as connected,
-    ):
+def client(url: str) -> Iterator[Client]:
+    with Client(url, deadline=60) as connected:
         yield connected
 
 
@@ -91,7 +81,7 @@ def error_of(encode: Callable[..., object], *args: Any, **kwargs: Any) -> tuple[
 # The same as Embedder
 
 
-def test_a_client_is_an_encoder_for_mypy_and_word_for_word() -> None:
+def test_a_client_is_an_encoder_for_mypy_and_by_its_signatures() -> None:
     encoder: Encoder = Client("http://127.0.0.1")
     assert isinstance(encoder, e5.Client)
     for method in ("encode_query", "encode_document", "similarity"):
@@ -260,7 +250,7 @@ def test_a_few_requests_are_under_way_at_a_time() -> None:
 
     with fake_cog(reply) as cog, Client(cog.url, deadline=20) as client:
         client.encode_document(numbers(12 * REQUEST_TEXTS))
-    assert most == AT_A_TIME
+    assert most == REQUESTS_PER_CALL
     assert len(cog.inputs) == 1 + 12
 
 
@@ -269,20 +259,20 @@ def test_the_first_text_that_fails_is_named_and_the_rest_is_not_sent() -> None:
         if number == 0:
             return succeeded(inputs)
         time.sleep(0.2 if inputs["documents"][0] == "0" else 0.05)
-        return failed("InputError: documents[0]: received x; send y.")
+        return failed(InputError("documents[0]", "x", "send y"))
 
     with fake_cog(reply) as cog, Client(cog.url, deadline=20) as client:
         refused = error_of(client.encode_document, numbers(100_000))
         assert refused == (InputError, "documents[0]: received x; send y.")
         sent = len(cog.inputs)
         time.sleep(0.3)
-        assert len(cog.inputs) <= sent + AT_A_TIME
+        assert len(cog.inputs) <= sent + REQUESTS_PER_CALL
 
 
-# Who it is
+# Its model
 
 
-def test_the_service_is_asked_who_it_is_once() -> None:
+def test_the_service_is_asked_for_its_model_once() -> None:
     with fake_cog(echo) as cog, Client(cog.url) as client:
         assert cog.inputs == []
         assert (client.name, client.dimensions, client.name) == ("toy@1", 4, "toy@1")

@@ -1,6 +1,6 @@
 """A small HTTP server on a loopback port that answers as a function says.
 
-Real sockets, no answers of its own. Knows nothing of what is asked or what a client should do.
+Real sockets, and no answers of its own.
 """
 
 import json
@@ -73,7 +73,7 @@ def serve_http(answer: Callable[[Asked], Reply]) -> Iterator[str]:
             self.wfile.write(content)
 
         def log_message(self, *_: Any) -> None:
-            """Nothing."""
+            """Write no log."""
 
     class Server(ThreadingHTTPServer):
         request_queue_size = 128  # of connections that come at once
