@@ -1,4 +1,4 @@
-"""A small training corpus, its tokenizer and lessons, and a student, for tests of the training.
+"""A small training corpus, its tokenizer and batches, and a student, for tests of the training.
 
 Knows nothing of what is tested.
 """
@@ -10,9 +10,9 @@ from tokenizers import Tokenizer
 from transformers import MistralModel
 
 from training import sources
-from training.lessons import Lessons
+from training.batches import BatchSampler
 from training.student import new_student, unit
-from training.texts import Corpus, Leaks
+from training.texts import Corpus, LeakDetector
 from training.vocabulary import build_tokenizer
 
 VOCABULARY = 2048
@@ -25,7 +25,7 @@ def corpus() -> Corpus:
     groups = sorted({pair.group for pair in pairs})[::20]
     found = Corpus()
     for kind in ("written", "debian", "wordnet"):
-        found.add_pairs(kind, [pair for pair in pairs if pair.group in groups], Leaks())
+        found.add_pairs(kind, [pair for pair in pairs if pair.group in groups], LeakDetector())
     found.fillers = [p for _, passages, _ in found.pairs["written"] for p in passages]
     return found
 
@@ -37,11 +37,11 @@ def tokenizer() -> Tokenizer:
 
 
 @cache
-def lessons() -> Lessons:
-    """Of the corpus, labelled at random."""
+def batches() -> BatchSampler:
+    """Batches of the corpus, whose labels are random."""
     draw = np.random.default_rng(0)
     labels = unit(draw.standard_normal((len(corpus().texts), 192)).astype(np.float32))
-    return Lessons(corpus(), labels, [], tokenizer())
+    return BatchSampler(corpus(), labels, [], tokenizer())
 
 
 def student(seed: int) -> MistralModel:
