@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.machine import child
-from benchmarks.subjects import MINI, saved_checkpoint
+from benchmarks.models import MINI, saved_checkpoint
 from benchmarks.texts import real_texts
 from e5.corpora.corpus import Corpus
 from e5.corpora.documents import Document, Passage
@@ -172,10 +172,10 @@ def million_rows(_: argparse.Namespace) -> list[dict[str, Any]]:
 
 def clustered(count: int, dimensions: int) -> Vectors:
     """Made-up vectors in clusters of about 50, as real texts have their topics."""
-    draw = np.random.default_rng(0)
-    centres = draw.standard_normal((count // 50, dimensions))
-    own = centres[draw.integers(len(centres), size=count)]
-    noisy: Vectors = (own + 0.7 * draw.standard_normal(own.shape)).astype(np.float32)
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((count // 50, dimensions))
+    own = centres[rng.integers(len(centres), size=count)]
+    noisy: Vectors = (own + 0.7 * rng.standard_normal(own.shape)).astype(np.float32)
     return noisy
 
 

@@ -64,10 +64,10 @@ def soak_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 def fairness_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Milliseconds of eight clients with a short text each, alone and beside large requests."""
     weights = arguments.weights or "weights/e5-mini"
-    draw, words = random.Random(0), english_words()
+    rng, words = random.Random(0), english_words()
 
     def texts(count: int, length: int) -> list[str]:
-        return [" ".join(draw.choices(words, k=length)) for _ in range(count)]
+        return [" ".join(rng.choices(words, k=length)) for _ in range(count)]
 
     short = {"documents": texts(2048, 3), "encoding_format": "base64"}
     long = {"documents": texts(2048, 150), "encoding_format": "base64"}
@@ -125,16 +125,16 @@ def _send(predict: Predict, requests: list[Mapping[str, Any]]) -> None:
 
 def _requests(count: int, *, seed: int) -> Iterator[Mapping[str, Any]]:
     """One text most often; sometimes a query with documents, or many texts; both encodings."""
-    draw, words = random.Random(seed), english_words()
+    rng, words = random.Random(seed), english_words()
 
     def texts(count: int) -> list[str]:
-        return [" ".join(draw.choices(words, k=draw.randint(1, 20))) for _ in range(count)]
+        return [" ".join(rng.choices(words, k=rng.randint(1, 20))) for _ in range(count)]
 
     for _ in range(count):
-        kind = draw.random()
-        inputs: dict[str, Any] = {"encoding_format": draw.choice(["float", "base64"])}
+        kind = rng.random()
+        inputs: dict[str, Any] = {"encoding_format": rng.choice(["float", "base64"])}
         if kind < 0.9:
-            inputs[draw.choice(["query", "document"])] = texts(1)[0]
+            inputs[rng.choice(["query", "document"])] = texts(1)[0]
         elif kind < 0.999:
             inputs |= {"query": texts(1)[0], "documents": texts(4), "normalize": True}
         else:

@@ -25,8 +25,8 @@ import numpy as np
 import psutil
 from tqdm import tqdm
 
+from benchmarks.models import MINI, ROOT
 from benchmarks.server import running
-from benchmarks.subjects import MINI, ROOT
 from benchmarks.texts import english_words
 from e5.embedder import Embedder
 from e5.settings import Settings
@@ -40,8 +40,8 @@ Row = dict[str, Any]
 def fault_rows(arguments: argparse.Namespace) -> list[Row]:
     """Every fault in turn on one server; the last one kills its worker."""
     weights = Path(arguments.weights or MINI).resolve()
-    draw, words = random.Random(0), english_words()
-    texts = [" ".join(draw.choices(words, k=draw.randint(1, 40))) for _ in range(500)]
+    rng, words = random.Random(0), english_words()
+    texts = [" ".join(rng.choices(words, k=rng.randint(1, 40))) for _ in range(500)]
     truth = Embedder.load(Settings(weights=weights, device="cpu")).encode_document(texts)
     with running(E5_WEIGHTS=str(weights), E5_DEVICE="cpu") as url:
         asked = Asked(url, texts, truth)
@@ -78,8 +78,8 @@ class Asked:
         return requests, requests - right
 
     def _is_right(self, number: int) -> bool:
-        draw = random.Random(number)
-        some = draw.sample(range(len(self._texts)), draw.choice((1, 1, 1, 2, 5, 20)))
+        rng = random.Random(number)
+        some = rng.sample(range(len(self._texts)), rng.choice((1, 1, 1, 2, 5, 20)))
         response = self._client.post("/predictions", json=self._body(some))
         while response.status_code == 409:  # Cog frees a slot after the answer
             time.sleep(0.01)

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from benchmarks.models import packed, random_model
 from benchmarks.rounds import side_by_side
-from benchmarks.subjects import packed, random_model
 from e5.device import choose_device, choose_dtype
 from e5.engine import Engine
 from e5.packing import TokenIds
@@ -42,10 +42,10 @@ def launch_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _workloads() -> dict[str, Sequence[TokenIds]]:
-    draw = random.Random(0)
+    rng = random.Random(0)
 
     def text(tokens: int) -> TokenIds:
-        return (1, *draw.choices(range(3, 32_000), k=tokens - 2), 2)
+        return (1, *rng.choices(range(3, 32_000), k=tokens - 2), 2)
 
     prompt = text(20)[:-1]
 

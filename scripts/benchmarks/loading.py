@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.machine import child
-from benchmarks.subjects import MINI, saved_checkpoint
+from benchmarks.models import MINI, saved_checkpoint
 from e5.device import choose_device, choose_dtype
 
 _CHILD = """

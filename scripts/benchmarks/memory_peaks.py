@@ -13,8 +13,8 @@ from typing import Any
 import httpx2
 import psutil
 
+from benchmarks.models import MINI
 from benchmarks.server import SLOTS, running
-from benchmarks.subjects import MINI
 from benchmarks.texts import english_words
 from e5.device import choose_device
 
@@ -59,10 +59,10 @@ def peak_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _bodies() -> dict[str, dict[str, Any]]:
-    draw, words = random.Random(0), english_words()
+    rng, words = random.Random(0), english_words()
 
     def texts(count: int, length: int) -> list[str]:
-        return [" ".join(draw.choices(words, k=length)) for _ in range(count)]
+        return [" ".join(rng.choices(words, k=length)) for _ in range(count)]
 
     base64 = {"encoding_format": "base64"}
     inputs: dict[str, dict[str, Any]] = {

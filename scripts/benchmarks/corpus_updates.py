@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from benchmarks.machine import child
+from benchmarks.models import MINI
 from benchmarks.rounds import peak_gib
-from benchmarks.subjects import MINI
 from benchmarks.texts import real_texts
 from e5.corpora.inventory import InventoryBuilder, compare, find
 
@@ -75,9 +75,9 @@ def long_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     words = " ".join(real_texts(50_000)).split()
     found = []
     for characters in LONG:
-        draw = random.Random(characters)
+        rng = random.Random(characters)
         texts = [
-            " ".join(draw.choices(words, k=characters // 4))[:characters]
+            " ".join(rng.choices(words, k=characters // 4))[:characters]
             for _ in range(LONG_DOCUMENTS)
         ]
         rows = [{"id": f"d{i}", "text": text} for i, text in enumerate(texts)]
@@ -120,13 +120,13 @@ def _write(folder: Path, files: dict[str, list[dict[str, str]]]) -> None:
 def _many() -> dict[str, Any]:
     """Comparing ten million documents with as many, of which one in a hundred is another."""
     device = torch.device("cpu")
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     before = peak_gib(device)
     corpus, folder = InventoryBuilder(), InventoryBuilder()
     corpus.begin("a")
     folder.begin("b")
     for _ in range(100):  # as shards come, one after the other
-        hashes = draw.integers(0, 2**64, (3, MANY // 100), np.uint64, endpoint=False)
+        hashes = rng.integers(0, 2**64, (3, MANY // 100), np.uint64, endpoint=False)
         corpus.add_all(hashes[0], hashes[1], hashes[2], np.ones(MANY // 100))
         hashes[1:, ::100] += np.uint64(1)
         folder.add_all(hashes[0], hashes[1], hashes[2], np.ones(MANY // 100))

@@ -13,9 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.models import saved_checkpoint
 from benchmarks.rounds import side_by_side
 from benchmarks.server import Predict, serve
-from benchmarks.subjects import saved_checkpoint
 from benchmarks.texts import english_words
 from e5.device import choose_device
 from e5.embedder import Embedder
@@ -27,9 +27,9 @@ def http_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     device = choose_device(arguments.device)
     with saved_checkpoint(arguments, layers=arguments.layers or 2) as weights:
         embedder = Embedder.load(Settings(weights=weights, device=str(device)))
-        draw = random.Random(1)
+        rng = random.Random(1)
         words = english_words()
-        texts = [" ".join(draw.choices(words, k=draw.randint(20, 40))) for _ in range(256)]
+        texts = [" ".join(rng.choices(words, k=rng.randint(20, 40))) for _ in range(256)]
         ids = [encoding.token_ids for encoding in embedder.tokenize(documents=texts)]
         runs = {str(i): partial(embedder.compute, [text]) for i, text in enumerate(ids[:16])}
         runs["batch"] = partial(embedder.compute, ids[:64])
