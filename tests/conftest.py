@@ -22,13 +22,33 @@ from e5.settings import Settings
 # The models are small, and two test processes share the cores: a second thread only waits.
 os.environ["OMP_NUM_THREADS"] = "1"  # of what tests start
 
-hypothesis.settings.register_profile("shared machine", deadline=None, max_examples=50)
-hypothesis.settings.register_profile("fast", deadline=None, max_examples=15)  # of scripts/check
+# On a busy machine an example takes as long as it takes, and so does making one.
+PATIENT = hypothesis.settings(
+    deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.register_profile("shared machine", PATIENT, max_examples=50)
+hypothesis.settings.register_profile("fast", PATIENT, max_examples=15)  # of scripts/check
 hypothesis.settings.load_profile("shared machine")
 
 
+# Files that take long begin first: what begins last runs alone in the end. What measures time is
+# not among them, so most of it runs when these are through.
+LONGEST = [
+    "corpora/test_cluster.py",
+    "acceptance/test_accept.py",
+    "gateway/test_clients_python.py",
+    "gateway/test_schemathesis.py",
+    "corpora/test_s3.py",
+    "gateway/test_examples.py",
+    "adapters/test_haystack.py",
+    "training/test_loop.py",
+]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what is marked `gpu` where there is none."""
+    """Put the longest files first; skip what is marked `gpu` where there is no GPU."""
+    order = {Path(__file__).parent / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):

@@ -47,6 +47,8 @@ def check(description: str, url: str, checks: tuple[str, ...], folder: Path, exa
     tool = Path(sys.executable).with_name("st")
     options = ["--phases", "examples,coverage,fuzzing", "--max-examples", str(examples)]
     options += ["--no-color"]
+    # On a busy machine, what it makes and what it waits for takes time.
+    options += ["--suppress-health-check", "too_slow", "--request-timeout", "120"]
     (folder / "schemathesis.toml").write_text(
         f"[checks.negative_data_rejection]\nexpected-statuses = {json.dumps(REFUSALS)}\n"
     )

@@ -1,7 +1,4 @@
-"""A small training corpus, its tokenizer and batches, and a student, for tests of the training.
-
-Knows nothing of what is tested.
-"""
+"""A small training corpus, its tokenizer and batches, and a student, for tests of the training."""
 
 from functools import cache
 
@@ -32,19 +29,19 @@ def corpus() -> Corpus:
 
 @cache
 def tokenizer() -> Tokenizer:
-    """Of the corpus."""
+    """The tokenizer of the corpus."""
     return build_tokenizer(corpus().texts, ["the", "of", "water"], VOCABULARY)
 
 
 @cache
 def batches() -> BatchSampler:
-    """Batches of the corpus, whose labels are random."""
-    draw = np.random.default_rng(0)
-    labels = unit(draw.standard_normal((len(corpus().texts), 192)).astype(np.float32))
+    """The batches of the corpus, labelled at random."""
+    rng = np.random.default_rng(0)
+    labels = unit(rng.standard_normal((len(corpus().texts), 192)).astype(np.float32))
     return BatchSampler(corpus(), labels, [], tokenizer())
 
 
 def student(seed: int) -> MistralModel:
-    """A new one, each piece of its vocabulary in a random direction."""
-    draw = np.random.default_rng(seed)
-    return new_student(unit(draw.standard_normal((VOCABULARY, 192)).astype(np.float32)))
+    """A new student, each piece of its vocabulary in a random direction."""
+    rng = np.random.default_rng(seed)
+    return new_student(unit(rng.standard_normal((VOCABULARY, 192)).astype(np.float32)))
