@@ -18,6 +18,7 @@ REMEDIES_BY_KIND: Mapping[str, str] = {
     "model_type": "send an object",
     "string_type": "send a string",
     "string_unicode": "send valid Unicode, without lone surrogates",
+    "too_short": "send at least {min_length}",
     "wrong_value": "{remedy}",
 }
 
@@ -63,5 +64,5 @@ def input_error(error: ValidationError, known_fields: Iterable[str] = ()) -> Inp
     if kind == "missing" or (value is None and isinstance(path[-1], str)):
         return InputError(field, "nothing", "send it")
     context = details.get("ctx", {})
-    remedy = REMEDIES_BY_KIND[kind].format(**context) if kind in REMEDIES_BY_KIND else details["msg"]
+    remedy = REMEDIES_BY_KIND.get(kind, details["msg"]).format_map(context)
     return InputError(field, context.get("received", quoted(value)), remedy)

@@ -11,10 +11,13 @@ from e5.lazy import lazy_exports
 if TYPE_CHECKING:
     from e5.client.async_client import AsyncClient
     from e5.client.client import Client
+    from e5.client.cog_protocol import UNHEALTHY_REMEDY
     from e5.client.prediction import RemoteAnswer
-    from e5.client.remote import RemoteService
+    from e5.client.remote import DEADLINE_SECONDS, RemoteService
 
 __all__ = [
+    "DEADLINE_SECONDS",
+    "UNHEALTHY_REMEDY",
     "AsyncClient",
     "Client",
     "RemoteAnswer",
@@ -24,6 +27,8 @@ __all__ = [
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {
+        "DEADLINE_SECONDS": "e5.client.remote",
+        "UNHEALTHY_REMEDY": "e5.client.cog_protocol",
         "AsyncClient": "e5.client.async_client",
         "Client": "e5.client.client",
         "RemoteAnswer": "e5.client.prediction",

@@ -1,23 +1,23 @@
-"""`AsyncClient`: what `Client` does, for an event loop.
+"""`AsyncClient`: texts -> the vectors of a running service, for an event loop.
 
-Checks texts by the same rule as `Embedder`, sends a few requests at a time and waits for all. Knows
-nothing of HTTP, models or tokens: the service builds the prompts and computes.
+Checks texts by the same rule as `Embedder`, sends a few requests at a time and waits for all. The
+service builds the prompts and computes.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from e5.client.batch import AT_A_TIME, Batch, OneModel, Options
+from e5.client.batch import Batch, OneModel, Options
 from e5.client.prediction import RemoteAnswer
-from e5.client.remote import RemoteService
-from e5.client.wire import Steps
+from e5.client.remote import DEADLINE_SECONDS, RemoteService
 from e5.texts import check_texts
 from e5.vectors import Vectors, similarity
 
 # Requests of one client, however many calls wait: an eighth of Cog's slots; an answer takes 6 MB.
-IN_ALL = 32
+REQUESTS_PER_CLIENT = 32
 
 
 class AsyncClient:
@@ -34,12 +34,14 @@ class AsyncClient:
         (1, 192)
     """
 
-    def __init__(self, url: str, *, deadline: float = 300.0, api_key: str | None = None) -> None:
+    def __init__(
+        self, url: str, *, deadline: float = DEADLINE_SECONDS, api_key: str | None = None
+    ) -> None:
         """See `Client`. May be made outside of the event loop."""
         self._remote = RemoteService(url, deadline=deadline, api_key=api_key)
-        self._model = OneModel(self._remote.dialect.embed)
-        self._room = asyncio.Semaphore(IN_ALL)
-        self._asking: asyncio.Task[RemoteAnswer] | None = None
+        self._model = OneModel(self._remote.embed)
+        self._slots = asyncio.Semaphore(REQUESTS_PER_CLIENT)
+        self._identifying: asyncio.Task[RemoteAnswer] | None = None
         self._num_waiting = 0
 
     async def __aenter__(self) -> Self:
@@ -58,22 +60,22 @@ class AsyncClient:
         await self._remote.aclose()
 
     async def name(self) -> str:
-        """Of the service's model, asked once. Every later answer must come from the same.
+        """The name of the service's model, asked once. Every later answer must come from the same.
 
         A method, where `Client` has a property, because the service may have to be asked.
 
         Raises:
             ServiceError: the service cannot be reached.
         """
-        return (await self._identity()).model
+        return (await self._identify()).model
 
     async def dimensions(self) -> int:
-        """Of a whole vector, asked once.
+        """The number of dimensions of a whole vector, asked once.
 
         Raises:
             ServiceError: the service cannot be reached.
         """
-        return int((await self._identity()).vectors.shape[1])
+        return int((await self._identify()).vectors.shape[1])
 
     async def encode_query(
         self,
@@ -109,35 +111,35 @@ class AsyncClient:
     async def _encode(self, field: str, texts: str | Sequence[str], options: Options) -> Vectors:
         """Embed the texts of one side, in as many requests as they need."""
         checked, _ = check_texts(texts, field)
-        batch = Batch(self._model, await self._identity(), field, checked, options)
-        turns = asyncio.Semaphore(AT_A_TIME)
-        filled = [asyncio.create_task(self._run(batch.fill(part), turns)) for part in batch.parts]
-        try:
-            for task in filled:  # in order, so that the first text that fails is named
-                await task
-        finally:
-            for task in filled:
-                task.cancel()
-            await asyncio.gather(*filled, return_exceptions=True)
-        return batch.vectors[0] if isinstance(texts, str) else batch.vectors
+        vectors = await self._embed(field, checked, options, self._slots, lambda _: None)
+        return vectors[0] if isinstance(texts, str) else vectors
 
-    async def _run(self, steps: Steps[None], turns: asyncio.Semaphore) -> None:
-        async with turns, self._room:
-            await self._remote.run(steps)
+    async def _embed(
+        self,
+        field: str,
+        texts: Sequence[str],
+        options: Options,
+        slots: AbstractAsyncContextManager[Any],
+        report: Callable[[int], object],
+    ) -> Vectors:
+        """Vectors of texts that were checked; see `Batch.embed` for `slots` and `report`."""
+        batch = Batch(self._model, await self._identify(), field, texts, options)
+        await batch.embed(slots, report)
+        return batch.vectors
 
-    async def _identity(self) -> RemoteAnswer:
+    async def _identify(self) -> RemoteAnswer:
         """The first answer, asked once for all calls that wait for it."""
         if self._model.first is not None:
             return self._model.first
-        if self._asking is None:
-            self._asking = asyncio.create_task(self._remote.run(self._model.identity()))
-        asking = self._asking
+        if self._identifying is None:
+            self._identifying = asyncio.create_task(self._model.identify())
+        identifying = self._identifying
         self._num_waiting += 1
         try:
-            return await asyncio.shield(asking)
+            return await asyncio.shield(identifying)
         finally:
             self._num_waiting -= 1
             if self._num_waiting == 0:
-                self._asking = None
-                asking.cancel()
-                await asyncio.wait([asking])
+                self._identifying = None
+                identifying.cancel()
+                await asyncio.wait([identifying])

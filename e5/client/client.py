@@ -1,28 +1,33 @@
-"""`Client`: an `Encoder` whose model runs elsewhere.
+"""`Client`: an `Encoder` whose model runs elsewhere; `AsyncClient` for callers without a loop."""
 
-Checks texts by the same rule as `Embedder`, sends a few requests at a time and waits for all. Knows
-nothing of HTTP, models or tokens: the service builds the prompts and computes.
-"""
-
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import os
+import weakref
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import nullcontext
 from types import TracebackType
-from typing import Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 from tqdm import tqdm
 
-from e5.client.batch import AT_A_TIME, Batch, OneModel, Options
-from e5.client.prediction import RemoteAnswer
-from e5.client.remote import Remote
+from e5.client.async_client import AsyncClient
+from e5.client.batch import Options
+from e5.client.loop_thread import LoopThread
+from e5.client.remote import DEADLINE_SECONDS
 from e5.texts import check_texts
 from e5.vectors import Vectors, similarity
+
+T = TypeVar("T")
 
 
 class Client:
     """The same vectors as from `Embedder`, computed by a running service. An `Encoder`.
 
-    May be shared by threads. Loopback addresses are reached directly; for all others the proxy and
-    certificate variables of the environment count (HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE).
+    May be shared by threads. Requests are sent from an event loop in a thread of its own, which
+    starts with the first request; after a fork, the new process starts its own. KeyboardInterrupt
+    cancels what the service computes for the call.
+
+    Loopback addresses are reached directly; for all others the proxy and certificate variables of
+    the environment count (HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE).
 
     What fails for the moment is sent again, with growing pauses: a lost or refused connection, no
     free slot, a full queue, a service that is still starting. Embedding a text twice does no harm.
@@ -34,7 +39,9 @@ class Client:
         (1, 192)
     """
 
-    def __init__(self, url: str, *, deadline: float = 300.0, api_key: str | None = None) -> None:
+    def __init__(
+        self, url: str, *, deadline: float = DEADLINE_SECONDS, api_key: str | None = None
+    ) -> None:
         """Connects when it is first used.
 
         Args:
@@ -51,8 +58,8 @@ class Client:
                 REPLICATE_API_TOKEN in the environment.
             ServiceError: for a proxy in the environment that cannot be used.
         """
-        self._remote = Remote(url, deadline=deadline, api_key=api_key)
-        self._model = OneModel(self._remote.dialect.embed)
+        self._make = lambda: AsyncClient(url, deadline=deadline, api_key=api_key)
+        self._connections = {os.getpid(): self._connect()}
 
     def __enter__(self) -> Self:
         return self
@@ -67,25 +74,25 @@ class Client:
 
     def close(self) -> None:
         """Close the connections; the client cannot be used afterwards."""
-        self._remote.close()
+        self._connection().loop_thread.stop()
 
     @property
     def name(self) -> str:
-        """Of the service's model, asked once. Every later answer must come from the same.
+        """The name of the service's model, asked once. Every later answer must come from the same.
 
         Raises:
             ServiceError: the service cannot be reached.
         """
-        return self._identity().model
+        return self._run(AsyncClient.name)
 
     @property
     def dimensions(self) -> int:
-        """Of a whole vector, asked once.
+        """The number of dimensions of a whole vector, asked once.
 
         Raises:
             ServiceError: the service cannot be reached.
         """
-        return int(self._identity().vectors.shape[1])
+        return self._run(AsyncClient.dimensions)
 
     def encode_query(
         self,
@@ -117,14 +124,7 @@ class Client:
         dimensions: int | None = None,
         truncate: bool = True,
     ) -> Vectors:
-        """See `Encoder.encode_document`.
-
-        Raises:
-            TextError: for a text that has no finite vector, or does not fit in memory.
-            QueueFullError: more waits at the service than it holds, until the deadline.
-            EngineError: the service's engine broke.
-            ServiceError: it cannot be reached, or changed its model in between.
-        """
+        """See `Encoder.encode_document`; raises what `encode_query` raises."""
         options = Options(task, symmetric, normalize, dimensions, truncate)
         return self._encode("documents", documents, options)
 
@@ -133,21 +133,40 @@ class Client:
         return similarity(queries, documents)
 
     def _encode(self, field: str, texts: str | Sequence[str], options: Options) -> Vectors:
-        """Embed the texts of one side, in as many requests as they need."""
-        checked, _ = check_texts(texts, field)
-        batch = Batch(self._model, self._identity(), field, checked, options)
-        pool = ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="e5-client")
-        try:
-            filled = [pool.submit(self._remote.run, batch.fill(part)) for part in batch.parts]
-            with tqdm(
-                total=len(checked), desc="embed", unit="text", delay=2, leave=False, disable=None
-            ) as bar:
-                for part, future in zip(batch.parts, filled, strict=True):
-                    future.result()  # in order, so that the first text that fails is named
-                    bar.update(part.stop - part.start)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-        return batch.vectors[0] if isinstance(texts, str) else batch.vectors
+        """Embed the texts of one side, under a progress bar where a terminal shows it."""
+        checked, _ = check_texts(texts, field)  # here: an iterator may use this client itself
+        with tqdm(
+            total=len(checked), desc="embed", unit="text", delay=2, leave=False, disable=None
+        ) as bar:
+            # The number of callers' threads limits the requests at a time, so nothing else does.
+            vectors = self._run(
+                lambda client: client._embed(field, checked, options, nullcontext(), bar.update)
+            )
+        return vectors[0] if isinstance(texts, str) else vectors
 
-    def _identity(self) -> RemoteAnswer:
-        return self._remote.run(self._model.identity())
+    def _run(self, work: Callable[[AsyncClient], Coroutine[Any, Any, T]]) -> T:
+        client, loop_thread = self._connection()
+        return loop_thread.run(lambda: work(client))
+
+    def _connection(self) -> "_Connection":
+        """The connection of this process: a fork has neither a thread nor sockets of its parent."""
+        process = os.getpid()
+        if process not in self._connections:
+            connection = self._connect()
+            parent = next(iter(self._connections.values()))
+            connection.client._model.first = parent.client._model.first
+            self._connections.setdefault(process, connection)
+        return self._connections[process]
+
+    def _connect(self) -> "_Connection":
+        client = self._make()
+        loop_thread = LoopThread(cleanup=client.aclose)
+        # A client that is not closed leaves no thread behind. At the interpreter's exit the
+        # loop thread ends by itself.
+        weakref.finalize(self, loop_thread.stop, wait=False).atexit = False
+        return _Connection(client, loop_thread)
+
+
+class _Connection(NamedTuple):
+    client: AsyncClient
+    loop_thread: LoopThread

@@ -1,47 +1,57 @@
-"""Replicate's HTTP: the inputs of one request -> its embeddings, or the error that was meant.
+"""Replicate's HTTP: the inputs of one request -> its vectors, or the error that was meant.
 
-A prediction is created, and asked for until it has ended or the deadline is there; then it is
-canceled. Each is billed, so a create is sent again only where Replicate cannot have begun it. Does
-no IO, and knows nothing of prompts, batches or the caller's lists.
+A prediction is created, and asked for until it has ended or the deadline has passed; then it is
+canceled. Each is billed, so one is created again only where Replicate cannot have begun it.
 """
 
+import asyncio
 import json
 import logging
 import math
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
-from e5.client.prediction import RemoteAnswer, as_error, first_line, parse, plain, read_output
-from e5.client.wire import Answer, NoAnswerError, Pace, Request, Steps, check_url
+from e5.client.prediction import (
+    RemoteAnswer,
+    first_line,
+    parse_object,
+    read_error,
+    read_output,
+    short_line,
+)
+from e5.client.transport import (
+    Backoff,
+    ClientLimits,
+    HttpResponse,
+    NoAnswerError,
+    Transport,
+    check_url,
+)
 from e5.errors import Cause, InputError, ServiceError, quoted
 
 logger = logging.getLogger(__name__)
 
-PREFIXES = ("replicate:", "replicate-deployment:")
+ADDRESS_PREFIXES = ("replicate:", "replicate-deployment:")
 BASE_URL = "https://api.replicate.com"
-WORD = r"[A-Za-z0-9][\w.-]*"
+NAME = r"[A-Za-z0-9][\w.-]*"
 ADDRESS = re.compile(
-    rf"replicate:(?P<model>{WORD}/{WORD})(:(?P<version>\w+))?"
-    rf"|replicate-deployment:(?P<deployment>{WORD}/{WORD})",
+    rf"replicate:(?P<model>{NAME}/{NAME})(:(?P<version>\w+))?"
+    rf"|replicate-deployment:(?P<deployment>{NAME}/{NAME})",
     re.ASCII,
 )
 # Replicate answers a create once the prediction has ended, or after so long. Only then is its id
 # known, without which it cannot be canceled; a warm model needs less for 256 texts.
 WAIT_SECONDS = 10
 LEAST_CANCEL_AFTER = 5  # seconds; Replicate refuses less
-CREATE_SILENCE, GET_SILENCE = 65.0, 10.0
-FIRST_POLL, LONGEST_POLL = 0.25, 2.0
-FAREWELL_SECONDS = 5.0
+CANCEL_SECONDS = ACCOUNT_SECONDS = 5.0
 ENDED = ("succeeded", "failed", "canceled", "aborted")
-REFUSALS: dict[int, tuple[str, str]] = {
-    401: (
-        "Replicate does not accept REPLICATE_API_TOKEN",
-        "set it to a token of replicate.com/account/api-tokens",
-    ),
+TOKEN_REMEDY = "set it to a token of replicate.com/account/api-tokens"
+FAILURES_BY_STATUS: dict[int, tuple[str, str]] = {  # and the remedy of each
+    401: ("Replicate does not accept REPLICATE_API_TOKEN", TOKEN_REMEDY),
     402: (
         "the account of REPLICATE_API_TOKEN has no credit",
         "add a payment method at replicate.com/account/billing",
@@ -59,89 +69,89 @@ REFUSALS: dict[int, tuple[str, str]] = {
 }
 
 
-class Replicate:
-    """How a model or a deployment on Replicate that runs this service is talked to.
+class ReplicateProtocol:
+    """How to talk to a model or a deployment on Replicate that runs this service.
 
     Attributes:
         name: of the service in errors: its address.
-        url: of Replicate's API, without a slash at its end.
-        headers: of each request. They hold the token, which is shown nowhere.
+        reports_health: false, because Replicate tells only whether it knows the account.
     """
 
-    def __init__(self, address: str, *, deadline: float, patience: float | None = None) -> None:
+    reports_health = False
+
+    def __init__(
+        self, address: str, *, deadline: float, retry_seconds: float | None, limits: ClientLimits
+    ) -> None:
         """See `RemoteService`. Reads REPLICATE_API_TOKEN, and REPLICATE_BASE_URL if it is set."""
-        found = ADDRESS.fullmatch(address)
-        if found is None:
+        match = ADDRESS.fullmatch(address)
+        if match is None:
             remedy = "use replicate:owner/name, replicate:owner/name:version"
             raise InputError("url", quoted(address), f"{remedy} or replicate-deployment:owner/name")
-        self._model, self._deployment = found["model"], found["deployment"]
-        self._version: str | None = found["version"]
+        self._model, self._deployment = match["model"], match["deployment"]
+        self._version: str | None = match["version"]
         self.name = address
         base = os.environ.get("REPLICATE_BASE_URL") or BASE_URL
         remedy = f"leave it out, or use a URL as in {BASE_URL}"
         url = str(check_url(base, "REPLICATE_BASE_URL", remedy))
-        self.url = url.rstrip("/").removesuffix("/v1")  # which Replicate's own client has there
-        self._token = _token()
-        self.headers: Mapping[str, str] = {"Authorization": f"Bearer {self._token}"}
+        self._url = url.rstrip("/").removesuffix("/v1")  # Replicate's own client allows it
+        self._token = _token()  # which no error and no log shows
+        self._transport = Transport(
+            self.name,
+            self._url,
+            {"Authorization": f"Bearer {self._token}"},
+            answer_bytes=limits.answer_bytes,
+        )
         self._deadline = deadline
-        self._patience = deadline if patience is None else min(deadline, patience)
+        self._retry_seconds = deadline if retry_seconds is None else min(deadline, retry_seconds)
+        self._limits = limits
+        self._cancellations: set[asyncio.Task[None]] = set()
 
-    def embed(self, inputs: Mapping[str, object]) -> Steps[RemoteAnswer]:
-        """One prediction, which is canceled if it has not ended when the caller or the time has.
-
-        Args:
-            inputs: of the service, with `encoding_format="base64"`.
-
-        Raises:
-            E5Error: see `RemoteService.embed`.
-        """
+    async def embed(self, inputs: Mapping[str, object]) -> RemoteAnswer:
+        """See `RemoteService.embed`. The prediction is canceled unless it ended in time."""
         end = time.monotonic() + self._deadline
         if self._deployment:
-            route, version = f"/v1/deployments/{self._deployment}/predictions", {}
+            path, version = f"/v1/deployments/{self._deployment}/predictions", {}
         else:
-            route, version = "/v1/predictions", {"version": (yield from self._latest(end))}
+            path, version = "/v1/predictions", {"version": await self._newest_version(end)}
         content = json.dumps({**version, "input": inputs}, ensure_ascii=False).encode()
-        prediction = yield from self._call(
-            lambda after: Request(
-                "POST", route, end, content, self._waits(end - after), after, CREATE_SILENCE
-            ),
-            self._patience,
-        )
+        prediction = await self._call("POST", path, end, self._retry_seconds, content=content)
         if prediction.get("status") not in ENDED:
             path = self._path(prediction)
             try:
-                prediction = yield from self._ended(path, prediction, end)
-            except GeneratorExit:  # nobody is there to send anything
-                raise
-            except BaseException:  # the deadline is there; or the caller was cancelled
-                with suppress(Exception):
-                    until = time.monotonic() + FAREWELL_SECONDS
-                    yield Request("POST", f"{path}/cancel", until)
+                prediction = await self._ended(path, prediction, end)
+            except (Exception, asyncio.CancelledError):
+                await self._cancel(path)
                 raise
         if prediction["status"] == "failed":
-            raise as_error(prediction.get("error"))
+            raise read_error(prediction)
         if prediction["status"] != "succeeded":
             raise self._failure(f"the prediction was {prediction['status']}", "try again")
         try:
             return read_output(prediction.get("output"))
         except ValueError as error:
             raise self._failure(
-                f"its output is not that of this service ({plain(error)})",
+                f"its output is not that of this service ({short_line(error)})",
                 "check that the model is an E5 service",
             ) from error
 
-    def health(self) -> Steps[str]:
+    async def health(self) -> str:
         """READY where Replicate knows the token's account; "" otherwise. Starts no model."""
+        end = time.monotonic() + ACCOUNT_SECONDS
         try:
-            answer = yield Request("GET", "/v1/account", time.monotonic() + FAREWELL_SECONDS)
+            response = await self._transport.request("GET", "/v1/account", end=end)
         except NoAnswerError:
             return ""
-        return "READY" if answer.status == 200 else ""
+        return "READY" if response.status == 200 else ""
 
-    def _latest(self, end: float) -> Steps[str]:
-        """The version of the model; the newest one where none is named, asked once."""
+    async def aclose(self) -> None:
+        """Close the connections, once Replicate has been asked to cancel what was given up."""
+        await asyncio.gather(*self._cancellations)
+        await self._transport.aclose()
+
+    async def _newest_version(self, end: float) -> str:
+        """The version that the address names; else the newest one of the model, asked once."""
         if self._version is None:
-            model = yield from self._get(f"/v1/models/{self._model}", end)
+            model = await self._get(f"/v1/models/{self._model}", end)
             newest = model.get("latest_version")
             version = newest.get("id") if isinstance(newest, dict) else None
             if not isinstance(version, str) or not re.fullmatch(r"\w{1,99}", version, re.ASCII):
@@ -150,80 +160,104 @@ class Replicate:
             logger.info("%s: its newest version is %s", self.name, self._version)
         return self._version
 
-    def _waits(self, end: float) -> dict[str, str]:
-        """Headers of a create: until when to wait for the output, and for how long to try."""
-        seconds_left = max(end - time.monotonic(), 0)
-        wait = min(WAIT_SECONDS, int(seconds_left / 2))  # so that the id is there before the end
-        cancel_after = max(LEAST_CANCEL_AFTER, math.ceil(seconds_left))
-        return {
-            **({"Prefer": f"wait={wait}"} if wait else {}),
-            "Cancel-After": f"{cancel_after}s",
-        }
-
-    def _ended(self, path: str, prediction: dict[str, Any], end: float) -> Steps[dict[str, Any]]:
+    async def _ended(self, path: str, prediction: dict[str, Any], end: float) -> dict[str, Any]:
         """The prediction, once it has ended."""
-        pause = FIRST_POLL
+        pause = self._limits.first_poll
         while prediction.get("status") not in ENDED:
             if time.monotonic() + pause >= end:
                 raise self._late(f"the prediction is {quoted(prediction.get('status'))}")
-            prediction = yield from self._get(path, end, pause)
-            pause = min(2 * pause, LONGEST_POLL)
+            await asyncio.sleep(pause)
+            prediction = await self._get(path, end, pause)
+            pause = min(2 * pause, self._limits.longest_poll)
         return prediction
 
-    def _get(self, path: str, end: float, pause: float = 0.0) -> Steps[dict[str, Any]]:
-        """What is there, after a pause."""
-        return (
-            yield from self._call(
-                lambda after: Request(
-                    "GET", path, end, after=max(after, pause), silence=GET_SILENCE
-                ),
-                end - time.monotonic(),
-            )
-        )
+    async def _cancel(self, path: str) -> None:
+        """Ask Replicate to cancel a prediction.
 
-    def _call(self, build: Callable[[float], Request], patience: float) -> Steps[dict[str, Any]]:
+        In a task of its own: some frameworks cancel whatever the caller's task awaits from now on.
+        """
+
+        async def send() -> None:
+            with suppress(Exception):
+                end = time.monotonic() + CANCEL_SECONDS
+                await self._transport.request("POST", f"{path}/cancel", end=end)
+
+        cancellation = asyncio.create_task(send())
+        self._cancellations.add(cancellation)
+        cancellation.add_done_callback(self._cancellations.discard)
+        await asyncio.shield(cancellation)
+
+    async def _get(self, path: str, end: float, pause: float = 0.0) -> dict[str, Any]:
+        """The object at a path; if that is asked for again, then after `pause` seconds or more."""
+        return await self._call("GET", path, end, end - time.monotonic(), pause=pause)
+
+    async def _call(
+        self,
+        method: Literal["GET", "POST"],
+        path: str,
+        end: float,
+        retry_seconds: float,
+        *,
+        content: bytes | None = None,
+        pause: float = 0.0,
+    ) -> dict[str, Any]:
         """The object that a request is answered with.
 
         A create may have begun, and cost, whatever came back but 429. All else may be sent twice.
 
         Args:
-            build: makes the request; told the seconds to wait before it.
-            patience: seconds in which it may be sent again.
+            method: POST for a create, GET for all else.
+            path: of the request.
+            end: when the answer must be there, by `time.monotonic`.
+            retry_seconds: seconds in which it may be sent again.
+            content: the body of a create.
+            pause: seconds to wait at least before it is sent again.
         """
-        pace = Pace(patience)
-        pause: float | None = 0.0
-        while pause is not None:
-            request = build(pause)
-            met: ServiceError
+        is_create = method == "POST"
+        limits = self._limits
+        backoff = Backoff(retry_seconds)
+        while True:
+            failure: ServiceError
             cause = None
             try:
-                answer = yield request
+                response = await self._transport.request(
+                    method,
+                    path,
+                    end=end,
+                    content=content,
+                    headers=_create_headers(end) if is_create else {},
+                    silence=limits.create_silence if is_create else limits.get_silence,
+                )
             except NoAnswerError as error:
-                met, cause = self._unanswered(error, request), error
-                again = error.kind == "refused" or (error.kind, request.method) == ("lost", "GET")
+                failure, cause = self._unanswered(error, is_create=is_create), error
+                may_retry = error.kind == "refused" or (error.kind == "lost" and not is_create)
             else:
-                if 200 <= answer.status < 300 and (found := parse(answer.body)):
-                    return found
-                met = self._refusal(answer)
-                again = answer.status == 429 or (answer.status >= 500 and request.method == "GET")
-            pause = pace.next(str(met), met.retry_after or 0.0) if again else None
-        raise met from cause
+                if 200 <= response.status < 300 and (body := parse_object(response.body)):
+                    return body
+                failure = self._refusal(response)
+                is_broken = response.status >= 500
+                may_retry = response.status == 429 or (is_broken and not is_create)
+            at_least = max(failure.retry_after or 0.0, pause)
+            seconds = backoff.next_pause(str(failure), at_least) if may_retry else None
+            if seconds is None:
+                raise failure from cause
+            await asyncio.sleep(seconds)
 
     def _path(self, prediction: Mapping[str, Any]) -> str:
-        """Where to ask for the prediction; at no other server, for the token goes with it."""
+        """Where to ask for the prediction; at no other server, because the token goes with it."""
         urls = prediction.get("urls")
         url = urls.get("get") if isinstance(urls, dict) else None
-        found = re.fullmatch(rf"{re.escape(self.url)}(/v1/predictions/\w+)", str(url), re.ASCII)
-        if found is None:
+        match = re.fullmatch(rf"{re.escape(self._url)}(/v1/predictions/\w+)", str(url), re.ASCII)
+        if match is None:
             raise self._failure(
-                f"the prediction is at another address than {self.url}", "check REPLICATE_BASE_URL"
+                f"the prediction is at another address than {self._url}", "check REPLICATE_BASE_URL"
             )
-        return found[1]
+        return match[1]
 
-    def _unanswered(self, error: NoAnswerError, request: Request) -> ServiceError:
+    def _unanswered(self, error: NoAnswerError, *, is_create: bool) -> ServiceError:
         if error.kind == "late":
             return self._late("no answer")
-        if error.kind == "lost" and request.method == "POST":
+        if error.kind == "lost" and is_create:
             return self._failure(
                 f"no answer to a prediction that was sent ({error})",
                 "try again; it was not sent twice, because it may have begun and is billed",
@@ -235,64 +269,73 @@ class Replicate:
             "unreachable",
         )
 
-    def _refusal(self, answer: Answer) -> ServiceError:
-        status = answer.status
-        if status in REFUSALS:
-            what, remedy = REFUSALS[status]
-            told = self._told(answer) if status in (422, 429) else ""
-            busy = status == 429
+    def _refusal(self, response: HttpResponse) -> ServiceError:
+        status = response.status
+        detail = self._detail(response)
+        if status in FAILURES_BY_STATUS:
+            failure, remedy = FAILURES_BY_STATUS[status]
+            detail = detail if status in (422, 429) else ""
+            is_busy = status == 429
             return self._failure(
-                f"{what} (HTTP {status}{told})",
+                f"{failure} (HTTP {status}{detail})",
                 remedy,
-                "busy" if busy else "other",
-                _seconds_named(answer) if busy else None,
+                "busy" if is_busy else "other",
+                _retry_after(response) if is_busy else None,
             )
         return self._failure(
-            f"Replicate answered HTTP {status}{self._told(answer)}",
+            f"Replicate answered HTTP {status}{detail}",
             "try again" if status >= 500 else "check REPLICATE_BASE_URL and the proxy",
             "unreachable" if status >= 500 else "other",
         )
 
-    def _told(self, answer: Answer) -> str:
-        """Replicate's own words, without the token, should they repeat it."""
-        body = answer.body.replace(self._token.encode(), b"...")
-        detail = parse(body).get("detail")
-        return ": " + (quoted(plain(detail)) if detail else first_line(body))
+    def _detail(self, response: HttpResponse) -> str:
+        """Replicate's own explanation, without the token, should that be repeated in it."""
+        body = response.body.replace(self._token.encode(), b"...")
+        detail = parse_object(body).get("detail")
+        return ": " + (quoted(short_line(detail)) if detail else first_line(body))
 
-    def _late(self, what: str) -> ServiceError:
+    def _late(self, failure: str) -> ServiceError:
         return self._failure(
-            f"{what} at the deadline of {self._deadline:g} s",
+            f"{failure} at the deadline of {self._deadline:g} s",
             "give a longer one, or keep an instance running with a deployment",
             "deadline",
         )
 
     def _failure(
-        self, what: str, remedy: str, cause: Cause = "other", retry_after: float | None = None
+        self, failure: str, remedy: str, cause: Cause = "other", retry_after: float | None = None
     ) -> ServiceError:
-        sentence = f"{self.name}: {what}; {remedy}."
+        sentence = f"{self.name}: {failure}; {remedy}."
         return ServiceError(sentence, cause=cause, retry_after=retry_after)
 
 
 def _token() -> str:
     token = os.environ.get("REPLICATE_API_TOKEN", "").strip()
-    if not re.fullmatch(r"[\w.~+/=-]+", token, re.ASCII):  # shown nowhere, whatever it is
-        received = "what is no token" if token else "nothing"
-        remedy = "set it to a token of replicate.com/account/api-tokens"
-        raise InputError("REPLICATE_API_TOKEN", received, remedy)
+    if not re.fullmatch(r"[\w.~+/=-]+", token, re.ASCII):  # never shown: it may be a secret
+        received = "a value that cannot be a token" if token else "nothing"
+        raise InputError("REPLICATE_API_TOKEN", received, TOKEN_REMEDY)
     return token
 
 
-def _seconds_named(answer: Answer) -> float | None:
-    """How long to wait, as an HTTP 429 says.
+def _create_headers(end: float) -> dict[str, str]:
+    """Until when a create waits for the output, and after how long Replicate gives it up."""
+    seconds_left = max(end - time.monotonic(), 0)
+    wait = min(WAIT_SECONDS, int(seconds_left / 2))  # so that the id is known before the end
+    cancel_after = max(LEAST_CANCEL_AFTER, math.ceil(seconds_left))
+    return {**({"Prefer": f"wait={wait}"} if wait else {}), "Cancel-After": f"{cancel_after}s"}
+
+
+def _retry_after(response: HttpResponse) -> float | None:
+    """Seconds to wait, as an HTTP 429 names them.
 
     Example:
         >>> detail = b'{"detail": "Request was throttled. Your rate limit resets in ~30s."}'
-        >>> _seconds_named(Answer(429, {}, detail))
+        >>> _retry_after(HttpResponse(429, {}, detail))
         30.0
     """
-    found = re.search(r"resets in ~?(\d{1,4})s", str(parse(answer.body).get("detail")))
-    headers = (answer.headers.get(name, "") for name in ("retry-after", "ratelimit-reset"))
-    for told in (found[1] if found else "", *headers):
-        if re.fullmatch(r"\d{1,4}(\.\d{1,6})?", told):  # a larger number would be a date
-            return float(told)
+    detail = str(parse_object(response.body).get("detail"))
+    match = re.search(r"resets in ~?(\d{1,4})s", detail)
+    headers = (response.headers.get(name, "") for name in ("retry-after", "ratelimit-reset"))
+    for seconds in (match[1] if match else "", *headers):
+        if re.fullmatch(r"\d{1,4}(\.\d{1,6})?", seconds):  # a larger number would be a date
+            return float(seconds)
     return None

@@ -1,40 +1,42 @@
-"""The gateway's routes.
-
-Each that computes is one wire format's function from a body to a request; all of them take the same
-way from there. Knows nothing of how a wire format looks or of how vectors are computed.
-"""
+"""The gateway: its routes, and the one way that every request takes from its body to its answer."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Match, Route
+from typing_extensions import TypedDict
 
 from e5.errors import E5Error
-from e5.gateway import cog_route, cohere, openai, tei
 from e5.gateway.backend import Backend
-from e5.gateway.body import Parser, dumps, written
-from e5.gateway.client_request import ClientRequest, Request
-from e5.gateway.fields import Fields
-from e5.gateway.guard import MAX_IN_FLIGHT, Guard, Handler, while_connected
-from e5.gateway.metrics import Meters
-from e5.gateway.model_names import Models
-from e5.gateway.openapi import description
-from e5.gateway.page import prepare
-from e5.gateway.refusals import RefusalError, Style
-from e5.gateway.search_route import Searchable, search
-from e5.serving.request import MAX_TEXTS
+from e5.gateway.body import BodyParser, json_pieces, to_json
+from e5.gateway.client_request import ServiceCall
+from e5.gateway.guard import Guard, while_connected
+from e5.gateway.limits import GatewayLimits
+from e5.gateway.metrics import GatewayMetrics
+from e5.gateway.model_names import ModelNames
+from e5.gateway.openai import ModelCard, ModelList, model_card, model_list
+from e5.gateway.openapi import BACKEND_STATUSES, description
+from e5.gateway.page import prepare_page
+from e5.gateway.refusals import RefusalError
+from e5.gateway.routes import POST_ROUTES, SEARCH_ROUTE, GetRoute, PostRoute
+from e5.gateway.tei import InfoAnswer, info
+from e5.gateway.wire import RouteContext, Searchable
 
-LARGE_ANSWER = 2**16  # numbers: some 6 ms to write
-REMEDIES = {
+SENTENCES_BY_STATUS = {
     404: "there is no such route; GET /openapi.json lists them.",
     405: "this route does not take this method; GET /openapi.json lists what it takes.",
 }
 
-Understand = Callable[[Fields], ClientRequest | Request]
+
+StatusAnswer = TypedDict("StatusAnswer", {"status": str})
+OpenApiAnswer = TypedDict(
+    "OpenApiAnswer", {"openapi": str, "info": dict[str, Any], "paths": dict[str, Any]}
+)
 
 
 class Gateway:
@@ -42,40 +44,49 @@ class Gateway:
 
     Attributes:
         app: the ASGI application.
+        limits: how much it takes at a time.
     """
 
     def __init__(
         self,
         backend: Backend,
-        models: Models,
+        model_names: ModelNames,
         *,
         keys: Sequence[str] = (),
         index: Searchable | None = None,
+        limits: GatewayLimits = GatewayLimits(),  # noqa: B008 (it is frozen)
     ) -> None:
-        """Name the parts; nothing is asked yet.
+        """Put the parts together; the backend is not asked yet.
 
         Args:
             backend: who computes.
-            models: the names that callers may use.
-            keys: one of them must come with each request that costs something; none: all may ask.
-            index: adds `POST /search`.
+            model_names: the model names that callers may use.
+            keys: a request that costs something must come with one of them; without any, all may
+                ask.
+            index: what the route `POST /search`, which it adds, searches.
+            limits: how much it takes at a time.
         """
         self._backend = backend
-        self._models = models
+        self._model_names = model_names
         self._index = index
-        self._home = prepare(model=models.names[0], keyed=bool(keys), search=index is not None)
-        self._parser = Parser()
-        self._guard = Guard(self._parser, keys)
+        self.limits = limits
+        self._page = prepare_page(
+            model=model_names.names[0], keyed=bool(keys), search=index is not None
+        )
+        self._parser = BodyParser(limits)
+        self._guard = Guard(self._parser, keys, limits)
+        self._post_routes = [*POST_ROUTES, *([] if index is None else [SEARCH_ROUTE])]
+        self._get_routes = self._all_get_routes()
         self.app = Starlette(
-            routes=self._routes(),
+            routes=[*map(self._post, self._post_routes), *map(self._get, self._get_routes)],
             exception_handlers={HTTPException: self._refused_by_router},
         )
         self.app.router.redirect_slashes = False  # not to where the Host header says
 
     @property
-    def meters(self) -> Meters:
+    def metrics(self) -> GatewayMetrics:
         """What it counts."""
-        return self._guard.meters
+        return self._guard.metrics
 
     @property
     def draining(self) -> bool:
@@ -83,113 +94,105 @@ class Gateway:
         return self._guard.draining
 
     def drain(self) -> None:
-        """Prepare for the end."""
+        """Have `/ready` say 503 from now on, so that a balancer sends no more requests."""
         self._guard.draining = True
 
     async def close(self) -> None:
-        """Let go of the backend and of the process that parses."""
+        """Close the backend, and end the process that parses."""
         self._parser.close()
         await self._backend.close()
 
-    def _routes(self) -> list[Route]:
-        models, index = self._models, self._index
-
-        def asks(path: str, understand: Understand, style: Style = "openai") -> Route:
-            async def answer(request: HttpRequest) -> Response:
-                understood = understand(Fields(await self._parser.read(request)))
-                inner = understood if isinstance(understood, Request) else understood.request()
-                return await while_connected(request, self._answer(inner, path))
-
-            return Route(path, self._guard.around(path, answer, style=style), methods=["POST"])
-
-        def tells(path: str, tell: Handler, *, keyless: bool = True) -> Route:
-            return Route(path, self._guard.around(path, tell, keyless=keyless), methods=["GET"])
-
-        def rerank(fields: Fields) -> ClientRequest:
-            return tei.rerank(fields) if "texts" in fields else cohere.rerank(fields, models, 1)
-
-        def root(fields: Fields) -> ClientRequest:
-            about_one = isinstance(fields.any("inputs"), dict)
-            return tei.similarity(fields) if about_one else tei.embed(fields)
-
+    def _all_get_routes(self) -> list[GetRoute]:
+        one_model = ModelCard, self._one_model, (404,)
+        openapi = OpenApiAnswer, self._openapi, BACKEND_STATUSES
         return [
-            asks("/v1/embeddings", lambda f: openai.embeddings(f, models)),
-            asks("/embeddings", lambda f: openai.embeddings(f, models)),
-            asks("/v1/embed", lambda f: cohere.embed(f, models, 1)),
-            asks("/v2/embed", lambda f: cohere.embed(f, models, 2)),
-            asks("/v1/rerank", lambda f: cohere.rerank(f, models, 1)),
-            asks("/v2/rerank", lambda f: cohere.rerank(f, models, 2)),
-            asks("/rerank", rerank, "tei"),
-            asks("/embed", tei.embed, "tei"),
-            asks("/similarity", tei.similarity, "tei"),
-            asks("/", root, "tei"),
-            asks("/predictions", cog_route.prediction, "cog"),
-            *([asks("/search", lambda f: search(f, index))] if index is not None else []),
-            tells("/", self._page),
-            tells("/v1/models", self._list_models),
-            tells("/models", self._list_models),
-            tells("/v1/models/{name:path}", self._one_model),
-            tells("/models/{name:path}", self._one_model),
-            tells("/info", self._info),
-            tells("/health", self._health),
-            tells("/ready", self._ready),
-            tells("/health-check", self._cog_health),
-            tells("/metrics", self._metrics, keyless=False),
-            tells("/openapi.json", self._openapi),
+            GetRoute("/", "Shows the page for people.", "text/html", self._show_page),
+            GetRoute("/v1/models", "Lists the names of the model.", ModelList, self._list_models),
+            GetRoute("/models", "Lists them as /v1/models does.", ModelList, self._list_models),
+            GetRoute("/v1/models/{name:path}", "Shows one name of the model.", *one_model),
+            GetRoute("/models/{name:path}", "Shows it as /v1/models/{name} does.", *one_model),
+            GetRoute(
+                "/info",
+                "Says what is served, in the fields of text-embeddings-inference.",
+                InfoAnswer,
+                self._info,
+                BACKEND_STATUSES,
+            ),
+            GetRoute("/health", "Says that the gateway lives.", StatusAnswer, self._health),
+            GetRoute("/ready", "Says that it can answer now.", StatusAnswer, self._ready, (503,)),
+            GetRoute("/health-check", "Says it as Cog does.", StatusAnswer, self._cog_health),
+            GetRoute(
+                "/metrics",
+                "Gives the counters to Prometheus.",
+                "text/plain",
+                self._metrics,
+                (401, 429),
+                keyless=False,
+            ),
+            GetRoute("/openapi.json", "Describes all routes.", *openapi),
         ]
+
+    def _post(self, route: PostRoute) -> Route:
+        context = RouteContext(route.path, self._model_names, self._index)
+
+        async def answer(request: HttpRequest) -> Response:
+            call = route.parse(await self._parser.read(request)).service_call(context)
+            return await while_connected(request, self._answer(call, route.path))
+
+        guarded = self._guard.around(route.path, answer, style=route.error_style)
+        return Route(route.path, guarded, methods=["POST"])
+
+    def _get(self, route: GetRoute) -> Route:
+        guarded = self._guard.around(route.path, route.handler, keyless=route.keyless)
+        return Route(route.path, guarded, methods=["GET"])
 
     async def _refused_by_router(self, request: HttpRequest, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         status = error.status_code
         headers = {"Allow": self._methods(request)} if status == 405 else {}
-        sentence = REMEDIES.get(status, str(error.detail))
-        return self._guard.refuse(request, RefusalError(status, sentence, headers=headers))
+        sentence = SENTENCES_BY_STATUS.get(status, str(error.detail))
+        return self._guard.refuse(request, RefusalError(status, sentence, headers))
 
     def _methods(self, request: HttpRequest) -> str:
-        """What a path takes: more than one route may have it."""
+        """The methods that a path takes: several routes may have it."""
         routes = [route for route in self.app.routes if isinstance(route, Route)]
         found = [route for route in routes if route.matches(request.scope)[0] != Match.NONE]
         return ", ".join(sorted({method for route in found for method in route.methods or ()}))
 
-    async def _answer(self, request: Request, path: str) -> Response:
-        """Any wire format's way from a request to its answer."""
+    async def _answer(self, call: ServiceCall, path: str) -> Response:
+        """The way of every wire format from what the service is asked to the response."""
         try:
-            answer = await self._backend.answer(request.request)
+            answer = await self._backend.answer(call.request)
         except E5Error as error:
-            raise error.renamed(request.told) from error
-        result = request.result(answer)
-        cut = sum(result.truncated)
-        self.meters.count(path, len(result.tokens), sum(result.tokens), cut)
+            raise error.renamed(call.renames) from error
+        answer = call.in_callers_order(answer)
+        num_texts, num_truncated = len(answer.tokens), sum(answer.truncated)
+        self.metrics.count(
+            path, texts=num_texts, tokens=sum(answer.tokens), truncated=num_truncated
+        )
         headers = {
-            "x-e5-prompt": request.prompt,
-            "x-e5-model": result.model,
-            "x-e5-truncated": f"{cut}/{len(result.truncated)}",
+            "x-e5-prompt": call.prompt,
+            "x-e5-model": answer.model,
+            "x-e5-truncated": f"{num_truncated}/{num_texts}",
         }
-        if result.vectors.size < LARGE_ANSWER and not request.waits:
-            return Response(dumps(request.shape(result)), 200, headers, "application/json")
-        body = await asyncio.to_thread(request.shape, result)
-        return StreamingResponse(written(body), 200, headers, "application/json")
+        is_large = answer.vectors.size >= self.limits.large_answer_numbers
+        if not is_large and not call.reads_disk:
+            return Response(to_json(call.build_body(answer)), 200, headers, "application/json")
+        body = await asyncio.to_thread(call.build_body, answer)
+        return StreamingResponse(json_pieces(body), 200, headers, "application/json")
 
-    async def _page(self, _: HttpRequest) -> Response:
-        return HTMLResponse(self._home.html, headers=self._home.headers)
+    async def _show_page(self, _: HttpRequest) -> Response:
+        return HTMLResponse(self._page.html, headers=self._page.headers)
 
     async def _list_models(self, _: HttpRequest) -> Response:
-        return _json(openai.model_list(self._models))
+        return _json(model_list(self._model_names))
 
     async def _one_model(self, request: HttpRequest) -> Response:
-        name, _ = self._models.resolve(request.path_params["name"])
-        return _json(openai.model_card(name))
+        name, _ = self._model_names.resolve(request.path_params["name"])
+        return _json(model_card(name))
 
     async def _info(self, _: HttpRequest) -> Response:
-        about = await self._backend.about()
-        told = tei.info(
-            about.name,
-            max_length=about.max_length,
-            max_batch_tokens=about.max_batch_tokens,
-            max_texts=MAX_TEXTS,
-            most=MAX_IN_FLIGHT,
-        )
-        return _json(told)
+        return _json(info(await self._backend.info(), max_requests=self.limits.in_flight))
 
     async def _health(self, _: HttpRequest) -> Response:
         return _json({"status": "alive"})
@@ -202,18 +205,17 @@ class Gateway:
         return _json({"status": "ready"})
 
     async def _cog_health(self, _: HttpRequest) -> Response:
-        """`/ready` in Cog's words, which are always 200."""
         is_ready = not self.draining and await self._backend.ready()
         return _json({"status": "READY" if is_ready else "UNHEALTHY"})
 
     async def _metrics(self, _: HttpRequest) -> Response:
-        self.meters.waiting_tokens.set(self._backend.waiting_tokens())
-        return Response(self.meters.text(), media_type="text/plain; version=0.0.4")
+        self.metrics.waiting_tokens.set(self._backend.waiting_tokens())
+        return Response(self.metrics.text(), media_type="text/plain; version=0.0.4")
 
     async def _openapi(self, _: HttpRequest) -> Response:
-        dimensions = (await self._backend.about()).dimensions
-        return _json(description(dimensions, with_search=self._index is not None))
+        dimensions = (await self._backend.info()).dimensions
+        return _json(description(self._post_routes, self._get_routes, dimensions=dimensions))
 
 
-def _json(told: object) -> Response:
-    return Response(dumps(told), media_type="application/json")
+def _json(value: object) -> Response:
+    return Response(to_json(value), media_type="application/json")

@@ -1,7 +1,4 @@
-"""Who computes for the gateway: the model in this process, or a service elsewhere.
-
-Both answer a service's request. Knows nothing of HTTP routes or wire formats.
-"""
+"""What computes for the gateway: the model in this process, or a remote service."""
 
 import asyncio
 import logging
@@ -11,37 +8,33 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from e5.client.cog_protocol import REMEDIES, Cog
-from e5.client.prediction import RemoteAnswer
-from e5.client.remote import RemoteService
+from e5.client import DEADLINE_SECONDS, UNHEALTHY_REMEDY, RemoteAnswer, RemoteService
 from e5.errors import ServiceError
-from e5.serving.answer import Answer
-from e5.serving.request import EmbedRequest
+from e5.serving import Answer, EmbedRequest
 from e5.settings import Settings
 
 if TYPE_CHECKING:  # they bring torch
     from e5.embedder import Embedder
-    from e5.serving.service import Service
+    from e5.serving import Service
 
 logger = logging.getLogger(__name__)
 
-DEADLINE_SECONDS = 300.0  # of a request; a model on Replicate may have to boot first
 # Cog frees a slot a moment after it has answered, so its first "no free slot" means little. After
 # that the caller is told, and may try again: two who retry would multiply.
-PATIENCE_SECONDS = 0.5
+BUSY_RETRY_SECONDS = 0.5
 WATCH_SECONDS = 2.0
-MAX_LENGTH = 4096  # tokens of a text, which a service elsewhere does not tell
+MAX_LENGTH = 4096  # tokens of a text; a remote service does not say how many it reads
 
 
 @dataclass(frozen=True)
-class About:
+class BackendInfo:
     """What a backend serves.
 
     Attributes:
-        name: of the model, with its fingerprint.
-        dimensions: of a whole vector.
-        max_length: tokens kept of a text.
-        max_batch_tokens: tokens computed in one forward.
+        name: the model's name with its fingerprint.
+        dimensions: the number of dimensions of a whole vector.
+        max_length: the number of tokens after which texts are truncated.
+        max_batch_tokens: the largest number of tokens that are computed in one forward.
     """
 
     name: str
@@ -51,30 +44,30 @@ class About:
 
 
 class Backend(Protocol):
-    """Answers requests."""
+    """What answers requests."""
 
-    async def about(self) -> About:
+    async def info(self) -> BackendInfo:
         """What is served.
 
         Raises:
-            E5Error: where it cannot be reached.
+            E5Error: if the backend cannot be reached.
         """
 
     async def answer(self, request: EmbedRequest) -> Answer:
-        """Vectors and usage of a request. Cancelling gives it up.
+        """The service's answer to a request. Cancelling gives the request up.
 
         Raises:
-            E5Error: as `Service.answer`; ServiceError where the service elsewhere fails.
+            E5Error: as `Service.answer`; ServiceError where a remote service fails.
         """
 
     async def ready(self) -> bool:
         """Whether a request would be answered now."""
 
     def waiting_tokens(self) -> int:
-        """That wait for the engine; 0 where it is elsewhere."""
+        """The number of tokens that wait for the engine; 0 for a remote service."""
 
     async def close(self) -> None:
-        """Let go of what it holds."""
+        """Close what the backend holds."""
 
 
 class InProcessBackend:
@@ -87,21 +80,21 @@ class InProcessBackend:
 
     @classmethod
     def load(cls, settings: Settings) -> "InProcessBackend":
-        """Load the checkpoint and try it.
+        """Load the checkpoint and run its self-check.
 
         Raises:
             E5Error: as `Embedder.load`.
         """
         from e5.embedder import Embedder
-        from e5.serving.service import Service
+        from e5.serving import Service
 
         embedder = Embedder.load(settings)
         return cls(embedder, Service(embedder, max_queue_tokens=settings.max_queue_tokens))
 
-    async def about(self) -> About:
-        """What is served."""
+    async def info(self) -> BackendInfo:
+        """See `Backend.info`."""
         embedder = self._embedder
-        return About(
+        return BackendInfo(
             embedder.name, embedder.dimensions, embedder.max_length, embedder.max_batch_tokens
         )
 
@@ -114,48 +107,69 @@ class InProcessBackend:
         return self._service.healthy
 
     def waiting_tokens(self) -> int:
-        """That wait for the engine."""
+        """The number of tokens that wait for the engine."""
         return self._service.waiting_tokens
 
     async def close(self) -> None:
-        """Nothing to let go of: the process ends."""
+        """Do nothing: the process ends."""
 
 
 class RemoteBackend:
     """A Cog server or a model on Replicate. A `Backend`."""
 
-    def __init__(self, address: str, about: About) -> None:
-        """Name the service; `find` is the usual way."""
-        self._about = about
-        self._remote = RemoteService(address, deadline=DEADLINE_SECONDS, patience=PATIENCE_SECONDS)
+    def __init__(
+        self,
+        address: str,
+        info: BackendInfo,
+        *,
+        deadline: float = DEADLINE_SECONDS,
+        watch_seconds: float = WATCH_SECONDS,
+    ) -> None:
+        """Take what the service serves; `find` is the usual way.
+
+        Args:
+            address: see `RemoteService`.
+            info: what the service serves.
+            deadline: seconds in which a request must be answered.
+            watch_seconds: time between two looks at the service's health while requests wait.
+        """
+        self._info = info
+        self._remote = RemoteService(address, deadline=deadline, retry_seconds=BUSY_RETRY_SECONDS)
+        self._watch_seconds = watch_seconds
         self._waiting: set[asyncio.Timeout] = set()
         self._watching: asyncio.Task[None] | None = None
 
     @classmethod
-    async def find(cls, address: str) -> "RemoteBackend":
-        """Wait until the service answers, and ask what it serves.
+    async def find(
+        cls,
+        address: str,
+        *,
+        deadline: float = DEADLINE_SECONDS,
+        watch_seconds: float = WATCH_SECONDS,
+    ) -> "RemoteBackend":
+        """Wait until the service answers, and ask what it serves. The arguments are as above.
 
         Raises:
             E5Error: for an address that cannot be used, or a service that does not answer in time.
         """
         logger.info("waiting for %s", address)
-        remote = RemoteService(address, deadline=DEADLINE_SECONDS)
+        remote = RemoteService(address, deadline=deadline)
         try:
             first = await remote.embed({"documents": ["a"], "encoding_format": "base64"})
         finally:
             await remote.aclose()
-        dimensions = first.vectors.shape[1]
-        return cls(address, About(first.model, dimensions, MAX_LENGTH, max_batch_tokens=0))
+        info = BackendInfo(first.model, first.vectors.shape[1], MAX_LENGTH, max_batch_tokens=0)
+        return cls(address, info, deadline=deadline, watch_seconds=watch_seconds)
 
-    async def about(self) -> About:
-        """What was served when the gateway started."""
-        return self._about
+    async def info(self) -> BackendInfo:
+        """What the service served when the gateway started."""
+        return self._info
 
     async def answer(self, request: EmbedRequest) -> Answer:
-        """One request to the service, sent again only if it had no free slot for a moment.
+        """Send one request to the service, and again only if it had no free slot for a moment.
 
         Raises:
-            E5Error: if the service refused; ServiceError if it failed, with the cause.
+            E5Error: if the service refused; ServiceError with the cause if it failed.
         """
         inputs: dict[str, object] = {
             "task": request.task,
@@ -170,24 +184,24 @@ class RemoteBackend:
             inputs["documents"] = request.all_documents
         if request.dimensions is not None:
             inputs["dimensions"] = request.dimensions
-        embedded = await self._ask(inputs)
-        if not embedded.tokens:
-            raise ServiceError("the service tells no usage; update it to this project's version.")
+        remote = await self._embed(inputs)
+        if not remote.tokens:
+            raise ServiceError("the service reports no usage; update it to this project's version.")
         return Answer(
-            vectors=embedded.vectors,
+            vectors=remote.vectors,
             scores=np.empty((0, 0), np.float32),
-            tokens=embedded.tokens,
-            truncated=embedded.truncated,
-            model=embedded.model,
+            tokens=remote.tokens,
+            truncated=remote.truncated,
+            model=remote.model,
             metrics={},
         )
 
     async def ready(self) -> bool:
-        """Whether the service says so."""
+        """Whether the service says that it is ready or busy."""
         return await self._remote.health() in ("READY", "BUSY")
 
     def waiting_tokens(self) -> int:
-        """Not known here."""
+        """0: a remote service does not say it."""
         return 0
 
     async def close(self) -> None:
@@ -196,8 +210,8 @@ class RemoteBackend:
             self._watching.cancel()
         await self._remote.aclose()
 
-    async def _ask(self, inputs: Mapping[str, object]) -> RemoteAnswer:
-        if self._watching is None and isinstance(self._remote.dialect, Cog):
+    async def _embed(self, inputs: Mapping[str, object]) -> RemoteAnswer:
+        if self._watching is None and self._remote.reports_health:
             self._watching = asyncio.create_task(self._watch())
         scope = asyncio.timeout(None)
         self._waiting.add(scope)
@@ -205,18 +219,17 @@ class RemoteBackend:
             async with scope:
                 return await self._remote.embed(inputs)
         except TimeoutError as error:
-            name, remedy = self._remote.dialect.name, REMEDIES["UNHEALTHY"]
-            sentence = f"{name}: /health-check says UNHEALTHY; {remedy}."
+            sentence = f"{self._remote.name}: /health-check says UNHEALTHY; {UNHEALTHY_REMEDY}."
             raise ServiceError(sentence, cause="unreachable") from error
         finally:
             self._waiting.discard(scope)
 
     async def _watch(self) -> None:
-        """Give up what waits for a worker that is dead: Cog answers some of it never."""
-        seen = ""
+        """Give up requests that wait for a dead worker: Cog never answers some of them."""
+        health = ""
         while True:
-            await asyncio.sleep(WATCH_SECONDS)
-            before, seen = seen, await self._remote.health() if self._waiting else ""
-            if before == seen == "UNHEALTHY":
+            await asyncio.sleep(self._watch_seconds)
+            last, health = health, await self._remote.health() if self._waiting else ""
+            if last == health == "UNHEALTHY":
                 for scope in self._waiting:
                     scope.reschedule(0.0)

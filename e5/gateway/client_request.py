@@ -1,36 +1,21 @@
-"""What every wire format comes down to: some texts, one prompt, and the shape of the answer.
+"""What every wire format comes down to: texts, one prompt, and how the answer is written.
 
-Turns it into the service's request, and puts vectors and errors back into the caller's order and
-words. Knows nothing of HTTP or of any one wire format.
+Makes the service's request of it, and puts the answer and the errors back into the caller's order
+and names.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+import numpy as np
 
 from e5.errors import InputError
-from e5.gateway.roles import Prompt, brings_its_own
+from e5.gateway.roles import Prompt, has_prompt
 from e5.prompts import resolve_task
-from e5.serving.answer import Answer
-from e5.serving.request import EmbedRequest
-from e5.vectors import Vectors
+from e5.serving import Answer, EmbedRequest
 
-
-@dataclass(frozen=True)
-class Result:
-    """An answer in the caller's order.
-
-    Attributes:
-        vectors: float32 `[num_texts, dimensions]`.
-        tokens: read of each text.
-        truncated: which of them were cut.
-        model: name and fingerprint of what computed it.
-    """
-
-    vectors: Vectors
-    tokens: list[int]
-    truncated: list[bool]
-    model: str
+BuildBody: TypeAlias = Callable[[Answer], Any]
 
 
 @dataclass(frozen=True)
@@ -38,99 +23,104 @@ class ClientRequest:
     """One request of a client, understood.
 
     Attributes:
-        texts: as the caller sent them; not checked yet.
+        texts: as the caller sent them, not checked yet.
         names: the caller's name of each text, such as `input[2]`.
-        list_name: the caller's name of all of them, such as `input`.
-        prompt: of the texts.
-        shape: the result -> the body of the answer, with numpy arrays as its leaves.
-        num_bare: how many texts at the end are documents, whatever the prompt is.
-        normalize: L2-normalise.
-        dimensions: keep the first n.
-        truncate: cut texts that are too long; False makes them an error.
-        words: the caller's names of other fields, by the service's.
-        waits: whether `shape` reads a disk, so that it must not run in the event loop.
+        list_name: the caller's name of all texts together, such as `input`.
+        prompt: what the texts are embedded with.
+        build_body: builds the body of the response from the answer in the caller's order. Its
+            leaves may be numpy arrays.
+        num_documents: this many texts at the end are documents, whatever the prompt is.
+        normalize: L2-normalise the vectors.
+        dimensions: keep the first n numbers of each vector.
+        truncate: truncate texts that are too long; False makes them an error.
+        fields_by_name: the caller's names of other fields, by the service's names.
+        reads_disk: `build_body` reads a disk, so it must not run in the event loop.
     """
 
     texts: Sequence[Any]
     names: Sequence[str]
     list_name: str
     prompt: Prompt
-    shape: Callable[[Result], Any]
-    num_bare: int = 0
+    build_body: BuildBody
+    num_documents: int = 0
     normalize: bool = True
     dimensions: int | None = None
     truncate: bool = True
-    words: Mapping[str, str] = field(default_factory=dict)
-    waits: bool = False
+    fields_by_name: Mapping[str, str] = field(default_factory=dict)
+    reads_disk: bool = False
 
-    def request(self) -> "Request":
-        """The service's request.
+    def service_call(self) -> "ServiceCall":
+        """The request for the service, and the way back from its answer.
 
         Raises:
-            InputError: in the caller's words.
+            InputError: in the caller's names.
         """
-        may_carry = range(len(self.texts) - self.num_bare if self.prompt.prompted else 0)
-        queries = [i for i in may_carry if not _brings_its_own(self.texts[i])]
-        apart = set(queries)
-        documents = [i for i in range(len(self.texts)) if i not in apart]
-        places = [*queries, *documents]
-        told = {
+        num_prompted = len(self.texts) - self.num_documents if self.prompt.prompted else 0
+        queries = [i for i in range(num_prompted) if not _has_prompt(self.texts[i])]
+        are_queries = set(queries)
+        documents = [i for i in range(len(self.texts)) if i not in are_queries]
+        renames = {
             **{f"queries[{k}]": self.names[i] for k, i in enumerate(queries)},
             **{f"documents[{k}]": self.names[i] for k, i in enumerate(documents)},
             **dict.fromkeys(("query, document", "queries, documents"), self.list_name),
-            **self.words,
+            **self.fields_by_name,
         }
         try:
             request = EmbedRequest.parse(
-                # In words: under a symmetric task's name the service would prompt documents too.
+                # The instruction: under a symmetric task's name the service would give the prompt
+                # to documents too.
                 task=resolve_task(self.prompt.task).instruction,
                 queries=[self.texts[i] for i in queries],
                 documents=[self.texts[i] for i in documents],
                 normalize=self.normalize,
                 dimensions=self.dimensions,
                 truncate=self.truncate,
-                encoding_format="base64",  # which has no limit of its own
+                encoding_format="base64",  # the service does not limit the numbers of such answers
             )
         except InputError as error:
-            raise error.renamed(told) from error
-        own = len(may_carry) - len(queries)
-        prompt = self.prompt.header if queries or not own else "own"
-        if queries and own:
-            prompt += f", own {own}/{len(may_carry)}"
-        return Request(request, places, told, prompt, self.shape, self.waits)
+            raise error.renamed(renames) from error
+        num_own = num_prompted - len(queries)
+        prompt = self.prompt.header if queries or not num_own else "own"
+        if queries and num_own:
+            prompt += f", own {num_own}/{num_prompted}"
+        positions = [*queries, *documents]
+        return ServiceCall(request, prompt, self.build_body, positions, renames, self.reads_disk)
 
 
 @dataclass(frozen=True)
-class Request:
-    """The service's request for what a client sent, and the way back.
+class ServiceCall:
+    """The request for the service, and the way back from its answer to the caller.
 
     Attributes:
-        request: for the service.
-        places: of each text of the service's answer, its place among the caller's.
-        told: the caller's names of fields, by the service's.
+        request: what the service is asked.
         prompt: what was done to the texts, in a few words: `Prompt.header`, and how many of the
-            texts that it is for bring their own.
-        shape: see `ClientRequest`.
-        waits: see `ClientRequest`.
+            texts that may have a prompt bring their own.
+        build_body: see `ClientRequest`.
+        positions: of each text in the service's order, its position in the caller's order; None
+            where both orders are the same.
+        renames: the caller's names of fields, by the service's.
+        reads_disk: see `ClientRequest`.
     """
 
     request: EmbedRequest
-    places: Sequence[int]
-    told: Mapping[str, str]
     prompt: str
-    shape: Callable[[Result], Any]
-    waits: bool = False
+    build_body: BuildBody
+    positions: Sequence[int] | None = None
+    renames: Mapping[str, str] = field(default_factory=dict)
+    reads_disk: bool = False
 
-    def result(self, answer: Answer) -> Result:
-        """The service's answer in the caller's order."""
-        back = sorted(range(len(self.places)), key=self.places.__getitem__)
-        return Result(
-            answer.vectors[back],
-            [answer.tokens[i] for i in back],
-            [answer.truncated[i] for i in back],
-            answer.model,
+    def in_callers_order(self, answer: Answer) -> Answer:
+        """The service's answer in the caller's order; its scores stay as they were."""
+        if self.positions is None:
+            return answer
+        order = np.argsort(self.positions)
+        return replace(
+            answer,
+            vectors=answer.vectors[order],
+            tokens=[answer.tokens[i] for i in order],
+            truncated=[answer.truncated[i] for i in order],
         )
 
 
-def _brings_its_own(text: object) -> bool:
-    return isinstance(text, str) and brings_its_own(text)
+def _has_prompt(text: object) -> bool:
+    return isinstance(text, str) and has_prompt(text)

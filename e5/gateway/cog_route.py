@@ -1,52 +1,105 @@
 """Cog's own route, so that `Client` and whatever was written for the Cog server can come here too.
 
-Inputs and output are those of `predict.py`. Knows nothing of HTTP or of how vectors are computed.
+Inputs and output are those of `predict.py`.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator
+from typing_extensions import TypedDict
 
 from e5.errors import InputError
-from e5.gateway.client_request import Request, Result
-from e5.gateway.fields import Fields
+from e5.gateway.client_request import ServiceCall
 from e5.gateway.roles import Prompt, Side
+from e5.gateway.wire import MAX_TEXTS, Dimensions, RouteContext, Text, WireRequest
 from e5.prompts import resolve_task
-from e5.serving.request import EmbedRequest
+from e5.serving import Answer, EmbedRequest
+from e5.texts import MAX_TASK
 from e5.vectors import cosine_scores, encode_base64
 
+PredictionUsage = TypedDict("PredictionUsage", {"tokens": list[int], "truncated": list[bool]})
+PredictionOutput = TypedDict(
+    "PredictionOutput",
+    {
+        "embeddings": list[list[float]] | None,
+        "embeddings_base64": list[str] | None,
+        "score": float | None,
+        "scores": list[list[float]] | None,
+        "usage": PredictionUsage,
+        "model": str,
+    },
+)
+PredictionAnswer = TypedDict(
+    "PredictionAnswer", {"status": Literal["succeeded"], "output": PredictionOutput}
+)
+_MaybeTexts: TypeAlias = Annotated[list[Text], Field(max_length=MAX_TEXTS)] | None
 
-def prediction(fields: Fields) -> Request:
-    """`POST /predictions`.
 
-    Raises:
-        InputError: naming the field.
-    """
-    inputs = fields.any("input")
-    if not isinstance(inputs, dict):
-        raise InputError("input", "nothing", 'send {"input": {"query": "..."}}')
-    request = EmbedRequest.parse(**inputs)
-    num_queries = len(request.all_queries)
-    as_base64 = request.encoding_format == "base64"
-    is_symmetric = request.symmetric or resolve_task(request.task).symmetric
+class PredictionInputs(BaseModel):
+    """The schema of `EmbedRequest` as callers see it: null is absent, one text is needed."""
 
-    def shape(result: Result) -> dict[str, Any]:
-        vectors = result.vectors
-        scores = cosine_scores(vectors[:num_queries], vectors[num_queries:])
-        output = {
-            "embeddings": None if as_base64 else list(vectors),
-            "embeddings_base64": [encode_base64(row) for row in vectors] if as_base64 else None,
-            "score": float(scores[0, 0]) if scores.size == 1 else None,
-            "scores": list(scores) if scores.size else None,
-            "usage": {"tokens": result.tokens, "truncated": result.truncated},
-            "model": result.model,
-        }
-        return {"status": "succeeded", "output": output}
-
-    side: Side = "symmetric" if is_symmetric else "query" if num_queries else "document"
-    return Request(
-        # base64 has no limit of its own; numbers are written in pieces here
-        request=request.model_copy(update={"encoding_format": "base64"}),
-        places=range(len(request.fields)),
-        told={},
-        prompt=Prompt(request.task, side).header,
-        shape=shape,
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "anyOf": [{"required": [n]} for n in ("query", "document", "queries", "documents")]
+        },
     )
+
+    task: Annotated[str, Field(max_length=MAX_TASK)] | None = None
+    query: Text | None = None
+    document: Text | None = None
+    queries: _MaybeTexts = None
+    documents: _MaybeTexts = None
+    symmetric: bool | None = None
+    normalize: bool | None = None
+    dimensions: Dimensions = None
+    truncate: bool | None = None
+    encoding_format: Literal["float", "base64"] | None = None
+
+
+class PredictionRequest(WireRequest):
+    """The inputs of a prediction."""
+
+    input: Annotated[
+        Any,
+        PlainValidator(
+            lambda inputs: EmbedRequest.parse(**inputs), json_schema_input_type=PredictionInputs
+        ),
+    ]
+
+    @classmethod
+    def parse(cls, body: Mapping[str, Any]) -> Self:
+        """See `WireRequest.parse`."""
+        if not isinstance(body.get("input"), dict):
+            raise InputError("input", "nothing", 'send {"input": {"query": "..."}}')
+        return super().parse(body)
+
+    def service_call(self, context: RouteContext) -> ServiceCall:  # noqa: ARG002
+        """See `WireRequest.service_call`."""
+        request: EmbedRequest = self.input
+        num_queries = len(request.all_queries)
+        as_base64 = request.encoding_format == "base64"
+        is_symmetric = request.symmetric or resolve_task(request.task).symmetric
+
+        def build_body(answer: Answer) -> dict[str, Any]:
+            vectors = answer.vectors
+            scores = cosine_scores(vectors[:num_queries], vectors[num_queries:])
+            output = {
+                "embeddings": None if as_base64 else list(vectors),
+                "embeddings_base64": [encode_base64(row) for row in vectors] if as_base64 else None,
+                "score": float(scores[0, 0]) if scores.size == 1 else None,
+                "scores": list(scores) if scores.size else None,
+                "usage": {"tokens": answer.tokens, "truncated": answer.truncated},
+                "model": answer.model,
+            }
+            return {"status": "succeeded", "output": output}
+
+        side: Side = "symmetric" if is_symmetric else "query" if num_queries else "document"
+        return ServiceCall(
+            # The service does not limit the numbers of answers in base64; here numbers are written
+            # in pieces.
+            request=request.model_copy(update={"encoding_format": "base64"}),
+            prompt=Prompt(request.task, side).header,
+            build_body=build_body,
+        )

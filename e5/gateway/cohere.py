@@ -1,158 +1,192 @@
-"""Cohere's embed and rerank, v1 and v2; and rerank as Voyage's, Jina's and vLLM's clients send it.
+"""Cohere's embed and rerank, and rerank as Voyage's, Jina's and vLLM's clients send it."""
 
-Knows nothing of HTTP or of how vectors are computed.
-"""
-
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeAlias
 from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BeforeValidator, Field, PlainValidator, model_validator
+from typing_extensions import TypedDict
 
 from e5.errors import InputError, quoted
-from e5.gateway.client_request import ClientRequest, Result
-from e5.gateway.fields import Fields, truncate_of
-from e5.gateway.model_names import Models
+from e5.gateway import wire
+from e5.gateway.client_request import ClientRequest
+from e5.gateway.openai import RoleOptions
 from e5.gateway.roles import Prompt, prompt_for
+from e5.gateway.wire import MAX_TEXTS, RouteContext, list_of_texts, named_texts
 from e5.prompts import DEFAULT_TASK
-from e5.vectors import Vectors, as_bits, as_int8, cosine_scores
+from e5.serving import Answer
+from e5.validation import wrong_value
+from e5.vectors import Vectors, as_bits, as_int8, cosine_scores, encode_base64
 
-TYPES = ("float", "int8", "uint8", "binary", "ubinary", "base64")
-Version = Literal[1, 2]
-
-
-def embed(fields: Fields, models: Models, version: Version) -> ClientRequest:
-    """`POST /v1/embed` and `/v2/embed`.
-
-    Raises:
-        InputError: naming the field.
-        RefusalError: 404 for a model that is not served.
-    """
-    texts, names, field = _texts(fields)
-    _, suffix = models.resolve(fields.text("model"))
-    asked = fields.any("embedding_types")
-    types = _types(asked if asked is not None else ["float"])
-    words = {name: fields.text(name) for name in ("input_type", "task", "prompt_name")}
-
-    def shape(result: Result) -> dict[str, Any]:
-        by_type = {kind: _typed(result.vectors, kind) for kind in types}
-        flat = version == 1 and asked is None
-        answer: dict[str, Any] = {
-            "id": str(uuid4()),
-            "response_type": "embeddings_floats" if flat else "embeddings_by_type",
-            "embeddings": by_type["float"] if flat else by_type,
-            "meta": _meta(version, sum(result.tokens)),
-        }
-        return answer | {"texts": texts if version == 1 else []}
-
-    return ClientRequest(
-        texts=texts,
-        names=names,
-        list_name=field,
-        prompt=prompt_for(words, suffix),
-        shape=shape,
-        normalize=fields.flag("normalize", True),
-        dimensions=fields.integer("output_dimension", "dimensions"),
-        truncate=truncate_of(fields),
-        words={"dimensions": "output_dimension" if "output_dimension" in fields else "dimensions"},
-    )
+EmbeddingType: TypeAlias = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
+EmbeddingTypes: TypeAlias = Annotated[list[EmbeddingType], Field(min_length=1, fail_fast=True)]
 
 
-def rerank(fields: Fields, models: Models, version: Version) -> ClientRequest:
-    """`POST /v1/rerank`, `/v2/rerank` and `/rerank` with `documents`.
+def _joined_parts(value: object) -> str:
+    """The text of an input of version 2, whose parts are joined by line breaks."""
+    content = value.get("content") if isinstance(value, dict) else None
+    parts = content if isinstance(content, list) else [None]
+    texts = [part.get("text") if isinstance(part, dict) else None for part in parts]
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise wrong_value(quoted(value), 'send {"content": [{"type": "text", "text": "..."}]}')
+    return "\n".join(map(str, texts))
 
-    The answer holds `results`, which Cohere's, Jina's and vLLM's clients read, and the same as
-    `data`, which Voyage's read. A score is the cosine.
 
-    Raises:
-        InputError: naming the field.
-        RefusalError: 404 for a model that is not served.
-    """
-    query = fields.required("query")
-    sent, names = fields.texts("documents", single=False)
-    documents = [d.get("text") if isinstance(d, dict) else d for d in sent]
-    model, _ = models.resolve(fields.text("model"))
-    most = fields.integer("top_n", "top_k")
-    if most is not None and most < 1:
-        name = "top_n" if "top_n" in fields else "top_k"
-        raise InputError(name, str(most), "send 1 or more")
-    with_text = fields.flag("return_documents", False)
-    instruction = prompt_for({name: fields.text(name) for name in ("task", "instruction")})
+def _document_text(value: object) -> object:
+    return value.get("text") if isinstance(value, dict) else value
 
-    def shape(result: Result) -> dict[str, Any]:
-        best = ranked(result.vectors)[:most]
-        rows: list[dict[str, Any]] = [{"index": i, "relevance_score": score} for i, score in best]
-        tokens = sum(result.tokens)
-        return {
-            "id": str(uuid4()),
-            "object": "list",
-            "results": [
-                row | ({"document": {"text": documents[row["index"]]}} if with_text else {})
-                for row in rows
-            ],
-            "data": [
-                row | ({"document": documents[row["index"]]} if with_text else {}) for row in rows
-            ],
-            "model": model,
-            "usage": {"total_tokens": tokens, "prompt_tokens": tokens},
-            "meta": _meta(version, tokens),
-        }
 
-    return ClientRequest(
-        texts=[query, *documents],
-        names=["query", *names],
-        list_name="documents",
-        prompt=Prompt(instruction.task or DEFAULT_TASK, "query"),
-        shape=shape,
-        num_bare=0 if instruction.side == "symmetric" else len(documents),
-        truncate=truncate_of(fields),
-    )
+TextObject = TypedDict("TextObject", {"text": wire.Text})
+TextParts = TypedDict("TextParts", {"content": Annotated[list[TextObject], Field(min_length=1)]})
+_Input = Annotated[str, PlainValidator(_joined_parts, json_schema_input_type=TextParts)]
+_Document = Annotated[
+    Any, PlainValidator(_document_text, json_schema_input_type=wire.Text | TextObject)
+]
+_LIST = Field(min_length=1, max_length=MAX_TEXTS, fail_fast=True), BeforeValidator(list_of_texts)
+
+CohereMeta = TypedDict("CohereMeta", {"billed_units": dict[str, int]})
+_ByType: TypeAlias = dict[EmbeddingType, list[list[float]] | list[str]]
+CohereEmbedAnswer = TypedDict(
+    "CohereEmbedAnswer",
+    {
+        "id": str,
+        "response_type": Literal["embeddings_floats", "embeddings_by_type"],
+        "texts": list[str],
+        "embeddings": _ByType | list[list[float]],
+        "meta": CohereMeta,
+    },
+)
+RankedDocument = TypedDict("RankedDocument", {"index": int, "relevance_score": float})
+RerankUsage = TypedDict("RerankUsage", {"prompt_tokens": int, "total_tokens": int})
+RerankAnswer = TypedDict(
+    "RerankAnswer",
+    {
+        "id": str,
+        "results": list[RankedDocument],
+        "data": list[RankedDocument],
+        "model": str,
+        "usage": RerankUsage,
+        "meta": CohereMeta,
+    },
+)
+
+
+class CohereOptions(RoleOptions):
+    """The options that Cohere's clients send with what to embed."""
+
+    embedding_types: EmbeddingTypes | None = None
+
+    def embed_by_type(self, texts: list[Any], field: str, context: RouteContext) -> ClientRequest:
+        """The request to embed the texts of one field. Raises as `WireRequest.client_request`."""
+        _, suffix = context.model_names.resolve(self.model)
+        version = _version(context)
+        is_flat = version == "1" and self.embedding_types is None
+
+        def build_body(answer: Answer) -> dict[str, Any]:
+            types = dict.fromkeys(self.embedding_types or ["float"])
+            by_type = {kind: _of_type(answer.vectors, kind) for kind in types}
+            return {
+                "id": str(uuid4()),
+                "response_type": "embeddings_floats" if is_flat else "embeddings_by_type",
+                "embeddings": by_type["float"] if is_flat else by_type,
+                "meta": _meta(version, sum(answer.tokens)),
+                "texts": texts if version == "1" else [],
+            }
+
+        dimensions = self.first_given("output_dimension", "dimensions")
+        return self.embed(texts, field, self.prompt(suffix), build_body, dimensions)
+
+
+class CohereTextsRequest(CohereOptions):
+    """Texts to embed."""
+
+    texts: wire.Texts
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_images(cls, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        if body.get("texts") is None and body.get("images") is not None:
+            raise InputError("images", "images", "send texts: this model reads nothing else")
+        return body
+
+    def client_request(self, context: RouteContext) -> ClientRequest:
+        """See `WireRequest.client_request`."""
+        return self.embed_by_type(self.texts, "texts", context)
+
+
+class CohereInputsRequest(CohereOptions):
+    """Texts to embed, each as a list of parts."""
+
+    inputs: Annotated[list[_Input], *_LIST]
+
+    fits = staticmethod(lambda body: body.get("texts") is None and body.get("inputs") is not None)
+
+    def client_request(self, context: RouteContext) -> ClientRequest:
+        """See `WireRequest.client_request`."""
+        return self.embed_by_type(self.inputs, "inputs", context)
+
+
+class RerankRequest(wire.TruncateOptions):
+    """A query, and documents to rank."""
+
+    query: wire.Text
+    documents: Annotated[list[_Document], *_LIST]
+    model: str | None = None
+    top_n: wire.Count | None = None
+    top_k: wire.Count | None = None
+    return_documents: bool | None = None
+    task: wire.Role = None
+    instruction: wire.Role = None
+
+    def client_request(self, context: RouteContext) -> ClientRequest:
+        """See `WireRequest.client_request`. A score is the cosine.
+
+        The answer holds `results`, which Cohere's, Jina's and vLLM's clients read, and the same as
+        `data`, which Voyage's read.
+        """
+        model, _ = context.model_names.resolve(self.model)
+        documents, names = named_texts(self.documents, "documents")
+        instruction = prompt_for({"task": self.task, "instruction": self.instruction})
+        _, top = self.first_given("top_n", "top_k")
+        version = _version(context)
+
+        def build_body(answer: Answer) -> dict[str, Any]:
+            tokens = sum(answer.tokens)
+            rows = [{"index": i, "relevance_score": s} for i, s in ranked(answer.vectors)[:top]]
+            texts = [documents[i] for i, _ in ranked(answer.vectors)[:top]]
+            results: list[dict[str, Any]] = rows
+            data: list[dict[str, Any]] = rows
+            if self.return_documents:
+                pairs = list(zip(rows, texts, strict=True))
+                results = [row | {"document": {"text": text}} for row, text in pairs]
+                data = [row | {"document": text} for row, text in pairs]
+            return {
+                "id": str(uuid4()),
+                "object": "list",
+                "results": results,
+                "data": data,
+                "model": model,
+                "usage": {"total_tokens": tokens, "prompt_tokens": tokens},
+                "meta": _meta(version, tokens),
+            }
+
+        return ClientRequest(
+            texts=[self.query, *documents],
+            names=["query", *names],
+            list_name="documents",
+            prompt=Prompt(instruction.task or DEFAULT_TASK, "query"),
+            build_body=build_body,
+            num_documents=0 if instruction.side == "symmetric" else len(documents),
+            truncate=self.truncates,
+        )
 
 
 def ranked(vectors: Vectors) -> list[tuple[int, float]]:
-    """The texts after the first, as places from 0 on, with their cosine to it, the best first."""
+    """The index of each text after the first, from 0 on, and its cosine with it, the best first."""
     scores = cosine_scores(vectors[:1], vectors[1:])[0] / 100
     return [(int(i), float(scores[i])) for i in np.argsort(-scores, kind="stable")]
-
-
-def _texts(fields: Fields) -> tuple[list[Any], list[str], str]:
-    """`texts`, or the text of each of version 2's `inputs`."""
-    if "texts" in fields or "inputs" not in fields:
-        if "images" in fields:
-            raise InputError("images", "images", "send texts: this model reads nothing else")
-        return (*fields.texts("texts", single=False), "texts")
-    inputs, names = fields.texts("inputs", single=False)
-    texts = []
-    for name, item in zip(names, inputs, strict=True):
-        content = item.get("content") if isinstance(item, dict) else None
-        parts = content if isinstance(content, list) else [None]
-        words = [part.get("text") if isinstance(part, dict) else None for part in parts]
-        if not all(isinstance(word, str) for word in words):
-            raise InputError(
-                name, quoted(item), 'send {"content": [{"type": "text", "text": "..."}]}'
-            )
-        texts.append("\n".join(map(str, words)))
-    return texts, names, "inputs"
-
-
-def _types(asked: Any) -> list[str]:
-    if not isinstance(asked, list) or not asked:
-        raise InputError("embedding_types", quoted(asked), f"send a list of {', '.join(TYPES)}")
-    for i, kind in enumerate(asked):
-        if kind not in TYPES:
-            remedy = f"send one of {', '.join(TYPES)}"
-            raise InputError(f"embedding_types[{i}]", quoted(kind), remedy)
-    return list(dict.fromkeys(asked))
-
-
-def _typed(vectors: Vectors, kind: str) -> list[Any]:
-    if kind == "float":
-        return list(vectors)
-    if kind == "base64":
-        from base64 import b64encode
-
-        return [b64encode(row.data).decode() for row in vectors]
-    return list(quantize(vectors, kind))
 
 
 def quantize(vectors: Vectors, kind: str) -> NDArray[Any]:
@@ -174,9 +208,16 @@ def quantize(vectors: Vectors, kind: str) -> NDArray[Any]:
     return steps if kind == "int8" else (steps.astype(np.int16) + 128).astype(np.uint8)
 
 
-def _meta(version: Version, tokens: int) -> dict[str, Any]:
-    """Cohere's clients need `billed_units`."""
-    return {
-        "api_version": {"version": str(version)},
-        "billed_units": {"input_tokens": tokens, "search_units": 1},
-    }
+def _of_type(vectors: Vectors, kind: str) -> list[Any]:
+    if kind == "base64":
+        return [encode_base64(row) for row in vectors]
+    return list(vectors if kind == "float" else quantize(vectors, kind))
+
+
+def _version(context: RouteContext) -> str:
+    return "2" if context.path.startswith("/v2/") else "1"
+
+
+def _meta(version: str, tokens: int) -> dict[str, Any]:
+    units = {"input_tokens": tokens, "search_units": 1}
+    return {"api_version": {"version": version}, "billed_units": units}

@@ -1,7 +1,4 @@
-"""What every route shares: an id, a key, limits, a deadline, counters, and one kind of refusal.
-
-Knows nothing of what a route does.
-"""
+"""What every route shares: an id, a key, limits, a deadline, counters, and one kind of refusal."""
 
 import asyncio
 import hashlib
@@ -18,14 +15,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from e5.errors import E5Error, ServiceError
-from e5.gateway.body import Parser, dumps
-from e5.gateway.metrics import Meters
-from e5.gateway.refusals import RefusalError, Style, body_of, busy, refusal_of
+from e5.gateway.body import BodyParser, to_json
+from e5.gateway.limits import GatewayLimits
+from e5.gateway.metrics import GatewayMetrics
+from e5.gateway.refusals import ErrorStyle, RefusalError, body_of, busy, refusal_of
 
 logger = logging.getLogger(__name__)
 
-MAX_IN_FLIGHT = 1024  # requests
-DEADLINE_SECONDS = 300.0
 PATIENT_SECONDS = 0.1  # before a caller is watched: a task for each request costs 20 us
 REQUEST_ID = re.compile(r"[\w.:/-]{1,128}", re.ASCII)
 
@@ -33,33 +29,41 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Guard:
-    """Stands before all routes of one gateway.
+    """What stands before all routes of one gateway.
 
     Attributes:
-        meters: what it counts.
+        metrics: what it counts.
         draining: whether the gateway is ending, so that connections are not kept.
     """
 
-    def __init__(self, parser: Parser, keys: Sequence[str]) -> None:
-        """`keys`: one of them must come with each request that costs something; none: all may."""
-        self.meters = Meters()
+    def __init__(self, parser: BodyParser, keys: Sequence[str], limits: GatewayLimits) -> None:
+        """Begin with nothing in flight.
+
+        Args:
+            parser: forgets a request's body when the request is answered.
+            keys: a request that costs something must come with one of them; without any, all may
+                ask.
+            limits: of the gateway.
+        """
+        self.metrics = GatewayMetrics()
         self.draining = False
         self._parser = parser
+        self._limits = limits
         self._keys = [hashlib.sha256(key.encode()).digest() for key in keys]
         self._in_flight = 0
 
     def around(
-        self, path: str, handler: Handler, *, keyless: bool = False, style: Style = "openai"
+        self, path: str, handler: Handler, *, keyless: bool = False, style: ErrorStyle = "openai"
     ) -> Handler:
-        """A handler whose every answer is counted, has an id and, if refused, our body.
+        """A handler whose every answer is counted and has an id; a refusal has our body.
 
         Args:
-            path: the route's name in the counters and the log.
+            path: the route's path, for the counters and the log.
             handler: makes the answer, or raises.
-            keyless: whether anybody may ask, however many do.
-            style: of refusals.
+            keyless: whether requests need no key and count for no limit.
+            style: the form of refusals.
         """
-        seconds = self.meters.seconds.labels(path)
+        seconds, deadline = self.metrics.seconds.labels(path), self._limits.deadline_seconds
 
         async def guarded(request: Request) -> Response:
             started = time.perf_counter()
@@ -68,18 +72,19 @@ class Guard:
             try:
                 if not keyless:
                     self._check_key(request)
-                    if self._in_flight > MAX_IN_FLIGHT:
-                        raise busy("too many requests at a time; try again in a moment.", 1)
-                async with asyncio.timeout(DEADLINE_SECONDS):
+                    if self._in_flight > self._limits.in_flight:
+                        raise busy("too many requests at a time; try again in a moment.")
+                async with asyncio.timeout(deadline):
                     response = await handler(request)
             except TimeoutError:
-                sentence = f"no answer within {DEADLINE_SECONDS:g} s; send fewer or shorter texts."
+                sentence = f"no answer within {deadline:g} s; send fewer or shorter texts."
                 response = self._refused(RefusalError(504, sentence), path, request_id, style)
             except Exception as error:
                 if not isinstance(error, E5Error | RefusalError):
                     # Not what it says: that may hold a text.
-                    where = type(error).__name__, "".join(traceback.format_tb(error.__traceback__))
-                    logger.error("request %s to %s failed: %s\n%s", request_id, path, *where)
+                    frames = "".join(traceback.format_tb(error.__traceback__))
+                    kind = type(error).__name__
+                    logger.error("request %s to %s failed: %s\n%s", request_id, path, kind, frames)
                 elif isinstance(error, ServiceError):
                     logger.warning("request %s to %s: %s", request_id, path, error)
                 response = self._refused(refusal_of(error), path, request_id, style)
@@ -90,49 +95,51 @@ class Guard:
             if self.draining:
                 response.headers["connection"] = "close"  # the next request goes to another
             if response.status_code >= 502 and not keyless:
-                self.meters.failures.labels(response.status_code).inc()
-            self.meters.requests.labels(path, response.status_code).inc()
+                self.metrics.failures.labels(response.status_code).inc()
+            self.metrics.requests.labels(path, response.status_code).inc()
             seconds.observe(time.perf_counter() - started)
             return response
 
         return guarded
 
     def refuse(self, request: Request, refusal: RefusalError) -> Response:
-        """The answer where there is no route."""
+        """The response to a request that has no route."""
         request_id = _id_of(request)
         response = self._refused(refusal, "none", request_id, "openai")
         response.headers["x-request-id"] = request_id
-        self.meters.requests.labels("none", refusal.status).inc()
+        self.metrics.requests.labels("none", refusal.status).inc()
         return response
 
-    def _refused(self, refusal: RefusalError, path: str, request_id: str, style: Style) -> Response:
+    def _refused(
+        self, refusal: RefusalError, path: str, request_id: str, style: ErrorStyle
+    ) -> Response:
         # Not the sentence: it may quote what the caller sent.
         logger.info("%d for %s, request %s", refusal.status, path, request_id)
-        content = dumps(body_of(refusal, style))
+        content = to_json(body_of(refusal, style))
         return Response(content, refusal.status, refusal.headers, "application/json")
 
     def _check_key(self, request: Request) -> None:
         if not self._keys:
             return
         scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
-        given = bearer if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
-        digest = hashlib.sha256(given.strip().encode()).digest()
+        sent = bearer if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
+        digest = hashlib.sha256(sent.strip().encode()).digest()
         known = [hmac.compare_digest(digest, key) for key in self._keys]  # all of them, always
         if not any(known):
             sentence = "the key is missing or wrong; send Authorization: Bearer KEY, or x-api-key."
-            raise RefusalError(401, sentence, headers={"WWW-Authenticate": "Bearer"})
+            raise RefusalError(401, sentence, {"WWW-Authenticate": "Bearer"})
 
     def _count(self, change: int) -> None:
         self._in_flight += change
-        self.meters.in_flight.set(self._in_flight)
+        self.metrics.in_flight.set(self._in_flight)
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, Response]) -> Response:
-    """Do the work, unless the caller hangs up: then it is cancelled.
+    """Do the work, and cancel it if the caller hangs up.
 
     Args:
-        request: its body was read.
-        work: makes the answer.
+        request: the caller's, whose body was read.
+        work: makes the response.
 
     Raises:
         RefusalError: the caller hung up. Nobody reads it, but it is counted.
@@ -167,6 +174,6 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, Response])
 
 
 def _id_of(request: Request) -> str:
-    """The caller's own, if it is one that can go into a log."""
+    """The caller's own id, if it can go into a log; else a new one."""
     sent = request.headers.get("x-request-id", "")
     return sent if REQUEST_ID.fullmatch(sent) else uuid4().hex

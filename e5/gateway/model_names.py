@@ -1,27 +1,28 @@
-"""The model names that callers may use. Knows nothing of requests."""
+"""The model names that callers may use."""
 
 from collections.abc import Mapping
 
-from e5.errors import shortened
+from e5.errors import InputError, shortened
 from e5.gateway.refusals import RefusalError
-from e5.gateway.roles import SUFFIXES
+from e5.gateway.roles import SIDES_BY_SUFFIX
 
 HUB_NAMES = {"e5-mistral-7b-instruct": "intfloat/e5-mistral-7b-instruct"}
 
 
-class Models:
-    """One model under its names: its own, with `-query` and `-passage`, and the operator's aliases.
+class ModelNames:
+    """The names of one model: its own, with `-query` and `-passage`, and the operator's aliases.
 
     Attributes:
         names: all of them, the model's own first.
 
     Example:
-        >>> Models("e5-mini@9bb9c967f643", {"text-embedding-3-small": "e5-mini-query"}).names
+        >>> aliases = {"text-embedding-3-small": "e5-mini-query"}
+        >>> ModelNames("e5-mini@9bb9c967f643", aliases).names
         ['e5-mini', 'e5-mini-query', 'e5-mini-passage', 'text-embedding-3-small']
     """
 
-    def __init__(self, served: str, aliases: Mapping[str, str]) -> None:
-        """Name what is served.
+    def __init__(self, served: str, aliases: Mapping[str, str] | None = None) -> None:
+        """Collect the names.
 
         Args:
             served: the model's name and fingerprint.
@@ -31,11 +32,11 @@ class Models:
             ValueError: for an alias of a model that is not served.
         """
         base, _, fingerprint = served.partition("@")
-        self._suffixes = {base: "", served: "", HUB_NAMES.get(base, base): ""}
-        own = dict.fromkeys((base, HUB_NAMES.get(base, base)), "")
-        for name in own:
-            self._suffixes |= {name + suffix: suffix for suffix in SUFFIXES}
-        for alias, model in aliases.items():
+        hub_name = HUB_NAMES.get(base, base)
+        self._suffixes = {base: "", served: "", hub_name: ""}
+        for name in dict.fromkeys((base, hub_name)):
+            self._suffixes |= {name + suffix: suffix for suffix in SIDES_BY_SUFFIX}
+        for alias, model in (aliases or {}).items():
             if model not in self._suffixes:
                 known = ", ".join(self._suffixes)
                 raise ValueError(f"alias {alias}: received {model!r}; use one of {known}.")
@@ -52,8 +53,6 @@ class Models:
             return self.names[0], ""
         suffix = self._suffixes.get(name)
         if suffix is None:
-            sentence = (
-                f"model: received {shortened(name)!r}; this service has {', '.join(self.names)}."
-            )
-            raise RefusalError(404, sentence, field="model")
+            served = f"this service has {', '.join(self.names)}"
+            raise RefusalError(404, InputError("model", repr(shortened(name)), served))
         return name, suffix

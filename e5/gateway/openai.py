@@ -1,68 +1,96 @@
 """OpenAI's embeddings and models, as OpenAI, Voyage, NVIDIA, Jina and LiteLLM clients send them.
 
 They share the route and the answer, and differ in how they name a text's role: `input_type`,
-`task`, or nothing but the model's name. Knows nothing of HTTP or of how vectors are computed.
+`task`, or nothing but the model's name.
 """
 
-import base64
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from e5.gateway.client_request import ClientRequest, Result
-from e5.gateway.fields import Fields, truncate_of
-from e5.gateway.model_names import Models
-from e5.gateway.roles import prompt_for
+from typing_extensions import TypedDict
 
+from e5.gateway import wire
+from e5.gateway.client_request import ClientRequest
+from e5.gateway.model_names import ModelNames
+from e5.gateway.roles import Prompt, prompt_for
+from e5.gateway.wire import RouteContext, one_of
+from e5.serving import Answer
+from e5.vectors import encode_base64
 
-def embeddings(fields: Fields, models: Models) -> ClientRequest:
-    """`POST /v1/embeddings`.
-
-    Raises:
-        InputError: naming the field.
-        RefusalError: 404 for a model that is not served.
-    """
-    texts, names = fields.texts("input")
-    model, suffix = models.resolve(fields.text("model"))
-    formats: tuple[Literal["float", "base64"], ...] = ("float", "base64")
-    as_base64 = fields.choice("encoding_format", formats, "float") == "base64"
-    fields.choice("output_dtype", ("float",), "float")
-
-    def shape(result: Result) -> dict[str, Any]:
-        tokens = sum(result.tokens)
-        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-        return {
-            "object": "list",
-            "data": [
-                {
-                    "object": "embedding",
-                    "index": i,
-                    "embedding": base64.b64encode(row.data).decode() if as_base64 else row,
-                }
-                for i, row in enumerate(result.vectors)
-            ],
-            "model": model,
-            "usage": usage | {"tokens": result.tokens, "truncated": result.truncated},
-        }
-
-    return ClientRequest(
-        texts=texts,
-        names=names,
-        list_name="input",
-        prompt=prompt_for(
-            {name: fields.text(name) for name in ("input_type", "task", "prompt_name")}, suffix
-        ),
-        shape=shape,
-        normalize=fields.flag("normalize", True),
-        dimensions=fields.integer("dimensions", "output_dimension"),
-        truncate=truncate_of(fields),
-        words={"dimensions": "dimensions" if "dimensions" in fields else "output_dimension"},
-    )
+Embedding = TypedDict(
+    "Embedding",
+    {"object": Literal["embedding"], "index": int, "embedding": list[float] | str},
+)
+EmbeddingsUsage = TypedDict(
+    "EmbeddingsUsage",
+    {"prompt_tokens": int, "total_tokens": int, "tokens": list[int], "truncated": list[bool]},
+)
+EmbeddingsAnswer = TypedDict(
+    "EmbeddingsAnswer",
+    {"object": Literal["list"], "data": list[Embedding], "model": str, "usage": EmbeddingsUsage},
+)
+ModelCard = TypedDict(
+    "ModelCard", {"id": str, "object": Literal["model"], "created": int, "owned_by": str}
+)
+ModelList = TypedDict("ModelList", {"object": Literal["list"], "data": list[ModelCard]})
 
 
-def model_list(models: Models) -> dict[str, Any]:
+class RoleOptions(wire.EmbedOptions):
+    """The options that clients of OpenAI, Voyage, NVIDIA, Jina and Cohere send with texts."""
+
+    model: str | None = None
+    output_dimension: wire.Dimensions = None
+    input_type: wire.Role = None
+    task: wire.Role = None
+
+    def prompt(self, suffix: str) -> Prompt:
+        """What the texts are embedded with; `suffix` is the ending of the model's name.
+
+        Raises:
+            InputError: for fields that contradict each other.
+        """
+        roles = {"input_type": self.input_type, "task": self.task, "prompt_name": self.prompt_name}
+        return prompt_for(roles, suffix)
+
+
+class EmbeddingsRequest(RoleOptions):
+    """Texts to embed, as OpenAI's clients and those that follow them send them."""
+
+    input: wire.OneOrMoreTexts
+    encoding_format: Annotated[Literal["float", "base64"] | None, one_of("float", "base64")] = None
+    output_dtype: Annotated[Literal["float"] | None, one_of("float")] = None
+
+    def client_request(self, context: RouteContext) -> ClientRequest:
+        """See `WireRequest.client_request`."""
+        model, suffix = context.model_names.resolve(self.model)
+        as_base64 = self.encoding_format == "base64"
+
+        def build_body(answer: Answer) -> dict[str, Any]:
+            rows = map(encode_base64, answer.vectors) if as_base64 else answer.vectors
+            tokens = sum(answer.tokens)
+            return {
+                "object": "list",
+                "data": [
+                    {"object": "embedding", "index": i, "embedding": row}
+                    for i, row in enumerate(rows)
+                ],
+                "model": model,
+                "usage": {
+                    "prompt_tokens": tokens,
+                    "total_tokens": tokens,
+                    "tokens": answer.tokens,
+                    "truncated": answer.truncated,
+                },
+            }
+
+        dimensions = self.first_given("dimensions", "output_dimension")
+        return self.embed(self.input, "input", self.prompt(suffix), build_body, dimensions)
+
+
+def model_list(model_names: ModelNames) -> dict[str, Any]:
     """`GET /v1/models`."""
-    return {"object": "list", "data": [model_card(name) for name in models.names]}
+    return {"object": "list", "data": [model_card(name) for name in model_names.names]}
 
 
 def model_card(name: str) -> dict[str, Any]:
-    """`GET /v1/models/{name}`, for a model that is served."""
+    """`GET /v1/models/{name}`, for a name of the model."""
     return {"id": name, "object": "model", "created": 0, "owned_by": "e5"}

@@ -1,21 +1,18 @@
-"""What `GET /openapi.json` says: every route, its fields, answers, refusals and headers.
+"""What `GET /openapi.json` says: the routes, as OpenAPI 3.1, from their table and their models."""
 
-Written by hand and held to the routes by a test. null stands for a field that is absent, and fields
-that are not named here are ignored, as everywhere in the gateway. Knows nothing of how a route is
-served.
-"""
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeAlias
 
-from collections.abc import Mapping
-from typing import Any
+from pydantic import Field, TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema
+from typing_extensions import TypedDict
 
-from e5.gateway.cohere import TYPES
-from e5.gateway.search_route import MAX_TOP
-from e5.serving.request import MAX_TEXTS
-from e5.texts import MAX_CHARACTERS, MAX_TASK
+from e5.gateway.routes import GetRoute, PostRoute
 
-Schema = dict[str, Any]
+Schema: TypeAlias = dict[str, Any]
+SchemaOf: TypeAlias = Callable[[Any], Schema]
 
-REFUSALS: Mapping[int, str] = {
+DESCRIPTIONS_BY_STATUS: Mapping[int, str] = {
     400: "A field is wrong, or a text has no vector. The sentence names it.",
     401: "The key is missing or wrong.",
     404: "There is no such model or route.",
@@ -27,71 +24,73 @@ REFUSALS: Mapping[int, str] = {
     503: "The backend cannot be reached, or the gateway is stopping.",
     504: "There was no answer in time.",
 }
-OF_BACKEND = (429, 502, 503, 504)
-OF_BODY = (400, 401, 413, 415, *OF_BACKEND)
-HEADERS: Mapping[str, str] = {
+BACKEND_STATUSES = (429, 502, 503, 504)
+POST_STATUSES = (400, 401, 404, 405, 413, 415, *BACKEND_STATUSES)
+REFUSAL_HEADERS = {401: "WWW-Authenticate", 405: "Allow", 429: "Retry-After"}
+ANSWER_HEADERS: Mapping[str, str] = {
     "x-e5-prompt": "What was put before the texts: `query` or `symmetric` with the instruction, "
     "`document` for nothing, `own` for texts that bring it.",
-    "x-e5-model": "Name and fingerprint of what computed the vectors.",
-    "x-e5-truncated": "How many texts were cut, of how many: `0/2`.",
+    "x-e5-model": "The name and fingerprint of the model that computed the vectors.",
+    "x-e5-truncated": "How many texts were truncated, of how many: `0/2`.",
 }
+ID_HEADER = {"x-request-id": "The caller's own id of the request, or a new one."}
+ABOUT = (
+    "One model behind the routes of OpenAI, Cohere, Voyage, NVIDIA, Jina and "
+    "text-embeddings-inference. What a text is for decides its prompt: see Role."
+)
 
 
-# Of each route: what it does, and the names of what it takes, `{name}Request` -> `{name}Answer`.
-COMPUTED: Mapping[str, tuple[str, ...]] = {
-    "/v1/embeddings": ("Embeddings of OpenAI, Voyage, NVIDIA and Jina.", "Embeddings"),
-    "/embeddings": ("The same.", "Embeddings"),
-    "/v1/embed": ("Cohere's embed, version 1.", "CohereEmbed1"),
-    "/v2/embed": ("Cohere's embed, version 2.", "CohereEmbed2"),
-    "/v1/rerank": ("Rerank of Cohere and Jina. A score is the cosine.", "Rerank"),
-    "/v2/rerank": ("Cohere's rerank, version 2.", "Rerank"),
-    "/rerank": ("Rerank of text-embeddings-inference or of Voyage.", "Ranks", "Rerank"),
-    "/embed": ("Embed of text-embeddings-inference.", "Embed"),
-    "/similarity": ("Cosines of one sentence with others.", "Similarity"),
-    "/": ("Embed or similarity, for Hugging Face's clients.", "Embed", "Similarity"),
-    "/predictions": ("Cog's own, as the model's server has it.", "Prediction"),
-}
-# Of each route: what it does, a schema's name or the type of what is no JSON, and its refusals.
-TOLD: Mapping[str, tuple[str, str, tuple[int, ...]]] = {
-    "/": ("The page for people.", "text/html", ()),
-    "/v1/models": ("The names of the model.", "ModelList", ()),
-    "/models": ("The same.", "ModelList", ()),
-    "/v1/models/{name}": ("One name.", "Model", (404,)),
-    "/models/{name}": ("The same.", "Model", (404,)),
-    "/info": ("What is served, as text-embeddings-inference tells it.", "Info", OF_BACKEND),
-    "/health": ("It lives.", "Status", ()),
-    "/ready": ("It can answer now.", "Status", (503,)),
-    "/health-check": ("`/ready` in Cog's words.", "Status", ()),
-    "/metrics": ("Counters for Prometheus.", "text/plain", (401, 429)),
-    "/openapi.json": ("This document.", "Document", ()),
-}
+ErrorObject = TypedDict(
+    "ErrorObject", {"message": str, "type": str, "code": str, "param": str | None}
+)
+_OF_ERROR = "The sentence on the routes of text-embeddings-inference and Cog; else an object."
+Refusal = TypedDict(
+    "Refusal",
+    {
+        "error": Annotated[str | ErrorObject, Field(description=_OF_ERROR)],
+        "error_type": str,
+        "message": str,
+        "detail": str,
+    },
+)
 
 
-def description(dimensions: int, *, with_search: bool) -> Schema:
-    """An OpenAPI 3.1 document.
+class _Generator(GenerateJsonSchema):
+    """Pydantic's schemas without a title for each field, which would only repeat its name."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002
+        return False
+
+
+def description(
+    post_routes: Sequence[PostRoute], get_routes: Sequence[GetRoute], *, dimensions: int
+) -> Schema:
+    """The OpenAPI document.
 
     Args:
-        dimensions: of a whole vector.
-        with_search: whether there is `POST /search`.
+        post_routes: the routes that compute.
+        get_routes: all others.
+        dimensions: the number of dimensions of a whole vector.
 
     Example:
-        >>> sorted(description(4096, with_search=False)["paths"]["/"])
-        ['get', 'post']
+        >>> from e5.gateway.routes import POST_ROUTES
+        >>> list(description(POST_ROUTES, [], dimensions=4096)["paths"]["/"])
+        ['post']
     """
-    paths: dict[str, Schema] = {path: {"get": _get(path)} for path in TOLD}
-    for path, (summary, *names) in COMPUTED.items():
-        paths.setdefault(path, {})["post"] = _post(summary, *names)
-    if with_search:
-        paths["/search"] = {"post": _post("The documents nearest to a query.", "Search")}
-    headers = {**HEADERS, "x-request-id": "The caller's own, or a new one."}
+    types = [Refusal, *(route.answer for route in get_routes)]
+    types += [kind for route in post_routes for kind in (route.answer, *route.requests)]
+    schema_of, schemas = _schemas(types)
+    schemas["Dimensions"]["maximum"] = dimensions
+    paths: dict[str, Schema] = {}
+    for get_route in get_routes:
+        paths.setdefault(get_route.path.replace(":path}", "}"), {})["get"] = _get(
+            get_route, schema_of
+        )
+    for route in post_routes:
+        paths.setdefault(route.path, {})["post"] = _post(route, schema_of)
     return {
         "openapi": "3.1.0",
-        "info": {
-            "title": "E5-Mistral gateway",
-            "version": "1",
-            "description": "One model behind the routes of OpenAI, Cohere, Voyage, NVIDIA, Jina "
-            "and text-embeddings-inference. What a text is for decides its prompt: see Role.",
-        },
+        "info": {"title": "E5-Mistral gateway", "version": "1", "description": ABOUT},
         "security": [{}, {"bearer": []}, {"key": []}],  # keys are the operator's choice
         "paths": paths,
         "components": {
@@ -101,33 +100,49 @@ def description(dimensions: int, *, with_search: bool) -> Schema:
             },
             "headers": {
                 name: {"description": text, "required": True, "schema": {"type": "string"}}
-                for name, text in headers.items()
+                for name, text in (*ANSWER_HEADERS.items(), *ID_HEADER.items())
             },
-            "responses": {str(status): _refusal(status) for status in REFUSALS},
-            "schemas": {**_requests(dimensions), **_answers()},
+            "responses": {str(s): _refusal(s, schema_of(Refusal)) for s in DESCRIPTIONS_BY_STATUS},
+            "schemas": schemas,
         },
     }
 
 
-def _post(summary: str, *names: str) -> Schema:
-    takes, gives = ([f"{name}{end}" for name in names] for end in ("Request", "Answer"))
-    answer = {"description": "Done.", "headers": _headers(*HEADERS), "content": _json(*gives)}
+def _schemas(types: Sequence[Any]) -> tuple[SchemaOf, dict[str, Schema]]:
+    """How to get the schema of each of these types, and the schemas that these refer to."""
+    adapters: list[tuple[str, Literal["validation"], TypeAdapter[Any]]] = [
+        (str(kind), "validation", TypeAdapter(kind)) for kind in types if not isinstance(kind, str)
+    ]
+    schemas, definitions = TypeAdapter.json_schemas(
+        adapters, ref_template="#/components/schemas/{model}", schema_generator=_Generator
+    )
+    return lambda kind: schemas[str(kind), "validation"], definitions["$defs"]
+
+
+def _post(route: PostRoute, schema_of: SchemaOf) -> Schema:
+    requests = [schema_of(request) for request in route.requests]
+    body = requests[0] if len(requests) == 1 else {"anyOf": requests}
+    answer = {
+        "description": "The answer.",
+        "headers": _headers(*ANSWER_HEADERS),
+        "content": _json(schema_of(route.answer)),
+    }
     return {
-        "summary": summary,
-        "requestBody": {"required": True, "content": _json(*takes)},
-        "responses": {"200": answer, **_refusals(404, 405, *OF_BODY)},
+        "summary": route.summary,
+        "requestBody": {"required": True, "content": _json(body)},
+        "responses": {"200": answer, **_refusals(*POST_STATUSES)},
     }
 
 
-def _get(path: str) -> Schema:
-    summary, kind, refusals = TOLD[path]
-    content: Schema = {kind: {}} if "/" in kind else _json(kind)
-    answer = {"description": "Told.", "headers": _headers(), "content": content}
+def _get(route: GetRoute, schema_of: SchemaOf) -> Schema:
+    kind = route.answer
+    content = {kind: {}} if isinstance(kind, str) else _json(schema_of(kind))
+    answer = {"description": "The answer.", "headers": _headers(), "content": content}
     name = {"in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
     return {
-        "summary": summary,
-        "parameters": [{"name": "name", **name}] if "{name}" in path else [],
-        "responses": {"200": answer, **_refusals(405, *refusals)},
+        "summary": route.summary,
+        "parameters": [{"name": "name", **name}] if "{name" in route.path else [],
+        "responses": {"200": answer, **_refusals(405, *route.refusals)},
     }
 
 
@@ -135,166 +150,17 @@ def _refusals(*statuses: int) -> Schema:
     return {str(s): {"$ref": f"#/components/responses/{s}"} for s in sorted(statuses)}
 
 
-def _refusal(status: int) -> Schema:
-    extra = {401: "WWW-Authenticate", 405: "Allow", 429: "Retry-After"}
+def _refusal(status: int, schema: Schema) -> Schema:
     headers = _headers()
-    if status in extra:
-        headers[extra[status]] = {"required": True, "schema": {"type": "string"}}
-    return {"description": REFUSALS[status], "headers": headers, "content": _json("Error")}
+    if status in REFUSAL_HEADERS:
+        headers[REFUSAL_HEADERS[status]] = {"required": True, "schema": {"type": "string"}}
+    text = DESCRIPTIONS_BY_STATUS[status]
+    return {"description": text, "headers": headers, "content": _json(schema)}
 
 
 def _headers(*names: str) -> Schema:
-    return {name: {"$ref": f"#/components/headers/{name}"} for name in (*names, "x-request-id")}
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in (*names, *ID_HEADER)}
 
 
-def _json(*names: str) -> Schema:
-    """JSON of one of some schemas."""
-    schemas = [_ref(name) for name in names]
-    return {"application/json": {"schema": {"anyOf": schemas} if len(names) > 1 else schemas[0]}}
-
-
-def _ref(name: str) -> Schema:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _object(fields: Schema) -> Schema:
-    """An object; the names of fields that it must have end in "!"."""
-    return {
-        "type": "object",
-        "required": [name[:-1] for name in fields if name.endswith("!")],
-        "properties": {name.removesuffix("!"): schema for name, schema in fields.items()},
-    }
-
-
-def _list(items: Schema, **more: Any) -> Schema:
-    return {"type": "array", "items": items, **more}
-
-
-def _maybe(kind: str, **more: Any) -> Schema:
-    """A field that may be null."""
-    return {"type": [kind, "null"], **more}
-
-
-def _requests(dimensions: int) -> Schema:
-    text = {"type": "string", "minLength": 1, "maxLength": MAX_CHARACTERS, "pattern": r"\S"}
-    some, fewer = ({"minItems": 1, "maxItems": MAX_TEXTS - less} for less in (0, 1))
-    texts, one_or_more = _list(text, **some), {"anyOf": [text, _list(text, **some)]}
-    name, flag, count = _maybe("string"), _maybe("boolean"), _maybe("integer", minimum=1)
-    size = _maybe("integer", minimum=1, maximum=dimensions)
-    role, truncate = _ref("Role"), {"enum": ["NONE", "END", "none", "end", True, False, None]}
-    roles = {"input_type": role, "task": role, "prompt_name": role}
-    usual: Schema = {"normalize": flag, "dimensions": size, "truncate": truncate}
-    openai = usual | roles | {"model": name, "output_dimension": size, "truncation": flag}
-    openai |= {"encoding_format": {"enum": ["float", "base64", None]}}
-    types = _maybe("array", items={"enum": list(TYPES)}, minItems=1)
-    cohere = usual | roles | {"model": name, "output_dimension": size, "embedding_types": types}
-    content = _object({"content!": _list(_object({"text!": text}), minItems=1)})
-    documents = _list({"anyOf": [text, _object({"text!": text})]}, **fewer)
-    rerank: Schema = {"query!": text, "documents!": documents, "model": name}
-    rerank |= {"top_n": count, "top_k": count, "return_documents": flag, "truncation": flag}
-    cut: Schema = {"truncate": truncate, "truncation_direction": {"enum": ["Right", "right", None]}}
-    tei = cut | {"prompt_name": role}
-    embed = usual | tei | {"encoding_format": {"enum": ["float", None]}}
-    inputs: Schema = {"inputs!": one_or_more}
-    pair = _object({"source_sentence!": text, "sentences!": _list(text, **fewer)})
-    ranks: Schema = {"query!": text, "texts!": _list(text, **fewer)} | cut
-    top = _maybe("integer", minimum=1, maximum=MAX_TOP)
-    return {
-        "Role": {
-            "type": ["string", "null"],
-            "description": "What the texts are for: query, search_query or retrieval.query; "
-            "passage, document, search_document or retrieval.passage; classification, clustering, "
-            "text-matching, separation or semantic_similarity; the name of a registered task, or "
-            "an instruction of more than one word. Two fields must not contradict each other. "
-            "Absent: document, or what the ending of the model's name says (-query, -passage).",
-        },
-        "EmbeddingsRequest": _object({"input!": one_or_more} | openai),
-        "CohereEmbed1Request": _object({"texts!": texts} | cohere),
-        "CohereEmbed2Request": {
-            "anyOf": [
-                _object({"texts!": texts} | cohere),
-                _object({"inputs!": _list(content, **some)} | cohere),
-            ]
-        },
-        "RerankRequest": _object(rerank | {"task": role, "instruction": role}),
-        "RanksRequest": _object(ranks | {"raw_scores": flag, "return_text": flag}),
-        "EmbedRequest": {  # Hugging Face's clients put all but the texts into an object
-            "anyOf": [
-                _object(inputs | {"parameters": {"type": "null"}} | embed),
-                _object(inputs | {"parameters!": {"type": "object", "properties": embed}}),
-            ]
-        },
-        "SimilarityRequest": _object(
-            {"inputs!": pair, "parameters": _maybe("object", properties=tei)}
-        ),
-        "PredictionRequest": _object({"input!": _prediction(text, size)}),
-        "SearchRequest": _object({"query!": text, "task": role, "top": top}),
-    }
-
-
-def _prediction(text: Schema, size: Schema) -> Schema:
-    """The inputs of predict.py, of which at least one holds a text."""
-    texts = _list(text, maxItems=MAX_TEXTS)  # an empty one is as good as none
-    inputs = {"query": text, "document": text, "queries": texts, "documents": texts}
-    return {
-        "type": "object",
-        "additionalProperties": False,
-        "anyOf": [{"required": [name]} for name in inputs],
-        "properties": {
-            name: {"anyOf": [schema, {"type": "null"}]} for name, schema in inputs.items()
-        }
-        | {name: _maybe("boolean") for name in ("symmetric", "normalize", "truncate")}
-        | {
-            "task": _maybe("string", maxLength=MAX_TASK),
-            "dimensions": size,
-            "encoding_format": {"enum": ["float", "base64", None]},
-        },
-    }
-
-
-def _answers() -> Schema:
-    string, number, integer = {"type": "string"}, {"type": "number"}, {"type": "integer"}
-    vector, a_list = _list(number), {"const": "list"}
-    embedding = {"index!": integer, "embedding!": {"anyOf": [vector, string]}}
-    tokens = {"prompt_tokens!": integer, "total_tokens!": integer}
-    of_each = {"tokens!": _list(integer), "truncated!": _list({"type": "boolean"})}
-    meta = _object({"billed_units!": _object({"input_tokens!": integer})})
-    by_type = _object({kind: _list(string if kind == "base64" else vector) for kind in TYPES})
-    cohere: Schema = {"id!": string, "response_type!": string, "texts!": _list(string)}
-    cohere |= {"embeddings!": {"anyOf": [by_type, _list(vector)]}, "meta!": meta}
-    ranked = _list(_object({"index!": integer, "relevance_score!": number}))
-    reranked: Schema = {"id!": string, "results!": ranked, "data!": ranked, "meta!": meta}
-    hits = _list(_object({"id!": string, "score!": number, "text!": string}))
-    output = {"model!": string, "usage!": _object(of_each), "scores!": {}, "score!": {}}
-    output = _object(output | {"embeddings!": {}, "embeddings_base64!": {}})
-    model = _object({"id!": string, "object!": {"const": "model"}, "created!": integer})
-    error = _object({"message!": string, "type!": string, "code!": string, "param!": {}})
-    of_error = {
-        "description": "The sentence on the routes of text-embeddings-inference; else an object.",
-        "anyOf": [string, error],
-    }
-    refusal: Schema = {"error!": of_error, "error_type!": string, "message!": string}
-    return {
-        "EmbeddingsAnswer": _object(
-            {
-                "object!": a_list,
-                "data!": _list(_object(embedding | {"object!": {"const": "embedding"}})),
-                "model!": string,
-                "usage!": _object(tokens | of_each),
-            }
-        ),
-        "CohereEmbed1Answer": _object(cohere),
-        "CohereEmbed2Answer": _object(cohere),
-        "RerankAnswer": _object(reranked | {"model!": string, "usage!": _object(tokens)}),
-        "PredictionAnswer": _object({"status!": {"const": "succeeded"}, "output!": output}),
-        "RanksAnswer": _list(_object({"index!": integer, "score!": number, "text": string})),
-        "EmbedAnswer": _list(vector),
-        "SimilarityAnswer": vector,
-        "SearchAnswer": _object({"hits!": hits, "model!": string, "usage!": {"type": "object"}}),
-        "ModelList": _object({"object!": a_list, "data!": _list(model)}),
-        "Model": model,
-        "Info": _object({"model_id!": string, "max_input_length!": integer, "version!": string}),
-        "Status": _object({"status!": string}),
-        "Document": _object({"openapi!": string, "info!": {}, "paths!": {}}),
-        "Error": _object(refusal | {"detail!": string}),
-    }
+def _json(schema: Schema) -> Schema:
+    return {"application/json": {"schema": schema}}

@@ -1,7 +1,7 @@
 """The page at `/`: `page.html`, with the server's facts in it and the headers that guard it.
 
-The browser runs the one script and the one style of the file, named by their hashes, and asks
-nobody but this server. Knows nothing of routes, nor of what the page does with the facts.
+The browser runs the one script and the one style of the file, named by their hashes, and sends
+requests to this server alone.
 """
 
 import base64
@@ -13,25 +13,25 @@ from pathlib import Path
 
 from e5.prompts import TASKS
 
-FILE = Path(__file__).with_name("page.html")
-MARK = "__FACTS__"
+PAGE_FILE = Path(__file__).with_name("page.html")
+FACTS_PLACEHOLDER = "__FACTS__"  # in page.html, once
 
 
 @dataclass(frozen=True)
 class Page:
-    """What is served.
+    """The page of one server.
 
     Attributes:
         html: UTF-8.
-        headers: of the answer.
+        headers: of the response.
     """
 
     html: bytes
     headers: dict[str, str]
 
 
-def prepare(*, model: str, keyed: bool, search: bool) -> Page:
-    """The page of one server; made once, at its start.
+def prepare_page(*, model: str, keyed: bool, search: bool) -> Page:
+    """Make the page of one server, once, at its start.
 
     Args:
         model: the name that code copied from the page asks for.
@@ -39,7 +39,7 @@ def prepare(*, model: str, keyed: bool, search: bool) -> Page:
         search: whether there is an index to search.
 
     Example:
-        >>> page = prepare(model="e5-mini", keyed=False, search=False)
+        >>> page = prepare_page(model="e5-mini", keyed=False, search=False)
         >>> b'{"model": "e5-mini", "keyed": false, "search": false, "tasks": {' in page.html
         True
     """
@@ -49,9 +49,9 @@ def prepare(*, model: str, keyed: bool, search: bool) -> Page:
         "search": search,
         "tasks": {name: [task.instruction, task.symmetric] for name, task in TASKS.items()},
     }
-    html = FILE.read_text(encoding="utf-8")
+    html = PAGE_FILE.read_text(encoding="utf-8")
     # A browser ends the script at the first "</script", wherever it stands.
-    html = html.replace(MARK, json.dumps(facts).replace("<", r"\u003c"), 1)
+    html = html.replace(FACTS_PLACEHOLDER, json.dumps(facts).replace("<", r"\u003c"), 1)
     policy = {
         "default-src": "'none'",
         "script-src": _hash_of("script", html),
@@ -72,7 +72,7 @@ def prepare(*, model: str, keyed: bool, search: bool) -> Page:
 
 
 def _hash_of(tag: str, html: str) -> str:
-    """The policy's source for the one element of a tag that has no attributes."""
+    """The policy's entry for the one element with this tag that has no attributes."""
     (inside,) = re.findall(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
     digest = hashlib.sha256(inside.encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode()}'"

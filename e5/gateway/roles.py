@@ -1,8 +1,7 @@
-"""The words that clients have for a text's role -> the prompt that this model needs.
+"""The names that clients have for a text's role -> the prompt that this model needs.
 
-One pure table. Clients say `query` in a dozen ways (`search_query`, `retrieval.query`, a model name
-that ends in `-query`), and E5-Mistral needs the instruction for queries alone. Knows nothing of
-HTTP, wire formats or models.
+Clients say `query` in a dozen ways (`search_query`, `retrieval.query`, a model name that ends in
+`-query`), and E5-Mistral needs the instruction for queries alone.
 """
 
 import json
@@ -15,7 +14,7 @@ from e5.prompts import DEFAULT_TASK, TASKS, resolve_task
 
 Side = Literal["query", "document", "symmetric"]
 
-SIDES: Mapping[str, Side] = {
+SIDES_BY_ROLE: Mapping[str, Side] = {
     # NVIDIA, Voyage, Cohere, Jina, text-embeddings-inference
     **dict.fromkeys(("query", "search_query", "retrieval.query"), "query"),
     **dict.fromkeys(("passage", "document", "search_document", "retrieval.passage"), "document"),
@@ -24,9 +23,9 @@ SIDES: Mapping[str, Side] = {
         "symmetric",
     ),
 }
-SUFFIXES: Mapping[str, Side] = {"-query": "query", "-passage": "document"}  # of a model's name
+SIDES_BY_SUFFIX: Mapping[str, Side] = {"-query": "query", "-passage": "document"}  # of model names
 SYMMETRIC_TASK = "sts_query"
-HEADER_CHARACTERS = 200  # of a task
+HEADER_CHARACTERS = 200  # of the instruction in x-e5-prompt
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Prompt:
 
     @property
     def header(self) -> str:
-        """For `x-e5-prompt`: the side, and the instruction that was put before the texts.
+        """The value of `x-e5-prompt`: the side, and the instruction that was put before the texts.
 
         Example:
             >>> Prompt("Find twins", "query").header
@@ -62,19 +61,17 @@ class Prompt:
         return f"{self.side} {instruction}".replace("\x7f", "\\u007f")  # no control characters
 
 
-BARE = Prompt("", "document")
-
-
-def prompt_for(words: Mapping[str, str | None], suffix: str = "") -> Prompt:
+def prompt_for(roles: Mapping[str, str | None], suffix: str = "") -> Prompt:
     """The prompt that a request's fields ask for together.
 
     Args:
-        words: what each field says, by the client's name of it: `input_type`, `task`,
-            `prompt_name`. A word is a role, the name of a registered task, or an instruction.
-        suffix: of the model's name: `-query`, `-passage` or "".
+        roles: the value of each field that may say a role (`input_type`, `task`, `prompt_name`), by
+            the client's name of the field. A value is a role, the name of a registered task, or an
+            instruction.
+        suffix: the ending of the model's name: `-query`, `-passage` or "".
 
     Raises:
-        InputError: for a word that means nothing, or two that contradict each other.
+        InputError: for a value without a meaning, or two that contradict each other.
 
     Example:
         >>> prompt_for({"input_type": "search_document"})
@@ -87,50 +84,51 @@ def prompt_for(words: Mapping[str, str | None], suffix: str = "") -> Prompt:
     sides: dict[str, Side] = {}
     tasks: dict[str, str] = {}
     if suffix:
-        words = {"model": suffix, **words}
-        sides["model"] = SUFFIXES[suffix]
-    for field, word in words.items():
-        if word is None or not word.strip() or field in sides:
+        roles = {"model": suffix, **roles}
+        sides["model"] = SIDES_BY_SUFFIX[suffix]
+    for field, role in roles.items():
+        if role is None or not role.strip() or field in sides:
             continue
-        if side := SIDES.get(word.strip().lower()):
+        if side := SIDES_BY_ROLE.get(role.strip().lower()):
             sides[field] = side
-        elif _is_task(word):
-            tasks[field] = word
+        elif _is_task(role):
+            tasks[field] = role
         else:
-            remedy = f"send one of {', '.join(SIDES)}, a registered task, or an instruction"
-            raise InputError(field, quoted(word), remedy)
-    _agree(sides, words)
-    _agree({field: resolve_task(task).instruction for field, task in tasks.items()}, words)
-    side = next(iter(sides.values()), None)
+            remedy = f"send one of {', '.join(SIDES_BY_ROLE)}, a registered task, or an instruction"
+            raise InputError(field, quoted(role), remedy)
+    _check_agreement(sides, roles)
+    instructions = {field: resolve_task(task).instruction for field, task in tasks.items()}
+    _check_agreement(instructions, roles)
+    chosen_side = next(iter(sides.values()), None)
     task = next(iter(tasks.values()), None)
     if task is not None and resolve_task(task).symmetric:
-        side = "symmetric"  # both sides carry it, whichever was named
+        chosen_side = "symmetric"  # both sides carry it, whichever was named
+    if chosen_side == "document" or (chosen_side is None and task is None):
+        return Prompt("", "document")
     if task is None:
-        task = {"query": DEFAULT_TASK, "symmetric": SYMMETRIC_TASK}.get(side or "document", "")
-    elif side is None:
-        side = "query"
-    return Prompt("", "document") if side == "document" else Prompt(task, side or "document")
+        task = DEFAULT_TASK if chosen_side == "query" else SYMMETRIC_TASK
+    return Prompt(task, chosen_side or "query")
 
 
-def brings_its_own(text: str) -> bool:
+def has_prompt(text: str) -> bool:
     r"""Whether a text already carries a prompt, so that a second one would harm it.
 
     Example:
-        >>> brings_its_own("Instruct: Find twins\nQuery: snow"), brings_its_own("snow")
+        >>> has_prompt("Instruct: Find twins\nQuery: snow"), has_prompt("snow")
         (True, False)
     """
     return text.startswith("Instruct: ") and "\nQuery: " in text
 
 
-def _is_task(word: str) -> bool:
+def _is_task(role: str) -> bool:
     """A registered name, or a sentence: one unknown word is most likely a misspelt name."""
-    known = resolve_task(word).instruction != word or word in TASKS
-    return known or len(word.split()) > 1
+    is_known = resolve_task(role).instruction != role or role in TASKS
+    return is_known or len(role.split()) > 1
 
 
-def _agree(meanings: Mapping[str, str], words: Mapping[str, str | None]) -> None:
+def _check_agreement(meanings: Mapping[str, str], roles: Mapping[str, str | None]) -> None:
     first, *others = meanings or [""]
     for field in others:
         if meanings[field] != meanings[first]:
-            received = f"{quoted(words[field])}, where {first} says {quoted(words[first])}"
+            received = f"{quoted(roles[field])}, where {first} says {quoted(roles[first])}"
             raise InputError(field, received, "send one of them, or two that agree")

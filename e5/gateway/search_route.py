@@ -1,69 +1,56 @@
-"""`POST /search`: a query in words -> the documents of an index that are nearest to it.
+"""`POST /search`: a query in words -> the documents of an index that are nearest to it."""
 
-Knows nothing of how an index is built or stored.
-"""
+from typing import Annotated, Any
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from pydantic import WithJsonSchema
+from typing_extensions import TypedDict
 
 from e5.errors import InputError
-from e5.gateway.client_request import ClientRequest, Result
-from e5.gateway.fields import Fields
+from e5.gateway.client_request import ClientRequest
 from e5.gateway.roles import Prompt
-from e5.vectors import Vectors
+from e5.gateway.wire import Role, RouteContext, Text, WholeNumber, WireRequest
+from e5.serving import Answer
 
-MAX_TOP = 1000
+DEFAULT_TOP, MAX_TOP = 10, 1000
 
-
-class Searchable(Protocol):
-    """An index of documents, as `e5.corpora.index.Index` is one."""
-
-    @property
-    def task(self) -> str:
-        """Of queries."""
-
-    @property
-    def dimensions(self) -> int:
-        """Of its vectors."""
-
-    def check_model(self, model: str) -> None:
-        """Refuse a model other than the index's.
-
-        Raises:
-            InputError: naming both.
-        """
-
-    def search(self, query: Vectors, top: int) -> Sequence[Any]:
-        """Hits, the best first; `as_dict` gives a document's values and its `score`."""
+SearchHit = TypedDict("SearchHit", {"id": str, "score": float, "text": str})  # and the kept columns
+SearchAnswer = TypedDict(
+    "SearchAnswer", {"hits": list[SearchHit], "model": str, "usage": dict[str, int]}
+)
 
 
-def search(fields: Fields, index: Searchable) -> ClientRequest:
-    """`POST /search`: `query`, and maybe `top` and `task`.
+class SearchRequest(WireRequest):
+    """What to search for, and how many documents to find."""
 
-    Raises:
-        InputError: naming the field.
-    """
-    query = fields.required("query")
-    asked = fields.integer("top")
-    top = 10 if asked is None else asked
-    if not 1 <= top <= MAX_TOP:
-        raise InputError("top", str(top), f"send 1 to {MAX_TOP}")
-    task = fields.text("task")
+    query: Text
+    task: Role = None
+    top: Annotated[
+        WholeNumber | None,
+        WithJsonSchema({"type": ["integer", "null"], "minimum": 1, "maximum": MAX_TOP}),
+    ] = None
 
-    def shape(result: Result) -> dict[str, Any]:
-        index.check_model(result.model)
-        return {
-            "hits": [hit.as_dict() for hit in index.search(result.vectors[0], top)],
-            "model": result.model,
-            "usage": {"total_tokens": sum(result.tokens)},
-        }
+    def client_request(self, context: RouteContext) -> ClientRequest:
+        """See `WireRequest.client_request`."""
+        index = context.index
+        assert index is not None  # without one there is no such route
+        top = DEFAULT_TOP if self.top is None else self.top
+        if not 1 <= top <= MAX_TOP:
+            raise InputError("top", str(top), f"send 1 to {MAX_TOP}")
 
-    return ClientRequest(
-        texts=[query],
-        names=["query"],
-        list_name="query",
-        prompt=Prompt(index.task if task is None else task, "query"),
-        shape=shape,
-        dimensions=index.dimensions,
-        waits=True,
-    )
+        def build_body(answer: Answer) -> dict[str, Any]:
+            index.check_model(answer.model)
+            return {
+                "hits": [hit.as_dict() for hit in index.search(answer.vectors[0], top)],
+                "model": answer.model,
+                "usage": {"total_tokens": sum(answer.tokens)},
+            }
+
+        return ClientRequest(
+            texts=[self.query],
+            names=["query"],
+            list_name="query",
+            prompt=Prompt(index.task if self.task is None else self.task, "query"),
+            build_body=build_body,
+            dimensions=index.dimensions,
+            reads_disk=True,
+        )

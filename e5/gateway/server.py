@@ -1,7 +1,7 @@
 """Runs the gateway by uvicorn, and ends it without losing an answer.
 
 On SIGTERM `/ready` turns 503 for a second, so that a balancer stops sending; then no connection is
-taken any more, what is in flight is answered, and the process ends. Knows nothing of routes.
+taken any more, what is in flight is answered, and the process ends.
 """
 
 import asyncio
@@ -15,25 +15,24 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from e5.gateway.app import Gateway
-from e5.gateway.body import dumps
+from e5.gateway.body import to_json
 from e5.gateway.refusals import RefusalError, body_of
 
 DRAIN_SECONDS = 1.0
 KEEP_ALIVE_SECONDS = 75  # longer than clients and balancers keep a connection that they do not use
 UPGRADE = re.compile(rb"\r\nupgrade:[^\r\n]*(?=\r\n)", re.IGNORECASE)
-LAST_SECONDS = 330  # for what is in flight; a little more than any request may take
 
 
-class Server(uvicorn.Server):
+class DrainingServer(uvicorn.Server):
     """uvicorn's server, with a second between the signal and the end."""
 
     def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
-        """`gateway` is told that the end is near."""
+        """`gateway` is drained by the first signal."""
         super().__init__(config)
         self._gateway = gateway
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        """The first signal drains, the second ends at once."""
+        """Drain at the first signal, and end at once at the second."""
         if self._gateway.draining:
             self.should_exit = self.force_exit = True
             return
@@ -44,21 +43,21 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-class Protocol(HttpToolsProtocol):
-    """uvicorn's HTTP, with our body where a request is no HTTP, and deaf to offers of other ones.
+class GatewayProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP, with our body where a request is no HTTP, and without upgrades.
 
-    Java's client offers HTTP/2 with each request, and the parser then drops the request's body. The
-    offer is cut out before that. No valid JSON holds a line that looks like it.
+    Java's client offers HTTP/2 with each request, and the parser then drops the request's body. So
+    the offer is removed before that. No valid JSON holds a line that looks like it.
     """
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of the connection, in pieces of any size."""
+        """Take bytes of the connection, in pieces of any size."""
         super().data_received(UPGRADE.sub(b"", data))
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002
-        """Answer what is no HTTP, or a method that nobody has heard of, and hang up."""
+        """Answer what is no HTTP, or has an unknown method, and close the connection."""
         refusal = RefusalError(400, "the request is not valid HTTP/1.1; send it by an HTTP client.")
-        body = dumps(body_of(refusal, "openai"))
+        body = to_json(body_of(refusal, "openai"))
         head = (
             "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
             f"content-length: {len(body)}\r\nx-request-id: {uuid4().hex}\r\n"
@@ -72,7 +71,7 @@ async def serve(gateway: Gateway, *, host: str, port: int) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Raises:
-        OSError: where the address cannot be had.
+        OSError: if the address cannot be listened on.
     """
     config = uvicorn.Config(
         gateway.app,
@@ -80,27 +79,27 @@ async def serve(gateway: Gateway, *, host: str, port: int) -> None:
         port=port,
         access_log=False,  # it would hold what a caller put into a URL
         log_config=None,
-        http=Protocol,
+        http=GatewayProtocol,
         ws="none",
         lifespan="off",
         server_header=False,
         proxy_headers=False,  # nothing here depends on who asks
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=LAST_SECONDS,
+        timeout_graceful_shutdown=round(gateway.limits.deadline_seconds) + 30,
     )
     config.load()
     gc.collect()
-    gc.freeze()  # what is loaded stays: to look for garbage among it stops everybody for 0.1 s
+    gc.freeze()  # what is loaded stays: looking for garbage in it would stop everybody for 0.1 s
     listener = _listen(host, port)
     try:
-        await Server(config, gateway).serve([listener])
+        await DrainingServer(config, gateway).serve([listener])
     finally:
         listener.close()
         await gateway.close()
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A socket that listens; one sentence where it cannot."""
+    """A socket that listens on the address."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

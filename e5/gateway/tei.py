@@ -1,123 +1,178 @@
-"""text-embeddings-inference's embed, similarity, rerank and info; Hugging Face's clients at `/`.
+"""text-embeddings-inference's embed, similarity, rerank and info; Hugging Face's clients at `/`."""
 
-Knows nothing of HTTP or of how vectors are computed.
-"""
+from typing import Annotated, Any, Literal, NotRequired, TypeAlias
 
-from typing import Any
+from pydantic import PlainValidator
+from typing_extensions import TypedDict
 
-from e5.errors import InputError, quoted
-from e5.gateway.client_request import ClientRequest, Result
+from e5.errors import quoted
+from e5.gateway import wire
+from e5.gateway.backend import BackendInfo
+from e5.gateway.client_request import ClientRequest
 from e5.gateway.cohere import ranked
-from e5.gateway.fields import Fields, truncate_of
 from e5.gateway.roles import Prompt, prompt_for
+from e5.gateway.wire import MAX_TEXTS, RouteContext, named_texts, one_of
 from e5.prompts import DEFAULT_TASK
+from e5.serving import Answer
+from e5.validation import wrong_value
 from e5.vectors import cosine_scores
 
-VERSION = "1.9.3"  # of text-embeddings-inference, whose answers these are
+TEI_VERSION = "1.9.3"  # of text-embeddings-inference, whose answers these are
 
 
-def embed(fields: Fields) -> ClientRequest:
-    """`POST /embed`, and `POST /` with `inputs` that are texts.
-
-    Raises:
-        InputError: naming the field.
-    """
-    texts, names = fields.texts("inputs")
-    options = fields.object("parameters") if "parameters" in fields else fields
-    _check_direction(options)
-    options.choice("encoding_format", ("float",), "float")  # Hugging Face's clients may ask for it
-    return ClientRequest(
-        texts=texts,
-        names=names,
-        list_name="inputs",
-        prompt=prompt_for({"prompt_name": options.text("prompt_name")}),
-        shape=lambda result: list(result.vectors),
-        normalize=options.flag("normalize", True),
-        dimensions=options.integer("dimensions"),
-        truncate=truncate_of(options),
-    )
+def _direction(value: object) -> object:
+    if value is not None and not (isinstance(value, str) and value.lower() == "right"):
+        raise wrong_value(quoted(value), "send Right: the model reads the beginning of a text")
+    return value
 
 
-def similarity(fields: Fields) -> ClientRequest:
-    """`POST /similarity`, and `POST /` with a `source_sentence`: a cosine for each sentence.
-
-    Raises:
-        InputError: naming the field.
-    """
-    inputs = fields.object("inputs")
-    source = inputs.required("source_sentence")
-    sentences, names = inputs.texts("sentences", single=False)
-    options = fields.object("parameters")
-    _check_direction(options)
-    prompt = prompt_for({"prompt_name": options.text("prompt_name")})
-
-    def shape(result: Result) -> Any:
-        return cosine_scores(result.vectors[:1], result.vectors[1:])[0] / 100
-
-    return ClientRequest(
-        texts=[source, *sentences],
-        names=["inputs.source_sentence", *names],
-        list_name="inputs.sentences",
-        prompt=prompt,
-        shape=shape,
-        num_bare=len(sentences) if prompt.side == "query" else 0,
-        truncate=truncate_of(options),
-    )
+Direction: TypeAlias = Annotated[
+    str | None,
+    PlainValidator(_direction, json_schema_input_type=Literal["Right", "right"] | None),
+]
+VectorsAnswer: TypeAlias = list[list[float]]
+CosinesAnswer: TypeAlias = list[float]
+RankedText = TypedDict("RankedText", {"index": int, "score": float, "text": NotRequired[str]})
+RankTextsAnswer: TypeAlias = list[RankedText]
+InfoAnswer = TypedDict("InfoAnswer", {"model_id": str, "max_input_length": int, "version": str})
 
 
-def rerank(fields: Fields) -> ClientRequest:
-    """`POST /rerank` with `texts`. A score is the cosine, raw or not.
+class TeiOptions(wire.EmbedOptions):
+    """The options that clients of text-embeddings-inference and Hugging Face send with texts."""
 
-    Raises:
-        InputError: naming the field.
-    """
-    query = fields.required("query")
-    texts, names = fields.texts("texts", single=False)
-    with_text = fields.flag("return_text", False)
-    fields.flag("raw_scores", False)
-    _check_direction(fields)
+    truncation_direction: Direction = None
+    encoding_format: Annotated[Literal["float"] | None, one_of("float")] = None
 
-    def shape(result: Result) -> list[dict[str, Any]]:
-        return [
-            {"index": i, "score": score} | ({"text": texts[i]} if with_text else {})
-            for i, score in ranked(result.vectors)
-        ]
+    def embed_inputs(self, inputs: str | list[Any], prefix: str = "") -> ClientRequest:
+        """The request to embed texts with these options.
 
-    return ClientRequest(
-        texts=[query, *texts],
-        names=["query", *names],
-        list_name="texts",
-        prompt=Prompt(DEFAULT_TASK, "query"),
-        shape=shape,
-        num_bare=len(texts),
-        truncate=truncate_of(fields),
-    )
+        Args:
+            inputs: one text or a list.
+            prefix: what stands before the options' names.
+
+        Raises:
+            InputError: for a `prompt_name` without a meaning.
+        """
+        prompt = prompt_for({f"{prefix}prompt_name": self.prompt_name})
+        dimensions = f"{prefix}dimensions", self.dimensions
+        return self.embed(inputs, "inputs", prompt, lambda answer: list(answer.vectors), dimensions)
 
 
-def info(name: str, *, max_length: int, max_batch_tokens: int, max_texts: int, most: int) -> Any:
-    """`GET /info`: what the service is, as text-embeddings-inference tells it."""
-    base, _, fingerprint = name.partition("@")
+class EmbedTextsRequest(TeiOptions):
+    """Texts to embed, with the options beside them."""
+
+    inputs: wire.OneOrMoreTexts
+    parameters: None = None
+
+    def client_request(self, context: RouteContext) -> ClientRequest:  # noqa: ARG002
+        """See `WireRequest.client_request`."""
+        return self.embed_inputs(self.inputs)
+
+
+class EmbedWithParametersRequest(wire.WireRequest):
+    """Texts to embed, with the options in an object, as Hugging Face's clients send them."""
+
+    inputs: wire.OneOrMoreTexts
+    parameters: TeiOptions
+
+    fits = staticmethod(lambda body: body.get("parameters") is not None)
+
+    def client_request(self, context: RouteContext) -> ClientRequest:  # noqa: ARG002
+        """See `WireRequest.client_request`."""
+        return self.parameters.embed_inputs(self.inputs, "parameters.")
+
+
+class SentencePair(wire.WireRequest):
+    """One sentence, and those it is compared with."""
+
+    source_sentence: wire.Text
+    sentences: wire.Texts
+
+
+class SimilarityOptions(wire.TruncateOptions):
+    """The options of similarity."""
+
+    truncation_direction: Direction = None
+    prompt_name: wire.Role = None
+
+
+class SimilarityRequest(wire.WireRequest):
+    """Sentences to compare."""
+
+    inputs: SentencePair
+    parameters: SimilarityOptions | None = None
+
+    fits = staticmethod(lambda body: isinstance(body.get("inputs"), dict))
+
+    def client_request(self, context: RouteContext) -> ClientRequest:  # noqa: ARG002
+        """See `WireRequest.client_request`."""
+        options = self.parameters or SimilarityOptions()
+        sentences, names = named_texts(self.inputs.sentences, "inputs.sentences")
+        prompt = prompt_for({"parameters.prompt_name": options.prompt_name})
+
+        def build_body(answer: Answer) -> Any:
+            return cosine_scores(answer.vectors[:1], answer.vectors[1:])[0] / 100
+
+        return ClientRequest(
+            texts=[self.inputs.source_sentence, *sentences],
+            names=["inputs.source_sentence", *names],
+            list_name="inputs.sentences",
+            prompt=prompt,
+            build_body=build_body,
+            num_documents=len(sentences) if prompt.side == "query" else 0,
+            truncate=options.truncates,
+        )
+
+
+class RankTextsRequest(wire.TruncateOptions):
+    """A query, and texts to rank."""
+
+    query: wire.Text
+    texts: wire.Texts
+    raw_scores: bool | None = None
+    return_text: bool | None = None
+    truncation_direction: Direction = None
+
+    fits = staticmethod(lambda body: body.get("texts") is not None)
+
+    def client_request(self, context: RouteContext) -> ClientRequest:  # noqa: ARG002
+        """See `WireRequest.client_request`. A score is the cosine, raw or not."""
+        texts, names = named_texts(self.texts, "texts")
+
+        def build_body(answer: Answer) -> list[dict[str, Any]]:
+            return [
+                {"index": i, "score": score} | ({"text": texts[i]} if self.return_text else {})
+                for i, score in ranked(answer.vectors)
+            ]
+
+        return ClientRequest(
+            texts=[self.query, *texts],
+            names=["query", *names],
+            list_name="texts",
+            prompt=Prompt(DEFAULT_TASK, "query"),
+            build_body=build_body,
+            num_documents=len(texts),
+            truncate=self.truncates,
+        )
+
+
+def info(backend: BackendInfo, *, max_requests: int) -> dict[str, Any]:
+    """`GET /info`: what is served, in the fields of text-embeddings-inference."""
+    base, _, fingerprint = backend.name.partition("@")
     return {
         "model_id": base,
         "model_sha": fingerprint,
         "model_dtype": "float32",  # of the vectors
         "served_model_name": base,
         "model_type": {"embedding": {"pooling": "last_token"}},
-        "max_concurrent_requests": most,
-        "max_input_length": max_length,
-        "max_batch_tokens": max_batch_tokens,
+        "max_concurrent_requests": max_requests,
+        "max_input_length": backend.max_length,
+        "max_batch_tokens": backend.max_batch_tokens,
         "max_batch_requests": None,
-        "max_client_batch_size": max_texts,
+        "max_client_batch_size": MAX_TEXTS,
         "auto_truncate": True,
         "tokenization_workers": 1,
-        "version": VERSION,
+        "version": TEI_VERSION,
         "sha": None,
         "docker_label": None,
     }
-
-
-def _check_direction(fields: Fields) -> None:
-    direction = fields.text("truncation_direction")
-    if direction is not None and direction.lower() != "right":
-        remedy = "send Right: the model reads the beginning of a text"
-        raise InputError("truncation_direction", quoted(direction), remedy)

@@ -22,10 +22,7 @@ from cog import BaseRunner, Input
 from e5.checkpoint import TOKENIZER
 from e5.embedder import Computed, Embedder
 from e5.engine import MAX_CUDA_BATCH_TOKENS, Engine
-from e5.gateway.app import Gateway
-from e5.gateway.backend import InProcessBackend
-from e5.gateway.model_names import Models
-from e5.gateway.server import serve
+from e5.gateway import Gateway, InProcessBackend, ModelNames, serve
 from e5.graphs import size_for
 from e5.packing import MIN_SHARED, TokenIds, pack
 from e5.serving import Service
@@ -118,7 +115,7 @@ def main() -> None:
     """Serve the gateway on the port `PORT` until SIGTERM."""
     embedder = embedder_of(_engine_name())
     backend = InProcessBackend(embedder, Service(embedder, max_queue_tokens=1_000_000))
-    gateway = Gateway(backend, Models(embedder.name, {}))
+    gateway = Gateway(backend, ModelNames(embedder.name))
     uvloop.run(serve(gateway, host="127.0.0.1", port=int(os.environ["PORT"])))
 
 

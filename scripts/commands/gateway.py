@@ -15,11 +15,15 @@ from pathlib import Path
 import uvloop
 
 from e5.errors import E5Error, InputError, shortened
-from e5.gateway.app import Gateway
-from e5.gateway.backend import Backend, InProcessBackend, RemoteBackend
-from e5.gateway.model_names import Models
-from e5.gateway.search_route import Searchable
-from e5.gateway.server import serve
+from e5.gateway import (
+    Backend,
+    Gateway,
+    InProcessBackend,
+    ModelNames,
+    RemoteBackend,
+    Searchable,
+    serve,
+)
 from e5.settings import Settings
 
 
@@ -71,11 +75,11 @@ async def _run(arguments: argparse.Namespace) -> None:
         if arguments.backend is None
         else await RemoteBackend.find(arguments.backend)
     )
-    about = await backend.about()
+    info = await backend.info()
     if index is not None:
-        index.check_model(about.name)
-    gateway = Gateway(backend, Models(about.name, aliases), keys=keys, index=index)
-    print(f"serving {about.name} on http://{host}:{port}", file=sys.stderr)
+        index.check_model(info.name)
+    gateway = Gateway(backend, ModelNames(info.name, aliases), keys=keys, index=index)
+    print(f"serving {info.name} on http://{host}:{port}", file=sys.stderr)
     await serve(gateway, host=host, port=port)
 
 

@@ -1,10 +1,12 @@
-"""Texts are cut, numbered and put together again by plain lists; no service runs.
+"""Texts are split, numbered and put together again by plain lists; no service runs.
 
 The truth are the lists themselves. A service is a function from inputs to an answer.
 """
 
+import asyncio
 import doctest
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -19,36 +21,24 @@ from e5.client.batch import (
     Batch,
     OneModel,
     Options,
-    cut,
+    split,
 )
 from e5.client.prediction import RemoteAnswer
-from e5.client.wire import Steps, T
 from e5.errors import E5Error, InputError, NonFiniteError, RequestTooLargeError, ServiceError
 
 Inputs = Mapping[str, Any]
 DEFAULTS = Options(task="", symmetric=False, normalize=False, dimensions=None, truncate=True)
 
 
-def run(steps: Steps[T]) -> T:
-    """Steps that ask for nothing, to their result."""
-    try:
-        next(steps)
-    except StopIteration as done:
-        result: T = done.value
-        return result
-    raise AssertionError("a request")
-
-
 def served(answer: Callable[[Inputs], RemoteAnswer]) -> OneModel:
-    def embed(inputs: Inputs) -> Steps[RemoteAnswer]:
-        yield from ()
+    async def embed(inputs: Inputs) -> RemoteAnswer:
         return answer(inputs)
 
     return OneModel(embed)
 
 
 def echo(inputs: Inputs, *, model: str = "toy@1") -> RemoteAnswer:
-    """`[number, 1, 0, 0]` for each text, cut to the dimensions asked for."""
+    """`[number, 1, 0, 0]` for each text, or the first elements of it."""
     texts = inputs.get("queries", inputs.get("documents", []))
     numbers = [float(text) if text.isdigit() else -1.0 for text in texts]
     rows = np.array([[number, 1, 0, 0] for number in numbers], np.float32)
@@ -58,17 +48,21 @@ def echo(inputs: Inputs, *, model: str = "toy@1") -> RemoteAnswer:
 def encode(
     model: OneModel, texts: list[str], *, field: str = "documents", options: Options = DEFAULTS
 ) -> Any:
-    batch = Batch(model, run(model.identity()), field, texts, options)
-    for part in batch.parts:
-        run(batch.fill(part))
-    return batch.vectors
+    async def embed() -> Any:
+        batch = Batch(model, await model.identify(), field, texts, options)
+        reported: list[int] = []
+        await batch.embed(nullcontext(), reported.append)
+        assert sum(reported) == len(texts)
+        return batch.vectors
+
+    return asyncio.run(embed())
 
 
 def numbers(count: int) -> list[str]:
     return [str(number) for number in range(count)]
 
 
-# Cut into requests
+# Split into requests
 
 
 @given(
@@ -76,16 +70,16 @@ def numbers(count: int) -> list[str]:
         st.integers(1, 2000) | st.integers(1, 3 * REQUEST_CHARACTERS) | st.just(1), max_size=700
     )
 )
-def test_texts_are_cut_in_order_and_no_more_than_needed(lengths: list[int]) -> None:
-    parts = list(cut(lengths))
-    assert [i for part in parts for i in range(part.start, part.stop)] == list(range(len(lengths)))
-    for part in parts:
-        texts = lengths[part]
+def test_texts_are_split_in_order_and_no_more_than_needed(lengths: list[int]) -> None:
+    slices = list(split(lengths))
+    assert [i for each in slices for i in range(each.start, each.stop)] == list(range(len(lengths)))
+    for rows in slices:
+        texts = lengths[rows]
         assert 1 <= len(texts) <= REQUEST_TEXTS
         assert sum(texts) <= REQUEST_CHARACTERS or len(texts) == 1
-        one_more = sum(lengths[part.start : part.stop + 1])
+        one_more = sum(lengths[rows.start : rows.stop + 1])
         is_full = len(texts) == REQUEST_TEXTS or one_more > REQUEST_CHARACTERS
-        assert is_full or part.stop == len(lengths)
+        assert is_full or rows.stop == len(lengths)
 
 
 @given(
@@ -153,15 +147,15 @@ def test_an_index_is_the_caller_s_own(field: str, halved: bool) -> None:
 
         return served(answer)
 
-    place = f"{field}[700]"
-    model = refusing(lambda place: InputError(place, "a; b", "shorten queries[3]"))
+    name = f"{field}[700]"
+    model = refusing(lambda field: InputError(field, "a; b", "shorten queries[3]"))
     with pytest.raises(InputError) as refused:
         encode(model, numbers(1000), field=field)
-    assert str(refused.value) == f"{place}: received a; b; shorten queries[3]."
-    assert (refused.value.field, refused.value.received) == (place, "a; b")
+    assert str(refused.value) == f"{name}: received a; b; shorten queries[3]."
+    assert (refused.value.field, refused.value.received) == (name, "a; b")
     with pytest.raises(NonFiniteError) as infinite:
-        encode(refusing(lambda place: NonFiniteError(5, place)), numbers(1000), field=field)
-    assert str(infinite.value) == str(NonFiniteError(700, place))
+        encode(refusing(lambda field: NonFiniteError(5, field)), numbers(1000), field=field)
+    assert str(infinite.value) == str(NonFiniteError(700, name))
     assert infinite.value.position == 700
 
 
@@ -185,7 +179,7 @@ def test_a_model_that_changes_is_an_error_from_then_on() -> None:
     for _ in range(2):
         with pytest.raises(ServiceError, match=r'changed .* from "toy@0" to "toy@1"; embed'):
             encode(model, ["2"])
-    assert run(model.identity()).model == "toy@0"
+    assert asyncio.run(model.identify()).model == "toy@0"
 
 
 @pytest.mark.parametrize("change", [{"queries": ["1"]}, {"dimensions": 3}])

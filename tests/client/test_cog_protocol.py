@@ -7,18 +7,16 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_cog import FakeCog, Inputs, failed, fake_cog, succeeded
+from fake_cog import FakeCog, failed, fake_cog, succeeded
 from fake_http import HALF, Reply
+from remote_calls import INPUTS, embed
 from server import serve
 
-from e5.client import wire
-from e5.client.prediction import RemoteAnswer
-from e5.client.remote import Remote
+from e5.client.transport import ClientLimits
 from e5.errors import (
     E5Error,
     EngineError,
@@ -29,24 +27,16 @@ from e5.errors import (
 )
 
 WEIGHTS = Path("weights/e5-mini")
-INPUTS: Inputs = {"documents": ["7"], "encoding_format": "base64"}
 BUSY: Reply = (409, {"error": "At capacity - all prediction slots busy", "status": "failed"})
 NOT_READY: Reply = (503, {"error": "Setup has not finished yet.", "status": "failed"})
-FULL = "QueueFullError: the queue is full (9 tokens wait); try again in a moment."
+FULL = QueueFullError(9, 5, 10)
 OPEN_END = b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"sta\r\n'
 
 
-def embed(
-    url: str, inputs: Inputs = INPUTS, *, deadline: float = 20, patience: float | None = None
-) -> RemoteAnswer:
-    with closing(Remote(url, deadline=deadline, patience=patience)) as service:
-        return service.run(service.dialect.embed(inputs))
-
-
-def refusal(cog: FakeCog, *, deadline: float = 20, patience: float | None = None) -> ServiceError:
+def refusal(cog: FakeCog, **options: Any) -> ServiceError:
     """The `ServiceError` that the request ends in: one safe line with the URL."""
     with pytest.raises(ServiceError) as caught:
-        embed(cog.url, deadline=deadline, patience=patience)
+        embed(cog.url, **options)
     sentence = str(caught.value)
     assert sentence.startswith(f"{cog.url}: ")
     assert sentence.endswith(".")
@@ -55,8 +45,8 @@ def refusal(cog: FakeCog, *, deadline: float = 20, patience: float | None = None
     return caught.value
 
 
-def error_of(cog: FakeCog, *, deadline: float = 20) -> str:
-    return str(refusal(cog, deadline=deadline))
+def error_of(cog: FakeCog, **options: Any) -> str:
+    return str(refusal(cog, **options))
 
 
 def first(count: int, reply: Reply) -> Any:
@@ -169,30 +159,25 @@ def test_an_answer_that_is_none_is_said_at_once(reply: Reply, part: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("error", "kind", "sentence"),
+    "error",
     [
-        (
-            "InputError: documents[0]: received 7; send a string.",
-            InputError,
-            "documents[0]: received 7; send a string.",
-        ),
-        ("NonFiniteError: documents[0]: NaN; x.", NonFiniteError, "documents[0]: NaN; x."),
-        ("EngineError: the engine failed.", EngineError, "the engine failed."),
-        (
-            "RuntimeError: its log has the reason.",
-            EngineError,
-            "the service failed: RuntimeError: its log has the reason.",
-        ),
+        InputError("documents[0]", "7", "send a string"),
+        NonFiniteError(0, "documents[0]"),
+        EngineError("the engine failed."),
     ],
 )
-def test_a_refusal_is_the_service_s_own_error_and_not_sent_again(
-    error: str, kind: type[Exception], sentence: str
-) -> None:
+def test_a_refusal_is_the_service_s_own_error_and_not_sent_again(error: E5Error) -> None:
     with fake_cog(always(failed(error))) as cog:
-        with pytest.raises(kind) as caught:
+        with pytest.raises(type(error)) as caught:
             embed(cog.url)
-        assert type(caught.value) is kind
-        assert str(caught.value) == sentence
+        assert caught.value.to_dict() == error.to_dict()
+        assert len(cog.inputs) == 1
+
+
+def test_a_failure_without_an_error_of_ours_is_an_engine_error() -> None:
+    with fake_cog(always(failed("RuntimeError: its log has the reason."))) as cog:
+        with pytest.raises(EngineError, match=r"^the service failed: .*its log has the reason\.$"):
+            embed(cog.url)
         assert len(cog.inputs) == 1
 
 
@@ -218,8 +203,7 @@ def test_a_host_that_does_not_exist_is_said_at_once() -> None:
     assert error.cause == "unreachable"
 
 
-def test_an_endless_answer_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "MAX_ANSWER_BYTES", 2**20)
+def test_an_endless_answer_is_not_read_to_its_end() -> None:
     written = 0
 
     def endless() -> Iterator[bytes]:
@@ -230,7 +214,8 @@ def test_an_endless_answer_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatc
             written += 2**16
 
     with fake_cog(always(endless())) as cog:
-        assert "/predictions answered more than 1048576 bytes" in error_of(cog)
+        sentence = error_of(cog, limits=ClientLimits(answer_bytes=2**20))
+    assert "/predictions answered more than 1048576 bytes" in sentence
     assert written < 2**26
 
 
@@ -262,7 +247,7 @@ def test_without_a_free_slot_the_error_says_what_the_server_s_health_is(
 
 def test_a_queue_that_stays_full_is_the_service_s_own_error() -> None:
     with fake_cog(always(failed(FULL))) as cog:
-        with pytest.raises(QueueFullError, match=r"^the queue is full \(9 tokens wait\)"):
+        with pytest.raises(QueueFullError, match=r"^the queue is full \(9 tokens wait"):
             embed(cog.url, deadline=0.6)
         assert len(cog.inputs) >= 2
 
@@ -301,20 +286,20 @@ def test_an_answer_that_drips_ends_at_the_deadline() -> None:
 
 
 @pytest.mark.parametrize("reply", [BUSY, NOT_READY, failed(FULL), HALF])
-def test_without_patience_it_is_sent_once(reply: Reply) -> None:
+def test_with_0_seconds_to_retry_it_is_sent_once(reply: Reply) -> None:
     with fake_cog(first(1, reply)) as cog:
         with pytest.raises(E5Error):
-            embed(cog.url, patience=0)
+            embed(cog.url, retry_seconds=0)
         assert len(cog.inputs) == 1
-        assert embed(cog.url, patience=0).model == "toy@1"
+        assert embed(cog.url, retry_seconds=0).model == "toy@1"
 
 
-def test_patience_outlasts_a_slot_that_is_about_to_be_free_and_no_more() -> None:
+def test_it_is_retried_for_the_seconds_allowed_and_no_longer() -> None:
     with fake_cog(first(3, BUSY)) as cog:
-        assert embed(cog.url, patience=5).model == "toy@1"
+        assert embed(cog.url, retry_seconds=5).model == "toy@1"
     with fake_cog(always(BUSY)) as cog:
         started = time.monotonic()
-        error = refusal(cog, deadline=60, patience=0.5)
+        error = refusal(cog, deadline=60, retry_seconds=0.5)
         assert time.monotonic() - started < 50
         assert (
             str(error)
@@ -357,8 +342,8 @@ def test_a_real_server_with_one_slot_serves_many_and_says_when_its_worker_died()
         server.wait_for("UNHEALTHY")
         with pytest.raises(EngineError, match="the service failed"):  # the slot was free until now
             embed(url)
-        for patience in (None, 0):
-            error = refusal(FakeCog(url), deadline=0.5, patience=patience)
+        for seconds in (None, 0):
+            error = refusal(FakeCog(url), deadline=0.5, retry_seconds=seconds)
             assert "UNHEALTHY; its worker is dead" in str(error)
             assert error.cause == "unreachable"
         server.process.send_signal(signal.SIGKILL)
@@ -374,26 +359,41 @@ def test_a_real_server_without_weights_is_an_error_at_once() -> None:
     assert error.cause == "unreachable"
 
 
-# What a gateway adds to Cog's ways
+# What a gateway adds to Cog's protocol
+
+TOO_MUCH = ServiceError("too much at a time.", cause="busy", retry_after=1)
 
 
-def test_a_gateway_that_is_busy_is_asked_again_when_it_says() -> None:
-    busy: Reply = (429, {"status": "failed", "error": "ServiceError: too much at a time."})
+@pytest.mark.parametrize("error", [TOO_MUCH, "ServiceError: too much at a time."])
+def test_a_gateway_that_is_busy_is_asked_again(error: E5Error | str) -> None:
+    busy = failed(error, status=429)
     with fake_cog(first(2, busy)) as cog:
         assert embed(cog.url).vectors.tolist() == [[7, 1, 0, 0]]
         assert len(cog.bodies) == 3
     with fake_cog(always(busy)) as cog:
-        assert refusal(cog, patience=0.3).cause == "busy"
+        assert refusal(cog, retry_seconds=0.3).cause == "busy"
 
 
-@pytest.mark.parametrize(
-    ("status", "cause", "part"),
-    [(401, "other", "give Client the right api_key"), (504, "deadline", "no answer within 300 s")],
-)
-def test_what_a_gateway_refuses_for_good_is_asked_once(status: int, cause: str, part: str) -> None:
-    reply: Reply = (status, {"status": "failed", "error": f"ServiceError: {part}; send less."})
-    with fake_cog(always(reply)) as cog:
-        with pytest.raises(ServiceError, match=part) as caught:
+def test_a_gateway_is_asked_again_no_sooner_than_it_says() -> None:
+    status, body = failed(TOO_MUCH, status=429)
+    with fake_cog(first(1, (status, body, {"Retry-After": "1"}))) as cog:
+        started = time.monotonic()
+        assert embed(cog.url).model == "toy@1"
+        assert time.monotonic() - started >= 1
+
+
+def test_a_wrong_key_is_said_at_once() -> None:
+    with fake_cog(always(failed("ServiceError: no key.", status=401))) as cog:
+        error = refusal(cog)
+        assert "give Client the right api_key" in str(error)
+        assert error.cause == "other"
+        assert len(cog.bodies) == 1
+
+
+def test_an_answer_that_a_gateway_did_not_get_in_time_is_not_asked_for_again() -> None:
+    late = ServiceError("no answer within 300 s; send less.", cause="deadline")
+    with fake_cog(always(failed(late, status=504))) as cog:
+        with pytest.raises(ServiceError, match="no answer within 300 s") as caught:
             embed(cog.url)
         assert len(cog.bodies) == 1
-    assert caught.value.cause == cause
+    assert caught.value.cause == "deadline"

@@ -1,6 +1,6 @@
 """Predictions are read as the service writes them; what anybody else writes does no harm.
 
-The truth are the service's own `Output` and the sentences of its own errors.
+The truth are the service's own `Output` and its own errors.
 """
 
 import base64
@@ -17,14 +17,15 @@ from hypothesis.extra import numpy as arrays
 
 from e5.client import prediction
 from e5.client.prediction import (
-    MAX_SENTENCE,
-    as_error,
+    MAX_LINE,
     first_line,
-    parse,
-    plain,
+    parse_object,
+    read_error,
     read_output,
-    schema_refusal,
+    read_schema_refusal,
+    short_line,
 )
+from e5.cog.output import Output
 from e5.errors import (
     E5Error,
     EngineError,
@@ -34,10 +35,9 @@ from e5.errors import (
     QueueFullError,
     RequestTooLargeError,
 )
-from e5.serving.answer import Answer, Output, Usage
+from e5.serving.answer import Answer
 from e5.vectors import Vectors
 
-PREFIX = "Prediction failed: Async prediction failed: "
 ROW = "AACAPwAAAEA="  # [1, 2]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -63,15 +63,16 @@ SENTENCES = [
     )
 )
 def test_vectors_are_read_bit_by_bit_as_the_service_wrote_them(vectors: Vectors) -> None:
-    usage = Usage(tokens=list(range(len(vectors))), truncated=[True] * len(vectors))
-    answer = Answer(vectors, np.empty((0, 0), np.float32), usage, "model@1", {})
+    tokens, truncated = list(range(len(vectors))), [True] * len(vectors)
+    scores = np.empty((0, 0), np.float32)
+    answer = Answer(vectors, scores, tokens, truncated, "model@1", {})
     output = Output.of(answer, encoding_format="base64").model_dump()
     embedded = read_output(json.loads(json.dumps(output)))
     assert embedded.vectors.dtype == np.float32
     assert embedded.vectors.tobytes() == vectors.tobytes()
     assert embedded.vectors.shape == vectors.shape
     assert embedded.model == "model@1"
-    assert (embedded.tokens, embedded.truncated) == (usage.tokens, usage.truncated)
+    assert (embedded.tokens, embedded.truncated) == (tokens, truncated)
 
 
 def test_vectors_may_be_written_to() -> None:
@@ -81,7 +82,7 @@ def test_vectors_may_be_written_to() -> None:
 
 
 @pytest.mark.parametrize("usage", [{}, {"usage": None}])
-def test_a_service_need_not_tell_the_usage(usage: dict[str, Any]) -> None:
+def test_a_service_need_not_report_the_usage(usage: dict[str, Any]) -> None:
     embedded = read_output({"embeddings_base64": [ROW], "model": "m", **usage})
     assert (embedded.tokens, embedded.truncated) == ([], [])
 
@@ -103,7 +104,7 @@ def test_a_service_need_not_tell_the_usage(usage: dict[str, Any]) -> None:
         {"tokens": {"0": 3}, "truncated": [False]},
     ],
 )
-def test_a_usage_that_is_told_is_one_of_each_text(usage: Any) -> None:
+def test_a_usage_that_is_reported_is_one_of_each_text(usage: Any) -> None:
     with pytest.raises(ValueError, match=r"^no usage with (tokens|truncated) of each text$"):
         read_output({"embeddings_base64": [ROW], "model": "m", "usage": usage})
 
@@ -148,38 +149,47 @@ def test_no_output_breaks_the_reader(output: Any) -> None:
 @example({"detail": {"a": 1}})
 @example({"detail": "a string"})
 def test_no_answer_breaks_the_reader_of_refusals(answer: Any) -> None:
-    assert schema_refusal(parse(json.dumps(answer).encode())) is None
+    assert read_schema_refusal(parse_object(json.dumps(answer).encode())) is None
 
 
 @pytest.mark.parametrize("error", SENTENCES, ids=lambda error: type(error).__name__)
 def test_an_error_of_ours_is_itself_again(error: E5Error) -> None:
-    again = as_error(f"{PREFIX}{type(error).__name__}: {error}")
+    again = read_error({"error": "something else", "metrics": {"error": error.to_dict()}})
     assert type(again) is type(error)
+    assert again.to_dict() == error.to_dict()
     assert str(again) == str(error)
 
 
-def test_the_parts_of_an_input_error_are_read_back() -> None:
-    again = as_error(f"{PREFIX}InputError: documents[2]: received 7; send a string.")
-    assert isinstance(again, InputError)
-    assert (again.field, again.received, again.remedy) == ("documents[2]", "7", "send a string")
-
-
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("reason", "sentence"),
     [
         ("Worker crashed", "the service failed: Worker crashed."),
-        (f"{PREFIX}KeyError: 'x'", "the service failed: KeyError: 'x'."),
-        (f"{PREFIX}Exception: x.", "the service failed: Exception: x."),
-        ("json: x", "the service failed: json: x."),  # a name in e5.errors, but no class
-        ("TextIOError", "the service failed: TextIOError."),
+        ("Exception: x.", "the service failed: Exception: x."),
+        # A sentence is for people, whatever it looks like.
+        (
+            "InputError: queries[0]: received 7; send a string.",
+            "the service failed: InputError: queries[0]: received 7; send a string.",
+        ),
         (None, "the service failed: no reason given."),
         ("", "the service failed: no reason given."),
+        (["x"], "the service failed: ['x']."),
     ],
 )
-def test_whatever_else_failed_is_an_engine_error(words: object, sentence: str) -> None:
-    error = as_error(words)
+@pytest.mark.parametrize("metrics", [None, 7, {}, {"error": 7}, {"error": {"type": "KeyError"}}])
+def test_a_failure_without_the_data_of_an_error_is_an_engine_error(
+    reason: object, sentence: str, metrics: object
+) -> None:
+    error = read_error({"error": reason, "metrics": metrics})
     assert type(error) is EngineError
     assert str(error) == sentence
+
+
+@given(JSON)
+def test_no_failed_prediction_breaks_the_reader_of_errors(value: Any) -> None:
+    for failed in ({"error": value}, {"metrics": value}, {"metrics": {"error": value}}):
+        error = read_error(failed)
+        assert type(error) is EngineError
+        assert str(error).isprintable()
 
 
 def test_a_schema_s_complaint_names_the_field_as_we_do() -> None:
@@ -188,7 +198,7 @@ def test_a_schema_s_complaint_names_the_field_as_we_do() -> None:
         "msg": '7 is not of type "string"',
         "type": "value_error",
     }
-    error = schema_refusal({"detail": [complaint, {"loc": [], "msg": ""}]})
+    error = read_schema_refusal({"detail": [complaint, {"loc": [], "msg": ""}]})
     assert isinstance(error, InputError)
     assert error.field == "queries[12]"
     assert '7 is not of type "string"' in str(error)
@@ -196,18 +206,18 @@ def test_a_schema_s_complaint_names_the_field_as_we_do() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"7", b"\xff", b"[" * 100_000, b"<html>"])
 def test_what_is_no_json_object_is_an_empty_one(body: bytes) -> None:
-    assert parse(body) == {}
+    assert parse_object(body) == {}
 
 
 @given(st.text(st.characters()))
 @example("a\x1b[31mb\x07\n\u202ec")
 @example("x" * 5000)
 @example("\ud800")
-def test_words_are_shown_on_one_printable_line(words: str) -> None:
-    line = plain(words)
+def test_a_text_is_shown_on_one_printable_line(text: str) -> None:
+    line = short_line(text)
     assert line
     assert line.isprintable()
-    assert len(line) <= MAX_SENTENCE
+    assert len(line) <= MAX_LINE
 
 
 @given(st.binary())
@@ -220,7 +230,9 @@ def test_a_body_is_shown_on_one_short_line(body: bytes) -> None:
 
 
 def test_nothing_is_shown_of_a_traceback() -> None:
-    line = plain('it broke\nTraceback (most recent call last):\n  File "/srv/secret.py", line 1')
+    line = short_line(
+        'it broke\nTraceback (most recent call last):\n  File "/srv/secret.py", line 1'
+    )
     assert line == "it broke"
 
 

@@ -1,178 +1,52 @@
-"""Both ways to run steps do the same, over real sockets; and a cancelled one leaves nothing behind.
+"""A service at any address: its vectors, its health, and nothing left behind by a cancellation.
 
-What is sent and what an answer means is tried in `test_cog` and `test_replicate`.
+What is sent and what an answer means is tried in `test_cog_protocol` and
+`test_replicate_protocol`.
 """
 
-import _thread
 import asyncio
 import socket
 import threading
-import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import closing
-from typing import Any, Protocol
+from collections.abc import Iterator
+from typing import Any
 
 import anyio
 import pytest
 from fake_cog import Inputs, fake_cog, succeeded
-from fake_http import HALF, Asked, Reply, serve_http
-from fake_replicate import PROCESSING, STARTING, FakeReplicate, fake_replicate
+from fake_http import Reply
+from fake_replicate import PROCESSING, STARTING, fake_replicate
+from remote_calls import INPUTS, embed, eventually, health, with_service
 
-from e5.client import wire
-from e5.client.cog_protocol import Cog
-from e5.client.remote import Remote, RemoteService
-from e5.client.replicate_protocol import Replicate
-from e5.client.wire import Answer, NoAnswerError, Request, Steps, T
+from e5.client import RemoteService
+from e5.client.transport import ClientLimits
 from e5.errors import InputError, ServiceError
 
-INPUTS: Inputs = {"documents": ["7"], "encoding_format": "base64"}
 MODEL = "replicate-deployment:you/e5"
+QUICK = ClientLimits(first_poll=0.01, longest_poll=0.05)
 
 
-class Run(Protocol):
-    """Connect, run the steps that a function makes, close."""
-
-    def __call__(
-        self, url: str, work: Callable[[Cog | Replicate], Steps[T]], *, deadline: float = 20
-    ) -> T: ...
-
-
-def in_a_thread(
-    url: str, work: Callable[[Cog | Replicate], Steps[T]], *, deadline: float = 20
-) -> T:
-    with closing(Remote(url, deadline=deadline)) as service:
-        return service.run(work(service.dialect))
-
-
-def in_a_loop(url: str, work: Callable[[Cog | Replicate], Steps[T]], *, deadline: float = 20) -> T:
-    async def connected() -> T:
-        service = RemoteService(url, deadline=deadline)
-        try:
-            return await service.run(work(service.dialect))
-        finally:
-            await service.aclose()
-
-    return asyncio.run(connected())
-
-
-both_ways = pytest.mark.parametrize("run", [in_a_thread, in_a_loop])
-
-
-def embed(dialect: Cog | Replicate) -> Steps[Any]:
-    return dialect.embed(INPUTS)
-
-
-def ask(path: str = "/", seconds: float = 20, **options: Any) -> Callable[[object], Steps[Answer]]:
-    """Steps of one request."""
-
-    def steps(_: object) -> Steps[Answer]:
-        return (yield Request("GET", path, time.monotonic() + seconds, **options))
-
-    return steps
-
-
-def hello(_: Asked) -> Reply:
-    return 200, b"hello", {"X-Word": "hi"}
-
-
-# Both ways
-
-
-@both_ways
-def test_an_answer_comes_back_whole(run: Run) -> None:
-    asked: list[Asked] = []
-
-    def answer(request: Asked) -> Reply:
-        asked.append(request)
-        return 418, b"hello", {"X-Word": "hi"}
-
-    with serve_http(answer) as url:
-        found = run(f"{url}/e5/", ask("/path", headers={"X-Mine": "1"}))
-    assert (found.status, found.headers["x-word"], found.body) == (418, "hi", b"hello")
-    assert [(each.method, each.path, each.content) for each in asked] == [("GET", "/e5/path", b"")]
-    assert asked[0].headers["X-Mine"] == "1"
-    assert asked[0].headers["Accept-Encoding"] == "identity"
-
-
-@both_ways
-def test_a_request_waits_before_it_is_sent_and_its_time_is_counted_from_then(run: Run) -> None:
-    with serve_http(hello) as url:
-        started = time.monotonic()
-        assert run(url, ask(after=0.3, silence=0.2)).status == 200
-        assert 0.3 <= time.monotonic() - started < 50
-
-
-@both_ways
-def test_steps_may_ask_nothing_or_go_on_after_a_failure(run: Run) -> None:
-    def nothing(_: object) -> Steps[str]:
-        yield from ()
-        return "nothing"
-
-    def anyway(_: object) -> Steps[list[str]]:
-        seen: list[str] = []
-        for path in ("/half", "/", "/half"):
-            try:
-                seen.append((yield Request("GET", path, time.monotonic() + 20)).body.decode())
-            except NoAnswerError as error:
-                seen.append(error.kind)
-        return seen
-
-    with serve_http(lambda asked: HALF if asked.path == "/half" else hello(asked)) as url:
-        assert run(url, nothing) == "nothing"
-        assert run(url, anyway) == ["lost", "hello", "lost"]
-
-
-@both_ways
-def test_each_failure_is_told_apart(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "MAX_ANSWER_BYTES", 1000)
-
-    def dripping() -> Iterator[bytes]:
-        yield b"HTTP/1.1 200 OK\r\n\r\n"
-        for _ in range(100):
-            time.sleep(0.02)
-            yield b" "
-
-    def answer(asked: Asked) -> Reply:
-        if asked.path == "/silent":
-            time.sleep(0.5)
-        replies: dict[str, Reply] = {
-            "/drips": dripping(),
-            "/silent": b"",
-            "/much": (200, b" " * 1001),
-            "/ssh": b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
-        }
-        return replies[asked.path]
-
-    def kind(url: str, *arguments: Any, **options: Any) -> str:
-        with pytest.raises(NoAnswerError) as caught:
-            run(url, ask(*arguments, **options))
-        return caught.value.kind
-
-    with serve_http(answer) as url:
-        assert kind(url, "/drips", 0.2) == "late"
-        assert kind(url, "/silent", 0.2) == "late"
-        assert kind(url, "/silent", silence=0.2) == "lost"
-        assert kind(url, "/much") == "broken"
-        assert kind(url, "/ssh") == "broken"
-    assert kind(url) == "refused"
-    assert kind("http://no-such-host.invalid") == "broken"
-
-
-@both_ways
-def test_cog_and_replicate_give_the_same(run: Run) -> None:
+def test_cog_and_replicate_give_the_same() -> None:
     with fake_cog(lambda _, inputs: succeeded(inputs)) as cog, fake_replicate() as api:
         for address in (cog.url, MODEL):
-            assert run(address, embed).vectors.tolist() == [[7, 1, 0, 0]]
-            assert run(address, lambda dialect: dialect.health()) == "READY"
+            assert embed(address).vectors.tolist() == [[7, 1, 0, 0]]
+            assert health(address) == "READY"
         assert [each.path for each in api.asked][-1] == "/v1/account"
         cog.health = (200, {"status": "BUSY"})
-        assert run(cog.url, lambda dialect: dialect.health()) == "BUSY"
-    assert run(cog.url, lambda dialect: dialect.health()) == ""
+        assert health(cog.url) == "BUSY"
+    assert health(cog.url) == ""
 
 
-@both_ways
+def test_it_has_the_name_of_its_address_and_only_cog_reports_its_health() -> None:
+    with fake_replicate():
+        described = {
+            (service.name, service.reports_health)
+            for service in map(RemoteService, ("http://127.0.0.1:5000/", MODEL))
+        }
+    assert described == {("http://127.0.0.1:5000", True), (MODEL, False)}
+
+
 def test_loopback_is_reached_without_the_environment_s_proxy(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def echo(_: int, inputs: Inputs) -> Reply:
         return succeeded(inputs)
@@ -182,68 +56,39 @@ def test_loopback_is_reached_without_the_environment_s_proxy(
             monkeypatch.setenv(variable, proxy.url)
         for variable in ("NO_PROXY", "no_proxy"):
             monkeypatch.delenv(variable, raising=False)
-        run(cog.url, embed)
+        embed(cog.url)
         assert len(proxy.inputs) == 0
-        run("http://e5.example", embed)  # the proxy answered
+        embed("http://e5.example")  # the proxy answered
         assert (len(proxy.inputs), len(cog.inputs)) == (1, 1)
         for variable in ("HTTP_PROXY", "http_proxy"):
             monkeypatch.setenv(variable, "nonsense://proxy")
         with pytest.raises(ServiceError, match="the proxy named in the environment"):
-            run("http://e5.example", embed)
+            embed("http://e5.example")
 
 
 # What cannot be used
 
-both_kinds = pytest.mark.parametrize("kind", [Remote, RemoteService])
 
-
-@both_kinds
 @pytest.mark.parametrize("deadline", [0, -1, float("nan"), float("inf"), 1e6, None, "60"])
-def test_a_deadline_that_cannot_be_kept_is_refused(kind: Any, deadline: Any) -> None:
+def test_a_deadline_that_cannot_be_kept_is_refused(deadline: Any) -> None:
     with pytest.raises(InputError, match=r"^deadline: received .*; use seconds up to 86400\.$"):
-        kind("http://127.0.0.1", deadline=deadline)
+        RemoteService("http://127.0.0.1", deadline=deadline)
 
 
-@both_kinds
-@pytest.mark.parametrize("patience", [-1, float("nan"), "60"])
-def test_a_patience_that_cannot_be_had_is_refused(kind: Any, patience: Any) -> None:
-    with pytest.raises(InputError, match=r"^patience: received .*; use seconds, 0 for none\.$"):
-        kind("http://127.0.0.1", deadline=1, patience=patience)
+@pytest.mark.parametrize("seconds", [-1, float("nan"), "60"])
+def test_a_time_to_retry_that_is_none_is_refused(seconds: Any) -> None:
+    with pytest.raises(InputError, match=r"^retry_seconds: received .*; use seconds, 0 for none"):
+        RemoteService("http://127.0.0.1", retry_seconds=seconds)
 
 
-@both_kinds
 @pytest.mark.parametrize("address", [None, 7, b"http://host", "", "host:5000", "replicate"])
-def test_an_address_that_is_none_is_refused_with_both_kinds_of_them(
-    kind: Any, address: Any
-) -> None:
+def test_an_address_that_is_none_is_refused_with_both_kinds_of_them(address: Any) -> None:
     with pytest.raises(InputError) as caught:
-        kind(address, deadline=1)
+        RemoteService(address)
     assert "as in http://127.0.0.1:5000, or replicate:owner/name." in str(caught.value)
 
 
 # Cancelled
-
-
-def asyncio_run(
-    use: Callable[[RemoteService], Awaitable[T]], address: str = MODEL, **options: Any
-) -> T:
-    async def connected() -> T:
-        service = RemoteService(address, **{"deadline": 20, **options})
-        try:
-            return await use(service)
-        finally:
-            await service.aclose()
-
-    return asyncio.run(connected())
-
-
-async def once(seen: Callable[[], object]) -> None:
-    """Wait until it is true."""
-    for _ in range(500):
-        if seen():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it never was")
 
 
 def test_cancelling_cancels_the_prediction_before_the_call_ends() -> None:
@@ -251,13 +96,13 @@ def test_cancelling_cancels_the_prediction_before_the_call_ends() -> None:
 
         async def use(service: RemoteService) -> None:
             call = asyncio.create_task(service.embed(INPUTS))
-            await once(lambda: api.polls)
+            await eventually(lambda: api.polls)
             call.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await call
             assert len(api.cancels) == 1
 
-        asyncio_run(use)
+        with_service(MODEL, use, limits=QUICK)
     assert len(api.creates) == 1
 
 
@@ -265,22 +110,38 @@ def test_a_timeout_cancels_too_and_is_a_timeout() -> None:
     with fake_replicate([STARTING], [PROCESSING]) as api:
 
         async def use(service: RemoteService) -> None:
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(service.embed(INPUTS), 1.0)
+            async def expire() -> None:
+                await eventually(lambda: api.polls)
+                scope.reschedule(0.0)
 
-        asyncio_run(use)
+            expiring = asyncio.create_task(expire())
+            try:
+                async with asyncio.timeout(None) as scope:
+                    await service.embed(INPUTS)
+            except TimeoutError:
+                await expiring
+            else:
+                pytest.fail("it did not time out")
+
+        with_service(MODEL, use, limits=QUICK)
         assert len(api.cancels) == 1
 
 
-def test_a_framework_that_cancels_again_and_again_does_not_stop_the_farewell() -> None:
+def test_a_framework_that_cancels_again_and_again_does_not_stop_the_request_to_cancel() -> None:
     with fake_replicate([STARTING], [PROCESSING]) as api:
 
         async def use(service: RemoteService) -> None:
-            with anyio.move_on_after(1.0) as scope:
+            async def cancel() -> None:
+                await eventually(lambda: api.polls)
+                scope.cancel()
+
+            with anyio.CancelScope() as scope:
+                cancelling = asyncio.create_task(cancel())
                 await service.embed(INPUTS)
+            await cancelling
             assert scope.cancelled_caught
 
-        asyncio_run(use)
+        with_service(MODEL, use, limits=QUICK)
         assert len(api.cancels) == 1
 
 
@@ -295,12 +156,15 @@ def test_cancelling_a_create_ends_at_once_and_replicate_ends_it_itself() -> None
     with fake_replicate([slow()]) as api:
 
         async def use(service: RemoteService) -> None:
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(service.embed(INPUTS), 0.2)
+            call = asyncio.create_task(service.embed(INPUTS))
+            await eventually(lambda: api.creates)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
             assert not gave_up, "the caller waited for the answer"
             ended.set()
 
-        asyncio_run(use)
+        with_service(MODEL, use)
         assert (len(api.creates), len(api.cancels)) == (1, 0)
         assert api.creates[0].headers["Cancel-After"] == "20s"
 
@@ -320,25 +184,12 @@ def test_cancelling_closes_the_connection_to_cog() -> None:
         async def use(service: RemoteService) -> None:
             seen = asyncio.create_task(asyncio.to_thread(closed))
             call = asyncio.create_task(service.embed(INPUTS))
-            await once(arrived.is_set)
+            await eventually(arrived.is_set)
             call.cancel()
             assert await seen
 
         arrived = threading.Event()
-        asyncio_run(use, f"http://127.0.0.1:{listening.getsockname()[1]}")
-
-
-def test_an_interrupted_thread_cancels_the_prediction() -> None:
-    def interrupt(api: FakeReplicate) -> None:
-        while not api.polls:
-            time.sleep(0.01)
-        _thread.interrupt_main()
-
-    with fake_replicate([STARTING], [PROCESSING]) as api:
-        threading.Thread(target=interrupt, args=[api]).start()
-        with pytest.raises(KeyboardInterrupt):
-            in_a_thread(MODEL, embed)
-        assert len(api.cancels) == 1
+        with_service(f"http://127.0.0.1:{listening.getsockname()[1]}", use)
 
 
 # For the gateway
@@ -357,44 +208,40 @@ def test_many_requests_are_under_way_at_a_time() -> None:
         assert await service.health() == "READY"
 
     with fake_cog(reply) as cog:
-        asyncio_run(use, cog.url)
+        with_service(cog.url, use)
 
 
 def test_a_pause_is_not_one_of_the_event_loop() -> None:
     async def use(service: RemoteService) -> int:
-        call = asyncio.create_task(service.run(ask(after=0.4)(None)))
+        call = asyncio.create_task(service.embed(INPUTS))
         ticks = 0
         while not call.done():
             await asyncio.sleep(0.01)
             ticks += 1
         return ticks
 
-    with serve_http(hello) as url:
-        assert asyncio_run(use, url) > 10
+    busy: Reply = (429, {"status": "failed"}, {"Retry-After": "1"})
+    with fake_cog(lambda number, inputs: succeeded(inputs) if number else busy) as cog:
+        assert with_service(cog.url, use) > 10
 
 
-def test_a_busy_service_is_told_at_once_where_nobody_waits() -> None:
+def test_a_busy_service_is_reported_at_once_where_nobody_waits() -> None:
     async def use(service: RemoteService) -> None:
         with pytest.raises(ServiceError) as caught:
             await service.embed(INPUTS)
         assert (caught.value.cause, caught.value.retry_after) == ("busy", 7)
 
     with fake_replicate([(429, {"detail": "Your rate limit resets in ~7s."})]) as api:
-        asyncio_run(use, patience=0.5)
+        with_service(MODEL, use, retry_seconds=0.5)
         assert len(api.creates) == 1
 
 
 def test_a_closed_service_cannot_be_used() -> None:
-    with fake_replicate([STARTING], [PROCESSING]) as api:
-        service = Remote(MODEL, deadline=20)
-        service.close()
+    async def use(service: RemoteService) -> None:
+        await service.aclose()
         with pytest.raises(RuntimeError, match="closed"):
-            service.run(service.dialect.embed(INPUTS))
+            await service.embed(INPUTS)
 
-        async def use(service: RemoteService) -> None:
-            await service.aclose()
-            with pytest.raises(RuntimeError, match="closed"):
-                await service.embed(INPUTS)
-
-        asyncio_run(use)
+    with fake_replicate([STARTING], [PROCESSING]) as api:
+        with_service(MODEL, use)
         assert api.asked == []

@@ -1,15 +1,16 @@
 """Replicate's HTTP from the outside: every way it is known to misbehave, over real sockets."""
 
+import asyncio
 import doctest
 import json
 import logging
 import pickle
 import time
-from contextlib import closing
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fake_cog import Inputs
+from fake_cog import failed
 from fake_http import HALF, Reply
 from fake_replicate import (
     ID,
@@ -20,15 +21,21 @@ from fake_replicate import (
     VERSION,
     fake_replicate,
 )
+from remote_calls import INPUTS, health, with_service
+from remote_calls import embed as embed_at
 
-from e5.client import replicate_protocol as replicate
-from e5.client.prediction import RemoteAnswer
-from e5.client.remote import Remote
-from e5.client.replicate_protocol import Replicate, _seconds_named
-from e5.client.wire import Answer, Request, Steps
-from e5.errors import EngineError, InputError, NonFiniteError, QueueFullError, ServiceError
+from e5.client import RemoteAnswer, RemoteService, replicate_protocol
+from e5.client.replicate_protocol import _retry_after
+from e5.client.transport import ClientLimits, HttpResponse
+from e5.errors import (
+    E5Error,
+    EngineError,
+    InputError,
+    NonFiniteError,
+    QueueFullError,
+    ServiceError,
+)
 
-INPUTS: Inputs = {"documents": ["7"], "encoding_format": "base64"}
 MODEL = f"replicate:you/e5:{VERSION}"
 THROTTLED: Reply = (
     429,
@@ -37,25 +44,17 @@ THROTTLED: Reply = (
 BROKEN: Reply = (500, {"detail": "Internal server error", "status": 500})
 
 
-@pytest.fixture(autouse=True)
-def _polls_are_quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replicate, "FIRST_POLL", 0.01)
-    monkeypatch.setattr(replicate, "LONGEST_POLL", 0.05)
+QUICK = ClientLimits(first_poll=0.01, longest_poll=0.05)
 
 
-def embed(
-    address: str = MODEL, *, deadline: float = 20, patience: float | None = None
-) -> RemoteAnswer:
-    with closing(Remote(address, deadline=deadline, patience=patience)) as service:
-        return service.run(service.dialect.embed(INPUTS))
+def embed(address: str = MODEL, *, limits: ClientLimits = QUICK, **options: Any) -> RemoteAnswer:
+    return embed_at(address, limits=limits, **options)
 
 
-def refusal(
-    address: str = MODEL, *, deadline: float = 20, patience: float | None = None
-) -> ServiceError:
+def refusal(address: str = MODEL, **options: Any) -> ServiceError:
     """The error that the request ends in: one safe line with the address and without the token."""
     with pytest.raises(ServiceError) as caught:
-        embed(address, deadline=deadline, patience=patience)
+        embed(address, **options)
     sentence = str(caught.value)
     assert sentence.startswith(f"{address}: ")
     assert sentence.endswith(".")
@@ -67,16 +66,6 @@ def refusal(
 
 def is_right(embedded: RemoteAnswer) -> bool:
     return embedded.model == "toy@1" and embedded.vectors.tolist() == [[7, 1, 0, 0]]
-
-
-def converse(steps: Steps[Any], *answers: Answer) -> list[Request]:
-    """What the steps ask for, given these answers; the last request has none."""
-    return [next(steps), *(steps.send(answer) for answer in answers)]
-
-
-def answered(status: str) -> Answer:
-    url = f'"{replicate.BASE_URL}/v1/predictions/{ID}"'
-    return Answer(200, {}, f'{{"status": "{status}", "urls": {{"get": {url}}}}}'.encode())
 
 
 # What goes over the wire
@@ -96,9 +85,12 @@ def test_a_version_is_run_as_it_is_named() -> None:
 
 def test_without_a_version_the_newest_is_asked_for_once(caplog: pytest.LogCaptureFixture) -> None:
     with fake_replicate() as api, caplog.at_level(logging.INFO, "e5"):
-        with closing(Remote("replicate:you/e5", deadline=20)) as service:
+
+        async def use(service: RemoteService) -> None:
             for _ in range(2):
-                assert is_right(service.run(service.dialect.embed(INPUTS)))
+                assert is_right(await service.embed(INPUTS))
+
+        with_service("replicate:you/e5", use)
         paths = [each.path for each in api.asked]
         assert paths == ["/v1/models/you/e5", "/v1/predictions", "/v1/predictions"]
         assert [each.body["version"] for each in api.creates] == [VERSION, VERSION]
@@ -125,23 +117,27 @@ def test_the_base_may_end_as_replicate_s_own_client_has_it(end: str) -> None:
     [(300, "wait=10", "300s"), (6.5, "wait=3", "7s"), (1.5, None, "5s")],
 )
 def test_a_create_waits_for_at_most_half_the_deadline_and_ends_with_it(
-    deadline: float, prefer: str | None, cancel_after: str, monkeypatch: pytest.MonkeyPatch
+    deadline: float, prefer: str | None, cancel_after: str
 ) -> None:
-    monkeypatch.setenv("REPLICATE_API_TOKEN", TOKEN)
-    [create] = converse(Replicate(MODEL, deadline=deadline).embed(INPUTS))
-    assert create.headers.get("Prefer") == prefer
-    assert create.headers["Cancel-After"] == cancel_after
-    assert create.silence == 65
-    assert TOKEN not in repr(create)
+    with fake_replicate() as api:
+        embed(deadline=deadline)
+    headers = api.creates[0].headers
+    assert headers.get("Prefer") == prefer
+    assert headers["Cancel-After"] == cancel_after
 
 
 def test_polls_come_less_and_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()  # of the quick ones
-    monkeypatch.setenv("REPLICATE_API_TOKEN", TOKEN)
-    answers = [answered("starting"), *[answered("processing")] * 5]
-    _, *polls = converse(Replicate(MODEL, deadline=300).embed(INPUTS), *answers)
-    assert [poll.after for poll in polls] == [0.25, 0.5, 1, 2, 2, 2]
-    assert {(poll.method, poll.path) for poll in polls} == {("GET", f"/v1/predictions/{ID}")}
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr(replicate_protocol, "asyncio", SimpleNamespace(**vars(asyncio)))
+    monkeypatch.setattr(replicate_protocol.asyncio, "sleep", sleep)
+    with fake_replicate([STARTING], [*[PROCESSING] * 5, SUCCEEDED]) as api:
+        embed(deadline=300, limits=ClientLimits())
+    assert pauses == [0.25, 0.5, 1, 2, 2, 2]
+    assert {(poll.method, poll.path) for poll in api.polls} == {("GET", f"/v1/predictions/{ID}")}
 
 
 # How a prediction goes
@@ -177,27 +173,28 @@ def test_what_was_ended_by_somebody_else_is_said_at_once(status: str, ended: str
     assert (len(api.creates), len(api.cancels)) == (1, 0)
 
 
+@pytest.mark.parametrize("polled", [False, True])
 @pytest.mark.parametrize(
-    ("words", "kind", "sentence"),
+    "error",
     [
-        ("InputError: documents[0]: received 7; send a string.", InputError, "documents[0]: rec"),
-        ("NonFiniteError: documents[0]: NaN; x.", NonFiniteError, "documents[0]: NaN; x."),
-        ("QueueFullError: the queue is full; try again.", QueueFullError, "the queue is full"),
-        ("Prediction interrupted; please retry (code: PA)", EngineError, "the service failed: "),
+        InputError("documents[0]", "7", "send a string"),
+        NonFiniteError(0, "documents[0]"),
+        QueueFullError(9, 5, 10),  # to create it again would be billed again
+        "Prediction interrupted; please retry (code: PA)",
     ],
 )
-def test_a_failure_is_the_service_s_own_error(
-    words: str, kind: type[Exception], sentence: str
+def test_a_failure_is_the_service_s_own_error_and_billed_once(
+    error: E5Error | str, polled: bool
 ) -> None:
-    for prefix in ("", "Prediction failed: Async prediction failed: "):
-        with fake_replicate(
-            [STARTING], [(200, {"status": "failed", "error": prefix + words})]
-        ) as api:
-            with pytest.raises(kind) as caught:
-                embed()
-            assert type(caught.value) is kind
-            assert str(caught.value).startswith(sentence)
-            assert (len(api.creates), len(api.cancels)) == (1, 0)
+    with fake_replicate([STARTING if polled else failed(error)], [failed(error)]) as api:
+        with pytest.raises(E5Error) as caught:
+            embed()
+        assert (len(api.creates), len(api.cancels)) == (1, 0)
+    if isinstance(error, E5Error):
+        assert caught.value.to_dict() == error.to_dict()
+    else:
+        assert type(caught.value) is EngineError
+        assert error in str(caught.value)
 
 
 @pytest.mark.parametrize("output", [None, "https://replicate.delivery/out.json", [], {"x": 1}])
@@ -227,15 +224,13 @@ def test_what_may_have_begun_is_not_sent_again(reply: Reply, part: str) -> None:
     assert error.cause == ("other" if "200" in part else "unreachable")
 
 
-def test_a_silent_create_is_given_up_and_not_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replicate, "CREATE_SILENCE", 0.3)
-
+def test_a_silent_create_is_given_up_and_not_sent_again() -> None:
     def silent() -> Any:
         time.sleep(1)
         yield b""
 
     with fake_replicate([silent(), SUCCEEDED]) as api:
-        error = refusal()
+        error = refusal(limits=ClientLimits(create_silence=0.3))
     assert "that was sent (silent for 0.3 s)" in str(error)
     assert len(api.creates) == 1
 
@@ -250,11 +245,11 @@ def test_a_throttled_create_is_sent_again_after_the_seconds_it_names() -> None:
 
 
 def test_a_throttled_create_is_busy_where_nobody_waits() -> None:
-    for patience, deadline in ((0.0, 20.0), (None, 1.0)):
+    for retry_seconds, deadline in ((0.0, 20.0), (None, 1.0)):
         with fake_replicate([THROTTLED]) as api:
-            error = refusal(patience=patience, deadline=deadline)
-        for told in (error, pickle.loads(pickle.dumps(error))):
-            assert (told.cause, told.retry_after) == ("busy", 1)
+            error = refusal(retry_seconds=retry_seconds, deadline=deadline)
+        for each in (error, pickle.loads(pickle.dumps(error))):
+            assert (each.cause, each.retry_after) == ("busy", 1)
         assert 'at the moment (HTTP 429: "Request was throttled.' in str(error)
         assert len(api.creates) == 1
 
@@ -276,7 +271,7 @@ def test_the_seconds_to_wait_are_read_from_three_places(
     detail: object, headers: dict[str, str], seconds: float | None
 ) -> None:
     body = json.dumps({"detail": detail}).encode()
-    assert _seconds_named(Answer(429, headers, body)) == seconds
+    assert _retry_after(HttpResponse(429, headers, body)) == seconds
 
 
 def test_a_connection_that_never_was_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,7 +309,7 @@ def test_a_poll_that_fails_for_good_cancels_too(poll: Reply) -> None:
 
 def test_polls_that_fail_until_the_deadline_cancel_too() -> None:
     with fake_replicate([STARTING], [BROKEN]) as api:
-        assert refusal(deadline=0.5, patience=0).cause == "unreachable"
+        assert refusal(deadline=0.5, retry_seconds=0).cause == "unreachable"
     assert len(api.polls) > 2
     assert len(api.cancels) == 1
 
@@ -322,22 +317,17 @@ def test_polls_that_fail_until_the_deadline_cancel_too() -> None:
 # Its health
 
 
-def health(address: str = MODEL) -> str:
-    with closing(Remote(address, deadline=5)) as service:
-        return service.run(service.dialect.health())
-
-
 def test_it_is_ready_where_the_account_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     with fake_replicate() as api:
-        assert health() == "READY"
+        assert health(MODEL) == "READY"
         api.environment.setenv("REPLICATE_API_TOKEN", "another")
-        assert health() == ""
+        assert health(MODEL) == ""
         assert [each.path for each in api.asked] == ["/v1/account"] * 2
     monkeypatch.setenv("REPLICATE_API_TOKEN", TOKEN)
     monkeypatch.setenv("REPLICATE_BASE_URL", api.url)
-    assert health() == ""
+    assert health(MODEL) == ""
 
 
 def test_the_examples_give_what_they_say() -> None:
-    result = doctest.testmod(replicate, raise_on_error=True)
+    result = doctest.testmod(replicate_protocol, raise_on_error=True)
     assert result.attempted >= 2

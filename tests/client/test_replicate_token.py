@@ -1,7 +1,6 @@
 """Replicate's token goes to Replicate and nowhere else; and names that are none are refused."""
 
 import logging
-from contextlib import closing
 from typing import Any
 
 import pytest
@@ -14,17 +13,16 @@ from fake_replicate import (
     VERSION,
     fake_replicate,
 )
+from remote_calls import embed as answer_of
 
-from e5.client.remote import Remote
+from e5.client import RemoteService
 from e5.errors import InputError, ServiceError
 
 MODEL = f"replicate:you/e5:{VERSION}"
 
 
 def embed(address: str = MODEL) -> str:
-    with closing(Remote(address, deadline=20)) as service:
-        steps = service.dialect.embed({"documents": ["7"], "encoding_format": "base64"})
-        return service.run(steps).model
+    return answer_of(address).model
 
 
 def refusal(address: str = MODEL) -> ServiceError:
@@ -70,7 +68,12 @@ def test_a_redirect_is_not_followed() -> None:
 
 @pytest.mark.parametrize(
     ("token", "received"),
-    [(None, "nothing"), ("", "nothing"), (" \n", "nothing"), ("a b", "what is no token")],
+    [
+        (None, "nothing"),
+        ("", "nothing"),
+        (" \n", "nothing"),
+        ("a b", "a value that cannot be a token"),
+    ],
 )
 def test_without_a_token_it_says_so(
     token: str | None, received: str, monkeypatch: pytest.MonkeyPatch
@@ -79,7 +82,7 @@ def test_without_a_token_it_says_so(
     if token is not None:
         monkeypatch.setenv("REPLICATE_API_TOKEN", token)
     with pytest.raises(InputError) as caught:
-        Remote(MODEL, deadline=1)
+        RemoteService(MODEL, deadline=1)
     assert str(caught.value) == (
         f"REPLICATE_API_TOKEN: received {received}; "
         "set it to a token of replicate.com/account/api-tokens."
@@ -144,14 +147,14 @@ def test_the_token_is_in_no_log(caplog: pytest.LogCaptureFixture) -> None:
 )
 def test_what_names_no_model_is_refused(address: str) -> None:
     with pytest.raises(InputError, match=r"^url: received .*; use replicate:owner/name, "):
-        Remote(address, deadline=1)
+        RemoteService(address, deadline=1)
 
 
 def test_a_base_that_is_no_url_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REPLICATE_API_TOKEN", TOKEN)
     monkeypatch.setenv("REPLICATE_BASE_URL", "api.replicate.com")
     with pytest.raises(InputError, match=r"^REPLICATE_BASE_URL: received") as caught:
-        Remote(MODEL, deadline=1)
+        RemoteService(MODEL, deadline=1)
     assert "leave it out, or use a URL as in https://api.replicate.com." in str(caught.value)
 
 

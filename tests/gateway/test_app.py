@@ -23,7 +23,7 @@ from e5.errors import (
     RequestTooLargeError,
     ServiceError,
 )
-from e5.gateway import guard
+from e5.gateway.limits import GatewayLimits
 from e5.serving.answer import Answer
 from e5.serving.request import EmbedRequest
 
@@ -222,10 +222,7 @@ class TestRefusals:
 
 
 class TestLimits:
-    def test_too_many_at_a_time_are_429_and_none_is_lost(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(guard, "MAX_IN_FLIGHT", 4)
+    def test_too_many_at_a_time_are_429_and_none_is_lost(self) -> None:
         gate = asyncio.Event()
 
         async def wait(request: EmbedRequest) -> Answer:
@@ -233,7 +230,7 @@ class TestLimits:
             return await FakeBackend().answer(request)
 
         async def story() -> list[httpx2.Response]:
-            door = Door(FakeBackend(outcome=wait))
+            door = Door(FakeBackend(outcome=wait), limits=GatewayLimits(in_flight=4))
             async with door.client() as client:
                 asking = [
                     asyncio.create_task(client.post("/v1/embeddings", json=TEXTS))
@@ -278,7 +275,7 @@ class TestReadiness:
         assert response.headers["connection"] == "close"
 
     def test_a_backend_that_cannot_tell_is_said(self) -> None:
-        door = Door(FakeBackend(about_outcome=ServiceError("gone.", cause="unreachable")))
+        door = Door(FakeBackend(info_outcome=ServiceError("gone.", cause="unreachable")))
         assert sentence_of(door.get("/info"), 503)
 
     def test_closing_lets_go_of_the_backend(self, fake: FakeBackend) -> None:

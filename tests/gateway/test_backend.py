@@ -24,7 +24,7 @@ from server import Server, serve
 
 from e5.embedder import Embedder
 from e5.errors import E5Error, EngineError, ServiceError
-from e5.gateway.backend import WATCH_SECONDS, InProcessBackend, RemoteBackend
+from e5.gateway.backend import InProcessBackend, RemoteBackend
 from e5.serving.request import EmbedRequest
 from e5.serving.service import Service
 
@@ -40,11 +40,11 @@ class TestInProcess:
         backend = InProcessBackend(embedder, service)
 
         async def story() -> None:
-            about = await backend.about()
-            assert about.name == embedder.name
-            assert about.dimensions == embedder.dimensions
-            assert about.max_length == embedder.max_length
-            assert about.max_batch_tokens == embedder.max_batch_tokens
+            info = await backend.info()
+            assert info.name == embedder.name
+            assert info.dimensions == embedder.dimensions
+            assert info.max_length == embedder.max_length
+            assert info.max_batch_tokens == embedder.max_batch_tokens
             answer = await backend.answer(EmbedRequest(documents=TEXTS))
             assert np.allclose(answer.vectors, embedder.encode_document(TEXTS), atol=1e-5)
             assert backend.waiting_tokens() == 0
@@ -76,7 +76,7 @@ def told(server: Server, story: Story) -> Any:
 
     async def whole() -> Any:
         backend = await RemoteBackend.find(str(server.client.base_url))
-        door = Door(backend, model=(await backend.about()).name)
+        door = Door(backend, model=(await backend.info()).name)
         try:
             async with door.client() as client:
                 return await story(door, client)
@@ -202,12 +202,9 @@ def test_an_address_that_cannot_be_used_is_said(address: str, sentence: str) -> 
         asyncio.run(RemoteBackend.find(address))
 
 
-def test_a_service_that_is_not_there_is_waited_for_until_the_deadline(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("e5.gateway.backend.DEADLINE_SECONDS", 0.5)
+def test_a_service_that_is_not_there_is_waited_for_until_the_deadline() -> None:
     with pytest.raises(ServiceError) as raised:
-        asyncio.run(RemoteBackend.find("http://127.0.0.1:9"))
+        asyncio.run(RemoteBackend.find("http://127.0.0.1:9", deadline=0.5))
     assert raised.value.cause in ("unreachable", "deadline")
 
 
@@ -231,10 +228,10 @@ def test_what_a_dead_worker_never_answers_is_given_up() -> None:
     with fake_cog(reply) as cog:
 
         async def story() -> None:
-            backend = await RemoteBackend.find(cog.url)
+            backend = await RemoteBackend.find(cog.url, watch_seconds=0.2)
             request = EmbedRequest(documents=["1", "2"])
             asking = [asyncio.create_task(backend.answer(request)) for _ in range(3)]
-            await asyncio.sleep(WATCH_SECONDS * 2.5)
+            await asyncio.sleep(0.2 * 2.5)
             assert not any(task.done() for task in asking)
             cog.health = (200, {"status": "UNHEALTHY"})
             async with asyncio.timeout(20):  # the server itself ends them after a minute

@@ -18,7 +18,7 @@ from fake_replicate import (
 )
 from gateway_tools import Door, sentence_of
 
-from e5.client import replicate_protocol as replicate
+from e5.errors import E5Error, InputError, NonFiniteError, RequestTooLargeError
 from e5.gateway.backend import RemoteBackend
 from e5.prompts import DEFAULT_TASK
 
@@ -28,18 +28,12 @@ BODY = {"model": "toy", "input": ["7", "8"]}
 FIRST = SUCCEEDED  # what the gateway asks at its start
 
 
-@pytest.fixture(autouse=True)
-def _polls_are_quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replicate, "FIRST_POLL", 0.01)
-    monkeypatch.setattr(replicate, "LONGEST_POLL", 0.05)
-
-
 def asked(api: FakeReplicate, *bodies: dict[str, Any]) -> list[httpx2.Response]:
     """One request after the other to a gateway before this Replicate."""
 
     async def story() -> list[httpx2.Response]:
         backend = await RemoteBackend.find(ADDRESS)
-        door = Door(backend, model=(await backend.about()).name)
+        door = Door(backend, model=(await backend.info()).name)
         async with door.client() as client:
             answers = [await client.post("/v1/embeddings", json=body) for body in bodies]
         await backend.close()
@@ -67,17 +61,18 @@ def test_queries_and_documents_are_one_prediction_each(healthy: FakeReplicate) -
     assert documents["normalize"] is queries["normalize"] is True
 
 
+def failed(error: E5Error) -> Reply:
+    """A prediction that failed, with its error as data."""
+    sentence = f"{type(error).__name__}: {error}"
+    metrics = {"error": error.to_dict()}
+    return 201, {"status": "failed", "error": sentence, "metrics": metrics}
+
+
 FAILURES: dict[str, tuple[Reply, int]] = {
     "throttled": ((429, {"detail": "Request was throttled. Your rate limit resets in ~9s."}), 429),
-    "an input": (
-        (201, {"status": "failed", "error": "InputError: documents[1]: received 7; send text."}),
-        400,
-    ),
-    "no finite vector": (
-        (201, {"status": "failed", "error": "NonFiniteError: documents[1]: has no vector."}),
-        400,
-    ),
-    "too large": ((201, {"status": "failed", "error": "RequestTooLargeError: too much."}), 413),
+    "an input": (failed(InputError("documents[1]", "7", "send text")), 400),
+    "no finite vector": (failed(NonFiniteError(1, "documents[1]")), 400),
+    "too large": (failed(RequestTooLargeError(10, 5)), 413),
     "a crash": ((201, {"status": "failed", "error": "CUDA error"}), 502),
     "no money": ((402, {"detail": "Billing is not set up."}), 502),
     "its own trouble": ((500, {"detail": "Internal server error"}), 503),

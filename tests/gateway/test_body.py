@@ -7,7 +7,7 @@ import os
 import pickle
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx2
@@ -21,19 +21,12 @@ from watched import run, until
 
 from e5.errors import InputError
 from e5.gateway import body
-from e5.gateway.body import (
-    LARGE_BYTES,
-    MAX_BYTES,
-    MAX_DEPTH,
-    MAX_VALUES,
-    dumps,
-    parse,
-    parse_large,
-    written,
-)
-from e5.serving.answer import Answer
+from e5.gateway.body import json_pieces, parse_body, parse_large_body, to_json
+from e5.gateway.limits import GatewayLimits
+from e5.serving import Answer
 from e5.vectors import Vectors
 
+LIMITS = GatewayLimits()
 PATH = "/v1/embeddings"
 JSON = {"content-type": "application/json"}
 LONGEST_GAP = 0.5  # seconds that this process computes between two heartbeats
@@ -71,7 +64,20 @@ class Heartbeat:
 
 def large(text: bytes) -> bytes:
     """The same JSON with so much space after it that it is parsed elsewhere."""
-    return text + b" " * LARGE_BYTES
+    return text + b" " * LIMITS.large_body_bytes
+
+
+@pytest.fixture(scope="module")
+def backend() -> FakeBackend:
+    return FakeBackend()
+
+
+@pytest.fixture(scope="module")
+def door(backend: FakeBackend) -> Iterator[Door]:
+    """One gateway for many tests, because it keeps the process that parses large bodies."""
+    door = Door(backend)
+    yield door
+    door.gateway._parser.close()
 
 
 @pytest.mark.parametrize("sized", [bytes, large])
@@ -82,30 +88,34 @@ class TestWhatIsNoObject:
          b'{"input": "\xed\xa0\x80"}', b'{"input": Infinity}', b"{'input': 'a'}", b'{"a": 1,}',
          b"[" * 100_000, b'{"a":' * 5000, b"\x00", b"\xef\xbb\xbf{}"],
     )  # fmt: skip
-    def test_what_is_no_json_is_refused(self, fake: FakeBackend, text: bytes, sized: Any) -> None:
-        sentence = sentence_of(Door(fake).post(PATH, sized(text)), 400)
+    def test_what_is_no_json_is_refused(
+        self, door: Door, backend: FakeBackend, text: bytes, sized: Any
+    ) -> None:
+        backend.asked.clear()
+        sentence = sentence_of(door.post(PATH, sized(text)), 400)
         assert sentence.startswith("the body: received what is not JSON (")
-        assert fake.asked == []
+        assert backend.asked == []
 
     @pytest.mark.parametrize("text", [b"null", b"[]", b'"input"', b"5", b"true", b'["a", "b"]'])
-    def test_what_is_no_object_is_refused(self, fake: FakeBackend, text: bytes, sized: Any) -> None:
-        sentence = sentence_of(Door(fake).post(PATH, sized(text)), 400)
+    def test_what_is_no_object_is_refused(self, door: Door, text: bytes, sized: Any) -> None:
+        sentence = sentence_of(door.post(PATH, sized(text)), 400)
         assert sentence.startswith("the body: received ")
         assert sentence.endswith("; send a JSON object.")
 
     @pytest.mark.slow
-    def test_nested_lists_are_refused_at_any_depth(self, fake: FakeBackend, sized: Any) -> None:
+    def test_nested_lists_are_refused_at_any_depth(self, door: Door, sized: Any) -> None:
         for depth in (10, 500, 1000, 1024, 2000):
             text = b'{"input": ' + b"[" * depth + b"]" * depth + b"}"
-            sentence_of(Door(fake).post(PATH, sized(text)), 400)
+            sentence_of(door.post(PATH, sized(text)), 400)
             text = b'{"input": "a", "x": ' + b'{"a":' * depth + b"1" + b"}" * depth + b"}"
-            assert Door(fake).post(PATH, sized(text)).status_code in (200, 400)
+            assert door.post(PATH, sized(text)).status_code in (200, 400)
 
-    def test_an_object_is_read(self, fake: FakeBackend, sized: Any) -> None:
+    def test_an_object_is_read(self, door: Door, backend: FakeBackend, sized: Any) -> None:
         text = '{"input": "snöw ☃ \\u0000 \\ud83d\\ude42", "x": [1e300, 18446744073709551616]}'
-        response = Door(fake).post(PATH, sized(text.encode()))
+        backend.asked.clear()
+        response = door.post(PATH, sized(text.encode()))
         assert response.status_code == 200, response.text
-        assert fake.asked[0].documents == ["snöw ☃ \x00 🙂"]
+        assert backend.asked[0].documents == ["snöw ☃ \x00 🙂"]
 
 
 class TestHeaders:
@@ -141,8 +151,8 @@ class TestHeaders:
 class TestSize:
     def test_a_body_over_the_limit_is_413(self, fake: FakeBackend) -> None:
         door = Door(fake)
-        sentence = sentence_of(door.post(PATH, b"x" * (MAX_BYTES + 1)), 413)
-        assert str(MAX_BYTES) in sentence
+        sentence = sentence_of(door.post(PATH, b"x" * (LIMITS.body_bytes + 1)), 413)
+        assert str(LIMITS.body_bytes) in sentence
 
         async def pieces() -> AsyncIterator[bytes]:  # without Content-Length
             for _ in range(33):
@@ -174,25 +184,28 @@ class TestParsing:
     ))  # fmt: skip
     def test_json_of_any_size_is_what_it_says(self, value: Any) -> None:
         text = json.dumps(value).encode()
-        assert parse(text) == value
-        assert parse_large(text) == value
+        assert parse_body(text) == value
+        assert parse_large_body(text, LIMITS) == value
 
     @pytest.mark.parametrize("text", [b"[0,1]", b'{"a":[0],"b":1}', b'[{"a":1},[2]]'])
     def test_values_are_counted_wherever_they_stand(self, text: bytes) -> None:
-        many = text.replace(b"1", b",".join([b"1"] * (MAX_VALUES + 1)).join((b"[", b"]")))
-        with pytest.raises(InputError, match=f"more than {MAX_VALUES} values"):
-            parse_large(many)
-        few = text.replace(b"1", b",".join([b"1"] * (MAX_VALUES - 10)).join((b"[", b"]")))
-        assert parse_large(few) == orjson.loads(few)
+        most = LIMITS.large_body_values
+        many = text.replace(b"1", b",".join([b"1"] * (most + 1)).join((b"[", b"]")))
+        with pytest.raises(InputError, match=f"more than {most} values"):
+            parse_large_body(many, LIMITS)
+        few = text.replace(b"1", b",".join([b"1"] * (most - 10)).join((b"[", b"]")))
+        assert parse_large_body(few, LIMITS) == orjson.loads(few)
 
     def test_what_is_given_back_can_be_handed_over(self) -> None:
-        deepest = b"[" * MAX_DEPTH + b"]" * MAX_DEPTH
-        assert pickle.loads(pickle.dumps(parse_large(deepest))) == orjson.loads(deepest)
+        deepest = b"[" * LIMITS.large_body_depth + b"]" * LIMITS.large_body_depth
+        assert pickle.loads(pickle.dumps(parse_large_body(deepest, LIMITS))) == orjson.loads(
+            deepest
+        )
         with pytest.raises(InputError, match="lists in each other"):
-            parse_large(b"[" + deepest + b"]")
-        for text in (b"no", b"[" * 2000, b"[1,1" + b",1" * MAX_VALUES + b"]"):
+            parse_large_body(b"[" + deepest + b"]", LIMITS)
+        for text in (b"no", b"[" * 2000, b"[1,1" + b",1" * LIMITS.large_body_values + b"]"):
             with pytest.raises(InputError) as caught:
-                parse_large(text)
+                parse_large_body(text, LIMITS)
             assert len(pickle.dumps(caught.value)) < 1000  # not the body with it
 
     def test_a_parser_that_was_killed_is_replaced(self, fake: FakeBackend) -> None:
@@ -265,7 +278,7 @@ class TestOthersGoOn:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("form", ["float", "base64"])
-    def test_while_a_large_answer_is_written(self, form: str) -> None:
+    def test_while_a_large_answer_is_json_pieces(self, form: str) -> None:
         vectors = np.random.default_rng(0).standard_normal((2048, 4096), np.float32)
 
         async def outcome(request: Any) -> Answer:
@@ -297,9 +310,9 @@ class TestWriting:
     @settings(max_examples=100)
     def test_pieces_make_up_the_whole(self, value: Any) -> None:
         async def together() -> bytes:
-            return b"".join([piece async for piece in written(value)])
+            return b"".join([piece async for piece in json_pieces(value)])
 
-        assert asyncio.run(together()) == dumps(value)
+        assert asyncio.run(together()) == to_json(value)
 
     def test_others_have_their_turn_between_pieces(self) -> None:
         turns = 0
@@ -313,7 +326,7 @@ class TestWriting:
         async def story() -> None:
             task = asyncio.create_task(other())
             await until(lambda: turns > 0)
-            pieces = [piece async for piece in written([np.zeros(4096, np.float32)] * 256)]
+            pieces = [piece async for piece in json_pieces([np.zeros(4096, np.float32)] * 256)]
             task.cancel()
             assert len(pieces) > 10
             assert turns >= len(pieces) - 1
@@ -322,7 +335,7 @@ class TestWriting:
 
     def test_float32_comes_back_as_it_was(self) -> None:
         row = np.random.default_rng(0).standard_normal(4096).astype(np.float32)
-        np.testing.assert_array_equal(np.float32(orjson.loads(dumps(row))), row)
+        np.testing.assert_array_equal(np.float32(orjson.loads(to_json(row))), row)
 
 
 def test_examples_give_what_they_say() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gateway_tools import Door, FakeBackend, sentence_of
 
-from e5.client.prediction import as_error
+from e5.cog.output import Output
 from e5.embedder import Embedder
 from e5.errors import (
     E5Error,
@@ -15,10 +15,9 @@ from e5.errors import (
     OutOfMemoryError,
     QueueFullError,
     RequestTooLargeError,
+    ServiceError,
 )
-from e5.serving.answer import Output
-from e5.serving.request import EmbedRequest
-from e5.serving.service import Service
+from e5.serving import EmbedRequest, Service
 
 QUERIES, DOCUMENTS = ["what is snow", "how warm is tea"], ["Frozen water.", "A car.", "Hot."]
 INPUTS: list[dict[str, Any]] = [
@@ -65,13 +64,13 @@ def test_the_output_is_that_of_predict_py(
         ({"input": {"query": "a", "colour": "red"}}, "colour: received an unknown input"),
     ],
 )
-def test_a_wrong_input_is_400_in_cog_s_words(door: Door, body: Any, sentence: str) -> None:
+def test_a_wrong_input_is_400_in_cog_s_form(door: Door, body: Any, sentence: str) -> None:
     response = door.post("/predictions", body)
-    told = response.json()
+    answer = response.json()
     assert response.status_code == 400
-    assert told["status"] == "failed"
-    assert told["message"].startswith(sentence)
-    assert told["error"] == f"InputError: {told['message']}"
+    assert answer["status"] == "failed"
+    assert answer["message"].startswith(sentence)
+    assert answer["error"] == f"InputError: {answer['message']}"
 
 
 def test_each_answer_says_what_was_put_before_the_texts(door: Door) -> None:
@@ -100,8 +99,19 @@ def test_health_check_is_that_of_cog(fake: FakeBackend) -> None:
         QueueFullError(10, 5, 12),
     ],
 )
-def test_an_error_is_raised_again_by_its_own_class(error: E5Error) -> None:
-    """As `Client` reads it; the words are the same."""
-    told = Door(FakeBackend(outcome=error)).post("/predictions", {"input": {"document": "a"}})
-    again = as_error(told.json()["error"])
+def test_an_error_comes_as_data_beside_its_sentence(error: E5Error) -> None:
+    response = Door(FakeBackend(outcome=error)).post("/predictions", {"input": {"document": "a"}})
+    body = response.json()
+    assert body["metrics"] == {"error": error.to_dict()}
+    again = E5Error.from_dict(body["metrics"]["error"])
     assert (type(again), str(again)) == (type(error), str(error))
+    assert body["error"] == f"{type(error).__name__}: {error}"
+
+
+def test_what_a_remote_service_says_of_itself_stays_with_the_operator() -> None:
+    error = ServiceError("http://secret: busy.", cause="busy", retry_after=7)
+    response = Door(FakeBackend(outcome=error)).post("/predictions", {"input": {"document": "a"}})
+    assert "secret" not in response.text
+    again = E5Error.from_dict(response.json()["metrics"]["error"])
+    assert isinstance(again, ServiceError)
+    assert (again.cause, again.retry_after) == ("busy", 7)

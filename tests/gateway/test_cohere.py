@@ -2,7 +2,7 @@
 
 import base64
 import doctest
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -13,9 +13,11 @@ from hypothesis.extra import numpy as stn
 
 from e5.embedder import Embedder
 from e5.gateway import cohere
-from e5.gateway.cohere import TYPES, quantize
+from e5.gateway.cohere import EmbeddingType, quantize
 from e5.prompts import TASKS
 from e5.vectors import Vectors
+
+TYPES = get_args(EmbeddingType)
 
 TEXTS = ["snow", "ice and more ice", "a"]
 QUERY = "what is frozen water"
@@ -153,7 +155,7 @@ class TestEmbed:
 
     def test_start_is_refused(self, door: Door) -> None:
         sentence = sentence_of(door.post("/v2/embed", {"texts": ["a"], "truncate": "START"}), 400)
-        assert sentence == 'truncate: received "START"; send one of NONE, END.'
+        assert sentence == 'truncate: received "START"; send one of NONE, END, true, false.'
 
 
 class TestRerank:

@@ -8,7 +8,7 @@ import httpx2
 import pytest
 from gateway_tools import Door, FakeBackend, sentence_of
 
-from e5.gateway import body, guard
+from e5.gateway.limits import GatewayLimits
 from e5.serving.answer import Answer
 from e5.serving.request import EmbedRequest
 
@@ -105,12 +105,12 @@ def test_a_cancellation_from_elsewhere_goes_on() -> None:
     asyncio.run(story())
 
 
-def test_what_takes_too_long_is_504(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "DEADLINE_SECONDS", 0.05)
+def test_what_takes_too_long_is_504() -> None:
+    limits = GatewayLimits(deadline_seconds=0.05)
 
     async def story() -> tuple[httpx2.Response, bool]:
         slow = Slow()
-        async with Door(FakeBackend(outcome=slow)).client() as client:
+        async with Door(FakeBackend(outcome=slow), limits=limits).client() as client:
             response = await client.post("/v1/embeddings", json={"input": "snow"})
         return response, slow.was_cancelled
 
@@ -119,9 +119,7 @@ def test_what_takes_too_long_is_504(monkeypatch: pytest.MonkeyPatch) -> None:
     assert was_cancelled
 
 
-def test_bodies_together_have_a_bound_and_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(body, "MAX_HELD_BYTES", 3000)
-
+def test_bodies_together_have_a_bound_and_are_forgotten() -> None:
     async def drip(is_first_in: asyncio.Event, may_end: asyncio.Event) -> AsyncIterator[bytes]:
         yield b'{"input": "' + 2000 * b"a"
         is_first_in.set()
@@ -129,7 +127,7 @@ def test_bodies_together_have_a_bound_and_are_forgotten(monkeypatch: pytest.Monk
         yield b'"}'
 
     async def story() -> None:
-        door = Door(FakeBackend())
+        door = Door(FakeBackend(), limits=GatewayLimits(held_bytes=3000))
         headers = {"content-type": "application/json"}
         is_first_in, may_end = asyncio.Event(), asyncio.Event()
         async with door.client() as client:

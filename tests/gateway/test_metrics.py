@@ -2,19 +2,19 @@
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from e5.gateway.metrics import Meters
+from e5.gateway.metrics import GatewayMetrics
 
 
 def test_prometheus_can_read_all_of_it_under_our_name() -> None:
-    meters = Meters()
-    meters.requests.labels("/embed", 200).inc()
-    meters.count("/embed", texts=2, tokens=15, truncated=0)
-    meters.count("/embed", texts=1, tokens=5, truncated=1)
-    meters.failures.labels(503).inc()
-    meters.seconds.labels("/embed").observe(0.003)
-    meters.in_flight.set(2)
-    meters.waiting_tokens.set(100)
-    families = list(text_string_to_metric_families(meters.text().decode()))
+    metrics = GatewayMetrics()
+    metrics.requests.labels("/embed", 200).inc()
+    metrics.count("/embed", texts=2, tokens=15, truncated=0)
+    metrics.count("/embed", texts=1, tokens=5, truncated=1)
+    metrics.failures.labels(503).inc()
+    metrics.seconds.labels("/embed").observe(0.003)
+    metrics.in_flight.set(2)
+    metrics.waiting_tokens.set(100)
+    families = list(text_string_to_metric_families(metrics.text().decode()))
     assert all(family.name.startswith("e5_gateway_") for family in families)
     assert all(family.documentation.endswith(".") for family in families)
     values = {
@@ -34,6 +34,6 @@ def test_prometheus_can_read_all_of_it_under_our_name() -> None:
 
 
 def test_two_gateways_do_not_count_together() -> None:
-    one, other = Meters(), Meters()
+    one, other = GatewayMetrics(), GatewayMetrics()
     one.in_flight.set(5)
     assert other.registry.get_sample_value("e5_gateway_in_flight") == 0

@@ -5,14 +5,14 @@ import doctest
 import pytest
 
 from e5.gateway import model_names as models
-from e5.gateway.model_names import Models
+from e5.gateway.model_names import ModelNames
 from e5.gateway.refusals import RefusalError
 
 SERVED = "e5-mini@9bb9c967f643"
 
 
 def test_a_model_has_a_name_for_each_role() -> None:
-    mini = Models(SERVED, {})
+    mini = ModelNames(SERVED)
     assert mini.names == ["e5-mini", "e5-mini-query", "e5-mini-passage"]
     assert mini.resolve("e5-mini") == ("e5-mini", "")
     assert mini.resolve("e5-mini-query") == ("e5-mini-query", "-query")
@@ -20,16 +20,16 @@ def test_a_model_has_a_name_for_each_role() -> None:
 
 
 def test_no_name_is_the_model() -> None:
-    assert Models(SERVED, {}).resolve(None) == ("e5-mini", "")
+    assert ModelNames(SERVED).resolve(None) == ("e5-mini", "")
 
 
 def test_a_name_with_its_fingerprint_is_known_but_not_listed() -> None:
-    assert Models(SERVED, {}).resolve(SERVED) == (SERVED, "")
-    assert SERVED not in Models(SERVED, {}).names
+    assert ModelNames(SERVED).resolve(SERVED) == (SERVED, "")
+    assert SERVED not in ModelNames(SERVED).names
 
 
 def test_the_hubs_name_is_known() -> None:
-    big = Models("e5-mistral-7b-instruct@0123456789ab", {})
+    big = ModelNames("e5-mistral-7b-instruct@0123456789ab", {})
     for name in ("e5-mistral-7b-instruct", "intfloat/e5-mistral-7b-instruct"):
         assert big.resolve(name) == (name, "")
         assert big.resolve(f"{name}-query") == (f"{name}-query", "-query")
@@ -38,7 +38,7 @@ def test_the_hubs_name_is_known() -> None:
 
 def test_an_alias_stands_for_a_name_and_its_role() -> None:
     aliases = {"text-embedding-3-small": "e5-mini", "embed-english-v3.0": "e5-mini-query"}
-    mini = Models(SERVED, aliases)
+    mini = ModelNames(SERVED, aliases)
     assert mini.resolve("text-embedding-3-small") == ("text-embedding-3-small", "")
     assert mini.resolve("embed-english-v3.0") == ("embed-english-v3.0", "-query")
     assert mini.names[-2:] == list(aliases)
@@ -46,23 +46,23 @@ def test_an_alias_stands_for_a_name_and_its_role() -> None:
 
 def test_an_alias_of_nothing_is_refused_at_the_start() -> None:
     with pytest.raises(ValueError, match=r"^alias small: received 'e5-maxi'; use one of e5-mini, "):
-        Models(SERVED, {"small": "e5-maxi"})
+        ModelNames(SERVED, {"small": "e5-maxi"})
 
 
 @pytest.mark.parametrize("name", ["", "gpt-4", "E5-MINI", "e5-mini-document", "e5-mini@0000"])
 def test_a_name_that_is_not_served_is_404_with_those_that_are(name: str) -> None:
-    mini = Models(SERVED, {"text-embedding-3-small": "e5-mini"})
+    mini = ModelNames(SERVED, {"text-embedding-3-small": "e5-mini"})
     with pytest.raises(RefusalError) as caught:
         mini.resolve(name)
     assert caught.value.status == 404
-    assert caught.value.field == "model"
+    assert caught.value.error.to_dict()["field"] == "model"
     for served in mini.names:
         assert served in str(caught.value)
 
 
 def test_a_name_that_is_not_served_is_shown_in_part_and_on_one_line() -> None:
     with pytest.raises(RefusalError) as caught:
-        Models(SERVED, {}).resolve("a\nb\x1b[31m" + "x" * 10_000)
+        ModelNames(SERVED).resolve("a\nb\x1b[31m" + "x" * 10_000)
     assert len(str(caught.value)) < 300
     assert str(caught.value).isprintable()
 

@@ -8,10 +8,9 @@ import pytest
 from gateway_tools import Door, FakeBackend, cosine, sentence_of
 
 from e5.embedder import Embedder
-from e5.gateway.fields import TOKENS
-from e5.gateway.roles import BARE, Prompt
+from e5.gateway.roles import Prompt
+from e5.gateway.wire import MAX_TEXTS, TOKEN_IDS_REMEDY
 from e5.prompts import DEFAULT_TASK
-from e5.serving.request import MAX_TEXTS
 
 ROUTES = ["/v1/embeddings", "/embeddings"]
 WEB = Prompt(DEFAULT_TASK, "query").header
@@ -47,17 +46,17 @@ def test_an_answer_has_all_that_a_client_reads(door: Door, embedder: Embedder, r
 @pytest.mark.parametrize(
     ("more", "header"),
     [
-        ({}, BARE.header),  # OpenAI, LangChain, LlamaIndex
-        ({"model": "small"}, BARE.header),
+        ({}, "document"),  # OpenAI, LangChain, LlamaIndex
+        ({"model": "small"}, "document"),
         ({"model": "small-query"}, WEB),  # Haystack, Vercel's AI SDK, NVIDIA
-        ({"model": "small-passage"}, BARE.header),
-        ({"model": "text-embedding-3-small"}, BARE.header),
+        ({"model": "small-passage"}, "document"),
+        ({"model": "text-embedding-3-small"}, "document"),
         ({"input_type": "query", "truncate": "NONE"}, WEB),  # NVIDIA
-        ({"input_type": "passage", "truncate": "NONE"}, BARE.header),
-        ({"input_type": None, "truncation": True, "output_dtype": None}, BARE.header),  # Voyage
+        ({"input_type": "passage", "truncate": "NONE"}, "document"),
+        ({"input_type": None, "truncation": True, "output_dtype": None}, "document"),  # Voyage
         ({"input_type": "query", "truncation": True, "output_dimension": None}, WEB),
         ({"task": "retrieval.query"}, WEB),  # Jina
-        ({"task": "retrieval.passage"}, BARE.header),
+        ({"task": "retrieval.passage"}, "document"),
         ({"task": "text-matching"}, 'symmetric "Retrieve semantically similar text."'),
         ({"input_type": "web_search_query"}, WEB),  # vLLM
         ({"input_type": "Find twins of this"}, 'query "Find twins of this"'),
@@ -110,7 +109,7 @@ def test_base64_holds_the_same_float32(door: Door) -> None:
 )
 def test_token_ids_are_refused_with_the_setting_that_helps(door: Door, tokens: Any) -> None:
     sentence = sentence_of(door.post("/v1/embeddings", {"input": tokens}), 400)
-    assert TOKENS in sentence
+    assert TOKEN_IDS_REMEDY in sentence
     assert "check_embedding_ctx_length=False" in sentence
 
 

@@ -7,7 +7,8 @@ from gateway_tools import Door, FakeBackend
 from starlette.routing import Route
 
 from e5.gateway import openapi
-from e5.gateway.openapi import description
+from e5.gateway.cog_route import PredictionInputs
+from e5.serving import EmbedRequest
 
 
 class NoIndex:
@@ -24,22 +25,27 @@ class NoIndex:
         return []
 
 
+def described(index: NoIndex | None = None) -> dict[str, Any]:
+    document: dict[str, Any] = Door(FakeBackend(), index=index).get("/openapi.json").json()
+    return document
+
+
 def test_it_names_every_route_and_no_other() -> None:
     for index in (None, NoIndex()):
         door = Door(FakeBackend(), index=index)
-        told = door.get("/openapi.json").json()
-        described = {
+        document = door.get("/openapi.json").json()
+        in_document = {
             (path.replace("{name}", "{name:path}"), method.upper())
-            for path, methods in told["paths"].items()
+            for path, methods in document["paths"].items()
             for method in methods
         }
         routes = [route for route in door.gateway.app.routes if isinstance(route, Route)]
         served = {(r.path, method) for r in routes for method in set(r.methods or ()) - {"HEAD"}}
-        assert described == served
+        assert in_document == served
 
 
 def test_every_reference_has_its_end() -> None:
-    told = description(4096, with_search=True)
+    document = described(NoIndex())
     ends: list[str] = []
 
     def walk(value: Any) -> None:
@@ -52,18 +58,18 @@ def test_every_reference_has_its_end() -> None:
             for inner in value:
                 walk(inner)
 
-    walk(told)
+    walk(document)
     assert len(ends) > 100
     for end in set(ends):
-        place = told
+        found: Any = document
         for step in end.removeprefix("#/").split("/"):
-            place = place[step]
-    unused = {f"#/components/schemas/{name}" for name in told["components"]["schemas"]} - set(ends)
-    assert not unused
+            found = found[step]
+    schemas = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
+    assert schemas <= set(ends)
 
 
 def test_every_refusal_is_described() -> None:
-    for path, methods in description(4096, with_search=True)["paths"].items():
+    for path, methods in described(NoIndex())["paths"].items():
         for method, operation in methods.items():
             assert "405" in operation["responses"], (path, method)
             if method == "post":
@@ -72,8 +78,26 @@ def test_every_refusal_is_described() -> None:
 
 
 def test_the_most_dimensions_are_the_model_s() -> None:
-    schemas = Door(FakeBackend()).get("/openapi.json").json()["components"]["schemas"]
-    assert schemas["EmbeddingsRequest"]["properties"]["dimensions"]["maximum"] == 8
+    schemas = described()["components"]["schemas"]
+    reference = schemas["EmbeddingsRequest"]["properties"]["dimensions"]["$ref"]
+    assert schemas[reference.rpartition("/")[2]]["maximum"] == 8
+
+
+def test_a_prediction_has_the_inputs_of_the_service() -> None:
+    assert list(PredictionInputs.model_fields) == list(EmbedRequest.model_fields)
+
+
+def test_descriptions_are_sentences() -> None:
+    document = described(NoIndex())
+    operations = [op for methods in document["paths"].values() for op in methods.values()]
+    texts = [operation["summary"] for operation in operations]
+    for kind in ("headers", "responses", "schemas"):
+        parts = document["components"][kind].values()
+        texts += [part["description"] for part in parts if "description" in part]
+    assert len(texts) > 50
+    for text in texts:
+        assert text[0].isupper() or text.startswith("`"), text
+        assert text.endswith((".", "`.")), text
 
 
 def test_examples_give_what_they_say() -> None:

@@ -19,7 +19,7 @@ from gateway_server import GatewayServer
 from page_tools import MARKUP, agrees, calm_page, choose, fill, lines, needs_chromium, ranking, run
 
 from e5.embedder import Embedder
-from e5.gateway.page import FILE, prepare
+from e5.gateway.page import PAGE_FILE, prepare_page
 from e5.prompts import DEFAULT_TASK, TASKS
 
 
@@ -53,7 +53,7 @@ class Parts(HTMLParser):
 
 
 class TestWhatIsServed:
-    page = prepare(model="e5-mini", keyed=False, search=True)
+    page = prepare_page(model="e5-mini", keyed=False, search=True)
     parts = Parts(page.html)
     policy = page.headers["Content-Security-Policy"]
 
@@ -81,7 +81,7 @@ class TestWhatIsServed:
             assert not [name for name in attributes if name.startswith("on") or name == "style"]
             assert "src" not in attributes, tag
             assert attributes.get("href") in (None, "data:,", "openapi.json"), tag
-        source = FILE.read_text(encoding="utf-8")
+        source = PAGE_FILE.read_text(encoding="utf-8")
         assert not re.search(r"https?://|@import|url\(|import\(|innerHTML|eval\(", source)
 
     def test_every_registered_task_is_in_the_page(self) -> None:
@@ -91,12 +91,12 @@ class TestWhatIsServed:
         }
 
     def test_the_page_knows_its_server(self) -> None:
-        facts = self.facts(prepare(model="m", keyed=True, search=False).html)
+        facts = self.facts(prepare_page(model="m", keyed=True, search=False).html)
         assert (facts["model"], facts["keyed"], facts["search"]) == ("m", True, False)
 
     def test_a_model_name_cannot_leave_its_place(self) -> None:
         name = "</script><script>alert(1)</script><!--"
-        page = prepare(model=name, keyed=False, search=True)
+        page = prepare_page(model=name, keyed=False, search=True)
         assert self.facts(page.html)["model"] == name
         assert len(Parts(page.html).elements) == len(self.parts.elements)
         assert page.headers == self.page.headers
@@ -179,7 +179,7 @@ class TestScores:
         fill(tab, documents=["snow " * 5000, "Snow falls."])
         run(tab)
         assert sorted(row["spans"][3] for row in ranking(tab)) == [
-            "4096 tokens, cut there",
+            "4096 tokens, truncated",
             "5 tokens",
         ]
 

@@ -2,26 +2,29 @@
 
 import doctest
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from e5 import errors
 from e5.errors import E5Error, InputError, OutOfMemoryError, QueueFullError, ServiceError
-from e5.gateway import refusals as faults
-from e5.gateway.refusals import RefusalError, Style, body_of, busy, refusal_of
+from e5.gateway import refusals
+from e5.gateway.refusals import ErrorStyle, RefusalError, body_of, busy, refusal_of
 
 # The status of every error of ours, by what the caller can do about it: 400s are not sent again.
 CASES: list[tuple[E5Error, int]] = [
+    (errors.FieldError("input", "null", "send a string"), 502),
     (errors.InputError("input[2]", "null", "send a string"), 400),
-    (errors.TextError("no.", 0, "input[2]"), 400),
+    (errors.TextError("input[2]", "no text", "send one", position=0), 400),
     (errors.NonFiniteError(0, "input[2]"), 400),
     (errors.OutOfMemoryError(4096, 0, "input[2]"), 400),
     (errors.RequestTooLargeError(9, 5), 413),
     (errors.QueueFullError(10, 5, 12), 429),
     (errors.EngineError("the engine failed; the service's log has the reason."), 502),
-    (errors.WeightsError("weights: gone; restore them."), 502),
-    (errors.TokenizerError("tokenizer: gone; restore it."), 502),
-    (errors.SettingsError("E5_DEVICE: received 'x'; use cpu."), 502),
+    (errors.FileError("weights", "gone", "restore them"), 502),
+    (errors.WeightsError("weights", "gone", "restore them"), 502),
+    (errors.TokenizerError("tokenizer", "gone", "restore it"), 502),
+    (errors.SettingsError("E5_DEVICE", "'x'", "use cpu"), 502),
     (errors.ServiceError("busy.", cause="busy"), 429),
     (errors.ServiceError("gone.", cause="unreachable"), 503),
     (errors.ServiceError("late.", cause="deadline"), 504),
@@ -54,9 +57,12 @@ def test_the_status_is_that_of_the_cause(error: E5Error, status: int) -> None:
 
 
 def test_the_field_is_the_callers() -> None:
-    assert refusal_of(InputError("input[2]", "null", "send a string")).field == "input[2]"
-    assert refusal_of(OutOfMemoryError(9, 0, "texts[1]")).field == "texts[1]"
-    assert refusal_of(QueueFullError(10, 5, 12)).field is None
+    def field(error: E5Error) -> Any:
+        return body_of(refusal_of(error), "openai")["error"]["param"]
+
+    assert field(InputError("input[2]", "null", "send a string")) == "input[2]"
+    assert field(OutOfMemoryError(9, 0, "texts[1]")) == "texts[1]"
+    assert field(QueueFullError(10, 5, 12)) is None
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(None, "1"), (0.0, "1"), (0.2, "1"), (29.1, "30")])
@@ -79,18 +85,18 @@ def test_what_is_not_ours_says_nothing_of_itself(error: Exception) -> None:
 
 @pytest.mark.parametrize("style", ["openai", "tei", "cog"])
 @pytest.mark.parametrize("status", [400, 401, 404, 405, 413, 415, 429, 502, 503, 504])
-def test_every_client_finds_the_sentence_where_it_looks(status: int, style: Style) -> None:
-    body = body_of(RefusalError(status, "one sentence.", field="input"), style)
+def test_every_client_finds_the_sentence_where_it_looks(status: int, style: ErrorStyle) -> None:
+    body = body_of(RefusalError(status, E5Error("one sentence.")), style)
     assert body["detail"] == "one sentence."  # Voyage
     assert body["message"] == "one sentence."  # Cohere
     if style == "tei":
         assert body["error"] == "one sentence."  # text-embeddings-inference
     elif style == "cog":
         assert body["status"] == "failed"
-        assert body["error"] == "ServiceError: one sentence."  # Client
+        assert body["error"] == "E5Error: one sentence."
+        assert body["metrics"]["error"] == {"type": "E5Error", "message": "one sentence."}  # Client
     else:
         assert body["error"]["message"] == "one sentence."  # OpenAI
-        assert body["error"]["param"] == "input"
         assert body["error"]["code"] == str(status)
     # The words of text-embeddings-inference 1.9.3's description.
     known = {"Unhealthy", "Backend", "Overloaded", "Validation", "Tokenizer", "Empty"}
@@ -110,5 +116,5 @@ def test_the_words_for_a_status_are_openais() -> None:
 
 
 def test_examples_give_what_they_say() -> None:
-    result = doctest.testmod(faults, raise_on_error=True)
+    result = doctest.testmod(refusals, raise_on_error=True)
     assert (result.attempted > 0, result.failed) == (True, 0)

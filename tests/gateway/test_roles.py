@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from e5.errors import InputError
 from e5.gateway import roles
-from e5.gateway.roles import BARE, Prompt, brings_its_own, prompt_for
+from e5.gateway.roles import Prompt, has_prompt, prompt_for
 from e5.prompts import DEFAULT_TASK, TASKS
 
+DOCUMENT = Prompt("", "document")
 QUERY = Prompt(DEFAULT_TASK, "query")
 SYMMETRIC = Prompt("sts_query", "symmetric")
 
@@ -21,10 +22,10 @@ WORDS: dict[str, Prompt] = {
     "query": QUERY,
     "search_query": QUERY,
     "retrieval.query": QUERY,
-    "passage": BARE,
-    "document": BARE,
-    "search_document": BARE,
-    "retrieval.passage": BARE,
+    "passage": DOCUMENT,
+    "document": DOCUMENT,
+    "search_document": DOCUMENT,
+    "retrieval.passage": DOCUMENT,
     "classification": SYMMETRIC,
     "clustering": SYMMETRIC,
     "text-matching": SYMMETRIC,
@@ -35,7 +36,7 @@ FIELDS = ("input_type", "task", "prompt_name")
 
 
 def test_the_table_is_whole() -> None:
-    assert set(WORDS) == set(roles.SIDES)
+    assert set(WORDS) == set(roles.SIDES_BY_ROLE)
 
 
 @pytest.mark.parametrize("field", FIELDS)
@@ -48,17 +49,17 @@ def test_a_word_means_the_same_in_every_field(field: str, word: str) -> None:
 
 def test_nothing_is_a_bare_document() -> None:
     for nothing in (None, "", "  "):
-        assert prompt_for({"input_type": nothing}) == BARE
-        assert prompt_for(dict.fromkeys(FIELDS, nothing)) == BARE
-    assert prompt_for({}) == BARE
-    assert not BARE.prompted
+        assert prompt_for({"input_type": nothing}) == DOCUMENT
+        assert prompt_for(dict.fromkeys(FIELDS, nothing)) == DOCUMENT
+    assert prompt_for({}) == DOCUMENT
+    assert not DOCUMENT.prompted
 
 
 def test_the_ending_of_the_models_name_is_a_role() -> None:
     assert prompt_for({}, "-query") == QUERY
-    assert prompt_for({}, "-passage") == BARE
+    assert prompt_for({}, "-passage") == DOCUMENT
     assert prompt_for({"input_type": "search_query"}, "-query") == QUERY
-    assert prompt_for({"input_type": "document"}, "-passage") == BARE
+    assert prompt_for({"input_type": "document"}, "-passage") == DOCUMENT
 
 
 @pytest.mark.parametrize(("first", "second"), list(product(WORDS, WORDS)))
@@ -100,10 +101,10 @@ def test_an_instruction_is_for_queries_unless_a_role_says_otherwise() -> None:
     for field in FIELDS:
         assert prompt_for({field: words}) == Prompt(words, "query")
     assert prompt_for({"task": words, "input_type": "query"}) == Prompt(words, "query")
-    assert prompt_for({"task": words, "input_type": "passage"}) == BARE
+    assert prompt_for({"task": words, "input_type": "passage"}) == DOCUMENT
     assert prompt_for({"task": words, "input_type": "clustering"}) == Prompt(words, "symmetric")
     assert prompt_for({"task": words}, "-query") == Prompt(words, "query")
-    assert prompt_for({"task": words}, "-passage") == BARE
+    assert prompt_for({"task": words}, "-passage") == DOCUMENT
 
 
 def test_two_tasks_agree_or_are_refused() -> None:
@@ -140,11 +141,11 @@ def test_one_unknown_word_is_refused(word: str) -> None:
     ],
 )
 def test_a_text_brings_its_own_prompt_if_it_is_the_templates(text: str, own: bool) -> None:
-    assert brings_its_own(text) is own
+    assert has_prompt(text) is own
 
 
 def test_the_header_says_the_side_and_the_instruction() -> None:
-    assert BARE.header == "document"
+    assert DOCUMENT.header == "document"
     assert Prompt("SciFact", "document").header == "document"
     assert QUERY.header == f'query "{DEFAULT_TASK}"'
     assert SYMMETRIC.header == 'symmetric "Retrieve semantically similar text."'

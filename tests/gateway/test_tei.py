@@ -7,7 +7,7 @@ import pytest
 from gateway_tools import Door, FakeBackend, cosine, sentence_of
 
 from e5.embedder import Embedder
-from e5.gateway.fields import TOKENS
+from e5.gateway.wire import TOKEN_IDS_REMEDY
 
 TEXTS = ["snow", "ice and more ice", "a"]
 SOURCE = "what is frozen water"
@@ -84,7 +84,7 @@ class TestEmbed:
             ({"prompt_name": "qeury"}, 'prompt_name: received "qeury"'),
             ({"dimensions": 65}, "dimensions: received 65; use 1 to 64"),
             ({"inputs": ["a", ""]}, "inputs[1]: received blank text"),
-            ({"inputs": [[1, 2]]}, f"inputs: received token ids; {TOKENS}"),
+            ({"inputs": [[1, 2]]}, f"inputs: received token ids; {TOKEN_IDS_REMEDY}"),
             ({"parameters": 5}, "parameters: received 5"),
             ({"parameters": {"normalize": 5}}, "parameters.normalize: received 5"),
         ],
@@ -190,5 +190,5 @@ def test_info_says_what_is_served(door: Door, embedder: Embedder) -> None:
 
 
 def test_info_of_a_backend_that_is_gone_is_a_refusal(fake: FakeBackend) -> None:
-    fake.about_outcome = OSError("secret")
+    fake.info_outcome = OSError("secret")
     assert "secret" not in sentence_of(Door(fake).get("/info"), 502)

@@ -1,7 +1,6 @@
-"""A small HTTP server on a loopback port that answers `POST /predictions` as it is told.
+"""A small HTTP server on a loopback port that answers `POST /predictions` as a test says.
 
-No answers of its own: a test says what goes over the wire, request by request. Knows nothing of
-what the client should do.
+It has no answers of its own: the test decides what is answered to each request.
 """
 
 import struct
@@ -15,6 +14,8 @@ from urllib.parse import urlsplit
 
 from fake_http import Asked, Reply, serve_http
 
+from e5.errors import E5Error
+
 Inputs = dict[str, Any]
 
 
@@ -23,10 +24,10 @@ class FakeCog:
     """A running server.
 
     Attributes:
-        url: of it.
-        bodies: what was sent, prediction by prediction.
-        headers: of the same.
-        health: what `/health-check` answers.
+        url: where it listens.
+        bodies: of the requests for predictions.
+        headers: of the same requests.
+        health: the answer of `/health-check`.
     """
 
     url: str
@@ -60,15 +61,22 @@ def succeeded(inputs: Inputs, *, model: str = "toy@1") -> tuple[int, Any]:
     return 200, {"status": "succeeded", "output": output_of(inputs, model=model)}
 
 
-def failed(error: str) -> tuple[int, Any]:
-    """The answer for a prediction that raised, as Cog words it."""
-    sentence = f"Prediction failed: Async prediction failed: {error}"
-    return 200, {"status": "failed", "error": sentence}
+def failed(error: E5Error | str, *, status: int = 200) -> tuple[int, Any]:
+    """The answer for a prediction that raised an error: of the service, with its data, or any."""
+    is_ours = isinstance(error, E5Error)
+    sentence = f"{type(error).__name__}: {error}" if is_ours else error
+    body: dict[str, Any] = {
+        "status": "failed",
+        "error": f"Prediction failed: Async prediction failed: {sentence}",
+    }
+    if isinstance(error, E5Error):
+        body["metrics"] = {"predict_time": 0.1, "error": error.to_dict()}
+    return status, body
 
 
 @contextmanager
 def fake_cog(reply: Callable[[int, Inputs], Reply]) -> Iterator[FakeCog]:
-    """Run the server; `reply` is told the number of the prediction, from 0, and its inputs."""
+    """Run the server; `reply` receives the number of the prediction, from 0, and its inputs."""
     lock = Lock()
 
     def answer(asked: Asked) -> Reply:

@@ -1,10 +1,11 @@
-"""A small HTTP server on a loopback port that speaks for Replicate, as well or as badly as told.
+"""A small HTTP server on a loopback port that answers as Replicate does, or as a test says.
 
-Knows the token, the routes and the shape of a prediction; a test says what each create and each
-poll comes to. Knows nothing of what the client should do.
+It knows the token, the routes and the shape of a prediction; the test decides the answer to each
+create and to each poll.
 """
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Lock
@@ -16,7 +17,9 @@ from fake_http import Asked, Reply, serve_http
 
 TOKEN = "r8_very_secret"
 VERSION = "5c7d5dc6dd8bf75c1acaa8565735e7986bc5b66206b55cca93cb72c9bf15ccaa"
-ID = "gm3qorzdhgbfurvjtvhg6dckhu"
+ID = "gm3qorzdhgbfurvjtvhg6dckhu"  # of the first prediction; the second has this and a 2
+PREDICTION = re.compile(rf"/v1/predictions/{ID}(\d*)")
+CANCEL = re.compile(PREDICTION.pattern + "/cancel")
 STARTING: Reply = (201, {"status": "starting"})
 PROCESSING: Reply = (200, {"status": "processing"})
 SUCCEEDED: Reply = (200, {"status": "succeeded"})
@@ -28,10 +31,10 @@ class FakeReplicate:
     """A running server.
 
     Attributes:
-        url: of it.
-        asked: all that came in.
-        model: what a model's page answers.
-        environment: which names the server and the token while it runs.
+        url: where it listens.
+        asked: all requests.
+        model: the answer to a question about the model.
+        environment: holds the server's URL and the token while it runs.
     """
 
     url: str
@@ -41,35 +44,37 @@ class FakeReplicate:
 
     @property
     def creates(self) -> list[Asked]:
-        """The predictions that were asked for."""
+        """The requests that create a prediction."""
         return [each for each in self.asked if each.path.endswith("/predictions")]
 
     @property
     def polls(self) -> list[Asked]:
-        """The predictions that were asked after."""
-        return [each for each in self.asked if each.path == f"/v1/predictions/{ID}"]
+        """The requests that ask whether a prediction has ended."""
+        return [each for each in self.asked if PREDICTION.fullmatch(each.path)]
 
     @property
     def cancels(self) -> list[Asked]:
-        """The predictions that were canceled."""
-        return [each for each in self.asked if each.path == f"/v1/predictions/{ID}/cancel"]
+        """The requests that cancel a prediction."""
+        return [each for each in self.asked if CANCEL.fullmatch(each.path)]
 
     @property
     def inputs(self) -> list[Inputs]:
-        """Of the creates."""
+        """The inputs of the creates."""
         return [each.body["input"] for each in self.creates]
 
 
 @contextmanager
 def fake_replicate(
-    creates: Sequence[Reply] = (SUCCEEDED,), polls: Sequence[Reply] = (SUCCEEDED,)
+    creates: Sequence[Reply] | Callable[[Inputs], Reply] = (SUCCEEDED,),
+    polls: Sequence[Reply] = (SUCCEEDED,),
 ) -> Iterator[FakeReplicate]:
     """Run the server, and name it and the token in the environment.
 
     Args:
-        creates: the answer to each create; the last one to all further ones. A prediction gets its
-            id, its URLs, and if it succeeded its output where the answer does not hold them.
-        polls: the same for polls.
+        creates: the answer to each create, the last one to all further ones; or a function of its
+            inputs. A prediction gets its id, its URLs, and if it succeeded its output where the
+            answer does not hold them.
+        polls: the answer to each poll, in the same way.
     """
     lock = Lock()
 
@@ -80,27 +85,34 @@ def fake_replicate(
         if asked.headers.get("Authorization") != f"Bearer {TOKEN}":
             return 401, {"title": "Unauthenticated", "detail": "Invalid token.", "status": 401}
         if asked in api.creates and asked.method == "POST":
-            return whole(creates[min(num_creates, len(creates)) - 1], asked.body["input"])
+            if callable(creates):
+                return whole(creates(asked.body["input"]), num_creates)
+            return whole(creates[min(num_creates, len(creates)) - 1], num_creates)
         if asked in api.polls and asked.method == "GET":
-            return whole(polls[min(num_polls, len(polls)) - 1], api.inputs[-1])
+            return whole(polls[min(num_polls, len(polls)) - 1], number_in(asked.path))
         if asked in api.cancels and asked.method == "POST":
-            return whole((200, {"status": "canceled"}), {})
+            return whole((200, {"status": "canceled"}), number_in(asked.path))
         if asked.path == "/v1/models/you/e5":
             return api.model
         if asked.path == "/v1/account":
             return 200, {"type": "user", "username": "you"}
         return 404, {"detail": "The requested resource could not be found.", "status": 404}
 
-    def whole(reply: Reply, inputs: Inputs) -> Reply:
+    def number_in(path: str) -> int:
+        match = PREDICTION.match(path)
+        return int(match[1] or 1) if match else 0
+
+    def whole(reply: Reply, number: int) -> Reply:
         if not isinstance(reply, tuple) or not isinstance(reply[1], dict):
             return reply
         body: dict[str, Any] = reply[1]
         if "status" not in body or "detail" in body:
             return reply
-        url = f"{api.url}/v1/predictions/{ID}"
-        extra: dict[str, Any] = {"id": ID, "urls": {"get": url, "cancel": f"{url}/cancel"}}
+        name = f"{ID}{number if number > 1 else ''}"
+        url = f"{api.url}/v1/predictions/{name}"
+        extra: dict[str, Any] = {"id": name, "urls": {"get": url, "cancel": f"{url}/cancel"}}
         if body["status"] == "succeeded":
-            extra["output"] = output_of(inputs)
+            extra["output"] = output_of(api.inputs[number - 1])
         return (reply[0], {**extra, **body}, *reply[2:])
 
     with pytest.MonkeyPatch.context() as environment:

@@ -13,15 +13,15 @@ import httpx2
 import numpy as np
 
 from e5.gateway.app import Gateway
-from e5.gateway.backend import About, Backend
-from e5.gateway.model_names import Models
-from e5.gateway.search_route import Searchable
-from e5.serving.answer import Answer, Usage
-from e5.serving.request import EmbedRequest
+from e5.gateway.backend import Backend, BackendInfo
+from e5.gateway.limits import GatewayLimits
+from e5.gateway.model_names import ModelNames
+from e5.gateway.wire import Searchable
+from e5.serving import Answer, EmbedRequest
 from e5.vectors import Vectors
 
 MODEL = "small@0123456789ab"  # the name and fingerprint of what `FakeBackend` serves
-ABOUT = About(name=MODEL, dimensions=8, max_length=4096, max_batch_tokens=2048)
+INFO = BackendInfo(name=MODEL, dimensions=8, max_length=4096, max_batch_tokens=2048)
 Outcome = Callable[[EmbedRequest], Awaitable[Answer]]
 
 
@@ -41,9 +41,11 @@ class Door:
         aliases: Mapping[str, str] | None = None,
         keys: Sequence[str] = (),
         index: Searchable | None = None,
+        limits: GatewayLimits = GatewayLimits(),  # noqa: B008 (it is frozen)
     ) -> None:
         """See `Gateway`."""
-        self.gateway = Gateway(backend, Models(model, aliases or {}), keys=keys, index=index)
+        names = ModelNames(model, aliases)
+        self.gateway = Gateway(backend, names, keys=keys, index=index, limits=limits)
 
     def client(self) -> httpx2.AsyncClient:
         """For stories that ask several things at a time."""
@@ -73,7 +75,7 @@ class Door:
 
     def counted(self, name: str, **labels: str) -> float:
         """A meter's value, such as `requests_total`; 0 where nothing was counted."""
-        return self.gateway.meters.registry.get_sample_value(f"e5_gateway_{name}", labels) or 0.0
+        return self.gateway.metrics.registry.get_sample_value(f"e5_gateway_{name}", labels) or 0.0
 
 
 @dataclass
@@ -82,24 +84,24 @@ class FakeBackend:
 
     Attributes:
         outcome: raised or awaited instead of the usual answer.
-        about_outcome: raised instead of telling what is served.
+        info_outcome: raised instead of telling what is served.
         is_ready: what `/ready` shall find.
         dimensions: of a vector.
         asked: all requests so far.
     """
 
     outcome: Exception | Outcome | None = None
-    about_outcome: Exception | None = None
+    info_outcome: Exception | None = None
     is_ready: bool = True
     dimensions: int = 8
     asked: list[EmbedRequest] = field(default_factory=list)
     is_closed: bool = False
 
-    async def about(self) -> About:
+    async def info(self) -> BackendInfo:
         """See `Backend`."""
-        if self.about_outcome is not None:
-            raise self.about_outcome
-        return ABOUT
+        if self.info_outcome is not None:
+            raise self.info_outcome
+        return INFO
 
     async def answer(self, request: EmbedRequest) -> Answer:
         """See `Backend`."""
@@ -108,8 +110,8 @@ class FakeBackend:
             raise self.outcome
         if self.outcome is not None:
             return await self.outcome(request)
-        places = np.arange(len(request.fields)) % self.dimensions
-        return answer_of(np.eye(self.dimensions, dtype=np.float32)[places])
+        columns = np.arange(len(request.fields)) % self.dimensions
+        return answer_of(np.eye(self.dimensions, dtype=np.float32)[columns])
 
     async def ready(self) -> bool:
         """See `Backend`."""
@@ -126,8 +128,8 @@ class FakeBackend:
 
 def answer_of(vectors: Vectors) -> Answer:
     """An answer with these vectors, of texts of three tokens."""
-    usage = Usage(tokens=[3] * len(vectors), truncated=[False] * len(vectors))
-    return Answer(vectors, np.empty((0, 0), np.float32), usage, MODEL, {})
+    tokens, truncated = [3] * len(vectors), [False] * len(vectors)
+    return Answer(vectors, np.empty((0, 0), np.float32), tokens, truncated, MODEL, {})
 
 
 def sentence_of(response: httpx2.Response, status: int) -> str:

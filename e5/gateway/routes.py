@@ -1,0 +1,94 @@
+"""The table of the gateway's routes: Starlette's routes and `/openapi.json` are made from it.
+
+A wire format is a module with its requests and the schemas of its answers, and its lines here.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+
+from e5.gateway import cog_route, cohere, openai, search_route, tei
+from e5.gateway.refusals import ErrorStyle
+from e5.gateway.wire import WireRequest
+
+
+@dataclass(frozen=True)
+class PostRoute:
+    """A route that computes.
+
+    Attributes:
+        path: of the URL.
+        summary: what it does, as a sentence.
+        answer: the type of its answers.
+        requests: the kinds of requests that it takes. A body is of the first kind that it fits, or
+            of the last.
+        error_style: the form of its refusals.
+    """
+
+    path: str
+    summary: str
+    answer: Any
+    requests: tuple[type[WireRequest], ...]
+    error_style: ErrorStyle = "openai"
+
+    def parse(self, body: Mapping[str, Any]) -> WireRequest:
+        """The request that a body holds.
+
+        Raises:
+            InputError: naming the field that is wrong.
+        """
+        *kinds, last = self.requests
+        return next((kind for kind in kinds if kind.fits(body)), last).parse(body)
+
+
+@dataclass(frozen=True)
+class GetRoute:
+    """A route that tells something.
+
+    Attributes:
+        path: of the URL, as Starlette writes it.
+        summary: what it does, as a sentence.
+        answer: the type of its answer; the media type as a string, if that is not JSON.
+        handler: makes the response.
+        refusals: the statuses with which it may refuse.
+        keyless: whether it needs no key.
+    """
+
+    path: str
+    summary: str
+    answer: Any
+    handler: Callable[[HttpRequest], Awaitable[Response]]
+    refusals: tuple[int, ...] = ()
+    keyless: bool = True
+
+
+_OPENAI = openai.EmbeddingsAnswer, (openai.EmbeddingsRequest,)
+_COHERE = cohere.CohereEmbedAnswer, (cohere.CohereInputsRequest, cohere.CohereTextsRequest)
+_RERANK = cohere.RerankAnswer, (cohere.RerankRequest,)
+_EITHER_RERANK = (
+    tei.RankTextsAnswer | cohere.RerankAnswer,
+    (tei.RankTextsRequest, cohere.RerankRequest),
+)
+_TEI = tei.VectorsAnswer, (tei.EmbedWithParametersRequest, tei.EmbedTextsRequest)
+_SIMILARITY = tei.CosinesAnswer, (tei.SimilarityRequest,)
+_HUGGING_FACE = tei.VectorsAnswer | tei.CosinesAnswer, _SIMILARITY[1] + _TEI[1]
+_COG = cog_route.PredictionAnswer, (cog_route.PredictionRequest,)
+_SEARCH = search_route.SearchAnswer, (search_route.SearchRequest,)
+
+POST_ROUTES = (
+    PostRoute("/v1/embeddings", "Embeds for clients of OpenAI, Voyage, NVIDIA and Jina.", *_OPENAI),
+    PostRoute("/embeddings", "Embeds as /v1/embeddings does.", *_OPENAI),
+    PostRoute("/v1/embed", "Embeds for Cohere's clients, version 1.", *_COHERE),
+    PostRoute("/v2/embed", "Embeds for Cohere's clients, version 2.", *_COHERE),
+    PostRoute("/v1/rerank", "Ranks documents by cosine for clients of Cohere and Jina.", *_RERANK),
+    PostRoute("/v2/rerank", "Ranks documents by cosine for Cohere's clients.", *_RERANK),
+    PostRoute("/rerank", "Ranks texts by cosine for other clients.", *_EITHER_RERANK, "tei"),
+    PostRoute("/embed", "Embeds for clients of text-embeddings-inference.", *_TEI, "tei"),
+    PostRoute("/similarity", "Computes a sentence's cosines with others.", *_SIMILARITY, "tei"),
+    PostRoute("/", "Embeds or compares for Hugging Face's clients.", *_HUGGING_FACE, "tei"),
+    PostRoute("/predictions", "Answers as this project's Cog server does.", *_COG, "cog"),
+)
+SEARCH_ROUTE = PostRoute("/search", "Finds the documents nearest to a query.", *_SEARCH)
