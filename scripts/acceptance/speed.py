@@ -12,7 +12,7 @@ from acceptance.lines import Line, at_least, not_run
 from acceptance.subject import Subject
 from benchmarks.engine import CEILING, OURS, engine_rows
 from benchmarks.machine import measured_ceilings
-from benchmarks.neighbours import Neighbours
+from benchmarks.other_processes import OtherProcesses
 
 WORKLOADS = (
     "one pair",
@@ -26,7 +26,7 @@ PEER = "sentence-transformers"
 
 def speed(subject: Subject) -> Sequence[Line]:
     """Latency and throughput by workload, and the ratio to the peer's best batch size."""
-    neighbours = Neighbours()
+    others = OtherProcesses()
     workloads = WORKLOADS if subject.on_a_card else WORKLOADS[:2]
     ceilings = measured_ceilings(torch.device(subject.device))
     lines = [
@@ -55,4 +55,4 @@ def speed(subject: Subject) -> Sequence[Line]:
             lines.append(at_least(what, min(peers), 1))
         else:
             lines.append(Line(what, f"{min(peers):g}"))
-    return [*lines, Line("cores that other processes took meanwhile", f"{neighbours.cores():.2f}")]
+    return [*lines, Line("cores that other processes took meanwhile", f"{others.cores():.2f}")]

@@ -1,6 +1,6 @@
-"""The forward on a card in three ways: kernels launched one by one, by CUDA graphs, and compiled.
+"""The forward on a card with kernels launched one by one, by CUDA graphs, and compiled.
 
-Random weights of the 7B model's shapes, random token ids. Knows nothing of texts.
+The weights are random, in the 7B model's shapes, and so are the token ids.
 """
 
 import argparse
@@ -19,7 +19,7 @@ PLAIN, GRAPHS, COMPILED = "one by one", "graphs", "graphs, E5_COMPILE=1"
 
 
 def launch_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Every workload in every way; on a CPU there are no graphs, and nothing is saved by them."""
+    """Run every workload in every way; on a CPU there are no graphs, so they save nothing."""
     device = choose_device(arguments.device)
     layers = arguments.layers or (32 if device.type == "cuda" else 2)
     model = packed(random_model(layers, device, choose_dtype(None, device)))

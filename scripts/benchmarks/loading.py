@@ -1,7 +1,4 @@
-"""Peak memory and time of loading a checkpoint, and of a start by stage, each in its own process.
-
-Knows nothing of texts or vectors.
-"""
+"""Peak memory and time of loading a checkpoint, and the stages of a start, in child processes."""
 
 import argparse
 import json
@@ -30,7 +27,7 @@ print((peak_gib(host) - before) * 2**30, time.perf_counter() - started)
 
 
 def loading_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Peak resident memory above the process's own, against the size of the weight files."""
+    """Peak memory that loading adds to the process, relative to the size of the weight files."""
     device = choose_device(arguments.device)
     dtype = str(choose_dtype(None, device)).removeprefix("torch.")
     with saved_checkpoint(arguments, layers=8) as folder:
@@ -72,10 +69,10 @@ print(json.dumps(stages))
 
 
 def start_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Seconds from the command to the first answer, by stage: the median of rounds.
+    """Seconds from the command to the first answer, by stage: medians of the rounds.
 
-    The built-in checkpoint, by two commands, and one of 4 GB in the 7B model's shapes. Files are in
-    the page cache.
+    The rows are of the built-in checkpoint by two commands, and of one of 4 GB in the 7B model's
+    shapes. The files are in the page cache.
     """
     device = choose_device(arguments.device)
     rows = []
