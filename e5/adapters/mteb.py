@@ -55,11 +55,9 @@ class E5Encoder(AbsEncoder):
         self.encoder, self.task = encoder, task
         self.options: dict[str, Any] = {"normalize": normalize, "dimensions": dimensions}
         name, _, fingerprint = encoder.name.rpartition("@")
-        changed = {
-            "task": task,
-            "normalize": None if normalize else False,
-            "dimensions": dimensions,
-        }
+        defaults = {"task": None, "normalize": True, "dimensions": None}
+        options = {"task": task, **self.options}
+        changed = {key: value for key, value in options.items() if value != defaults[key]}
         self.mteb_model_meta = ModelMeta.create_empty(
             overwrites={
                 "name": f"e5-mistral-service/{name}",
@@ -67,7 +65,7 @@ class E5Encoder(AbsEncoder):
                 "embed_dim": encoder.dimensions if dimensions is None else dimensions,
                 "similarity_fn_name": ScoringFunction.COSINE,
                 "use_instructions": True,
-                "experiment_kwargs": {k: v for k, v in changed.items() if v is not None} or None,
+                "experiment_kwargs": changed or None,
             }
         )
 
