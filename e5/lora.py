@@ -145,7 +145,9 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise WeightsError(str(path), received, MERGE_WITH_PEFT)
     if not (type(rank) is int and rank > 0 and type(alpha) in (int, float)):
         received = f"r is {quoted(rank)} and lora_alpha is {quoted(alpha)}"
-        raise WeightsError(str(path), received, "set r to a whole number above 0 and lora_alpha to a number")
+        raise WeightsError(
+            str(path), received, "set r to a whole number above 0 and lora_alpha to a number"
+        )
     unset: tuple[object, ...] = (None, False, {}, [], "none")
     unknown = [name for name, value in config.items() if name not in KNOWN and value not in unset]
     if unknown:

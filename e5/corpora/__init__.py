@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from e5.corpora.loop import Loop
     from e5.corpora.passages import PassageSize
     from e5.corpora.plan import ROWS_PER_SHARD
-    from e5.corpora.run import Report, embed_corpus
     from e5.corpora.runner import Model, Runner, Summary
     from e5.corpora.shard_folder import DEAD_LETTERS, Recipe, ShardFolder
+    from e5.corpora.synchronize import Report, embed_corpus
     from e5.corpora.vector_encoding import Dtype
 
 __all__ = [
@@ -55,11 +55,11 @@ __getattr__, __dir__ = lazy_exports(
         "Model": "e5.corpora.runner",
         "PassageSize": "e5.corpora.passages",
         "Recipe": "e5.corpora.shard_folder",
-        "Report": "e5.corpora.run",
+        "Report": "e5.corpora.synchronize",
         "Runner": "e5.corpora.runner",
         "ShardFolder": "e5.corpora.shard_folder",
         "Summary": "e5.corpora.runner",
         "TextFormat": "e5.corpora.formats",
-        "embed_corpus": "e5.corpora.run",
+        "embed_corpus": "e5.corpora.synchronize",
     },
 )

@@ -24,9 +24,9 @@ from e5.corpora.formats import TextFormat
 from e5.corpora.loop import Loop
 from e5.corpora.passages import PassageSize
 from e5.corpora.plan import ROWS_PER_SHARD
-from e5.corpora.run import Report, embed_corpus
 from e5.corpora.runner import Runner
 from e5.corpora.shard_folder import DEAD_LETTERS, Recipe, ShardFolder
+from e5.corpora.synchronize import Report, embed_corpus
 from e5.corpora.vector_encoding import Dtype
 from e5.embedder import Embedder
 from e5.errors import E5Error, InputError

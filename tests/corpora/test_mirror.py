@@ -18,9 +18,9 @@ from e5.corpora.index import Index
 from e5.corpora.loop import Loop
 from e5.corpora.passages import PassageSize
 from e5.corpora.plan import Unit
-from e5.corpora.run import embed_corpus
 from e5.corpora.runner import Model, Summary
 from e5.corpora.shard_folder import BACKUPS, Recipe, ShardFolder
+from e5.corpora.synchronize import embed_corpus
 from e5.embedder import Embedder
 from e5.errors import InputError
 

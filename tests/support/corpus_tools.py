@@ -19,10 +19,10 @@ from e5.corpora.index import Index
 from e5.corpora.inventory import compare
 from e5.corpora.loop import Loop
 from e5.corpora.plan import ReusableVectors, Unit, plan
-from e5.corpora.run import Report, embed_corpus
 from e5.corpora.scan import scan
 from e5.corpora.shard import Shard, shard_name
 from e5.corpora.shard_folder import DEAD_LETTERS, Recipe, ShardFolder
+from e5.corpora.synchronize import Report, embed_corpus
 from e5.corpora.vector_encoding import encode_vectors
 from e5.embedder import Embedder
 from e5.vectors import Vectors, cosine_scores

@@ -11,9 +11,9 @@ from corpus_tools import embed, files, texts, write_corpus
 from e5.corpora.corpus import Corpus
 from e5.corpora.loop import Loop
 from e5.corpora.plan import Unit
-from e5.corpora.run import embed_corpus
 from e5.corpora.runner import Model, Summary
 from e5.corpora.shard_folder import ShardFolder
+from e5.corpora.synchronize import embed_corpus
 from e5.embedder import Embedder
 from e5.errors import InputError
 
@@ -24,7 +24,7 @@ import itertools, os, signal, sys
 from functools import partial
 from e5.corpora.corpus import Corpus
 from e5.corpora.loop import Loop
-from e5.corpora.run import embed_corpus
+from e5.corpora.synchronize import embed_corpus
 from e5.corpora.shard_folder import ShardFolder
 from e5.embedder import Embedder
 from e5.settings import Settings
