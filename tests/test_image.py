@@ -217,7 +217,7 @@ def test_the_image_has_the_package_the_predictor_the_probe_and_the_weights() -> 
         "docs/index.md",
         "e5/serving/__pycache__/answer.cpython-311.pyc",
         "e5_mistral_service.egg-info/PKG-INFO",
-        "scripts/commands/search.py",
+        "scripts/search",
         "scripts/lock",
         "tests/serving/test_request.py",
     ],

@@ -13,10 +13,9 @@ import torch
 from acceptance.lines import Line, at_least, in_digits, not_run, passes
 from acceptance.subject import ROOT, Subject, cores
 from benchmarks.machine import machine_name
-from commands.download_weights import in_gigabytes
-from commands.models import E5
 from e5.checkpoint import Checkpoint, weight_bytes
 from e5.device import LEAST_CAPABILITY
+from e5.settings import Settings
 
 DRIVER = ("nvidia-smi", "--query-gpu=driver_version,power.limit,ecc.mode.current")
 
@@ -39,7 +38,7 @@ def machine(subject: Subject) -> Sequence[Line]:
     return [
         *lines,
         _driver(),
-        Line("card", f"{torch.cuda.get_device_name(subject.device)}, {in_gigabytes(memory)}"),
+        Line("card", f"{torch.cuda.get_device_name(subject.device)}, {memory / 1e9:.1f} GB"),
         at_least("compute capability", major + minor / 10, least),
         passes("torch is built for it", " ".join(built), fits, f"sm_{major}x"),
     ]
@@ -66,15 +65,15 @@ def _driver() -> Line:
 def weights(subject: Subject) -> Sequence[Line]:
     """Downloaded where they are missing; every byte compared with its checksum."""
     folder = subject.weights
-    if not folder.exists() and folder == ROOT / "weights" / E5:
-        told = _command("commands.download_weights", E5)
+    if not folder.exists() and folder == ROOT / Settings.weights:
+        told = _download_weights()
         if told.returncode != 0:
             return [passes("download", told.stderr.strip()[-300:], False)]
     manifest = Checkpoint.find(folder).manifest
     size = Line("size of the weight files", in_digits(round(weight_bytes(folder) / 1e9, 3), " GB"))
     if manifest is None:
         return [size, not_run("checksums", "the folder has no manifest.json")]
-    told = _command("commands.download_weights", "--verify", str(folder))
+    told = _download_weights("--verify", str(folder))
     found = (told.stdout if told.returncode == 0 else told.stderr).strip().rpartition("\n")[2]
     return [size, passes("checksums", found.replace(str(folder), folder.name), not told.returncode)]
 
@@ -97,9 +96,8 @@ def tests(subject: Subject) -> Sequence[Line]:
     return [passes("pytest -m gpu", last, told.returncode == 0, "none fails")]
 
 
-def _command(module: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    told = subprocess.run(
-        [sys.executable, "-m", module, *arguments], capture_output=True, text=True
-    )
+def _download_weights(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "e5", "download-weights", *arguments]
+    told = subprocess.run(command, capture_output=True, text=True)
     print(told.stdout, told.stderr)
     return told

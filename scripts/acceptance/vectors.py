@@ -18,7 +18,6 @@ from acceptance.lines import Line, at_least, at_most, in_digits, not_run, passes
 from acceptance.subject import Subject
 from benchmarks.rounds import peak_gib, reset_peak
 from benchmarks.texts import english_words
-from commands.download_weights import in_gigabytes
 from e5.checkpoint import CONFIG, weight_bytes
 from e5.embedder import Embedder
 from e5.vectors import Vectors, cosine_scores
@@ -76,7 +75,7 @@ def fidelity(subject: Subject) -> Sequence[Line]:
     pair = "float16 and bfloat16"
     lines = [_alike(pair, found["float16"], found["bfloat16"])]
     if need > free:
-        why = f"needs {in_gigabytes(int(need))} of memory, and {in_gigabytes(free)} are free"
+        why = f"needs {need / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free"
         return [*lines, not_run("beside float32 on the CPU", why)]
     truth = _embed(subject.load(dtype="float32", device="cpu"), texts)
     return [*(_alike(f"{dtype} and float32", found[dtype], truth) for dtype in found), *lines]

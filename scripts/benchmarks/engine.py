@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -104,7 +104,7 @@ def _matrix_products(
     model: MistralModel, ids: Sequence[TokenIds], embedder: Embedder
 ) -> Callable[[], None]:
     """Every linear layer once on as many rows as our forward gives it, and nothing else."""
-    layers = cast("list[MistralDecoderLayer]", list(model.layers))
+    layers: list[MistralDecoderLayer] = list(model.layers)
     batches = []
     for texts in fill(sorted(set(ids)), max_batch_tokens=embedder.max_batch_tokens):
         rows = len(pack(texts).input_ids)

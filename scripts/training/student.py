@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -58,7 +57,7 @@ def new_student(piece_vectors: Vectors) -> MistralModel:
 
 def decoder_layers(model: MistralModel) -> list[MistralDecoderLayer]:
     """The model's layers, under their own type."""
-    return cast("list[MistralDecoderLayer]", list(model.layers))
+    return list(model.layers)
 
 
 def forward(model: MistralModel, texts: Sequence[Sequence[int]]) -> torch.Tensor:

@@ -232,7 +232,7 @@ def begun(arguments: list[str], **environment: str) -> subprocess.CompletedProce
     """The command's whole run."""
     environ = {key: value for key, value in os.environ.items() if not key.startswith("E5_")}
     return subprocess.run(
-        [sys.executable, "-m", "commands.gateway", *arguments],
+        [sys.executable, "-m", "e5", "gateway", *arguments],
         env={
             **environ,
             "PYTHONPATH": f"{ROOT / 'scripts'}{os.pathsep}{ROOT}",

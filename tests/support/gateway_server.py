@@ -135,7 +135,7 @@ def serve_gateway(
             log_file.open("wb") as log,
         ):
             process = subprocess.Popen(
-                [sys.executable, "-m", "commands.gateway", *arguments],
+                [sys.executable, "-m", "e5", "gateway", *arguments],
                 cwd=folder,
                 env=environment,
                 stdout=log,

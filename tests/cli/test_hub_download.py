@@ -26,9 +26,10 @@ from damages import (
 )
 from fake_hub import FakeHub, Fault, running_hub
 
-from commands import download_weights
-from commands.models import E5, MODELS
 from e5.checkpoint import CONFIG, MANIFEST, Checkpoint, CheckpointManifest, hash_files
+from e5.cli import main
+from e5.cli.hub_download import STAGING
+from e5.cli.hub_models import E5, MODELS
 from e5.errors import WeightsError
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +40,7 @@ REVISION = str(PINNED.revision)
 MADE_UP = """
 import sys
 from dataclasses import replace
-from commands import download_weights
+from e5.cli import main
 download_weights.MODELS[download_weights.E5] = replace(
     download_weights.MODELS[download_weights.E5], shards={}
 )
@@ -80,8 +81,8 @@ def test_a_hub_with_other_weights_than_the_known_ones_is_refused(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setitem(MODELS, E5, replace(PINNED, shards={name: "0" * 64}))
-    assert download_weights.main(["--folder", str(tmp_path / "new")]) == 1
+    monkeypatch.setitem(MODELS, E5, replace(PINNED, checksums={name: "0" * 64}))
+    assert main(["download-weights", "--folder", str(tmp_path / "new")]) == 1
     said = capsys.readouterr().err
     assert is_one_sentence(said)
     assert said.startswith(f"{name}: {hub.endpoint} reports the checksum ")
@@ -93,7 +94,7 @@ def test_a_download_brings_the_checkpoint_and_nothing_else(
     hub: FakeHub, original: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "new" / "weights"
-    assert download_weights.main(["--folder", str(folder)]) == 0
+    assert main(["download-weights", "--folder", str(folder)]) == 0
     wanted = {path.name for path in original.iterdir()}
     assert names_in(folder) == wanted | {MANIFEST}
     assert hub.fetched == dict.fromkeys(wanted, 1)
@@ -107,10 +108,10 @@ def test_a_download_brings_the_checkpoint_and_nothing_else(
 
 
 def test_a_second_run_fetches_nothing(hub: FakeHub, tmp_path: Path) -> None:
-    assert download_weights.main(["--folder", str(tmp_path / "weights")]) == 0
+    assert main(["download-weights", "--folder", str(tmp_path / "weights")]) == 0
     hub.fetched.clear()
     (tmp_path / "weights" / MANIFEST).unlink()
-    assert download_weights.main(["--folder", str(tmp_path / "weights")]) == 0
+    assert main(["download-weights", "--folder", str(tmp_path / "weights")]) == 0
     assert not hub.fetched
     Checkpoint.find(tmp_path / "weights")
 
@@ -121,7 +122,7 @@ def test_only_what_is_missing_or_damaged_is_fetched(
     hub: FakeHub, bare: Path, name: str, damage: Damage
 ) -> None:
     damage(bare / name)
-    assert download_weights.main(["--folder", str(bare)]) == 0
+    assert main(["download-weights", "--folder", str(bare)]) == 0
     assert hub.fetched == {name: 1}
     assert (bare / name).read_bytes() == hub.files[name].data
 
@@ -137,17 +138,17 @@ def test_a_file_that_does_not_arrive_whole_is_named_and_not_kept(
 ) -> None:
     hub.faults[name] = fault
     folder = tmp_path / "weights"
-    assert download_weights.main(["--folder", str(folder)]) == 1
+    assert main(["download-weights", "--folder", str(folder)]) == 1
     error = capsys.readouterr().err
     assert name in error
     assert "run again" in error
     assert is_one_sentence(error)
-    assert not names_in(folder) & {name, MANIFEST, download_weights.STAGING}
+    assert not names_in(folder) & {name, MANIFEST, STAGING}
 
     del hub.faults[name]
     kept = names_in(folder)
     hub.fetched.clear()
-    assert download_weights.main(["--folder", str(folder)]) == 0
+    assert main(["download-weights", "--folder", str(folder)]) == 0
     assert not kept & set(hub.fetched)
     Checkpoint.find(folder)
 
@@ -163,12 +164,12 @@ def test_an_interrupted_download_keeps_what_is_finished(
         "HF_ENDPOINT": hub.endpoint,
         "HF_HOME": str(tmp_path / "home"),
         "HF_HUB_OFFLINE": "0",
-        "PYTHONPATH": f"{ROOT / 'scripts'}{os.pathsep}{ROOT}",
+        "PYTHONPATH": str(ROOT),
     }
     output = tmp_path / "output"
     with output.open("w") as file:
         process = subprocess.Popen(
-            [sys.executable, "-c", MADE_UP, "--folder", folder],
+            [sys.executable, "-c", MADE_UP, "download-weights", "--folder", folder],
             env=environment,
             stdout=file,
             stderr=file,
@@ -181,25 +182,25 @@ def test_an_interrupted_download_keeps_what_is_finished(
         process.kill()
         process.wait()
     assert output.read_text().endswith(
-        "interrupted; finished files are kept, run again to go on.\n"
+        "interrupted; what is finished is kept, run it again to continue\n"
     )
     assert "Traceback" not in output.read_text()
     assert names_in(folder) == names_in(original) - {FIRST}
 
     hub.faults.clear()
     hub.fetched.clear()
-    assert download_weights.main(["--folder", str(folder)]) == 0
+    assert main(["download-weights", "--folder", str(folder)]) == 0
     assert hub.fetched == {FIRST: 1}
 
 
 def test_what_a_killed_download_left_behind_makes_room_first(hub: FakeHub, bare: Path) -> None:
     (bare / FIRST).unlink()
     hub.claimed_sizes[FIRST] = 10**18
-    staging = bare / download_weights.STAGING
+    staging = bare / STAGING
     remains = staging / ".cache" / "huggingface" / "download" / "x.incomplete"
     remains.parent.mkdir(parents=True)
     remains.write_bytes(b"half a shard")
-    assert download_weights.main(["--folder", str(bare)]) == 1
+    assert main(["download-weights", "--folder", str(bare)]) == 1
     assert not staging.exists()
 
 
@@ -212,7 +213,7 @@ def test_without_network_one_sentence_says_so(
     with running_hub("nobody/nothing", "0", {}) as gone:
         pass
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", gone.endpoint)
-    assert download_weights.main(["--folder", str(tmp_path / "weights")]) == 1
+    assert main(["download-weights", "--folder", str(tmp_path / "weights")]) == 1
     error = capsys.readouterr().err
     assert "the hub cannot be reached" in error
     assert "run again" in error
@@ -227,7 +228,7 @@ def test_where_the_hubs_client_is_set_offline_one_sentence_says_so(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    assert download_weights.main(["--folder", str(tmp_path / "weights")]) == 1
+    assert main(["download-weights", "--folder", str(tmp_path / "weights")]) == 1
     error = capsys.readouterr().err
     assert "HF_HUB_OFFLINE" in error
     assert is_one_sentence(error)
@@ -238,7 +239,7 @@ def test_a_hub_without_the_revision_is_told_of_in_one_sentence(
     hub: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hub.revision = "0" * 40
-    assert download_weights.main(["--folder", str(tmp_path / "weights")]) == 1
+    assert main(["download-weights", "--folder", str(tmp_path / "weights")]) == 1
     error = capsys.readouterr().err
     assert "answered 404" in error
     assert REVISION in error
@@ -249,7 +250,7 @@ def test_a_disk_too_small_is_told_of_before_anything_is_fetched(
     hub: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hub.claimed_sizes[FIRST] = 10**18
-    assert download_weights.main(["--folder", str(tmp_path / "weights")]) == 1
+    assert main(["download-weights", "--folder", str(tmp_path / "weights")]) == 1
     output = capsys.readouterr()
     assert "1000000000.0 GB to fetch" in output.out
     assert "free" in output.err
@@ -262,7 +263,7 @@ def test_the_room_needed_is_that_of_the_missing_files(
 ) -> None:
     hub.claimed_sizes[FIRST] = 10**18
     (bare / SECOND).unlink()
-    assert download_weights.main(["--folder", str(bare)]) == 0
+    assert main(["download-weights", "--folder", str(bare)]) == 0
     assert "0.0 GB to fetch" in capsys.readouterr().out
 
 
@@ -270,7 +271,7 @@ def test_a_folder_that_cannot_be_written_is_named(
     hub: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
-    assert download_weights.main(["--folder", str(tmp_path / "file" / "weights")]) == 1
+    assert main(["download-weights", "--folder", str(tmp_path / "file" / "weights")]) == 1
     error = capsys.readouterr().err
     assert str(tmp_path / "file") in error
     assert error.count("\n") == 1
@@ -281,7 +282,7 @@ def test_a_repository_without_a_whole_checkpoint_gets_no_manifest(
     hub: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hub.files = {name: file for name, file in hub.files.items() if name != SECOND}
-    assert download_weights.main(["--folder", str(tmp_path / "weights")]) == 1
+    assert main(["download-weights", "--folder", str(tmp_path / "weights")]) == 1
     assert SECOND in capsys.readouterr().err
     assert not (tmp_path / "weights" / MANIFEST).exists()
 
@@ -295,7 +296,7 @@ def test_a_good_folder_passes_without_network(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(socket, "socket", None)
-    assert download_weights.main(["--verify", str(verified)]) == 0
+    assert main(["download-weights", "--verify", str(verified)]) == 0
     output = capsys.readouterr()
     assert output.err == ""
     *lines, summary = output.out.splitlines()
@@ -315,7 +316,7 @@ def test_a_damaged_shard_is_refused_in_the_words_of_loading(
 ) -> None:
     damage(verified / name)
     either = FIRST if damage is swap_with_the_other_shard else name
-    assert download_weights.main(["--verify", str(verified)]) == 1
+    assert main(["download-weights", "--verify", str(verified)]) == 1
     output = capsys.readouterr()
     assert str(verified / either) in output.err
     assert is_one_sentence(output.err)
@@ -328,7 +329,7 @@ def test_a_damaged_shard_is_refused_in_the_words_of_loading(
 def test_a_folder_without_a_manifest_cannot_be_verified(
     bare: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert download_weights.main(["--verify", str(bare)]) == 1
+    assert main(["download-weights", "--verify", str(bare)]) == 1
     error = capsys.readouterr().err
     assert str(bare / MANIFEST) in error
     assert is_one_sentence(error)

@@ -1,57 +1,55 @@
-"""The table of models: each is pinned, and any other of the hub is taken with a warning."""
+"""`e5 download-weights` chooses the model and the folder; any other of the hub gets a warning."""
 
-import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fake_hub import FakeHub
 
-from commands import download_weights
-from commands.models import E5, MODELS
 from e5.checkpoint import Checkpoint, CheckpointManifest
-from e5.prompts import is_template
-from e5.settings import Settings
-
-PINNED = MODELS[E5]
-
-
-def test_the_known_checksums_are_those_of_the_model() -> None:
-    assert len(PINNED.shards) == 2
-    for digest in PINNED.shards.values():
-        assert re.fullmatch("[0-9a-f]{64}", digest)
-
-
-def test_the_repository_and_its_revision_are_pinned() -> None:
-    assert PINNED.repository == "intfloat/e5-mistral-7b-instruct"
-    assert PINNED.revision == "07163b72af1488142a360786df853f237b1a3ca1"
-    assert Path(Settings.weights) == Path("weights") / E5
-    for model in MODELS.values():
-        assert re.fullmatch("[0-9a-f]{40}", str(model.revision))
-        assert is_template(model.template)
+from e5.cli import download_weights_command, main
+from e5.cli.hub_models import E5, MODELS
 
 
 @pytest.mark.parametrize("name", ["Linq-Embed-Mistral", "Linq-AI-Research/Linq-Embed-Mistral"])
 def test_another_model_of_the_table_goes_to_its_own_folder_with_its_template(
     hub: FakeHub, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download_weights, "WEIGHTS", tmp_path)
+    (tmp_path / "weights").mkdir()  # as in a clone
+    monkeypatch.setattr(download_weights_command, "HOME", tmp_path)
     template = "query: {query}, to {task}"
     model = replace(MODELS["Linq-Embed-Mistral"], template=template)
     monkeypatch.setitem(MODELS, "Linq-Embed-Mistral", model)
     hub.repository, hub.revision = model.repository, str(model.revision)
-    assert download_weights.main([name]) == 0
-    found = Checkpoint.find(tmp_path / "Linq-Embed-Mistral")
+    assert main(["download-weights", name]) == 0
+    found = Checkpoint.find(tmp_path / "weights" / "Linq-Embed-Mistral")
     assert found.template == template
     assert found.manifest is not None
     assert found.manifest.source == f"{model.repository} at {model.revision}"
+
+
+def test_outside_a_clone_the_weights_go_to_the_caller_s_folder(
+    hub: FakeHub,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(download_weights_command, "HOME", tmp_path / "site-packages")
+    monkeypatch.chdir(tmp_path)
+    assert main(["download-weights"]) == 0
+    assert hub.fetched
+    assert Checkpoint.find(tmp_path / "weights" / E5).manifest is not None
+    assert main(["download-weights", "--verify"]) == 0
+    assert f"weights/{E5}: all " in capsys.readouterr().out
 
 
 def test_a_model_that_nobody_looked_at_is_taken_with_a_warning(
     hub: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hub.repository = "somebody/tuned-mistral"
-    assert download_weights.main(["somebody/tuned-mistral", "--folder", str(tmp_path / "it")]) == 0
+    assert (
+        main(["download-weights", "somebody/tuned-mistral", "--folder", str(tmp_path / "it")]) == 0
+    )
     assert "warning: somebody/tuned-mistral is none of" in capsys.readouterr().err
     manifest = CheckpointManifest.read(tmp_path / "it")
     assert manifest is not None
@@ -62,7 +60,7 @@ def test_a_model_that_nobody_looked_at_is_taken_with_a_warning(
 def test_a_name_of_no_model_is_refused_in_one_sentence(
     hub: FakeHub, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert download_weights.main([name]) == 1
+    assert main(["download-weights", name]) == 1
     error = capsys.readouterr().err
     assert error.endswith(".\n")
     assert error.count("\n") == 1

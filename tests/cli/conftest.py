@@ -1,4 +1,4 @@
-"""A hub on a loopback port, with a small checkpoint in two shards."""
+"""A function that runs `e5`, a small corpus, and a hub on a loopback port."""
 
 import pickle
 from collections.abc import Iterator
@@ -7,10 +7,12 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+from commands import Run, runner
+from corpus_tools import texts, write_rows
 from damages import save_two_shards
 from fake_hub import FakeHub, running_hub
 
-from commands.models import E5, MODELS
+from e5.cli.hub_models import E5, MODELS
 
 PINNED = MODELS[E5]
 
@@ -28,6 +30,29 @@ UNWANTED = {
 }
 
 
+@pytest.fixture
+def run(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Run:
+    """Runs a command with the settings of `embedder`."""
+    monkeypatch.setenv("E5_WEIGHTS", str(checkpoint))
+    monkeypatch.setenv("E5_DTYPE", "float32")
+    monkeypatch.setenv("COLUMNS", "100")
+    return runner(capsys)
+
+
+@pytest.fixture
+def packages(tmp_path: Path) -> Path:
+    """A folder with one TSV in its folder `in`."""
+    rows = [
+        {"name": f"p{i}", "kb": 100 * i, "section": "libs" if i % 2 else "utils", "text": text}
+        for i, text in enumerate(texts(30))
+    ]
+    (tmp_path / "in").mkdir()
+    write_rows(tmp_path / "in" / "all.tsv", rows)
+    return tmp_path
+
+
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint in two shards, without a manifest. Not to be altered."""
@@ -39,7 +64,7 @@ def hub(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     """A hub that the real client in this process talks to, with a cache of its own."""
     files = {path.name: path.read_bytes() for path in original.iterdir()} | UNWANTED
     monkeypatch.setenv("NO_PROXY", "localhost,127.0.0.1")
-    monkeypatch.setitem(MODELS, E5, replace(PINNED, shards={}))  # these weights are made up
+    monkeypatch.setitem(MODELS, E5, replace(PINNED, checksums={}))  # these weights are made up
     constants = huggingface_hub.constants
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", True)

@@ -1,0 +1,31 @@
+"""Make an index of a folder of shards, or update it to hold the same documents.
+
+    e5 build-index vectors index
+
+The index has the model and the rules of the shards.
+"""
+
+import time
+from collections.abc import Sequence
+
+from e5.cli.options import caller_errors, command_parser
+
+_OPTIONS = {"shards": "OUT", "index": "INDEX"}
+
+
+def build_index_command(arguments: Sequence[str]) -> int:
+    """Build or update the index, then print what it holds."""
+    parser = command_parser("build-index", __doc__)
+    shards = "The folder of shards that embed-corpus wrote; a path or a URI."
+    parser.add_argument("out", metavar="OUT", help=shards)
+    parser.add_argument("index", metavar="INDEX", help="The folder of the index; a path or a URI.")
+    options = parser.parse_args(arguments)
+    from e5.corpora import Index, ShardFolder
+
+    started = time.perf_counter()
+    with caller_errors(_OPTIONS):
+        index = Index.build(ShardFolder(options.out), options.index)
+    kind = "searched whole" if index.is_flat else "IVF-RQ"
+    seconds = time.perf_counter() - started
+    print(f"{len(index):,} documents by {index.manifest.model}, {kind}, in {seconds:.1f} s")
+    return 0

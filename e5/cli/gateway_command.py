@@ -1,0 +1,81 @@
+"""Serve the clients of OpenAI, Cohere, Voyage and text-embeddings-inference.
+
+    E5_WEIGHTS=weights/e5-mini e5 gateway            the model in this process
+    e5 gateway --backend http://127.0.0.1:5000       a Cog server of this project
+
+HOST and PORT say where it listens; the default is 127.0.0.1 and 8080. E5_WEIGHTS and the other
+settings choose the model.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from e5.cli.options import caller_errors, command_parser, port_number, read_lines
+from e5.errors import InputError, shortened
+from e5.settings import Settings
+
+
+def gateway_command(arguments: Sequence[str]) -> int:
+    """Serve until SIGTERM."""
+    options = _parse(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    import uvloop
+
+    with caller_errors({}, ValueError):
+        uvloop.run(_serve(options))
+    return 0
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = command_parser("gateway", __doc__)
+    parser.add_argument(
+        "--backend",
+        metavar="URL",
+        help="What computes: http://... of a Cog server, replicate:owner/name[:version] or "
+        "replicate-deployment:owner/name. The default is the model in this process.",
+    )
+    keys = "A file with one key a line. The default is that no key is needed."
+    parser.add_argument("--keys", metavar="FILE", type=Path, help=keys)
+    alias = "Another name for the model, for clients that insist on one. May be repeated."
+    parser.add_argument("--alias", metavar="NAME=MODEL", action="append", default=[], help=alias)
+    parser.add_argument("--index", help="An index of build-index, which adds POST /search.")
+    return parser.parse_args(arguments)
+
+
+async def _serve(options: argparse.Namespace) -> None:
+    host = os.environ.get("HOST", "127.0.0.1")
+    port = port_number(os.environ.get("PORT", "8080"))
+    keys = [] if options.keys is None else read_lines(options.keys, "--keys", "key")
+    aliases = dict(_alias(text) for text in options.alias)
+    from e5.gateway import Backend, Gateway, InProcessBackend, ModelNames, RemoteBackend, serve
+
+    index = None
+    if options.index is not None:
+        from e5.corpora import Index
+
+        index = Index(options.index)
+    backend: Backend = (
+        InProcessBackend.load(Settings.from_env())
+        if options.backend is None
+        else await RemoteBackend.find(options.backend)
+    )
+    info = await backend.info()
+    if index is not None:
+        index.check_model(info.name)
+    gateway = Gateway(
+        backend, ModelNames(info.name, aliases), keys=[key.strip() for key in keys], index=index
+    )
+    print(f"serving {info.name} on http://{host}:{port}", file=sys.stderr)
+    await serve(gateway, host=host, port=port)
+
+
+def _alias(text: str) -> tuple[str, str]:
+    name, separator, model = text.partition("=")
+    if not (name and separator and model):
+        raise InputError("--alias", shortened(text), "write NAME=MODEL")
+    return name, model

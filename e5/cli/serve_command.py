@@ -1,0 +1,56 @@
+"""Answer predictions over HTTP, as the Cog image does.
+
+    E5_WEIGHTS=weights/e5-mini e5 serve
+
+HOST and PORT say where it listens; the default is 127.0.0.1 and 5000. E5_WEIGHTS and the other
+settings choose the model.
+"""
+
+import os
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import NoReturn
+
+from e5.cli.options import HOME, absolute, command_parser, port_number
+from e5.errors import E5Error
+from e5.settings import Settings
+
+
+def serve_command(arguments: Sequence[str]) -> NoReturn:
+    """Become Cog's server.
+
+    Raises:
+        E5Error: if something listens at the port already.
+    """
+    command_parser("serve", __doc__).parse_args(arguments)
+    host, port = os.environ.get("HOST") or "127.0.0.1", os.environ.get("PORT") or "5000"
+    if host == "localhost":
+        host = "127.0.0.1"  # Cog wants a number
+    with suppress(OSError), socket.create_connection((host, port_number(port)), timeout=5):
+        raise E5Error(f"{host}:{port}: something listens there already; choose another PORT.")
+    environment = _environment(os.environ, port)
+    os.chdir(HOME)  # Cog looks for a schema in its folder: the caller's may hold another service's
+    command = [sys.executable, "-m", "cog.server.http", "--host", host]
+    os.execve(sys.executable, command, environment)
+
+
+def _environment(environ: Mapping[str, str], port: str) -> dict[str, str]:
+    """The environment variables of Cog's server."""
+    paths = {
+        "E5_WEIGHTS": environ.get("E5_WEIGHTS", "").strip() or str(Settings.weights),
+        "E5_ADAPTER": environ.get("E5_ADAPTER", "").strip(),
+    }
+    return {
+        **environ,
+        **{name: absolute(path) for name, path in paths.items() if path},
+        "COG_PREDICT_TYPE_STUB": "predict.py:Predictor",
+        "COG_MAX_CONCURRENCY": "256",  # as @concurrent in predict.py, which only the image reads
+        "LOG_FORMAT": environ.get("LOG_FORMAT") or "console",
+        "PORT": port,
+        # Cog starts its worker as plain `python`, which must be this one and find this package.
+        "PATH": os.pathsep.join([os.path.dirname(sys.executable), environ.get("PATH", "")]),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(HOME), environ.get("PYTHONPATH")])),
+        "PYTHONSAFEPATH": "1",
+    }

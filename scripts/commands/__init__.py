@@ -1,1 +1,0 @@
-"""What a person runs, as `python -m commands.NAME`: each translates a command line, no more."""
