@@ -103,7 +103,7 @@ def _runs(
 def _matrix_products(
     model: MistralModel, ids: Sequence[TokenIds], embedder: Embedder
 ) -> Callable[[], None]:
-    """Every linear layer once on as many rows as our forward gives it, and nothing else."""
+    """A function that applies every linear layer once, to as many rows as our forward does."""
     layers: list[MistralDecoderLayer] = list(model.layers)
     batches = []
     for texts in fill(sorted(set(ids)), max_batch_tokens=embedder.max_batch_tokens):

@@ -68,7 +68,7 @@ print(json.dumps(stages))
 """
 
 
-_IMPORTED = {
+_IMPORTS_BY_COMMAND = {
     "predict": "import predict",
     "embed_corpus": "from e5.corpora import embed_corpus",
 }
@@ -84,13 +84,13 @@ def start_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     with saved_checkpoint(arguments, layers=8) as large:
         for command, folder in (("predict", MINI), ("embed_corpus", MINI), ("predict", large)):
-            told = [
-                json.loads(child(_START, folder, time.time(), device, _IMPORTED[command]))
+            runs = [
+                json.loads(child(_START, folder, time.time(), device, _IMPORTS_BY_COMMAND[command]))
                 for _ in range(arguments.rounds)
             ]
             size = sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))
-            stages = {name: round(median(one[name] for one in told), 2) for name in told[0]}
-            whole = round(median(sum(one.values()) for one in told), 2)
-            named = {"command": command, "checkpoint GB": round(size / 1e9, 2)}
-            rows.append({**named, **stages, "all": whole})
+            stages = {name: round(median(run[name] for run in runs), 2) for name in runs[0]}
+            total = round(median(sum(run.values()) for run in runs), 2)
+            head = {"command": command, "checkpoint GB": round(size / 1e9, 2)}
+            rows.append({**head, **stages, "all": total})
     return rows

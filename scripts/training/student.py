@@ -56,7 +56,7 @@ def new_student(piece_vectors: Vectors) -> MistralModel:
 
 
 def decoder_layers(model: MistralModel) -> list[MistralDecoderLayer]:
-    """The model's layers, under their own type."""
+    """The model's layers, with their own type."""
     return list(model.layers)
 
 
