@@ -1,4 +1,4 @@
-"""The step about speed: the engine beside sentence-transformers and the card's ceiling.
+"""The step about speed: the engine, sentence-transformers and the card's ceiling.
 
 The rows are those of the benchmark. On a CPU they are figures without a bound.
 """

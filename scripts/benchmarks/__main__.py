@@ -5,14 +5,14 @@
 The model has random weights in the 7B model's layer shapes, or is a real checkpoint. Random models
 have 32 layers on CUDA and 8 on a CPU, so that the saving in the last layer does not weigh too much.
 
-    engine    texts/s beside sentence-transformers, padded pairs and the matrix products alone
+    engine    texts/s compared with sentence-transformers, padded pairs and bare matrix products
     fidelity  agreement with the unmodified, padded float32 model
     growth    cost per token from 10 to 10,000 texts
     launches  the forward with kernels launched one by one, by CUDA graphs, and compiled
     loading   peak memory while a checkpoint is loaded
     start     seconds from the command to the first answer, by stage
     http      throughput and latency over HTTP, 1 to 128 clients
-    gateway   requests per second of one text, beside scripts/serve and Cog alone; needs wrk
+    gateway   requests per second of one text, compared with scripts/serve and Cog; needs wrk
     crowd     up to 256 clients with one query each, by the gateway and by Cog (--engine)
     answers   the time of an answer above that of the forward
     fairness  small requests beside large ones
@@ -20,7 +20,7 @@ have 32 layers on CUDA and 8 on a CPU, so that the saving in the last layer does
     peaks     memory of the worker while each kind of large request is answered
     faults    how many answers are wrong after faults of clients and of the server
     corpus    scripts/embed_corpus from 1,000 to 100,000 documents
-    share     the rate of embedding a corpus beside that of the engine alone
+    share     the rate of embedding a corpus as a share of the engine's own
     reuse     runs over a corpus that changes
     long      documents of many characters
     search    recall, size and milliseconds of an index
@@ -146,7 +146,7 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
 
 
 def _plot(report: dict[str, Any], path: Path) -> None:
-    """Plot throughput by workload beside the peers, and by the number of clients."""
+    """Plot the throughput of all systems by workload, and of the server by clients."""
     try:
         import matplotlib
     except ImportError:

@@ -1,4 +1,4 @@
-"""Corpora from end to end: embedding beside the engine's own rate, growth, and search.
+"""Corpora from end to end: embedding compared with the engine's own rate, growth, and search.
 
 The texts are real English; the checkpoint is the built-in one, unless another is named.
 """
@@ -143,7 +143,7 @@ def _share(weights: Path, texts: list[str], rows_per_shard: int, folder: Path) -
 
 
 def search_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Recall@10 beside the exact search, time to build, size, and milliseconds per query."""
+    """Recall@10 against the exact search, time to build, size, and milliseconds per query."""
     embedder = Embedder.load(Settings(weights=arguments.weights or MINI))
     texts = real_texts(SIZES[-1] + QUERIES)
     documents = embedder.encode_document(texts[QUERIES:])

@@ -14,7 +14,7 @@ from typing import Any
 import httpx2
 from tqdm import tqdm
 
-from benchmarks.server import SLOTS, Predict, ask, running, serve
+from benchmarks.server import SLOTS, Predict, request_prediction, running, serve
 from benchmarks.texts import english_words
 
 CLIENTS = 16
@@ -81,7 +81,7 @@ def fairness_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         ProcessPoolExecutor(8, mp_context=get_context("spawn")) as pool,
     ):
         list(
-            pool.map(_ask_until, [url] * 8, [short] * 8, [0.0] * 8)
+            pool.map(_request_until, [url] * 8, [short] * 8, [0.0] * 8)
         )  # so that all processes have started
         for load, large in loads.items():
             latencies = _beside(url, large, pool)
@@ -94,17 +94,19 @@ def fairness_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 def _beside(url: str, large: list[dict[str, Any]], pool: ProcessPoolExecutor) -> list[float]:
     """Latencies of small requests, while a process for each large request sends it repeatedly."""
     end = time.time() + FAIRNESS_SECONDS
-    loads = [pool.submit(_ask_until, url, inputs, end) for inputs in large]
+    loads = [pool.submit(_request_until, url, inputs, end) for inputs in large]
     small = {"query": "what is snow", "encoding_format": "base64"}
     with ThreadPoolExecutor(8) as threads:
-        clients = [threads.submit(_ask_until, url, small, end, pause=0.05) for _ in range(8)]
+        clients = [threads.submit(_request_until, url, small, end, pause=0.05) for _ in range(8)]
         latencies = [latency for client in clients for latency in client.result()]
     for load in loads:
         load.result()
     return latencies
 
 
-def _ask_until(url: str, inputs: dict[str, Any], end: float, *, pause: float = 0) -> list[float]:
+def _request_until(
+    url: str, inputs: dict[str, Any], end: float, *, pause: float = 0
+) -> list[float]:
     """Send requests until `end`, in Unix time.
 
     Returns:
@@ -114,7 +116,7 @@ def _ask_until(url: str, inputs: dict[str, Any], end: float, *, pause: float = 0
     with httpx2.Client(base_url=url, timeout=60, trust_env=False) as client:
         while time.time() < end:
             started = time.perf_counter()
-            ask(client, inputs)
+            request_prediction(client, inputs)
             latencies.append((time.perf_counter() - started) * 1e3)
             time.sleep(pause)
     return latencies

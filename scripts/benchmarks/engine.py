@@ -1,4 +1,4 @@
-"""The engine beside its peers and its ceiling, on the same weights and token ids; its fidelity."""
+"""The engine compared with its peers and its ceiling, on the same weights; and its fidelity."""
 
 import argparse
 import random

@@ -20,7 +20,7 @@ from e5.settings import Settings
 
 
 def http_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Clients that send one text after another, beside the engine's own batch rate."""
+    """Clients that send one text after another, compared with the engine's own batch rate."""
     device = choose_device(arguments.device)
     with saved_checkpoint(arguments, layers=arguments.layers or 2) as weights:
         embedder = Embedder.load(Settings(weights=weights, device=str(device)))

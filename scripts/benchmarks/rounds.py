@@ -39,7 +39,7 @@ class Times:
     def ratio(self, other: "Times") -> float:
         """How many times longer the other system took: the median of the ratios of the rounds."""
         pairs = zip(other.seconds, self.seconds, strict=True)
-        return statistics.median(theirs / mine for theirs, mine in pairs)
+        return statistics.median(longer / own for longer, own in pairs)
 
     def columns(self) -> dict[str, Any]:
         """Median, least and greatest in milliseconds, and the spread, with `!` if it is large."""

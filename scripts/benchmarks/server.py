@@ -29,13 +29,13 @@ def serve(stub: str = "predict.py:Predictor", **environment: str) -> Iterator[Pr
     ):
 
         def predict(inputs: Mapping[str, Any]) -> dict[str, Any]:
-            answer: dict[str, Any] = ask(client, inputs).json()
+            answer: dict[str, Any] = request_prediction(client, inputs).json()
             return answer
 
         yield predict
 
 
-def ask(client: httpx2.Client, inputs: Mapping[str, Any]) -> httpx2.Response:
+def request_prediction(client: httpx2.Client, inputs: Mapping[str, Any]) -> httpx2.Response:
     """Request a prediction, again and again while Cog has no free slot.
 
     Raises:

@@ -23,7 +23,7 @@ class Workload:
 
 
 def workloads_of(count_tokens: Callable[[str], int]) -> dict[str, Workload]:
-    """The workloads by name. A name counts tokens, and other lengths are in words.
+    """Make the workloads by name; where a name has a length, it is in tokens.
 
     Args:
         count_tokens: returns the number of tokens of a document.

@@ -28,7 +28,7 @@ NUM_TOPICS = 256
 ANSWER_LEAN, TOPIC_LEAN = 1.5, 1.0
 # The weights of a long text's first sentence, and of all its other sentences together.
 FIRST_WEIGHT, REST_WEIGHT = 1.0, 0.8
-# A batch has as many short texts, or pairs, or long texts with their queries.
+# The number of short texts, of pairs, or of long texts with their queries in a batch.
 SHORT_TEXTS, PAIRS, LONG_TEXTS = 192, 96, 32
 # The share of the steps that each kind of batch has, in the main and in the final part.
 KIND_SHARES = {"short": 0.36, "written": 0.22, "debian": 0.28, "wordnet": 0.05, "long": 0.09}
@@ -173,7 +173,7 @@ class BatchSampler:
 def _similar(
     rng: random.Random, by_topic: Sequence[Sequence[int]], count: int, per_topic: int
 ) -> list[int]:
-    """`count` items of a few topics: similar in meaning, and so hard to tell apart."""
+    """Draw `count` items of a few topics: they are similar in meaning, so hard to distinguish."""
     topics = rng.sample(range(len(by_topic)), len(by_topic))
     found: list[int] = []
     for topic in topics:

@@ -1,7 +1,7 @@
-"""Score checkpoints on the evaluation set, beside BM25, TF-IDF and the teacher.
+"""Score checkpoints on the evaluation set, and compare them with BM25, TF-IDF and the teacher.
 
     ./scripts/evaluate weights/e5-mini
-    ./scripts/evaluate weights/e5-mini --smaller    what smaller vectors cost in quality
+    ./scripts/evaluate weights/e5-mini --smaller    how much quality smaller vectors cost
 
 Each checkpoint is loaded by the project's own Embedder. apt fetches the Debian titles if the work
 folder of the training does not hold them; --without-titles leaves their columns out.

@@ -32,7 +32,7 @@ class Schedule:
 
     Attributes:
         warm_up: steps in which the rate rises, in the main and in the final part.
-        final_part: the final part is one step in so many.
+        final_part: the divisor that gives the length of the final part: 8 for an eighth.
         save_every: steps between two writes of the state.
     """
 

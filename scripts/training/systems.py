@@ -19,7 +19,8 @@ from training.teacher import Teacher
 Scores = npt.NDArray[np.float32]  # [num_queries, num_documents]; a larger score is better
 # From queries, documents, and whether the task is symmetric, to scores.
 System = Callable[[Sequence[str], Sequence[str], bool], Scores]
-RESCORED = 40  # of 1000 documents, where a vector has one bit for each dimension
+# Of 1000 documents with one bit for each dimension, so many are scored again in float16.
+RESCORED = 40
 
 
 def checkpoint(folder: Path) -> tuple[System, Embedder]:

@@ -29,7 +29,7 @@ class Corpus:
         texts: every text that the teacher labels.
         pairs: by source, the index of a query, those of its passages, and the pair's group.
         fillers: the indices of sentences from which long texts are built.
-        left_out: the number of pairs left out because they share words with the evaluation set.
+        left_out: the number of pairs that were left out because they hold evaluation text.
         index_by_text: the index of each text.
     """
 

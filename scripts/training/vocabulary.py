@@ -1,4 +1,4 @@
-"""The tokenizer of e5-mini: whole words where the text uses them, pieces and bytes for the rest.
+"""The tokenizer of e5-mini: whole words that the texts use, pieces and bytes for all others.
 
 It is a unigram model with byte fallback. It lower-cases, strips accents, and gives each punctuation
 mark a token. It splits each word by itself, so a text has the same ids after a prompt as alone.
@@ -102,8 +102,8 @@ def split_words(text: str) -> list[str]:
 
 def _pieces(words: dict[str, int], size: int) -> list[str]:
     """The pieces that build rare words best, single characters first."""
-    letters = Counter(letter for word in words for letter in word)
-    others = sorted(letters.keys() - set(ascii_lowercase), key=lambda x: (-letters[x], x))
+    counts = Counter(character for word in words for character in word)
+    others = sorted(counts.keys() - set(ascii_lowercase), key=lambda x: (-counts[x], x))
     # The trainer would choose differently in each run among equally rare characters.
     kept = [*ascii_lowercase, *others[: ALPHABET_SIZE - 27], "▁"]
     raw = Tokenizer(models.BPE())
