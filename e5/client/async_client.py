@@ -1,16 +1,14 @@
 """`AsyncClient`: texts -> the vectors of a running service, for an event loop.
 
-Checks texts by the same rule as `Embedder`, sends a few requests at a time and waits for all. The
-service builds the prompts and computes.
+The client only checks and sends texts; the service builds the prompts and computes.
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from types import TracebackType
 from typing import Any, Self
 
-from e5.client.batch import Batch, OneModel, Options
+from e5.client.batch import OneModel, Options, embed_batch
 from e5.client.prediction import RemoteAnswer
 from e5.client.remote import DEADLINE_SECONDS, RemoteService
 from e5.texts import check_texts
@@ -47,12 +45,7 @@ class AsyncClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:
@@ -60,21 +53,11 @@ class AsyncClient:
         await self._remote.aclose()
 
     async def name(self) -> str:
-        """The name of the service's model, asked once. Every later answer must come from the same.
-
-        A method, where `Client` has a property, because the service may have to be asked.
-
-        Raises:
-            ServiceError: the service cannot be reached.
-        """
+        """See `Client.name`; a method, because the service may have to be asked."""
         return (await self._identify()).model
 
     async def dimensions(self) -> int:
-        """The number of dimensions of a whole vector, asked once.
-
-        Raises:
-            ServiceError: the service cannot be reached.
-        """
+        """See `Client.dimensions`."""
         return int((await self._identify()).vectors.shape[1])
 
     async def encode_query(
@@ -109,7 +92,6 @@ class AsyncClient:
         return similarity(queries, documents)
 
     async def _encode(self, field: str, texts: str | Sequence[str], options: Options) -> Vectors:
-        """Embed the texts of one side, in as many requests as they need."""
         checked, _ = check_texts(texts, field)
         vectors = await self._embed(field, checked, options, self._slots, lambda _: None)
         return vectors[0] if isinstance(texts, str) else vectors
@@ -122,10 +104,9 @@ class AsyncClient:
         slots: AbstractAsyncContextManager[Any],
         report: Callable[[int], object],
     ) -> Vectors:
-        """Vectors of texts that were checked; see `Batch.embed` for `slots` and `report`."""
-        batch = Batch(self._model, await self._identify(), field, texts, options)
-        await batch.embed(slots, report)
-        return batch.vectors
+        """Vectors of texts that were checked; see `embed_batch`."""
+        await self._identify()
+        return await embed_batch(self._model, field, texts, options, slots=slots, report=report)
 
     async def _identify(self) -> RemoteAnswer:
         """The first answer, asked once for all calls that wait for it."""

@@ -1,7 +1,4 @@
-"""Any number of texts of one side -> requests to one service, and their vectors back in order.
-
-Splits the texts, names them in the caller's numbering, and holds the service to one model.
-"""
+"""Any number of texts of one side -> requests to one service, and their vectors back in order."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -12,17 +9,10 @@ from typing import Any
 import numpy as np
 
 from e5.client.prediction import RemoteAnswer
-from e5.errors import (
-    E5Error,
-    InputError,
-    RequestTooLargeError,
-    ServiceError,
-    TextError,
-    quoted,
-)
+from e5.errors import InputError, RequestTooLargeError, ServiceError, TextError, quoted
 from e5.prompts import resolve_task
 from e5.texts import check_flag, check_task
-from e5.vectors import check_dimensions
+from e5.vectors import Vectors, check_dimensions
 
 # Of one request. 256 vectors of 4096 dimensions are 5.6 MB in base64; from 6 MiB on Cog puts an
 # answer into a file. 50,000 characters are some 12,000 tokens, three full forwards on a GPU.
@@ -51,13 +41,9 @@ class OneModel:
         first: the first answer, with a whole vector; None before it.
     """
 
-    def __init__(
-        self,
-        embed: Callable[[Mapping[str, object]], Awaitable[RemoteAnswer]],
-        first: RemoteAnswer | None = None,
-    ) -> None:
-        """`embed` asks the service; `first` is its first answer, if that is known."""
-        self.first = first
+    def __init__(self, embed: Callable[[Mapping[str, object]], Awaitable[RemoteAnswer]]) -> None:
+        """`embed` asks the service."""
+        self.first: RemoteAnswer | None = None
         self._embed = embed
 
     async def identify(self) -> RemoteAnswer:
@@ -81,99 +67,80 @@ class OneModel:
         return answer
 
 
-class Batch:
-    """The texts of one call.
+async def embed_batch(
+    model: OneModel,
+    field: str,
+    texts: Sequence[str],
+    options: Options,
+    *,
+    slots: AbstractAsyncContextManager[Any],
+    report: Callable[[int], object],
+) -> Vectors:
+    """The vectors of the texts of one call, float32 `[num_texts, dimensions]`.
 
-    Attributes:
-        slices: the rows of each request, in order.
-        vectors: float32 `[num_texts, dimensions]`; not set before `embed` has ended.
+    Args:
+        model: answers the requests.
+        field: `queries` or `documents`.
+        texts: checked.
+        options: for all of them.
+        slots: held by each request while it is under way.
+        report: receives the number of texts of each request once it is answered, in order.
+
+    Raises:
+        InputError: for an option that cannot be used.
+        E5Error: for the first text that fails, in the numbering of the whole call. Nothing is sent
+            any more, and what is under way is cancelled.
     """
+    width = (await model.identify()).vectors.shape[1]
+    check_dimensions(options.dimensions, width)
+    inputs: dict[str, object] = {
+        "task": check_task(options.task),
+        "symmetric": check_flag(options.symmetric, "symmetric"),
+        "normalize": check_flag(options.normalize, "normalize"),
+        "truncate": check_flag(options.truncate, "truncate"),
+        "encoding_format": "base64",
+    }
+    if options.dimensions is not None:  # where the service has a schema, it refuses null
+        inputs["dimensions"] = width = int(options.dimensions)
+    vectors = np.empty((len(texts), width), np.float32)
+    own_slots = asyncio.Semaphore(REQUESTS_PER_CALL)
 
-    def __init__(
-        self,
-        model: OneModel,
-        first: RemoteAnswer,
-        field: str,
-        texts: Sequence[str],
-        options: Options,
-    ) -> None:
-        """Split the texts into requests.
-
-        Args:
-            model: answers them.
-            first: its first answer.
-            field: `queries` or `documents`.
-            texts: checked.
-            options: for all of them.
-
-        Raises:
-            InputError: for an option that cannot be used.
-        """
-        width = first.vectors.shape[1]
-        check_dimensions(options.dimensions, width)
-        self._model, self._field, self._texts = model, field, texts
-        self._inputs: dict[str, object] = {
-            "task": check_task(options.task),
-            "symmetric": check_flag(options.symmetric, "symmetric"),
-            "normalize": check_flag(options.normalize, "normalize"),
-            "truncate": check_flag(options.truncate, "truncate"),
-            "encoding_format": "base64",
-        }
-        if options.dimensions is not None:  # where the service has a schema, it refuses null
-            self._inputs["dimensions"] = width = int(options.dimensions)
-        self.vectors = np.empty((len(texts), width), np.float32)
-        # The service counts the task with each query; here with documents too, which does no harm.
-        task_characters = len(resolve_task(options.task).instruction)
-        self.slices = list(split([task_characters + len(text) for text in texts]))
-
-    async def embed(
-        self, slots: AbstractAsyncContextManager[Any], report: Callable[[int], object]
-    ) -> None:
-        """Compute `vectors`, with a few requests at a time.
-
-        Args:
-            slots: held by each request while it is under way.
-            report: receives the number of texts of each request once it is answered, in order.
-
-        Raises:
-            E5Error: for the first text that fails, in the numbering of the whole batch. Nothing is
-                sent any more, and what is under way is cancelled.
-        """
-        turns = asyncio.Semaphore(REQUESTS_PER_CALL)
-
-        async def run(rows: slice) -> None:
-            async with turns, slots:
-                await self._fill(rows)
-
-        tasks = [asyncio.create_task(run(rows)) for rows in self.slices]
+    async def fill(rows: slice) -> None:
         try:
-            for task, rows in zip(tasks, self.slices, strict=True):
-                await task
-                report(rows.stop - rows.start)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _fill(self, rows: slice) -> None:
-        """Compute these rows of `vectors`."""
-        try:
-            answer = await self._model.ask({**self._inputs, self._field: self._texts[rows]})
+            answer = await model.ask({**inputs, field: texts[rows]})
         except RequestTooLargeError:  # the service is set to accept fewer tokens in a request
             if rows.stop - rows.start == 1:
                 raise
             middle = (rows.start + rows.stop) // 2
-            await self._fill(slice(rows.start, middle))
-            await self._fill(slice(middle, rows.stop))
+            await fill(slice(rows.start, middle))
+            await fill(slice(middle, rows.stop))
             return
         except (InputError, TextError) as error:
-            raise _renumbered(error, self._field, rows) from error
-        if answer.vectors.shape != self.vectors[rows].shape:
+            raise _renumbered(error, field, rows) from error
+        if answer.vectors.shape != vectors[rows].shape:
             raise ServiceError(
                 f"the service answered vectors of shape {answer.vectors.shape} instead of "
-                f"{self.vectors[rows].shape}; check what stands between here and it."
+                f"{vectors[rows].shape}; check what stands between here and it."
             )
-        self.vectors[rows] = answer.vectors
+        vectors[rows] = answer.vectors
+
+    async def embed(rows: slice) -> int:
+        async with own_slots, slots:
+            await fill(rows)
+        return int(rows.stop - rows.start)
+
+    # The service counts the task with each query; here with documents too, which does no harm.
+    task_characters = len(resolve_task(options.task).instruction)
+    requests = split([task_characters + len(text) for text in texts])
+    tasks = [asyncio.create_task(embed(rows)) for rows in requests]
+    try:
+        for task in tasks:
+            report(await task)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return vectors
 
 
 def split(lengths: Sequence[int]) -> Iterator[slice]:
@@ -197,7 +164,7 @@ def split(lengths: Sequence[int]) -> Iterator[slice]:
         yield slice(start, len(lengths))
 
 
-def _renumbered(error: InputError | TextError, field: str, rows: slice) -> E5Error:
+def _renumbered(error: InputError | TextError, field: str, rows: slice) -> InputError | TextError:
     """The error of a request with these rows of the caller's texts, in the caller's numbering.
 
     Example:
@@ -208,7 +175,7 @@ def _renumbered(error: InputError | TextError, field: str, rows: slice) -> E5Err
     positions = {f"{field}[{i - rows.start}]": i for i in range(rows.start, rows.stop)}
     position = positions.get(error.field)
     if position is None:
-        return error
+        return error.renamed({})
     if isinstance(error, TextError):
         return error.at(position, f"{field}[{position}]")
     return error.renamed({error.field: f"{field}[{position}]"})

@@ -4,19 +4,17 @@ import os
 import weakref
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import nullcontext
-from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeVar
+from functools import partial
+from typing import Any, Self
 
 from tqdm import tqdm
 
 from e5.client.async_client import AsyncClient
 from e5.client.batch import Options
-from e5.client.loop_thread import LoopThread
+from e5.client.loop_thread import LoopThread, T
 from e5.client.remote import DEADLINE_SECONDS
 from e5.texts import check_texts
 from e5.vectors import Vectors, similarity
-
-T = TypeVar("T")
 
 
 class Client:
@@ -58,23 +56,18 @@ class Client:
                 REPLICATE_API_TOKEN in the environment.
             ServiceError: for a proxy in the environment that cannot be used.
         """
-        self._make = lambda: AsyncClient(url, deadline=deadline, api_key=api_key)
+        self._make_client = partial(AsyncClient, url, deadline=deadline, api_key=api_key)
         self._connections = {os.getpid(): self._connect()}
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
         """Close the connections; the client cannot be used afterwards."""
-        self._connection().loop_thread.stop()
+        self._connection()[1].stop()
 
     @property
     def name(self) -> str:
@@ -124,7 +117,7 @@ class Client:
         dimensions: int | None = None,
         truncate: bool = True,
     ) -> Vectors:
-        """See `Encoder.encode_document`; raises what `encode_query` raises."""
+        """See `Encoder.encode_document`; raises what `encode_query` does."""
         options = Options(task, symmetric, normalize, dimensions, truncate)
         return self._encode("documents", documents, options)
 
@@ -133,7 +126,6 @@ class Client:
         return similarity(queries, documents)
 
     def _encode(self, field: str, texts: str | Sequence[str], options: Options) -> Vectors:
-        """Embed the texts of one side, under a progress bar where a terminal shows it."""
         checked, _ = check_texts(texts, field)  # here: an iterator may use this client itself
         with tqdm(
             total=len(checked), desc="embed", unit="text", delay=2, leave=False, disable=None
@@ -148,25 +140,18 @@ class Client:
         client, loop_thread = self._connection()
         return loop_thread.run(lambda: work(client))
 
-    def _connection(self) -> "_Connection":
-        """The connection of this process: a fork has neither a thread nor sockets of its parent."""
+    def _connection(self) -> tuple[AsyncClient, LoopThread]:
+        """Those of this process: a fork can use neither a thread nor sockets of its parent."""
         process = os.getpid()
         if process not in self._connections:
-            connection = self._connect()
-            parent = next(iter(self._connections.values()))
-            connection.client._model.first = parent.client._model.first
-            self._connections.setdefault(process, connection)
+            client, loop_thread = self._connect()
+            first_client, _ = next(iter(self._connections.values()))
+            client._model.first = first_client._model.first
+            self._connections.setdefault(process, (client, loop_thread))
         return self._connections[process]
 
-    def _connect(self) -> "_Connection":
-        client = self._make()
+    def _connect(self) -> tuple[AsyncClient, LoopThread]:
+        client = self._make_client()
         loop_thread = LoopThread(cleanup=client.aclose)
-        # A client that is not closed leaves no thread behind. At the interpreter's exit the
-        # loop thread ends by itself.
-        weakref.finalize(self, loop_thread.stop, wait=False).atexit = False
-        return _Connection(client, loop_thread)
-
-
-class _Connection(NamedTuple):
-    client: AsyncClient
-    loop_thread: LoopThread
+        weakref.finalize(self, loop_thread.stop, wait=False)  # if it is never closed
+        return client, loop_thread

@@ -9,18 +9,19 @@ import json
 import re
 import time
 from collections.abc import Mapping
+from functools import partial
 
 from e5.client.prediction import (
     RemoteAnswer,
     first_line,
     parse_object,
     read_error,
-    read_output,
+    read_prediction,
     read_schema_refusal,
-    short_line,
+    service_error,
 )
 from e5.client.transport import Backoff, ClientLimits, NoAnswerError, Transport, check_url
-from e5.errors import Cause, QueueFullError, ServiceError, quoted
+from e5.errors import Cause, E5Error, QueueFullError, ServiceError
 
 HEALTH_SECONDS = 5.0  # Cog gives its own health check as long
 UNHEALTHY_REMEDY = "its worker is dead or its engine broke: restart it"
@@ -44,12 +45,7 @@ class _NotNowError(Exception):
 
 
 class CogProtocol:
-    """How to talk to a Cog server that runs this service, or to a gateway.
-
-    Attributes:
-        name: of the service in errors: its URL.
-        reports_health: true, because `/health-check` tells more than whether there is an answer.
-    """
+    """How to talk to a Cog server that runs this service, or to a gateway. See `RemoteService`."""
 
     reports_health = True
 
@@ -62,16 +58,18 @@ class CogProtocol:
         api_key: str | None,
         limits: ClientLimits,
     ) -> None:
-        """See `RemoteService`."""
+        """Check the URL."""
         remedy = "use the URL of a Cog server, as in http://127.0.0.1:5000, or replicate:owner/name"
         self.name = str(check_url(url, "url", remedy)).rstrip("/")
         headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
         self._transport = Transport(self.name, self.name, headers, answer_bytes=limits.answer_bytes)
+        self._failure = partial(service_error, self.name)
         self._deadline = deadline
         self._retry_seconds = retry_seconds
+        self.aclose = self._transport.aclose
 
     async def embed(self, inputs: Mapping[str, object]) -> RemoteAnswer:
-        """See `RemoteService.embed`. Cancelling closes the connection, upon which Cog stops."""
+        """The answer to one request. Cancelling closes the connection, upon which Cog stops."""
         content = json.dumps({"input": inputs}, ensure_ascii=False).encode()
         end = time.monotonic() + self._deadline
         retry_seconds = self._deadline if self._retry_seconds is None else self._retry_seconds
@@ -84,11 +82,8 @@ class CogProtocol:
             at_least = failure.retry_after if isinstance(failure, _NotNowError) else 0.0
             pause = backoff.next_pause(f"{self.name}: {failure}.", at_least)
             if pause is None:
-                break
+                raise await self._given_up(failure)
             await asyncio.sleep(pause)
-        if isinstance(failure, QueueFullError):
-            raise failure
-        raise await self._given_up(failure) from failure
 
     async def health(self) -> str:
         """The status that `/health-check` reports; "" where it reports none."""
@@ -97,19 +92,13 @@ class CogProtocol:
             response = await self._transport.request("GET", "/health-check", end=end)
         except NoAnswerError:
             return ""
-        status = parse_object(response.body).get("status")
-        is_word = isinstance(status, str) and re.fullmatch("[A-Z_]{1,30}", status)
-        return str(status) if is_word else ""
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._transport.aclose()
+        status = str(parse_object(response.body).get("status"))
+        return status if re.fullmatch("[A-Z_]{1,30}", status) else ""
 
     async def _try(self, content: bytes, end: float) -> RemoteAnswer:
+        request = self._transport.request("POST", "/predictions", end=end, content=content)
         try:
-            response = await self._transport.request(
-                "POST", "/predictions", end=end, content=content
-            )
+            response = await request
         except NoAnswerError as error:
             raise self._unanswered(error) from error
         status = response.status
@@ -124,58 +113,40 @@ class CogProtocol:
                 raise self._failure("its setup failed", remedy, "unreachable")
             raise _NotNowError(f"not ready (HTTP {status})", "unreachable")
         if status == 401:
-            raise self._failure(
-                "the key is missing or wrong (HTTP 401)", "give Client the right api_key"
-            )
-        error = read_error(prediction) if has_failed else None
-        if status == 429 and not isinstance(error, QueueFullError):
+            remedy = "give Client the right api_key"
+            raise self._failure("the key is missing or wrong (HTTP 401)", remedy)
+        if status == 429 and not isinstance(read_error(prediction), QueueFullError):
             seconds = response.headers.get("retry-after", "")
             retry_after = float(seconds) if re.fullmatch(r"\d{1,4}", seconds) else 0.0
             raise _NotNowError("too much at a time (HTTP 429)", "busy", retry_after)
-        if error is not None:
-            raise error
         if status == 422 and (refusal := read_schema_refusal(prediction)):
             raise refusal
-        if status != 200 or "status" not in prediction:
-            raise self._failure(
-                f"POST /predictions answered HTTP {status} with {first_line(response.body)}",
-                "check the URL, and what stands between here and the Cog server",
-            )
-        if prediction["status"] != "succeeded":
-            raise self._failure(
-                f"a prediction ended as {quoted(prediction['status'])}", "try again"
-            )
-        try:
-            return read_output(prediction.get("output"))
-        except ValueError as error:
-            raise self._failure(
-                f"its output is not that of this service ({short_line(error)})",
-                "check that the URL is that of an E5 service",
-            ) from error
+        if has_failed or (status == 200 and "status" in prediction):
+            return read_prediction(prediction, self.name)
+        raise self._failure(
+            f"POST /predictions answered HTTP {status} with {first_line(response.body)}",
+            "check the URL, and what stands between here and the Cog server",
+        )
 
     def _unanswered(self, error: NoAnswerError) -> _NotNowError | ServiceError:
         if error.kind in ("refused", "lost"):
             return _NotNowError(f"no connection ({error})", "unreachable")
         if error.kind == "late":
-            return self._failure(
-                f"no answer within the deadline of {self._deadline:g} s",
-                "give Client a longer one, or send shorter texts",
-                "deadline",
-            )
+            failure = f"no answer within the deadline of {self._deadline:g} s"
+            remedy = "give Client a longer one, or send shorter texts"
+            return self._failure(failure, remedy, "deadline")
         return self._failure(str(error), "check the URL and the proxy", "unreachable")
 
-    async def _given_up(self, failure: _NotNowError) -> ServiceError:
+    async def _given_up(self, failure: _NotNowError | QueueFullError) -> E5Error:
+        """The error for the caller, after the last try."""
+        if isinstance(failure, QueueFullError):
+            return failure
         health = await self.health()
         has_waited = self._retry_seconds is None
         until = f" until the deadline of {self._deadline:g} s" if has_waited else ""
         seen = f", while /health-check says {health}" if health else ""
         # A dead worker never frees its slots.
         is_ill = health in ("SETUP_FAILED", "UNHEALTHY")
-        return self._failure(
-            f"{failure}{until}{seen}",
-            REMEDIES_BY_HEALTH.get(health, "start the service, or check the URL"),
-            "unreachable" if is_ill else failure.cause,
-        )
-
-    def _failure(self, failure: str, remedy: str, cause: Cause = "other") -> ServiceError:
-        return ServiceError(f"{self.name}: {failure}; {remedy}.", cause=cause)
+        remedy = REMEDIES_BY_HEALTH.get(health, "start the service, or check the URL")
+        cause = "unreachable" if is_ill else failure.cause
+        return self._failure(f"{failure}{until}{seen}", remedy, cause)

@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, for callers that wait in theirs."""
+"""An event loop in a thread of its own, for callers that wait in their threads."""
 
 import asyncio
 import atexit
@@ -19,11 +19,9 @@ class LoopThread:
     """Runs coroutines for any number of threads. Starts when it is first used.
 
     Example:
-        >>> async def double(number: int) -> int:
-        ...     return 2 * number
         >>> loop_thread = LoopThread(cleanup=lambda: asyncio.sleep(0))
-        >>> loop_thread.run(lambda: double(21))
-        42
+        >>> loop_thread.run(lambda: asyncio.sleep(0.1, "slept"))
+        'slept'
         >>> loop_thread.stop()
     """
 
@@ -40,23 +38,23 @@ class LoopThread:
     def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run the coroutine that `work` makes, and wait for its result.
 
-        What interrupts the wait, such as KeyboardInterrupt, cancels the coroutine and is raised
+        What interrupts the wait, such as KeyboardInterrupt, cancels the coroutine, and is raised
         once that has ended.
 
         Raises:
             RuntimeError: the thread was stopped.
         """
         tasks: list[asyncio.Task[T]] = []
-        ended: SimpleQueue[None] = SimpleQueue()
+        ended: SimpleQueue[object] = SimpleQueue()
 
         def start() -> None:
             tasks.append(asyncio.create_task(work()))
-            tasks[0].add_done_callback(lambda _: ended.put(None))
+            tasks[0].add_done_callback(ended.put)
 
         def cancel() -> None:
             for task in tasks:
                 task.cancel()
-                task.add_done_callback(lambda _: ended.put(None))
+                task.add_done_callback(ended.put)  # once more: the first may have been taken
             if not tasks:
                 ended.put(None)
 
@@ -73,9 +71,9 @@ class LoopThread:
         return tasks[0].result()
 
     def stop(self, *, wait: bool = True) -> None:
-        """Cancel what is under way, clean up and end the loop."""
+        """Cancel what is under way, clean up and end the loop. A forked process has none."""
         if os.getpid() != self._process:
-            return  # of a forked process, in which there is no such thread
+            return
         with self._lock:
             self._is_stopped = True
             if self._loop is None:
@@ -99,10 +97,12 @@ class LoopThread:
             return True
 
     def _main(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._live())
+        loop = self._loop
+        assert loop is not None
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.run(self._wait_for_end())
 
-    async def _live(self) -> None:
+    async def _wait_for_end(self) -> None:
         await self._end.wait()
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from e5.errors import E5Error, EngineError, InputError, one_line, quoted
+from e5.errors import Cause, E5Error, EngineError, InputError, ServiceError, one_line, quoted
 from e5.vectors import Vectors, decode_base64
 
 MAX_LINE = 500  # characters of a sentence that another process wrote
 
-T = TypeVar("T")
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +49,24 @@ def parse_object(body: bytes) -> dict[str, Any]:
     return parsed if isinstance(parsed, dict) else {}
 
 
+def read_prediction(prediction: Mapping[str, Any], name: str) -> RemoteAnswer:
+    """The answer of a prediction that has ended, at the service of this name.
+
+    Raises:
+        E5Error: if it failed, see `read_error`; ServiceError if it has no usable output.
+    """
+    status = prediction.get("status")
+    if status == "failed":
+        raise read_error(prediction)
+    if status != "succeeded":
+        raise service_error(name, f"the prediction ended as {quoted(status)}", "try again")
+    try:
+        return read_output(prediction.get("output"))
+    except ValueError as error:
+        failure = f"its output is not that of this service ({short_line(error)})"
+        raise service_error(name, failure, "check that it is an E5 service") from error
+
+
 def read_output(output: Any) -> RemoteAnswer:
     """The vectors of an `Output` that was asked for in base64, and its usage if it holds one.
 
@@ -69,15 +87,13 @@ def read_output(output: Any) -> RemoteAnswer:
         raise ValueError("no name of a model")
     if usage is None:
         return RemoteAnswer(vectors, model)
+    tokens = _one_for_each(len(vectors), usage, "tokens", int)
     return RemoteAnswer(
-        vectors,
-        model,
-        _one_for_each(len(vectors), usage, "tokens", int),
-        _one_for_each(len(vectors), usage, "truncated", bool),
+        vectors, model, tokens, _one_for_each(len(vectors), usage, "truncated", bool)
     )
 
 
-def _one_for_each(num_texts: int, usage: Any, name: str, kind: type[T]) -> list[T]:
+def _one_for_each(num_texts: int, usage: Any, name: str, kind: type[Value]) -> list[Value]:
     """A list of the usage, if it has one value of exactly this type for each text."""
     values = usage.get(name) if isinstance(usage, dict) else None
     if not isinstance(values, list) or [type(value) for value in values] != [kind] * num_texts:
@@ -86,10 +102,9 @@ def _one_for_each(num_texts: int, usage: Any, name: str, kind: type[T]) -> list[
 
 
 def read_error(prediction: Mapping[str, Any]) -> E5Error:
-    """The error of a failed prediction.
+    """The error of a failed prediction: the data in `metrics.error`, made by `E5Error.to_dict`.
 
-    Read from `metrics.error`, where the service describes its own errors by `E5Error.to_dict`. A
-    failure without such data is an EngineError with the sentence in `error`.
+    A failure without such data is an EngineError with the sentence in `error`.
 
     Example:
         >>> data = InputError("query", "7", "send a string").to_dict()
@@ -100,10 +115,8 @@ def read_error(prediction: Mapping[str, Any]) -> E5Error:
     """
     metrics = prediction.get("metrics")
     error = E5Error.from_dict(metrics.get("error")) if isinstance(metrics, dict) else None
-    if error is not None:
-        return error
     sentence = short_line(prediction.get("error") or "").rstrip(".")
-    return EngineError(f"the service failed: {sentence}.")
+    return error or EngineError(f"the service failed: {sentence}.")
 
 
 def read_schema_refusal(answer: Mapping[str, Any]) -> InputError | None:
@@ -119,17 +132,24 @@ def read_schema_refusal(answer: Mapping[str, Any]) -> InputError | None:
         field, reason = short_line(first["loc"][-1]), short_line(first["msg"])
     except (KeyError, IndexError, TypeError):
         return None
-    return InputError(
-        re.sub(r"/(\d+)$", r"[\1]", field),
-        f"what the service's schema refuses ({reason})",
-        "send what its /openapi.json allows",
-    )
+    received = f"what the service's schema refuses ({reason})"
+    remedy = "send what its /openapi.json allows"
+    return InputError(re.sub(r"/(\d+)$", r"[\1]", field), received, remedy)
+
+
+def service_error(
+    name: str,
+    failure: str,
+    remedy: str,
+    cause: Cause = "other",
+    retry_after: float | None = None,
+) -> ServiceError:
+    """The error of the service of this name."""
+    return ServiceError(f"{name}: {failure}; {remedy}.", cause=cause, retry_after=retry_after)
 
 
 def short_line(text: object) -> str:
-    r"""What another process wrote, on one printable line of at most `MAX_LINE` characters.
-
-    Nothing is shown of a traceback.
+    r"""What another process wrote, on one line of at most `MAX_LINE` characters; no traceback.
 
     Example:
         >>> short_line("bell \x07\nand more")

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from e5.client.cog_protocol import CogProtocol
 from e5.client.prediction import RemoteAnswer
@@ -21,9 +22,8 @@ class RemoteService:
     Any number of requests may be under way at a time.
 
     Attributes:
-        name: of the service in errors: its address.
-        reports_health: whether `health` tells if the service can compute. False for Replicate,
-            which tells only whether it knows the account.
+        name: the name of the service in errors: its address.
+        reports_health: whether `health` tells if the service can compute; false for Replicate.
 
     Example, with a server of the built-in checkpoint on this port:
         >>> async def embed() -> list[int]:
@@ -67,28 +67,22 @@ class RemoteService:
         is_time = isinstance(retry_seconds, int | float) and retry_seconds >= 0
         if retry_seconds is not None and not is_time:
             raise InputError("retry_seconds", quoted(retry_seconds), "use seconds, 0 for none")
+        options: Any = {"deadline": deadline, "retry_seconds": retry_seconds, "limits": limits}
         self._protocol: CogProtocol | ReplicateProtocol
         if isinstance(address, str) and address.startswith(ADDRESS_PREFIXES):
             if api_key is not None:
                 remedy = "set REPLICATE_API_TOKEN instead"
                 raise InputError("api_key", "a key for Replicate", remedy)
-            self._protocol = ReplicateProtocol(
-                address, deadline=deadline, retry_seconds=retry_seconds, limits=limits
-            )
+            self._protocol = ReplicateProtocol(address, **options)
         else:
             # The key is never shown, whatever it is.
             if api_key is not None and not (isinstance(api_key, str) and KEY.fullmatch(api_key)):
                 remedy = "use one line of ASCII, without spaces"
                 raise InputError("api_key", "a value that cannot be a key", remedy)
-            self._protocol = CogProtocol(
-                address,
-                deadline=deadline,
-                retry_seconds=retry_seconds,
-                api_key=api_key,
-                limits=limits,
-            )
+            self._protocol = CogProtocol(address, api_key=api_key, **options)
         self.name = self._protocol.name
         self.reports_health = self._protocol.reports_health
+        self.aclose = self._protocol.aclose  # closes the connections
 
     async def embed(self, inputs: Mapping[str, object]) -> RemoteAnswer:
         """Embed the texts of one request. Cancelling it cancels what the service computes for it.
@@ -97,10 +91,9 @@ class RemoteService:
             inputs: of the service, with `encoding_format="base64"`.
 
         Raises:
-            E5Error: if the service refused: the error that it raised; EngineError where it failed
-                with what is no error of this package.
-            ServiceError: it is busy, cannot be reached, is not ready in time, or is no such
-                service; `cause` tells which.
+            E5Error: the service's own error; EngineError where it failed for another reason.
+            ServiceError: the service is busy, cannot be reached, is not ready in time, or is none
+                of this kind; `cause` tells which.
             RuntimeError: it was closed.
         """
         return await self._protocol.embed(inputs)
@@ -108,7 +101,3 @@ class RemoteService:
     async def health(self) -> str:
         """READY where the service answers requests, or another status; "" where nothing answers."""
         return await self._protocol.health()
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._protocol.aclose()

@@ -13,14 +13,15 @@ import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Literal
+from functools import partial
+from typing import Any
 
 from e5.client.prediction import (
     RemoteAnswer,
     first_line,
     parse_object,
-    read_error,
-    read_output,
+    read_prediction,
+    service_error,
     short_line,
 )
 from e5.client.transport import (
@@ -31,7 +32,7 @@ from e5.client.transport import (
     Transport,
     check_url,
 )
-from e5.errors import Cause, InputError, ServiceError, quoted
+from e5.errors import InputError, ServiceError, quoted
 
 logger = logging.getLogger(__name__)
 
@@ -72,17 +73,15 @@ FAILURES_BY_STATUS: dict[int, tuple[str, str]] = {  # and the remedy of each
 class ReplicateProtocol:
     """How to talk to a model or a deployment on Replicate that runs this service.
 
-    Attributes:
-        name: of the service in errors: its address.
-        reports_health: false, because Replicate tells only whether it knows the account.
+    See `RemoteService`. The token is shown in no error and no log.
     """
 
-    reports_health = False
+    reports_health = False  # Replicate tells only whether it knows the account
 
     def __init__(
         self, address: str, *, deadline: float, retry_seconds: float | None, limits: ClientLimits
     ) -> None:
-        """See `RemoteService`. Reads REPLICATE_API_TOKEN, and REPLICATE_BASE_URL if it is set."""
+        """Read REPLICATE_API_TOKEN, and REPLICATE_BASE_URL if it is set."""
         match = ADDRESS.fullmatch(address)
         if match is None:
             remedy = "use replicate:owner/name, replicate:owner/name:version"
@@ -94,27 +93,24 @@ class ReplicateProtocol:
         remedy = f"leave it out, or use a URL as in {BASE_URL}"
         url = str(check_url(base, "REPLICATE_BASE_URL", remedy))
         self._url = url.rstrip("/").removesuffix("/v1")  # Replicate's own client allows it
-        self._token = _token()  # which no error and no log shows
-        self._transport = Transport(
-            self.name,
-            self._url,
-            {"Authorization": f"Bearer {self._token}"},
-            answer_bytes=limits.answer_bytes,
-        )
+        self._token = _token()
+        headers = {"Authorization": f"Bearer {self._token}"}
+        self._transport = Transport(address, self._url, headers, answer_bytes=limits.answer_bytes)
+        self._failure = partial(service_error, address)
         self._deadline = deadline
         self._retry_seconds = deadline if retry_seconds is None else min(deadline, retry_seconds)
         self._limits = limits
         self._cancellations: set[asyncio.Task[None]] = set()
 
     async def embed(self, inputs: Mapping[str, object]) -> RemoteAnswer:
-        """See `RemoteService.embed`. The prediction is canceled unless it ended in time."""
+        """The answer to one request. The prediction is canceled unless it ended in time."""
         end = time.monotonic() + self._deadline
         if self._deployment:
             path, version = f"/v1/deployments/{self._deployment}/predictions", {}
         else:
             path, version = "/v1/predictions", {"version": await self._newest_version(end)}
         content = json.dumps({**version, "input": inputs}, ensure_ascii=False).encode()
-        prediction = await self._call("POST", path, end, self._retry_seconds, content=content)
+        prediction = await self._call(path, end, self._retry_seconds, content=content)
         if prediction.get("status") not in ENDED:
             path = self._path(prediction)
             try:
@@ -122,17 +118,7 @@ class ReplicateProtocol:
             except (Exception, asyncio.CancelledError):
                 await self._cancel(path)
                 raise
-        if prediction["status"] == "failed":
-            raise read_error(prediction)
-        if prediction["status"] != "succeeded":
-            raise self._failure(f"the prediction was {prediction['status']}", "try again")
-        try:
-            return read_output(prediction.get("output"))
-        except ValueError as error:
-            raise self._failure(
-                f"its output is not that of this service ({short_line(error)})",
-                "check that the model is an E5 service",
-            ) from error
+        return read_prediction(prediction, self.name)
 
     async def health(self) -> str:
         """READY where Replicate knows the token's account; "" otherwise. Starts no model."""
@@ -151,13 +137,13 @@ class ReplicateProtocol:
     async def _newest_version(self, end: float) -> str:
         """The version that the address names; else the newest one of the model, asked once."""
         if self._version is None:
-            model = await self._get(f"/v1/models/{self._model}", end)
+            model = await self._call(f"/v1/models/{self._model}", end, end - time.monotonic())
             newest = model.get("latest_version")
             version = newest.get("id") if isinstance(newest, dict) else None
             if not isinstance(version, str) or not re.fullmatch(r"\w{1,99}", version, re.ASCII):
                 raise self._failure("the model has no version", "push one, or name another model")
-            self._version = self._version or version
-            logger.info("%s: its newest version is %s", self.name, self._version)
+            self._version = version
+            logger.info("%s: its newest version is %s", self.name, version)
         return self._version
 
     async def _ended(self, path: str, prediction: dict[str, Any], end: float) -> dict[str, Any]:
@@ -167,7 +153,7 @@ class ReplicateProtocol:
             if time.monotonic() + pause >= end:
                 raise self._late(f"the prediction is {quoted(prediction.get('status'))}")
             await asyncio.sleep(pause)
-            prediction = await self._get(path, end, pause)
+            prediction = await self._call(path, end, end - time.monotonic(), pause=pause)
             pause = min(2 * pause, self._limits.longest_poll)
         return prediction
 
@@ -187,13 +173,8 @@ class ReplicateProtocol:
         cancellation.add_done_callback(self._cancellations.discard)
         await asyncio.shield(cancellation)
 
-    async def _get(self, path: str, end: float, pause: float = 0.0) -> dict[str, Any]:
-        """The object at a path; if that is asked for again, then after `pause` seconds or more."""
-        return await self._call("GET", path, end, end - time.monotonic(), pause=pause)
-
     async def _call(
         self,
-        method: Literal["GET", "POST"],
         path: str,
         end: float,
         retry_seconds: float,
@@ -206,28 +187,28 @@ class ReplicateProtocol:
         A create may have begun, and cost, whatever came back but 429. All else may be sent twice.
 
         Args:
-            method: POST for a create, GET for all else.
             path: of the request.
             end: when the answer must be there, by `time.monotonic`.
             retry_seconds: seconds in which it may be sent again.
-            content: the body of a create.
+            content: the body of a create; None for a GET.
             pause: seconds to wait at least before it is sent again.
         """
-        is_create = method == "POST"
-        limits = self._limits
+        is_create = content is not None
+        silence = self._limits.create_silence if is_create else self._limits.get_silence
         backoff = Backoff(retry_seconds)
         while True:
-            failure: ServiceError
+            headers = _create_headers(end) if is_create else {}
+            request = self._transport.request(
+                "POST" if is_create else "GET",
+                path,
+                end=end,
+                content=content,
+                headers=headers,
+                silence=silence,
+            )
             cause = None
             try:
-                response = await self._transport.request(
-                    method,
-                    path,
-                    end=end,
-                    content=content,
-                    headers=_create_headers(end) if is_create else {},
-                    silence=limits.create_silence if is_create else limits.get_silence,
-                )
+                response = await request
             except NoAnswerError as error:
                 failure, cause = self._unanswered(error, is_create=is_create), error
                 may_retry = error.kind == "refused" or (error.kind == "lost" and not is_create)
@@ -235,8 +216,7 @@ class ReplicateProtocol:
                 if 200 <= response.status < 300 and (body := parse_object(response.body)):
                     return body
                 failure = self._refusal(response)
-                is_broken = response.status >= 500
-                may_retry = response.status == 429 or (is_broken and not is_create)
+                may_retry = response.status == 429 or (response.status >= 500 and not is_create)
             at_least = max(failure.retry_after or 0.0, pause)
             seconds = backoff.next_pause(str(failure), at_least) if may_retry else None
             if seconds is None:
@@ -249,63 +229,41 @@ class ReplicateProtocol:
         url = urls.get("get") if isinstance(urls, dict) else None
         match = re.fullmatch(rf"{re.escape(self._url)}(/v1/predictions/\w+)", str(url), re.ASCII)
         if match is None:
-            raise self._failure(
-                f"the prediction is at another address than {self._url}", "check REPLICATE_BASE_URL"
-            )
+            failure = f"the prediction is at another address than {self._url}"
+            raise self._failure(failure, "check REPLICATE_BASE_URL")
         return match[1]
 
     def _unanswered(self, error: NoAnswerError, *, is_create: bool) -> ServiceError:
         if error.kind == "late":
             return self._late("no answer")
+        failure = f"no answer of Replicate ({error})"
+        remedy = "check the network, the proxy and REPLICATE_BASE_URL"
         if error.kind == "lost" and is_create:
-            return self._failure(
-                f"no answer to a prediction that was sent ({error})",
-                "try again; it was not sent twice, because it may have begun and is billed",
-                "unreachable",
-            )
-        return self._failure(
-            f"no answer of Replicate ({error})",
-            "check the network, the proxy and REPLICATE_BASE_URL",
-            "unreachable",
-        )
+            failure = f"no answer to a prediction that was sent ({error})"
+            remedy = "try again; it was not sent twice, because it may have begun and is billed"
+        return self._failure(failure, remedy, "unreachable")
 
     def _refusal(self, response: HttpResponse) -> ServiceError:
         status = response.status
-        detail = self._detail(response)
-        if status in FAILURES_BY_STATUS:
-            failure, remedy = FAILURES_BY_STATUS[status]
-            detail = detail if status in (422, 429) else ""
-            is_busy = status == 429
-            return self._failure(
-                f"{failure} (HTTP {status}{detail})",
-                remedy,
-                "busy" if is_busy else "other",
-                _retry_after(response) if is_busy else None,
-            )
-        return self._failure(
-            f"Replicate answered HTTP {status}{detail}",
-            "try again" if status >= 500 else "check REPLICATE_BASE_URL and the proxy",
-            "unreachable" if status >= 500 else "other",
-        )
-
-    def _detail(self, response: HttpResponse) -> str:
-        """Replicate's own explanation, without the token, should that be repeated in it."""
+        # Replicate's own explanation, without the token, should that be repeated in it.
         body = response.body.replace(self._token.encode(), b"...")
         detail = parse_object(body).get("detail")
-        return ": " + (quoted(short_line(detail)) if detail else first_line(body))
+        reason = quoted(short_line(detail)) if detail else first_line(body)
+        if status in FAILURES_BY_STATUS:
+            failure, remedy = FAILURES_BY_STATUS[status]
+            failure = f"{failure} (HTTP {status}{f': {reason}' if status in (422, 429) else ''})"
+            if status == 429:
+                return self._failure(failure, remedy, "busy", _retry_after(response))
+            return self._failure(failure, remedy)
+        failure = f"Replicate answered HTTP {status}: {reason}"
+        if status >= 500:
+            return self._failure(failure, "try again", "unreachable")
+        return self._failure(failure, "check REPLICATE_BASE_URL and the proxy")
 
     def _late(self, failure: str) -> ServiceError:
-        return self._failure(
-            f"{failure} at the deadline of {self._deadline:g} s",
-            "give a longer one, or keep an instance running with a deployment",
-            "deadline",
-        )
-
-    def _failure(
-        self, failure: str, remedy: str, cause: Cause = "other", retry_after: float | None = None
-    ) -> ServiceError:
-        sentence = f"{self.name}: {failure}; {remedy}."
-        return ServiceError(sentence, cause=cause, retry_after=retry_after)
+        failure = f"{failure} at the deadline of {self._deadline:g} s"
+        remedy = "give a longer one, or keep an instance running with a deployment"
+        return self._failure(failure, remedy, "deadline")
 
 
 def _token() -> str:

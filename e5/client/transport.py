@@ -1,7 +1,4 @@
-"""HTTP requests to one server: until when they wait, why no answer came, when to send them again.
-
-Knows nothing of Cog, Replicate or vectors.
-"""
+"""HTTP requests to one server: how long they wait, why no answer came, when to try again."""
 
 import logging
 import math
@@ -10,16 +7,15 @@ import random
 import socket
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
-from types import MappingProxyType
 from typing import Literal
 
 import httpx2
 
-from e5.client.prediction import short_line
-from e5.errors import InputError, ServiceError, quoted
+from e5.client.prediction import service_error, short_line
+from e5.errors import InputError, quoted
 
 logger = logging.getLogger(__name__)
 
@@ -29,21 +25,18 @@ CONNECT_SECONDS = 10.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 5.0
 ENOUGH_SECONDS = 1.0  # for an answer, before the time is up
 LIBRARY_ERRORS = (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError)
-NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class ClientLimits:
-    """How large an answer may be, and how long a client waits for parts of one.
+    """How large an answer may be; and in seconds, how Replicate is waited for.
 
     Attributes:
-        answer_bytes: the largest body that is read. The vectors of 256 texts at 4096 dimensions
-            take a tenth of the default.
-        create_silence: seconds without a byte after which a new prediction on Replicate is given
-            up.
-        get_silence: the same for any other request to Replicate.
-        first_poll: seconds before Replicate is first asked whether a prediction has ended.
-        longest_poll: seconds between two such questions, at most.
+        answer_bytes: the largest body that is read; ten times the vectors of a whole request.
+        create_silence: without a byte, after which a new prediction is given up.
+        get_silence: the same for any other request.
+        first_poll: before the first question whether a prediction has ended.
+        longest_poll: the longest time between two such questions.
     """
 
     answer_bytes: int = 2**26
@@ -78,12 +71,7 @@ class NoAnswerError(Exception):
 
     @classmethod
     def of(cls, error: Exception, *, end: float, silence: float = math.inf) -> "NoAnswerError":
-        """What an exception of the HTTP library means.
-
-        Args:
-            error: the exception.
-            end: when the answer had to be there, by `time.monotonic`.
-            silence: seconds without a byte after which the request was given up before `end`.
+        """What an exception of the HTTP library means for a request; see `Transport.request`.
 
         Example:
             >>> NoAnswerError.of(httpx2.ReadError("reset"), end=time.monotonic() + 60).kind
@@ -120,23 +108,22 @@ class Transport:
         """
         self._url = url
         self._answer_bytes = answer_bytes
+        headers = {
+            **headers,
+            "Accept-Encoding": "identity",  # base64 of floats hardly shrinks
+            "Content-Type": "application/json",
+        }
+        limits = httpx2.Limits(max_connections=None)  # as many as there are callers
+        # HTTP_PROXY, NO_PROXY and SSL_CERT_FILE count, but no proxy can reach the loopback of this
+        # machine.
+        trust_env = not _is_loopback(httpx2.URL(url).host)
         try:
-            self._http = httpx2.AsyncClient(
-                # HTTP_PROXY, NO_PROXY and SSL_CERT_FILE count, but no proxy can reach the loopback
-                # of this machine.
-                trust_env=not _is_loopback(httpx2.URL(url).host),
-                limits=httpx2.Limits(max_connections=None),  # as many as there are callers
-                headers={
-                    **headers,
-                    "Accept-Encoding": "identity",  # base64 of floats hardly shrinks
-                    "Content-Type": "application/json",
-                },
-            )
+            self._http = httpx2.AsyncClient(trust_env=trust_env, limits=limits, headers=headers)
         except (ImportError, ValueError, httpx2.InvalidURL) as error:
-            raise ServiceError(
-                f"{name}: the proxy named in the environment cannot be used ({short_line(error)}); "
-                "correct HTTP_PROXY, HTTPS_PROXY or ALL_PROXY."
-            ) from error
+            failure = f"the proxy named in the environment cannot be used ({short_line(error)})"
+            remedy = "correct HTTP_PROXY, HTTPS_PROXY or ALL_PROXY"
+            raise service_error(name, failure, remedy) from error
+        self.aclose = self._http.aclose
 
     async def request(
         self,
@@ -145,7 +132,7 @@ class Transport:
         *,
         end: float,
         content: bytes | None = None,
-        headers: Mapping[str, str] = NO_HEADERS,
+        headers: Mapping[str, str] | None = None,
         silence: float = math.inf,
     ) -> HttpResponse:
         """Send one request, and read the whole answer. A redirect is an answer like any other.
@@ -163,13 +150,10 @@ class Transport:
             RuntimeError: the transport is closed.
         """
         body = bytearray()
+        timeout = _timeout(end, silence)
         try:
             async with self._http.stream(
-                method,
-                self._url + path,
-                content=content,
-                headers=headers,
-                timeout=_timeout(end, silence),
+                method, self._url + path, content=content, headers=headers, timeout=timeout
             ) as response:
                 async for chunk in response.aiter_raw():
                     body += chunk
@@ -181,10 +165,6 @@ class Transport:
         except LIBRARY_ERRORS as error:
             raise NoAnswerError.of(error, end=end, silence=silence) from error
         return HttpResponse(response.status_code, response.headers, bytes(body))
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._http.aclose()
 
 
 class Backoff:
@@ -272,20 +252,21 @@ def _is_lost_connection(error: Exception) -> bool:
     return isinstance(error, httpx2.NetworkError)
 
 
-def _causes(error: BaseException | None) -> list[BaseException]:
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
     """An error and what led to it."""
-    causes: list[BaseException] = []
     while error is not None:
-        causes.append(error)
+        yield error
         error = error.__cause__ or error.__context__
-    return causes
 
 
 def _reason(error: Exception) -> str:
     """The operating system's description where there is one: the HTTP library says less."""
-    system = [cause for cause in _causes(error) if isinstance(cause, OSError) and cause.errno]
-    deepest = system[-1] if system else error
+    deepest: BaseException = error
+    for cause in _causes(error):
+        if isinstance(cause, OSError) and cause.errno:
+            deepest = cause
     if isinstance(deepest, OSError) and not isinstance(deepest, ssl.SSLError | socket.gaierror):
-        number = deepest.errno or 0
-        return f"[Errno {number}] {os.strerror(number)}"  # asyncio puts its own text there
+        return (
+            f"[Errno {deepest.errno}] {os.strerror(deepest.errno or 0)}"  # asyncio has its own text
+        )
     return short_line(str(deepest) or type(deepest).__name__)

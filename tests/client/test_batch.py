@@ -18,9 +18,9 @@ from e5.client import batch as batch_module
 from e5.client.batch import (
     REQUEST_CHARACTERS,
     REQUEST_TEXTS,
-    Batch,
     OneModel,
     Options,
+    embed_batch,
     split,
 )
 from e5.client.prediction import RemoteAnswer
@@ -49,11 +49,12 @@ def encode(
     model: OneModel, texts: list[str], *, field: str = "documents", options: Options = DEFAULTS
 ) -> Any:
     async def embed() -> Any:
-        batch = Batch(model, await model.identify(), field, texts, options)
-        reported: list[int] = []
-        await batch.embed(nullcontext(), reported.append)
-        assert sum(reported) == len(texts)
-        return batch.vectors
+        counts: list[int] = []
+        vectors = await embed_batch(
+            model, field, texts, options, slots=nullcontext(), report=counts.append
+        )
+        assert sum(counts) == len(texts)
+        return vectors
 
     return asyncio.run(embed())
 

@@ -5,7 +5,6 @@ server does what the test says.
 """
 
 import inspect
-import signal
 import subprocess
 import sys
 import threading
@@ -19,10 +18,9 @@ import numpy as np
 import pytest
 from fake_cog import Inputs, failed, fake_cog, succeeded
 from fake_http import Reply
-from fake_replicate import PROCESSING, STARTING, FakeReplicate, fake_replicate
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from server import ROOT, serve
+from server import ROOT
 
 import e5
 from e5.client import Client
@@ -34,12 +32,9 @@ from e5.errors import (
     InputError,
     ServiceError,
 )
-from e5.settings import Settings
 from e5.vectors import Vectors
 
 MODEL = "replicate-deployment:you/e5"
-WEIGHTS = ROOT / "weights" / "e5-mini"
-ENVIRONMENT = {"E5_DEVICE": "cpu", "E5_DTYPE": "float32"}
 AWKWARD = [
     "x",
     "\N{GRINNING FACE}\N{ZERO WIDTH JOINER}\N{COMBINING ACUTE ACCENT}",
@@ -62,16 +57,8 @@ TOO_LONG = "long " * 5000  # for the model
 
 
 @pytest.fixture(scope="module")
-def embedder() -> Embedder:
-    return Embedder.load(Settings(weights=WEIGHTS, device="cpu", dtype="float32"))
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    with (
-        serve(WEIGHTS, env=ENVIRONMENT) as server,
-        Client(str(server.client.base_url), deadline=60) as connected,
-    ):
+def client(url: str) -> Iterator[Client]:
+    with Client(url, deadline=60) as connected:
         yield connected
 
 
@@ -311,136 +298,3 @@ def test_a_closed_client_cannot_be_used() -> None:
             client.encode_query("1")
         with pytest.raises(RuntimeError, match="closed"):
             client.encode_query("1")
-
-
-# The thread that it works in
-
-
-def test_closing_ends_a_call_that_another_thread_waits_for() -> None:
-    with fake_replicate([STARTING], [PROCESSING]) as api, ThreadPoolExecutor(1) as pool:
-        client = Client(MODEL)
-        call = pool.submit(client.encode_query, "1")
-        while not api.polls:
-            assert not call.done()
-            time.sleep(0.01)
-        client.close()
-        with pytest.raises(RuntimeError, match="closed"):
-            call.result()
-        assert len(api.cancels) == 1
-
-
-def test_an_interrupt_cancels_the_prediction_before_the_call_ends() -> None:
-    def interrupt(api: FakeReplicate) -> None:
-        while not api.polls:
-            time.sleep(0.01)
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-
-    with fake_replicate([STARTING], [PROCESSING]) as api, Client(MODEL) as client:
-        threading.Thread(target=interrupt, args=[api]).start()
-        with pytest.raises(KeyboardInterrupt):
-            client.encode_query("1")
-        assert len(api.cancels) == 1
-
-
-def test_a_client_is_of_use_after_an_interrupt() -> None:
-    entered, released = threading.Event(), threading.Event()
-
-    def reply(number: int, inputs: Inputs) -> Reply:
-        if number == 1:
-            entered.set()
-            released.wait(60)
-        return succeeded(inputs)
-
-    def interrupt() -> None:
-        entered.wait(60)
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-
-    with fake_cog(reply) as cog, Client(cog.url) as client:
-        assert client.name == "toy@1"
-        threading.Thread(target=interrupt).start()
-        with pytest.raises(KeyboardInterrupt):
-            client.encode_query("1")
-        assert client.encode_query("2").tolist() == [2, 1, 0, 0]
-        released.set()
-
-
-def test_an_iterator_of_texts_may_use_the_client_itself() -> None:
-    with fake_cog(echo) as cog, Client(cog.url) as client:
-        texts = (str(int(client.encode_query(str(number))[0])) for number in range(3))
-        vectors = client.encode_document(texts)  # type: ignore[arg-type]
-    assert vectors[:, 0].tolist() == [0, 1, 2]
-
-
-def run_script(url: str, code: str) -> None:
-    """Run it, with warnings that are errors; nothing may be written."""
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-X",
-            "dev",
-            "-W",
-            "error",
-            "-c",
-            f"from e5 import Client; url={url!r}\n{code}",
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
-
-
-@pytest.mark.parametrize(
-    "code",
-    [
-        pytest.param("client = Client(url); client.encode_query('1')", id="at exit"),
-        pytest.param("Client(url).encode_query('1')", id="collected"),
-        pytest.param(
-            "Client(url).encode_query('1'); import gc; gc.collect()", id="collected twice"
-        ),
-        pytest.param("Client(url)", id="never used"),
-        pytest.param(
-            "import threading, time; client = Client(url, deadline=60); client.name\n"
-            "def call():\n"
-            "    try: client.encode_query('wait')\n"
-            "    except RuntimeError: pass\n"
-            "threading.Thread(target=call, daemon=True).start(); time.sleep(0.2)",
-            id="at exit while a call waits",
-        ),
-    ],
-)
-def test_a_client_that_was_not_closed_ends_without_a_word(code: str) -> None:
-    released = threading.Event()
-
-    def reply(_: int, inputs: Inputs) -> Reply:
-        if inputs.get("queries") == ["wait"]:
-            released.wait(60)
-        return succeeded(inputs)
-
-    with fake_cog(reply) as cog:
-        run_script(cog.url, code)
-        released.set()
-
-
-def test_a_forked_process_has_a_connection_of_its_own_and_asks_for_no_name_again() -> None:
-    code = """
-import os, warnings
-warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 dislikes forks beside threads
-with Client(url) as client:
-    client.encode_query("1")
-    child = os.fork()
-    for number in range(5):
-        assert client.encode_query(str(number))[0] == number
-    if child:
-        assert os.waitpid(child, 0)[1] == 0
-client = Client(url)  # forked before its first use, and from a process that closed another
-if child and (child := os.fork()):
-    assert os.waitpid(child, 0)[1] == 0
-assert client.encode_query("7")[0] == 7
-"""
-    with fake_cog(echo) as cog:
-        run_script(cog.url, code)
-        names = [inputs for inputs in cog.inputs if inputs.get("documents") == ["a"]]
-        assert len(names) == 4  # the first process once, and each of three with the second client

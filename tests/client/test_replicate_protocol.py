@@ -132,8 +132,8 @@ def test_polls_come_less_and_less_often(monkeypatch: pytest.MonkeyPatch) -> None
     async def sleep(seconds: float) -> None:
         pauses.append(seconds)
 
-    monkeypatch.setattr(replicate_protocol, "asyncio", SimpleNamespace(**vars(asyncio)))
-    monkeypatch.setattr(replicate_protocol.asyncio, "sleep", sleep)
+    patched = SimpleNamespace(**{**vars(asyncio), "sleep": sleep})
+    monkeypatch.setattr(replicate_protocol, "asyncio", patched)
     with fake_replicate([STARTING], [*[PROCESSING] * 5, SUCCEEDED]) as api:
         embed(deadline=300, limits=ClientLimits())
     assert pauses == [0.25, 0.5, 1, 2, 2, 2]
@@ -168,7 +168,7 @@ def test_what_was_ended_by_somebody_else_is_said_at_once(status: str, ended: str
     last: Reply = (200, {"status": status, "output": None})
     with fake_replicate([last if ended == "create" else STARTING], [last]) as api:
         error = refusal()
-    assert str(error) == f"{MODEL}: the prediction was {status}; try again."
+    assert str(error) == f'{MODEL}: the prediction ended as "{status}"; try again.'
     assert error.cause == "other"
     assert (len(api.creates), len(api.cancels)) == (1, 0)
 
