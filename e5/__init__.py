@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from e5.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from e5.client.async_client import AsyncClient
-    from e5.client.client import Client
+    from e5.client import AsyncClient, Client
     from e5.embedder import Embedder
     from e5.encoder import Encoder
     from e5.errors import (
         E5Error,
         EngineError,
         FieldError,
+        FileError,
         InputError,
         NonFiniteError,
         OutOfMemoryError,
@@ -40,6 +40,7 @@ __all__ = [
     "Encoder",
     "EngineError",
     "FieldError",
+    "FileError",
     "InputError",
     "NonFiniteError",
     "OutOfMemoryError",

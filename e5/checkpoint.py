@@ -64,13 +64,10 @@ class CheckpointManifest:
             manifest = cls(str(raw["source"]), files, goldens, template)
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             received = "not a manifest of this project"
-            raise WeightsError(str(path), received, HOW_TO_GET_WEIGHTS) from error
+            raise WeightsError(path, received, HOW_TO_GET_WEIGHTS) from error
         if not (isinstance(template, str) and is_template(template)):
-            raise WeightsError(
-                str(path),
-                f"the template is {quoted(template)}",
-                f"use {{query}} once and {{task}} at most once, as in {quoted(TEMPLATE)}",
-            )
+            remedy = f"use {{query}} once and {{task}} at most once, as in {quoted(TEMPLATE)}"
+            raise WeightsError(path, f"the template is {quoted(template)}", remedy)
         return manifest
 
     def write(self, folder: Path) -> None:
@@ -110,14 +107,13 @@ class Checkpoint:
         digests = hash_files(folder, sorted({*needed, *expected}))
         for name, digest in digests.items():
             if manifest is not None and name not in expected:
-                raise WeightsError(str(folder / name), f"not in {MANIFEST}", HOW_TO_GET_WEIGHTS)
+                raise WeightsError(folder / name, f"not in {MANIFEST}", HOW_TO_GET_WEIGHTS)
             if digest != expected.get(name, digest):
-                raise WeightsError(
-                    str(folder / name),
-                    f"damaged or altered (sha256 {digest[:12]}..., {MANIFEST} says "
-                    f"{expected[name][:12]}...)",
-                    f"delete the file, then {HOW_TO_GET_WEIGHTS}",
+                digests_differ = (
+                    f"sha256 {digest[:12]}..., {MANIFEST} says {expected[name][:12]}..."
                 )
+                remedy = f"delete the file, then {HOW_TO_GET_WEIGHTS}"
+                raise WeightsError(folder / name, f"damaged or altered ({digests_differ})", remedy)
         return cls(folder, {name: digests[name] for name in needed}, manifest)
 
     @property
@@ -165,7 +161,7 @@ def checkpoint_files(folder: Path) -> list[str]:
         if not (folder / name).is_file():
             pickled = " (pickled weights are never loaded)" if any(folder.glob("*.bin")) else ""
             received = f"the file is missing{pickled}"
-            raise WeightsError(str(folder / name), received, HOW_TO_GET_WEIGHTS)
+            raise WeightsError(folder / name, received, HOW_TO_GET_WEIGHTS)
     return names
 
 
@@ -186,11 +182,11 @@ def _weight_files(folder: Path) -> list[str]:
         shards = sorted({str(shard) for shard in weight_map.values()})
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         received = "not a safetensors index"
-        raise WeightsError(str(folder / INDEX), received, HOW_TO_GET_WEIGHTS) from error
+        raise WeightsError(folder / INDEX, received, HOW_TO_GET_WEIGHTS) from error
     for shard in shards:
         if Path(shard).name != shard:
             received = f"it names {shard[:100]!r}, which is no file beside it"
-            raise WeightsError(str(folder / INDEX), received, HOW_TO_GET_WEIGHTS)
+            raise WeightsError(folder / INDEX, received, HOW_TO_GET_WEIGHTS)
     if alone == [SINGLE] and SINGLE not in shards:
         return [SINGLE]
     return [INDEX, *shards]
@@ -209,7 +205,7 @@ def hash_files(folder: Path, names: Sequence[str]) -> dict[str, str]:
                 return hashlib.file_digest(file, "sha256").hexdigest()
         except (OSError, ValueError) as error:  # ValueError: an invalid file name
             received = f"cannot be read ({error})"
-            raise WeightsError(str(folder / name), received, HOW_TO_GET_WEIGHTS) from error
+            raise WeightsError(folder / name, received, HOW_TO_GET_WEIGHTS) from error
 
     with ThreadPoolExecutor() as pool:
         hashes = tqdm(

@@ -110,12 +110,9 @@ class Embedder:
         model = load_model(checkpoint, device=device, dtype=dtype, adapter=adapter)
         config = model.config
         if tokenizer.vocab_size > config.vocab_size:
-            raise TokenizerError(
-                str(tokenizer_file),
-                f"it gives ids up to {tokenizer.vocab_size - 1}, and the model has "
-                f"{config.vocab_size} tokens",
-                RESTORE_TOKENIZER,
-            )
+            largest, known = tokenizer.vocab_size - 1, config.vocab_size
+            received = f"it gives ids up to {largest}, and the model has {known} tokens"
+            raise TokenizerError(tokenizer_file, received, RESTORE_TOKENIZER)
         if config.vocab_size == MISTRAL_VOCAB_SIZE:
             tokenizer.check(MISTRAL_GOLDENS)
         limits = (settings.max_length, config.max_position_embeddings, config.sliding_window)
@@ -125,9 +122,8 @@ class Embedder:
             max_length=tokenizer.max_length,
             adapter=None if adapter is None else adapter.digests,
         )
-        engine = Engine(
-            model, max_batch_tokens=settings.max_batch_tokens, compiled=settings.compile
-        )
+        budget = settings.max_batch_tokens
+        engine = Engine(model, max_batch_tokens=budget, compiled=settings.compile)
         name = f"{checkpoint.name}@{fingerprint}"
         embedder = cls(engine, tokenizer, name=name, template=checkpoint.template)
         encodings = embedder.tokenize(*SELF_CHECK)

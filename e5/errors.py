@@ -8,11 +8,10 @@ has to read a sentence.
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal, Self, TypeAlias, TypeVar, get_args
+from os import PathLike, fspath
+from typing import Any, ClassVar, Literal, Self, TypeAlias, get_args
 
 Cause: TypeAlias = Literal["busy", "unreachable", "deadline", "other"]
-
-AnyError = TypeVar("AnyError", bound="E5Error")
 
 MAX_SHOWN = 60  # characters of what a caller sent, in an error
 MAX_RETRY_AFTER = 1e9  # seconds; more is no time to wait
@@ -40,9 +39,9 @@ class E5Error(Exception):
         super().__init__()
         self._set({"message": message})
 
-    def _set(self, parts: Mapping[str, object]) -> None:
-        """Take the parts; a text is put on one line, whoever wrote it."""
-        for name, value in parts.items():
+    def _set(self, values: Mapping[str, object]) -> None:
+        """Set the parts; each text is put on one line, whoever wrote it."""
+        for name, value in values.items():
             setattr(self, name, one_line(value) if isinstance(value, str) else value)
         self.message = self._sentence()
         self.args = (self.message,)
@@ -69,7 +68,7 @@ class E5Error(Exception):
 
     def to_dict(self) -> dict[str, Any]:
         """The error as plain values, for JSON: the name of its class as `type`, and its parts."""
-        return {"type": type(self).__name__} | {name: getattr(self, name) for name in self.parts}
+        return {"type": type(self).__name__} | self._values()
 
     @staticmethod
     def from_dict(data: object) -> "E5Error | None":
@@ -86,22 +85,26 @@ class E5Error(Exception):
         parts = {name: data.get(name) for name in kind.parts}
         if not all(_is_valid(name, value) for name, value in parts.items()):
             return None
-        short = {n: v[:MAX_RESTORED] if isinstance(v, str) else v for n, v in parts.items()}
-        return _restored(kind, short)
+        return kind._of(
+            {n: v[:MAX_RESTORED] if isinstance(v, str) else v for n, v in parts.items()}
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the class and the parts, so that errors can cross processes."""
-        return _restored, (type(self), {name: getattr(self, name) for name in self.parts})
+        return self._of, (self._values(),)
+
+    def _values(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.parts}
 
     def _changed(self, **changes: object) -> Self:
-        return _restored(type(self), {name: getattr(self, name) for name in self.parts} | changes)
+        return self._of(self._values() | changes)
 
-
-def _restored(kind: type[AnyError], parts: Mapping[str, object]) -> AnyError:
-    """An error from its parts, whatever its constructor takes."""
-    error = kind.__new__(kind)
-    error._set(parts)
-    return error
+    @classmethod
+    def _of(cls, values: Mapping[str, object]) -> Self:
+        """An error from its parts, whatever its constructor takes."""
+        error = cls.__new__(cls)
+        error._set(values)
+        return error
 
 
 def _is_valid(part: str, value: Any) -> bool:
@@ -218,6 +221,10 @@ class FileError(FieldError):
         >>> str(WeightsError("weights/x", "there is no such folder", "download the weights"))
         'weights/x: there is no such folder; download the weights.'
     """
+
+    def __init__(self, field: str | PathLike[str], received: str, remedy: str) -> None:
+        """`field` is the file's path."""
+        super().__init__(fspath(field), received, remedy)
 
     def _sentence(self) -> str:
         return f"{self.field}: {self.received}; {self.remedy}."

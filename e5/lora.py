@@ -65,13 +65,13 @@ class LoraAdapter:
         for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
             if not (folder / name).is_file():
                 raise WeightsError(
-                    str(folder / name),
+                    folder / name,
                     "the file is missing",
                     "set E5_ADAPTER to a folder that peft's save_pretrained wrote as safetensors",
                 )
         config = _read_config(folder / ADAPTER_CONFIG)
         rank, alpha = config["r"], config["lora_alpha"]
-        weights = str(folder / ADAPTER_WEIGHTS)
+        weights = folder / ADAPTER_WEIGHTS
         try:
             tensors = load_file(weights)
         except SafetensorError as error:
@@ -88,14 +88,13 @@ class LoraAdapter:
         for name, factor in factors.items():
             a, b = factor.get("A"), factor.get("B")
             if a is None or b is None or not len(a) == b.shape[1] == rank:
-                received = f"A and B of {quoted(name)} do not both have rank {rank} as {ADAPTER_CONFIG} says"
+                received = f"A and B of {quoted(name)} do not both have rank r = {rank}"
                 raise WeightsError(weights, received, "copy the adapter again")
             pairs[name] = a, b
         scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
         base = str(config.get("base_model_name_or_path") or "")
-        return cls(
-            folder, hash_files(folder, [ADAPTER_CONFIG, ADAPTER_WEIGHTS]), base, scale, pairs
-        )
+        digests = hash_files(folder, [ADAPTER_CONFIG, ADAPTER_WEIGHTS])
+        return cls(folder, digests, base, scale, pairs)
 
     def check(self, shapes: Mapping[str, torch.Size], *, source: str) -> None:
         """Refuse an adapter of another model.
@@ -111,7 +110,7 @@ class LoraAdapter:
         both_named = HUB_NAME.fullmatch(origin) and HUB_NAME.fullmatch(self.base)
         if both_named and Path(origin).name != Path(self.base).name:  # a copy keeps the name
             raise WeightsError(
-                str(self.folder / ADAPTER_CONFIG),
+                self.folder / ADAPTER_CONFIG,
                 f"the adapter was trained on {quoted(self.base)}, and the weights are {origin}",
                 "use the adapter's own base",
             )
@@ -120,7 +119,7 @@ class LoraAdapter:
             if shapes.get(name) != product:
                 actual = list(shapes[name]) if name in shapes else "no such tensor"
                 raise WeightsError(
-                    str(self.folder / ADAPTER_WEIGHTS),
+                    self.folder / ADAPTER_WEIGHTS,
                     f"{quoted(name)} asks for {list(product)}, and the weights have {actual}",
                     "use an adapter of this model",
                 )
@@ -139,16 +138,17 @@ def _read_config(path: Path) -> dict[str, Any]:
         kind, rank, alpha = config["peft_type"], config["r"], config["lora_alpha"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         received = f"not a configuration of a LoRA adapter ({error})"
-        raise WeightsError(str(path), received, "copy the adapter again") from error
+        raise WeightsError(path, received, "copy the adapter again") from error
     if kind != "LORA":
         received = f"peft_type is {quoted(kind)}, and only LORA is merged here"
-        raise WeightsError(str(path), received, MERGE_WITH_PEFT)
+        raise WeightsError(path, received, MERGE_WITH_PEFT)
     if not (type(rank) is int and rank > 0 and type(alpha) in (int, float)):
         received = f"r is {quoted(rank)} and lora_alpha is {quoted(alpha)}"
-        raise WeightsError(str(path), received, "set r to a whole number above 0 and lora_alpha to a number")
+        remedy = "set r to a whole number above 0 and lora_alpha to a number"
+        raise WeightsError(path, received, remedy)
     unset: tuple[object, ...] = (None, False, {}, [], "none")
     unknown = [name for name, value in config.items() if name not in KNOWN and value not in unset]
     if unknown:
         received = f"it sets {unknown[0]}, which is not merged here"
-        raise WeightsError(str(path), received, MERGE_WITH_PEFT)
+        raise WeightsError(path, received, MERGE_WITH_PEFT)
     return dict(config)

@@ -60,9 +60,9 @@ class Config(BaseModel):
             model_type = values["model_type"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             received = f"not a model configuration ({error})"
-            raise WeightsError(str(path), received, USE_MISTRAL) from error
+            raise WeightsError(path, received, USE_MISTRAL) from error
         if model_type != "mistral":
-            raise WeightsError(str(path), f"model_type is {quoted(model_type)}", USE_MISTRAL)
+            raise WeightsError(path, f"model_type is {quoted(model_type)}", USE_MISTRAL)
         _refuse_unsupported(path, values)
         values |= values.get("rope_parameters") or {}  # where transformers 5 writes rope_theta
         try:
@@ -71,17 +71,17 @@ class Config(BaseModel):
             first = error.errors()[0]
             (name,), rule = first["loc"], first["msg"].removeprefix("Input ")
             received = f"{name} is {quoted(first['input'])}, and it {rule}"
-            raise WeightsError(str(path), received, USE_MISTRAL) from error
+            raise WeightsError(path, received, USE_MISTRAL) from error
         if config.num_attention_heads % config.num_key_value_heads:
             raise WeightsError(
-                str(path),
+                path,
                 f"num_attention_heads is {config.num_attention_heads}, which is no multiple of "
                 f"num_key_value_heads, {config.num_key_value_heads}",
                 USE_MISTRAL,
             )
         if config.head_size == 0 or config.head_size % 2:
             received = f"a head has {config.head_size} dimensions, and rotary embedding turns pairs"
-            raise WeightsError(str(path), received, USE_MISTRAL)
+            raise WeightsError(path, received, USE_MISTRAL)
         return config
 
 
@@ -89,17 +89,17 @@ def _refuse_unsupported(path: Path, values: Mapping[str, Any]) -> None:
     """Refuse settings that would change the forward, instead of ignoring them."""
     if values.get("quantization_config"):
         received = "it has a quantization_config, and quantised weights are not served"
-        raise WeightsError(str(path), received, "save them in float16, bfloat16 or float32")
+        raise WeightsError(path, received, "save them in float16, bfloat16 or float32")
     for name in ("rope_scaling", "rope_parameters"):
         scaling = values.get(name) or {}
         kind = scaling.get("rope_type", scaling.get("type")) if isinstance(scaling, dict) else "?"
         if kind not in (None, "default"):
             received = f"{name} is {quoted(kind)}, and scaled positions are not served"
-            raise WeightsError(str(path), received, USE_MISTRAL)
+            raise WeightsError(path, received, USE_MISTRAL)
     architectures = values.get("architectures") or []
     if others := [str(name) for name in architectures if not str(name).startswith("Mistral")]:
         received = f"architectures has {quoted(others[0])}, and only Mistral is served"
-        raise WeightsError(str(path), received, USE_MISTRAL)
+        raise WeightsError(path, received, USE_MISTRAL)
 
 
 class Attention(nn.Module):

@@ -91,12 +91,8 @@ class Tokenizer:
         added = self._tokenizer.get_added_tokens_decoder().values()
         plain_tokens = [token.content for token in added if not token.special]
         if plain_tokens:  # they would be matched before the model's own pieces
-            raise TokenizerError(
-                self._file,
-                f"it has added tokens that are not special, such as {plain_tokens[0]!r}, and the "
-                "model was trained without them",
-                RESTORE_TOKENIZER,
-            )
+            received = f"it has added tokens that are not special, such as {plain_tokens[0]!r}"
+            raise TokenizerError(self._file, received, RESTORE_TOKENIZER)
         model = self._tokenizer.model
         if isinstance(model, models.BPE) and model.byte_fallback:
             self._tokenizer.normalizer = normalizers.Sequence(
@@ -170,12 +166,8 @@ class Tokenizer:
             ids = self.encode([text])[0].token_ids
             expected = (*expected[:-1][: self.max_length - 1], expected[-1])
             if ids != expected:
-                raise TokenizerError(
-                    self._file,
-                    f"it turns {text!r} into {list(ids)}, and the model was trained on "
-                    f"{list(expected)}",
-                    RESTORE_TOKENIZER,
-                )
+                received = f"it turns {text!r} into {list(ids)} instead of {list(expected)}"
+                raise TokenizerError(self._file, received, RESTORE_TOKENIZER)
 
     def _control_id(self, token: str) -> int:
         token_id = self._tokenizer.token_to_id(token)

@@ -54,27 +54,23 @@ def load_model(
             if name not in shapes:
                 if COMPUTED_TENSOR.search(name) or (prefix and name == stored_name):
                     continue  # the model computes it, or it belongs to another part
-                raise WeightsError(
-                    str(path),
-                    f"tensor {stored_name} is none of a MistralModel's",
-                    "of a MistralForCausalLM save the `.model`",
-                )
+                received = f"tensor {stored_name} is none of a MistralModel's"
+                raise WeightsError(path, received, "of a MistralForCausalLM save the `.model`")
             # Opened again for each tensor: closing the file frees the pages that were read.
             with safe_open(path, framework="pt") as file:
                 tensor = file.get_tensor(stored_name)
             if tensor.shape != shapes[name]:
                 raise WeightsError(
-                    str(path),
+                    path,
                     f"tensor {stored_name} has shape {list(tensor.shape)}, and config.json asks "
                     f"for {list(shapes[name])}",
                     "use the config.json of these weights",
                 )
             if tensor.dtype not in FLOATS:
-                raise WeightsError(
-                    str(path),
-                    f"tensor {stored_name} is {tensor.dtype}, and quantised weights are not served",
-                    "save them in float16, bfloat16 or float32",
+                received = (
+                    f"tensor {stored_name} is {tensor.dtype}, and quantised ones are not served"
                 )
+                raise WeightsError(path, received, "save it in float16, bfloat16 or float32")
             if adapter is not None:
                 tensor = adapter.merge(name, tensor)
             loaded_dtype = torch.float32 if tensor.ndim == 1 else dtype
@@ -84,11 +80,8 @@ def load_model(
             setattr(model.get_submodule(module), attribute, parameter)
     for name, parameter in model.named_parameters():
         if parameter.is_meta:
-            raise WeightsError(
-                str(checkpoint.folder),
-                f"tensor {name} is in none of the weight files",
-                HOW_TO_GET_WEIGHTS,
-            )
+            received = f"tensor {name} is in none of the weight files"
+            raise WeightsError(checkpoint.folder, received, HOW_TO_GET_WEIGHTS)
     model.inv_freq = model.inv_freq.to(device)
     return model.eval()
 
@@ -98,11 +91,9 @@ def _tensor_names(path: Path) -> list[str]:
         with safe_open(path, framework="pt") as file:
             return list(file.keys())
     except SafetensorError as error:
-        raise WeightsError(
-            str(path),
-            f"damaged, or not a safetensors file ({error})",
-            f"delete the file, then {HOW_TO_GET_WEIGHTS}",
-        ) from error
+        received = f"damaged, or not a safetensors file ({error})"
+        remedy = f"delete the file, then {HOW_TO_GET_WEIGHTS}"
+        raise WeightsError(path, received, remedy) from error
 
 
 def _common_prefix(stored: Set[str], expected: Iterable[str]) -> str:

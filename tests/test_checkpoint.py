@@ -220,7 +220,7 @@ def test_an_index_that_names_no_file_of_the_folder_is_refused(bare: Path, shard:
         load(bare)
 
 
-# What is found
+# The files that are found
 
 
 def test_the_digests_are_those_of_the_files_that_shape_a_vector(verified: Path) -> None:
@@ -372,6 +372,6 @@ def test_each_ingredient_counts(found: Checkpoint, monkeypatch: pytest.MonkeyPat
 
 def test_what_shapes_no_vector_does_not_count(found: Checkpoint, tmp_path: Path) -> None:
     assert found.manifest is not None
-    told_otherwise = replace(found.manifest, source="elsewhere", goldens={"a": (1, 5, 2)})
-    for other in (replace(found, manifest=told_otherwise), replace(found, folder=tmp_path)):
+    other_origin = replace(found.manifest, source="elsewhere", goldens={"a": (1, 5, 2)})
+    for other in (replace(found, manifest=other_origin), replace(found, folder=tmp_path)):
         assert fingerprint(other) == fingerprint(found)

@@ -1,4 +1,4 @@
-"""A device or dtype that is asked for is had, or refused in one sentence; unasked, the best is."""
+"""A device or dtype that is set is used or refused in one sentence; unset, the best is used."""
 
 import os
 import subprocess
@@ -17,17 +17,17 @@ ROOT = Path(__file__).resolve().parents[1]
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
-def test_the_cpu_can_be_asked_for_everywhere() -> None:
+def test_the_cpu_can_be_set_everywhere() -> None:
     assert choose_device("cpu") == CPU
 
 
-def test_unasked_it_is_cuda_where_there_is_one() -> None:
+def test_by_default_it_is_cuda_where_there_is_one() -> None:
     assert choose_device(None) == (CUDA if torch.cuda.is_available() else CPU)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("device", ["cuda", "cuda:0"])
-def test_cuda_can_be_asked_for_where_there_is_one(device: str) -> None:
+def test_cuda_can_be_set_on_a_machine_with_a_card(device: str) -> None:
     assert choose_device(device) == torch.device(device)
 
 
@@ -50,11 +50,11 @@ def test_cuda_is_refused_where_there_is_none() -> None:
 
 @pytest.mark.parametrize("device", [CPU, CUDA], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
-def test_any_dtype_can_be_asked_for(dtype: torch.dtype, device: torch.device) -> None:
+def test_any_dtype_can_be_set(dtype: torch.dtype, device: torch.device) -> None:
     assert choose_dtype(str(dtype).removeprefix("torch."), device) == dtype
 
 
-def test_unasked_it_is_float16_on_cuda() -> None:
+def test_by_default_it_is_float16_on_cuda() -> None:
     assert choose_dtype(None, CUDA) == torch.float16
 
 
@@ -67,17 +67,17 @@ def test_unasked_it_is_float16_on_cuda() -> None:
         (True, True, torch.bfloat16),
     ],
 )
-def test_unasked_it_is_bfloat16_on_a_cpu_that_multiplies_it_in_hardware(
+def test_by_default_it_is_bfloat16_on_a_cpu_that_multiplies_it_in_hardware(
     avx512_bf16: bool, amx: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each kind of CPU cannot be had at once, so torch is told which one it is."""
+    """One machine has one kind of CPU, so torch is patched to report each."""
     monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: avx512_bf16)
     monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: amx)
     assert choose_dtype(None, CPU) == dtype
 
 
 class TestCards:
-    """No card can be had here, so torch is told what it finds."""
+    """The test machine has no card, so torch is patched to report one."""
 
     def test_one_that_is_too_old_is_refused_by_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("torch.cuda.is_available", lambda: True)
@@ -116,7 +116,7 @@ def cgroups(folder: Path, files: dict[str, str]) -> Path:
 
 
 class TestThreads:
-    """One for each core that may be used, and never more."""
+    """There is one for each core that may be used, and never more."""
 
     @pytest.fixture(autouse=True)
     def _eight_cores(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,8 +201,8 @@ os.waitpid(child, 0)
 
 def test_a_service_in_a_fork_refuses_and_does_not_hang(checkpoint: Path) -> None:
     command = [sys.executable, "-W", "ignore", "-c", FORKED_SERVICE, str(checkpoint)]
-    told = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
-    assert told.stdout.startswith("the model was loaded before this process was forked")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
+    assert done.stdout.startswith("the model was loaded before this process was forked")
 
 
 def test_few_compiled_products_are_kept_unless_asked_otherwise(
@@ -220,7 +220,7 @@ def test_few_compiled_products_are_kept_unless_asked_otherwise(
 
 def test_a_fork_after_loading_is_refused_and_does_not_hang(checkpoint: Path) -> None:
     command = [sys.executable, "-W", "ignore", "-c", FORKED, str(checkpoint)]
-    told = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
-    refusal, shape = told.stdout.splitlines()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
+    refusal, shape = done.stdout.splitlines()
     assert refusal.startswith("the model was loaded before this process was forked")
     assert shape.startswith("(")  # the parent goes on

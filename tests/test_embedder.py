@@ -169,7 +169,7 @@ class TestTasks:
 
 
 class TestTruncation:
-    """Cut where allowed, an error where not, never silent."""
+    """A long text is truncated where that is allowed, and an error where it is not."""
 
     def test_a_long_text_is_cut_before_its_end_token(
         self, short_embedder: Embedder, reference: Reference
@@ -248,8 +248,8 @@ class TestRefusals:
             InputError, match=r"^documents\[0\]: received a lone surrogate"
         ) as caught:
             embedder.encode_document(text)
-        place = next(i for i, character in enumerate(text) if "\ud800" <= character <= "\udfff")
-        assert f"character {place}" in caught.value.received
+        position = next(i for i, character in enumerate(text) if "\ud800" <= character <= "\udfff")
+        assert f"character {position}" in caught.value.received
 
     @pytest.mark.parametrize("value", [float("inf"), float("nan")])
     def test_a_vector_that_is_not_finite_is_never_an_answer(

@@ -32,7 +32,7 @@ PREFIXES: list[TokenIds] = [(), tuple(range(500, 530)), (*range(500, 512), 9, 9)
 
 @st.composite
 def mixtures(draw: st.DrawFn) -> list[TokenIds]:
-    """Texts of 2 to some 150 tokens in any order; some begin alike, some are the same."""
+    """Texts of 2 to about 150 tokens in any order; some share a prefix, some are identical."""
     text = st.builds(
         lambda prefix, body, times: (1, *prefix, *(times * body), 2),
         st.sampled_from(PREFIXES),
@@ -140,7 +140,7 @@ class TestFidelity:
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
 class TestCompiled:
-    """The same vectors by programs that are made once."""
+    """Compiled programs give the same vectors, and are compiled once."""
 
     def test_one_program_for_each_half_of_a_layer_whatever_the_texts(
         self, bf16_model: Mistral, calm_reference: Reference
@@ -148,13 +148,13 @@ class TestCompiled:
         torch._dynamo.reset()
         counted = torch._dynamo.utils.counters
         draw = random.Random(3)
-        for number in range(50):
-            lengths = [draw.randint(1, 80) for _ in range(draw.randint(1, 9))]
+        # One text and many, of one token and of many, with and without a shared prefix.
+        for lengths in ([1], [80], [1, 1], [80, 1, 40], [7] * 9, [*range(1, 80, 10)]):
             texts = [(1, *draw.choices(range(3, 32_000), k=length), 2) for length in lengths]
-            texts += [(*texts[0][:-1], 9, 2)] * (number % 2)  # shared, and nothing shared
-            vectors = forward(bf16_model, pack(texts), compiled=True).numpy()
-            assert is_faithful_in_half_precision(vectors, calm_reference(texts))
-            assert counted["stats"]["unique_graphs"] == 2
+            for batch in (texts, [*texts, (*texts[0][:-1], 9, 2)]):
+                vectors = forward(bf16_model, pack(batch, min_shared=2), compiled=True).numpy()
+                assert is_faithful_in_half_precision(vectors, calm_reference(batch))
+                assert counted["stats"]["unique_graphs"] == 2
         assert not counted["graph_break"]
         assert sum(counted["recompiles"].values()) == 0
 

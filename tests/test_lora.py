@@ -97,7 +97,7 @@ def test_the_fingerprint_tells_adapters_apart(checkpoint: Path, adapter: Path, c
         ({"modules_to_save": ["norm"]}, "sets modules_to_save"),
         ({"bias": "all"}, "sets bias"),
         ({"what_comes_next_year": 0.5}, "sets what_comes_next_year"),
-        ({"r": 5}, "do not both have rank 5"),
+        ({"r": 5}, "do not both have rank r = 5"),
         ({"r": 0}, "r is 0"),
         ({"lora_alpha": None}, "lora_alpha is null"),
     ],
@@ -125,7 +125,7 @@ def test_half_a_pair_is_refused(copy: Path, lost: str) -> None:
     tensors = tensors_of(copy / ADAPTER_WEIGHTS)
     del tensors[next(name for name in tensors if lost in name)]
     save_file(tensors, copy / ADAPTER_WEIGHTS)
-    with pytest.raises(WeightsError, match="do not both have rank 4"):
+    with pytest.raises(WeightsError, match="do not both have rank r = 4"):
         LoraAdapter.read(copy)
 
 

@@ -42,23 +42,23 @@ def read(folder: Path, claims: dict[str, Any]) -> Config:
 def test_a_configuration_makes_the_model_that_transformers_makes(
     tmp_path_factory: pytest.TempPathFactory, shapes: dict[str, Any]
 ) -> None:
-    theirs = MistralConfig(**shapes)
-    config = read(tmp_path_factory.mktemp("config"), json.loads(theirs.to_json_string()))
+    reference = MistralConfig(**shapes)
+    config = read(tmp_path_factory.mktemp("config"), json.loads(reference.to_json_string()))
     ours = Mistral(config)
     with torch.device("meta"):
-        truth = MistralModel(theirs)
+        truth = MistralModel(reference)
     assert {name: weight.shape for name, weight in ours.state_dict().items()} == {
         name: weight.shape for name, weight in truth.state_dict().items()
     }
-    assert torch.equal(ours.inv_freq, MistralModel(theirs).rotary_emb.inv_freq)
+    assert torch.equal(ours.inv_freq, MistralModel(reference).rotary_emb.inv_freq)
     assert ours.norm.eps == truth.norm.variance_epsilon
     for name in ("max_position_embeddings", "sliding_window"):
         assert getattr(config, name) == shapes[name]
 
 
 def test_what_is_not_said_is_what_transformers_takes(tmp_path: Path) -> None:
-    theirs, ours = MistralConfig(), read(tmp_path, {"model_type": "mistral"})
-    claims = theirs.to_dict()
+    reference, ours = MistralConfig(), read(tmp_path, {"model_type": "mistral"})
+    claims = reference.to_dict()
     claims |= claims["rope_parameters"]
     shown = ours.model_dump() | {"head_dim": ours.head_size}
     assert shown == {name: claims[name] for name in Config.model_fields}
@@ -77,8 +77,8 @@ def test_theta_is_read_where_each_version_of_transformers_writes_it(
 ) -> None:
     claims = {"model_type": "mistral"} | claims
     assert read(tmp_path, claims).rope_theta == 500
-    theirs = MistralConfig.from_dict(claims).to_dict()
-    assert theirs["rope_parameters"]["rope_theta"] == 500
+    reference = MistralConfig.from_dict(claims).to_dict()
+    assert reference["rope_parameters"]["rope_theta"] == 500
 
 
 @pytest.mark.parametrize(

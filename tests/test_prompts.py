@@ -195,7 +195,7 @@ class TestPrompt:
 
 
 class TestTemplate:
-    """A checkpoint may bring its own; what cannot be one is told apart."""
+    """A checkpoint may bring its own; anything else is refused."""
 
     # A grammar: the two names, doubled braces that stand for one, and what is no brace.
     PART = re.compile(r"\{query\}|\{task\}|\{\{|\}\}|[^{}]", re.DOTALL)
@@ -232,8 +232,8 @@ class TestTemplate:
     ) -> None:
         template, task = "".join(parts), f"Find {task}"
         assert is_template(template)
-        words = {"{query}": query, "{task}": task, "{{": "{", "}}": "}"}
-        by_hand = "".join(words.get(part, part) for part in self.PART.findall(template))
+        values = {"{query}": query, "{task}": task, "{{": "{", "}}": "}"}
+        by_hand = "".join(values.get(part, part) for part in self.PART.findall(template))
         assert query_prompt(task, query, template=template) == by_hand
 
     def test_e5s_own_is_one_and_the_default(self) -> None:

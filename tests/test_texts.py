@@ -58,11 +58,15 @@ class TestText:
         with pytest.raises(InputError, match=message):
             check_text(blank, "query")
 
-    @pytest.mark.parametrize("place", [0, 5])
+    @pytest.mark.parametrize("position", [0, 5])
     @pytest.mark.parametrize("surrogate", [0xD800, 0xDBFF, 0xDC00, 0xDFFF])
-    def test_a_lone_surrogate_is_refused_with_its_place(self, surrogate: int, place: int) -> None:
-        with pytest.raises(InputError, match=rf"lone surrogate \(character {place}\); send valid"):
-            check_text("x" * place + chr(surrogate) + "snow", "query")
+    def test_a_lone_surrogate_is_refused_with_its_position(
+        self, surrogate: int, position: int
+    ) -> None:
+        with pytest.raises(
+            InputError, match=rf"lone surrogate \(character {position}\); send valid"
+        ):
+            check_text("x" * position + chr(surrogate) + "snow", "query")
 
     def test_a_text_may_have_a_million_characters_and_no_more(self) -> None:
         assert MAX_CHARACTERS == 1_000_000
@@ -97,7 +101,7 @@ class TestTask:
 
 
 class TestTexts:
-    """One or many; each has a name of its own."""
+    """One text or many become a list, and each text has a name of its own."""
 
     @given(texts=st.lists(st.text(min_size=1).filter(is_embeddable)))
     def test_texts_stay_in_order_and_are_named_by_their_place(self, texts: list[str]) -> None:

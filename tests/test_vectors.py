@@ -44,7 +44,7 @@ def true_scores(queries: Vectors, documents: Vectors) -> list[list[float]]:
 
 
 class TestFinish:
-    """Cut first, then divide by what is left."""
+    """The first dimensions are kept, then divided by their norm."""
 
     @given(vectors=ANY_VECTORS, cut=st.integers(1, 8) | st.none(), normalize=st.booleans())
     def test_it_equals_a_plain_loop(

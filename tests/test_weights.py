@@ -89,7 +89,7 @@ def without(tensors: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tens
             torch.zeros(1, 32),
             r"has shape \[1, 32\], and config\.json asks for \[32\]",
         ),
-        ("norm.weight", torch.zeros(32, dtype=torch.int8), "quantised weights are not served"),
+        ("norm.weight", torch.zeros(32, dtype=torch.int8), "quantised ones are not served"),
         ("lm_head.weight", torch.zeros(32), "none of a MistralModel's; of a MistralForCausalLM"),
         ("layers.1.input_layernorm.weight", torch.zeros(32), "none of a MistralModel's"),
     ],

@@ -1,8 +1,7 @@
 """Embeds units on many machines: Ray Data hands them to a pool of actors, one GPU each.
 
-An actor reads, tokenises and writes one unit while it computes another, with the functions of
-`loop`. If an actor dies, it is replaced and its units are done again. A document that workers died
-on twice becomes a dead letter. Knows nothing of file formats, prompts or the layout of shards.
+An actor reads, tokenises and writes one unit while it computes another. If an actor dies, it is
+replaced and its units are done again. A document that workers died on twice becomes a dead letter.
 """
 
 import logging
@@ -14,7 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 # Otherwise Ray writes a token file into the home folder.
@@ -25,31 +23,21 @@ from ray.exceptions import RayError
 
 import e5
 from e5.corpora.corpus import Corpus, Reading
-from e5.corpora.documents import Passage
 from e5.corpora.journal import Journal
-from e5.corpora.loop import (
-    Gathered,
-    Model,
-    Summary,
-    Tokenized,
-    compute,
-    gather,
-    tokenize,
-    write,
-)
+from e5.corpora.loop import Loop, UnitWork
 from e5.corpora.manifest import fingerprint_of
 from e5.corpora.plan import Unit
+from e5.corpora.runner import Model, Summary
 from e5.corpora.shard_folder import Recipe, ShardFolder
-from e5.embedder import Computed, Embedder
-from e5.errors import E5Error, EngineError, TextError
+from e5.embedder import Embedder
+from e5.errors import E5Error, EngineError
 from e5.settings import Settings
-from e5.vectors import Vectors
 
 logger = logging.getLogger(__name__)
 
-WHOLE_ATTEMPTS = 2  # attempts at a unit as a whole, before its documents are tried one by one
-TRIES = 2  # deaths of workers that computed one document alone, before it is a dead letter
-# Of an actor. A document that workers die on costs TRIES of them, its unit WHOLE_ATTEMPTS more.
+UNIT_ATTEMPTS = 2  # at a unit as a whole, before its documents are tried one by one
+DEATHS = 2  # of workers that computed one document alone, before it is a dead letter
+# Of an actor. A document that workers die on costs DEATHS of them, its unit UNIT_ATTEMPTS more.
 RESTARTS = 64
 
 
@@ -79,15 +67,16 @@ class Cluster:
         """The model that a worker would load. Joins the cluster, and waits for a free GPU.
 
         Raises:
-            EngineError: if there is no cluster at the address, or its workers cannot load a model.
+            EngineError: if there is no cluster at the address.
+            E5Error: as a worker raises it that cannot load a model.
         """
         self._connect()
         try:
             answer = ray.get(ray.remote(num_gpus=self.gpus)(_describe).remote(self.settings))
         except RayError as error:
             raise _gave_up(error) from error
-        if isinstance(answer, str):
-            raise EngineError(answer)
+        if failure := E5Error.from_dict(answer):
+            raise failure
         assert isinstance(answer, Model)
         return answer
 
@@ -113,12 +102,7 @@ class Cluster:
     def embed_units(
         self, units: Sequence[Unit], corpus: Corpus, folder: ShardFolder
     ) -> Iterator[Summary]:
-        """Do units on the cluster's actors; yields the summary of each finished unit.
-
-        Args:
-            units: those to do.
-            corpus: the corpus that they are part of.
-            folder: where shards go; every machine must reach it.
+        """Do units on the cluster's actors, which must all reach the corpus and the folder.
 
         Raises:
             EngineError: for a failure that no document caused, or if the cluster gives up.
@@ -126,8 +110,7 @@ class Cluster:
         if not units:
             return
         self._connect()
-        Journal.forgive(folder.location)
-        items = [{"unit": unit} for unit in units]
+        Journal.forget_attempts(folder.location)
         pool = ray.data.ActorPoolStrategy(
             min_size=self.min_workers,
             max_size=self.max_workers,
@@ -135,9 +118,10 @@ class Cluster:
             max_concurrent_calls_per_actor=2,  # read or write one unit, compute another
             enable_true_multi_threading=True,
         )
+        items = ray.data.from_items([{"unit": u} for u in units], override_num_blocks=len(units))
         with warnings.catch_warnings():  # there is no other way yet to set max_restarts
             warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
-            done = ray.data.from_items(items, override_num_blocks=len(items)).map(
+            done = items.map(
                 Worker,  # type: ignore[arg-type]  # Ray makes one instance per actor
                 fn_constructor_args=(corpus, self.settings, folder.location, folder.recipe),
                 compute=pool,
@@ -173,14 +157,13 @@ class Worker:
         self._embedder = Embedder.load(settings)
         manifest = self._folder.manifest()
         if manifest is None or manifest.fingerprint != fingerprint_of(self._embedder.name):
-            theirs = "nothing" if manifest is None else manifest.model
-            raise EngineError(
-                f"this worker loads {self._embedder.name}, the manifest has {theirs}."
-            )
-        # Two units are here at once. Each holds one of these locks, so that one is read while the
-        # other is computed. A unit that must be alone holds both.
+            expected = "nothing" if manifest is None else manifest.model
+            loaded = self._embedder.name
+            raise EngineError(f"this worker loads {loaded}, the manifest has {expected}.")
+        # An actor has two units at once. Each holds one of these locks, so that one is read while
+        # the other is computed. A unit that must be alone holds both.
         self._reading, self._computing = threading.Lock(), threading.Lock()
-        self._files = Reading(corpus)
+        self._rows = Reading(corpus)
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
         """Do a unit; returns the fields of its `Summary`, and `failure`: the reason, or "".
@@ -194,55 +177,37 @@ class Worker:
 
     def _embed(self, unit: Unit) -> Summary:
         journal = Journal.begin(self._folder.location, unit)
-        recipe = self._folder.recipe
+        is_whole = journal.attempts <= UNIT_ATTEMPTS
         with self._reading:
-            gathered = gather(unit, self._files, self._folder)
-            if journal.attempts > WHOLE_ATTEMPTS:
-                with self._computing:
-                    tokenized, computed = self._one_by_one(gathered, journal)
+            work = UnitWork(unit, self._rows, self._folder, self._embedder)
+            if is_whole:
+                work.tokenize(range(len(work.documents)))
             else:
-                tokenized = tokenize(gathered, gathered.documents, self._embedder, recipe)
-        if journal.attempts <= WHOLE_ATTEMPTS:
+                with self._computing:
+                    _one_by_one(work, journal)
+        if is_whole:
             with self._computing:
-                computed = compute(tokenized.sequences, self._embedder, gathered.summary)
-        summary = write(gathered, tokenized, computed, self._folder)
+                work.compute()
+        summary = work.write()
         journal.remove()
         return summary
 
-    def _one_by_one(self, gathered: Gathered, journal: Journal) -> tuple[Tokenized, Computed]:
-        """As `tokenize` and `compute`, but the journal notes each document before it is tried."""
-        documents, recipe = gathered.documents, self._folder.recipe
-        parts: dict[int, list[Passage]] = {}
-        vectors: dict[str, Vectors] = {}
-        faults: dict[str, TextError] = {}
-        for i in sorted(range(len(documents)), key=lambda i: -journal.tries[str(i)]):
-            text = documents[i].text
-            if journal.tries[str(i)] >= TRIES:
-                reason = f"the worker that computed it died, {journal.tries[str(i)]} times"
-                parts[i], faults[text] = (
-                    [Passage(text, 0, len(text))],
-                    TextError(None, reason, "repair it", position=i),
-                )
-                continue
-            journal.trying(i)
-            tokenized = tokenize(gathered, [documents[i]], self._embedder, recipe)
-            computed = compute(tokenized.sequences, self._embedder, gathered.summary)
-            (parts[i],) = tokenized.parts
-            vectors |= dict(zip(tokenized.todo, computed.vectors, strict=True))
-            faults |= {tokenized.todo[place]: error for place, error in computed.faults.items()}
-        journal.trying(None)
-        nothing = np.zeros(self._embedder.dimensions, np.float32)
-        todo = list(vectors | faults)
-        rows = [vectors.get(text, nothing) for text in todo]
-        return Tokenized([parts[i] for i in range(len(documents))], todo, []), Computed(
-            np.stack(rows) if rows else nothing[None][:0],
-            {place: faults[text] for place, text in enumerate(todo) if text in faults},
-        )
+
+def _one_by_one(work: UnitWork, journal: Journal) -> None:
+    """Tokenise and compute each document alone, noted in the journal before it is tried."""
+    positions = range(len(work.documents))
+    for i in sorted(positions, key=lambda i: -journal.deaths[str(i)]):
+        if (deaths := journal.deaths[str(i)]) >= DEATHS:
+            work.reject(i, f"the worker that computed it died, {deaths} times")
+        else:
+            journal.note(i)
+            work.tokenize([i])
+            work.compute()
+    journal.note(None)
 
 
-def _describe(settings: Settings) -> Model | str:
+def _describe(settings: Settings) -> Model | dict[str, Any]:
     try:
-        embedder = Embedder.load(settings)
-    except E5Error as error:  # Ray would add a traceback of its own
-        return str(error)
-    return Model(embedder.name, embedder.dimensions)
+        return Loop(lambda: Embedder.load(settings)).describe()
+    except E5Error as error:  # returned, because Ray would add a traceback of its own
+        return error.to_dict()

@@ -1,13 +1,14 @@
 """The Arrow types of kept columns: values from any kind of file -> one type that holds all of them.
 
-Parquet brings types; JSON's are read off its values. A CSV file has only text: a column of which
-all values look like whole numbers, numbers, booleans or dates becomes one. Values of different
-types make a column of text. Knows nothing of rows or files.
+Parquet columns have types; JSON values have theirs. CSV values are text: a column of which all look
+like whole numbers, numbers, booleans or dates becomes one of these. Values of different types make
+a column of text.
 """
 
 import json
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import date, datetime
 from typing import Any
 
@@ -15,20 +16,35 @@ import pyarrow as pa
 
 INTEGER = re.compile(r"-?(0|[1-9]\d{0,17})")
 NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
-DATE = re.compile(r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])")
+DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
 NULL, BOOL, INT64, DOUBLE, DATE32 = pa.null(), pa.bool_(), pa.int64(), pa.float64(), pa.date32()
 TEXT, TIME, TIME_UTC = pa.string(), pa.timestamp("us"), pa.timestamp("us", "UTC")
 
+_TYPES = (NULL, BOOL, INT64, DOUBLE, DATE32, TEXT, TIME, TIME_UTC)
+ARROW_TYPES = {str(kind): kind for kind in _TYPES}
+# What the types of Parquet columns are kept as, by their names.
+KEPT_TYPES = {"null": NULL, "bool": BOOL} | {
+    name: kept
+    for names, kept in (
+        ("int8 int16 int32 int64 uint8 uint16 uint32", INT64),
+        ("halffloat float double", DOUBLE),
+        ("date32[day] date64[ms]", DATE32),
+        ("uint64", TEXT),  # beyond int64
+        ("string large_string string_view binary large_binary binary_view", TEXT),
+    )
+    for name in names.split()
+}
+
 
 class UntypedText(str):
-    """Text of a file that has no types: it may stand for something else, and "" for nothing."""
+    """Text of a file without types: it may stand for another value, and "" for none."""
 
     __slots__ = ()
 
 
 def type_of_value(value: Any) -> pa.DataType:
-    """The type of one value, as a reader gives it.
+    """The type of one value that a reader gave.
 
     Example:
         >>> type_of_value(UntypedText("2024")), type_of_value("2024")
@@ -48,38 +64,22 @@ def type_of_value(value: Any) -> pa.DataType:
         case date():
             return DATE32
         case UntypedText():
-            return _kind_of_text(value)
+            return _parse(value)[0]
     return TEXT
 
 
 def kept_type(kind: pa.DataType) -> pa.DataType | None:
-    """What values of a Parquet column are kept as; None for those that cannot be.
+    """The type as which the values of a Parquet column are kept; None if they cannot be.
 
     Example:
         >>> kept_type(pa.int16()), kept_type(pa.list_(pa.int16()))
         (DataType(int64), None)
     """
-    types = pa.types
-    if types.is_dictionary(kind):
+    if pa.types.is_dictionary(kind):
         return kept_type(kind.value_type)
-    if types.is_timestamp(kind):
+    if pa.types.is_timestamp(kind):
         return TIME if kind.tz is None else TIME_UTC
-    tests: Iterable[tuple[Any, pa.DataType]] = (
-        (types.is_null, NULL),
-        (types.is_boolean, BOOL),
-        (types.is_uint64, TEXT),  # beyond int64
-        (types.is_integer, INT64),
-        (types.is_floating, DOUBLE),
-        (types.is_decimal, DOUBLE),
-        (types.is_date, DATE32),
-        (types.is_string, TEXT),
-        (types.is_large_string, TEXT),
-        (types.is_string_view, TEXT),
-        (types.is_binary, TEXT),
-        (types.is_large_binary, TEXT),
-        (types.is_binary_view, TEXT),
-    )
-    return next((kept for test, kept in tests if test(kind)), None)
+    return DOUBLE if pa.types.is_decimal(kind) else KEPT_TYPES.get(str(kind))
 
 
 def common_type(first: pa.DataType, second: pa.DataType) -> pa.DataType:
@@ -107,43 +107,10 @@ def as_column(values: Iterable[Any], kind: pa.DataType) -> pa.Array:
     Raises:
         ValueError: for a value that the type cannot hold.
     """
-    return pa.array([_as(value, kind) for value in values], kind)
+    return pa.array([_converted(value, kind) for value in values], kind)
 
 
-def from_name(name: str) -> pa.DataType:
-    """The type of a name.
-
-    Example:
-        >>> from_name("timestamp[us, tz=UTC]")
-        TimestampType(timestamp[us, tz=UTC])
-    """
-    known = (NULL, BOOL, INT64, DOUBLE, DATE32, TEXT, TIME, TIME_UTC)
-    return {str(kind): kind for kind in known}[name]
-
-
-def _kind_of_text(value: str) -> pa.DataType:
-    if not value:
-        return NULL
-    if INTEGER.fullmatch(value):
-        return INT64
-    if NUMBER.fullmatch(value):
-        return DOUBLE
-    if value in ("true", "false"):
-        return BOOL
-    if DATE.fullmatch(value) and _is_date(value):
-        return DATE32
-    return TEXT
-
-
-def _is_date(value: str) -> bool:
-    try:
-        date.fromisoformat(value)
-    except ValueError:  # the 31st of February
-        return False
-    return True
-
-
-def _as(value: Any, kind: pa.DataType) -> Any:
+def _converted(value: Any, kind: pa.DataType) -> Any:
     if value is None:
         return None
     if kind == TEXT:
@@ -151,7 +118,7 @@ def _as(value: Any, kind: pa.DataType) -> Any:
             return str(value)
         return value.isoformat() if isinstance(value, date) else json.dumps(value)
     if isinstance(value, UntypedText):
-        value = _meant(value)
+        value = _parse(value)[1]
     if value is None or type_of_value(value) == kind:
         return value
     if kind == DOUBLE and isinstance(value, int):
@@ -161,10 +128,17 @@ def _as(value: Any, kind: pa.DataType) -> Any:
     raise ValueError(f"holds {type_of_value(value)} where {kind} is kept")
 
 
-def _meant(value: UntypedText) -> Any:
-    """What text stands for."""
-    kind = _kind_of_text(value)
-    if kind == DATE32:
-        return date.fromisoformat(value)
-    readers: dict[pa.DataType, Any] = {NULL: lambda _: None, BOOL: "true".__eq__}
-    return (readers | {INT64: int, DOUBLE: float, TEXT: str})[kind](value)
+def _parse(text: UntypedText) -> tuple[pa.DataType, Any]:
+    """The type and the value of what a text stands for."""
+    if not text:
+        return NULL, None
+    if INTEGER.fullmatch(text):
+        return INT64, int(text)
+    if NUMBER.fullmatch(text):
+        return DOUBLE, float(text)
+    if text in ("true", "false"):
+        return BOOL, text == "true"
+    if DATE.fullmatch(text):
+        with suppress(ValueError):  # the 31st of February
+            return DATE32, date.fromisoformat(text)
+    return TEXT, str(text)

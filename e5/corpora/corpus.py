@@ -1,34 +1,46 @@
 """A corpus: files of any size, anywhere that pyarrow or fsspec can read -> documents, as a stream.
 
-A place in a file is a row's number, with the offset at which a row before it begins; every reading
-that begins at a place gives the same documents. Knows nothing of vectors, models or shards.
+Reading can begin at the position of any row, and gives the same documents from wherever it begins.
 """
 
 import hashlib
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 from pyarrow import fs
 
-from e5.corpora.documents import Columns, DeadLetter, Document
-from e5.corpora.filesystem import UNREADABLE, open_filesystem
-from e5.corpora.formats import FORMATS, START, Reader, ReadPosition, TextFormat, open_reader
+from e5.corpora.column_types import UntypedText
+from e5.corpora.documents import DeadLetter, Document
+from e5.corpora.filesystem import open_filesystem, reading
+from e5.corpora.formats import (
+    FORMATS,
+    START,
+    Reader,
+    ReadPosition,
+    TextFormat,
+    holds_text,
+    open_reader,
+)
 from e5.errors import InputError
+from e5.texts import check_text, check_unicode
 
 logger = logging.getLogger(__name__)
 
-ENDS = 2**16  # bytes at a file's start and end that are hashed to detect a change
+RESERVED = ("id", "text", "embedding", "shard", "document", "start", "end", "score", "_distance")
+NOT_KEPT = (dict, list, bytes, tuple, set)
+HASHED_BYTES = 2**16  # of a file's start, and of its end, that are hashed to detect a change
 
 
 class ReadRow(NamedTuple):
-    """What a row is, and where it begins. Blank lines are not found."""
+    """A row that is no blank line, and the position at which it begins."""
 
-    mark: ReadPosition
+    position: ReadPosition
     item: Document | DeadLetter
 
 
@@ -40,7 +52,7 @@ class Corpus:
         location: a file or a folder; a path or a URI.
         text_columns: joined with a space, as the model's authors join title and text.
         id_column: None makes ids from row numbers: `file:row`.
-        keep: columns that are carried through to the shards and the index.
+        keep: the kept columns, which are copied into the shards and the index.
         text_format: how CSV, TSV and JSON are written.
     """
 
@@ -51,13 +63,22 @@ class Corpus:
     text_format: TextFormat = field(default_factory=TextFormat)
 
     def __post_init__(self) -> None:
-        """Refuse columns that cannot be."""
-        _ = self.columns
+        """Refuse names that no column can have, or that mean something else in a shard."""
+        for field_name, column in self.columns:
+            check_unicode(column, field_name)
+        reserved = [column for column in self.keep if column in RESERVED]
+        if reserved:
+            remedy = f"rename it: shards and indexes have {', '.join(RESERVED)} of their own"
+            raise InputError("keep", repr(reserved[0]), remedy)
+        if len(set(self.keep)) < len(self.keep):
+            raise InputError("keep", "a column twice", "name each column once")
 
     @property
-    def columns(self) -> Columns:
-        """What is read from each row."""
-        return Columns(self.text_columns, self.id_column, self.keep)
+    def columns(self) -> list[tuple[str, str]]:
+        """The columns that are read from each row: the attribute that names one, and its name."""
+        ids = () if self.id_column is None else (self.id_column,)
+        named = {"text_columns": self.text_columns, "id_column": ids, "keep": self.keep}
+        return [(attribute, column) for attribute in named for column in named[attribute]]
 
     def files(self) -> dict[str, str]:
         """Identities of the files, by path below `location`, in order; none for an empty folder.
@@ -72,173 +93,185 @@ class Corpus:
         filesystem, path = open_filesystem(self.location)
         try:
             info = filesystem.get_file_info(path)
-            found = [info]
-            if info.type == fs.FileType.Directory:
-                found = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
-            found = [item for item in found if item.type == fs.FileType.File]
-            if isinstance(filesystem, fs.LocalFileSystem):
-                shortest = sorted(found, key=lambda item: (-len(item.path), item.path))
-                found = list({os.path.realpath(item.path): item for item in shortest}.values())
-            names = {
-                item.path.removeprefix(f"{path}/") if item.path != path else item.base_name: item
-                for item in found
+            is_folder = info.type == fs.FileType.Directory
+            listed = [info]
+            if is_folder:
+                listed = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
+            found = {
+                item.path.removeprefix(f"{path}/") if is_folder else item.base_name: item
+                for item in listed
+                if item.type == fs.FileType.File
             }
+            if isinstance(filesystem, fs.LocalFileSystem):
+                shortest_last = sorted(found, key=lambda name: (-len(name), name))
+                names = {os.path.realpath(found[name].path): name for name in shortest_last}
+                found = {name: found[name] for name in names.values()}
         except Exception as error:  # each kind of storage raises its own
             received = f"{self.location}, which cannot be listed ({error})"
             raise InputError("corpus", received, "give a file or folder in reach") from error
         if info.type == fs.FileType.NotFound:
             raise InputError("corpus", self.location, "give a file or folder that exists")
-        if info.type == fs.FileType.Directory:
-            hidden = [name for name in names if any(part[0] in "._" for part in name.split("/"))]
+        if is_folder:
+            hidden = [name for name in found if any(part[0] in "._" for part in name.split("/"))]
             for name in hidden:
-                del names[name]
+                del found[name]
             if hidden:
                 logger.info("%d files are hidden by their names and left out", len(hidden))
-        others = sorted(name for name in names if not name.lower().endswith(FORMATS))
-        if others and len(others) == len(names):
+        known = sorted(name for name in found if name.lower().endswith(FORMATS))
+        others = sorted(found.keys() - set(known))
+        if others and not known:
             received = f"{self.location}, without a file of a known format"
             raise InputError("corpus", received, f"give files that end in {', '.join(FORMATS)}")
         if others:
             logger.warning("%d files of other formats are left out: %s", len(others), others[:5])
-        known = sorted(names.keys() - set(others))
         with ThreadPoolExecutor() as pool:
-            identities = pool.map(lambda name: _identity(filesystem, names[name]), known)
+            identities = pool.map(lambda name: _identity(filesystem, found[name]), known)
             return dict(zip(known, identities, strict=True))
-
-    def read(self, file: str) -> Iterator[ReadRow]:
-        """All of a file.
-
-        Raises:
-            InputError: for a file that cannot be read, or lacks a column (JSON: in all of its first
-                thousand rows).
-        """
-        with Reading(self) as reading:
-            yield from reading.rows(file)
 
     def check(self, reader: Reader, file: str) -> None:
         """Refuse a file that lacks a column, has it twice, or cannot hold text in it."""
-        columns, other_kinds = reader.columns(), reader.other_kinds()
-        asked = [("text_columns", column) for column in self.text_columns]
-        if self.id_column is not None:
-            asked.append(("id_column", self.id_column))
-        asked += [("keep", column) for column in self.keep]
-        for argument, column in asked:
+        columns = reader.columns()
+        for attribute, column in self.columns:
             if columns and column not in columns:
                 received = f"{column!r}, which {file} does not have"
-                raise InputError(argument, received, f"it has {', '.join(columns[:20])}")
+                raise InputError(attribute, received, f"it has {', '.join(columns[:20])}")
             if columns.count(column) > 1:
                 received = f"{column!r}, which {file} has {columns.count(column)} times"
-                raise InputError(argument, received, "rename one of them")
+                raise InputError(attribute, received, "rename one of them")
+            if attribute == "text_columns" and not holds_text(reader.types.get(column)):
+                received = f"{column!r}, which holds {reader.types[column]} in {file}"
+                raise InputError(attribute, received, "name a column of text")
+
+    def document(
+        self, row: Mapping[str, Any] | str, file_row: str, *, has_types: bool = True
+    ) -> Document | DeadLetter:
+        """A row as a document, or the reason why it is none.
+
+        Args:
+            row: its values by column; or why it cannot be read.
+            file_row: `file:row`, the id of a row without another one.
+            has_types: False if the file's values are text that may stand for something else.
+
+        Raises:
+            InputError: for a kept value that is no string, number, boolean, date or time.
+        """
+        if isinstance(row, str):
+            return DeadLetter(file_row, row)
+        name = file_row
+        if self.id_column is not None:
+            value = row.get(self.id_column)
+            kinds = (bool, bytes, dict, list)
+            if value is None or value == "" or value != value or isinstance(value, kinds):
+                return DeadLetter(file_row, f"{self.id_column}: holds no id")
+            name = str(value).encode(errors="replace").decode()
+            if name != str(value):
+                return DeadLetter(name, f"{self.id_column}: holds invalid Unicode")
+        texts = []
         for column in self.text_columns:
-            if column in other_kinds:
-                received = f"{column!r}, which holds {other_kinds[column]} in {file}"
-                raise InputError("text_columns", received, "name a column of text")
+            value = row.get(column)
+            if value is not None and not isinstance(value, str):
+                return DeadLetter(name, f"{column}: holds {type(value).__name__}, not text")
+            texts.append(value or "")
+        columns = ", ".join(self.text_columns)
+        try:
+            text = check_text(" ".join(texts).strip(), columns)
+        except InputError as error:
+            return DeadLetter(name, f"{columns}: {error.received}")
+        kept = (_kept(row.get(column), column, file_row, has_types) for column in self.keep)
+        return Document(name, text, tuple(kept))
 
-    def place(self, file: str) -> tuple[fs.FileSystem, str]:
-        """The filesystem of a file, and its path there."""
-        filesystem, path = open_filesystem(self.location)
-        if filesystem.get_file_info(path).type == fs.FileType.Directory:
-            path = f"{path}/{file}"
-        return filesystem, path
 
+class Reading(ExitStack):
+    """Reads rows of a corpus, file by file, each time from a position on, within a `with`.
 
-class Reading:
-    """Reads rows of a corpus, file by file, each from one place to a later one.
-
-    The file stays open, and the next reading goes on where the last one ended if it can: a
+    The file stays open, and the next reading continues where the last one ended if it can: a
     compressed file can be read only from its start.
     """
 
     def __init__(self, corpus: Corpus) -> None:
-        """Nothing is open yet."""
+        """Open nothing yet."""
+        super().__init__()
         self._corpus = corpus
-        self._stack = ExitStack()
         self._file: str | None = None
         self._reader: Reader
         self._rows: Iterator[ReadRow] = iter(())
-        self._next = 0  # row
-
-    def __enter__(self) -> "Reading":
-        """Use it in a `with`, which closes the file."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close the file."""
-        self.close()
-
-    def close(self) -> None:
-        """Close the file that is open."""
-        self._stack.close()
-        self._file = None
+        self._next_row = -1  # that `_rows` gives; -1 before the first reading of a file
 
     def open(self, file: str) -> Reader:
         """The file's reader.
 
         Raises:
-            InputError: see `Corpus.read`.
+            InputError: for a file that cannot be read, or lacks a column (JSON: in all of its first
+                thousand rows).
         """
         if file != self._file:
             self.close()
-            try:
-                place = self._corpus.place(file)
-                opened = open_reader(*place, self._corpus.text_format)
-                self._reader = self._stack.enter_context(opened)
-                self._corpus.check(self._reader, file)
-            except UNREADABLE as error:
-                raise _unreadable(file, error) from error
-            self._file, self._next = file, -1
+            self._file, corpus = None, self._corpus
+            columns = list(dict.fromkeys(column for _, column in corpus.columns))
+            filesystem, path = open_filesystem(corpus.location)
+            with reading(file):
+                if filesystem.get_file_info(path).type == fs.FileType.Directory:
+                    path = f"{path}/{file}"
+                opened = open_reader(filesystem, path, corpus.text_format, columns)
+                self._reader = self.enter_context(opened)
+                corpus.check(self._reader, file)
+            self._file, self._next_row = file, -1
         return self._reader
 
-    def rows(self, file: str, mark: ReadPosition = START, first: int = 0) -> Iterator[ReadRow]:
-        """The file's rows from `first` on, which is `mark.row` or comes after it.
+    def rows(self, file: str, start: ReadPosition = START, first: int = 0) -> Iterator[ReadRow]:
+        """The file's rows that are no blank lines.
+
+        Args:
+            file: its path below the corpus's location.
+            start: where reading may begin.
+            first: number of the first row that is given; at least `start.row`.
 
         Raises:
-            InputError: see `Corpus.read`.
+            InputError: see `open`.
         """
-        reader = self.open(file)
-        can_go_on = 0 <= self._next <= first and (self._next >= mark.row or not reader.seeks)
-        if not can_go_on:
-            self._rows, self._next = self._documents(reader, file, mark), mark.row
-        for found in self._rows:
-            self._next = found.mark.row + 1
-            if found.mark.row >= first:
-                yield found
+        reader, next_row = self.open(file), self._next_row
+        continues = 0 <= next_row <= first and (next_row >= start.row or not reader.seeks)
+        if not continues:
+            self._rows, self._next_row = self._read_rows(reader, file, start), start.row
+        for row in self._rows:
+            self._next_row = row.position.row + 1
+            if row.position.row >= first:
+                yield row
 
-    def picked(self, file: str, mark: ReadPosition, rows: Sequence[int]) -> Iterator[ReadRow]:
-        """Some rows of a file, in ascending order; those that are no documents are left out.
-
-        Raises:
-            InputError: see `Corpus.read`.
-        """
-        wanted, last = set(rows), rows[-1]
-        for found in self.rows(file, mark, rows[0]):
-            if found.mark.row in wanted:
-                yield found
-            if found.mark.row >= last:
+    def selected_rows(
+        self, file: str, start: ReadPosition, row_numbers: Sequence[int]
+    ) -> Iterator[ReadRow]:
+        """The rows of these ascending numbers that are no blank lines; otherwise as `rows`."""
+        wanted, last = set(row_numbers), row_numbers[-1]
+        for row in self.rows(file, start, row_numbers[0]):
+            if row.position.row in wanted:
+                yield row
+            if row.position.row >= last:
                 return
 
-    def _documents(self, reader: Reader, file: str, mark: ReadPosition) -> Iterator[ReadRow]:
-        columns = self._corpus.columns
-        try:
-            for number, (offset, row) in enumerate(reader.rows(columns.all, mark), mark.row):
+    def _read_rows(self, reader: Reader, file: str, start: ReadPosition) -> Iterator[ReadRow]:
+        document = partial(self._corpus.document, has_types=reader.has_types)
+        with reading(file):
+            for number, (offset, row) in enumerate(reader.rows(start), start.row):
                 if row is not None:
-                    item = columns.document(row, f"{file}:{number}")
-                    yield ReadRow(ReadPosition(number, offset), item)
-        except UNREADABLE as error:
-            raise _unreadable(file, error) from error
+                    position = ReadPosition(number, offset)
+                    yield ReadRow(position, document(row, f"{file}:{number}"))
 
 
 def _identity(filesystem: fs.FileSystem, info: fs.FileInfo) -> str:
-    try:
-        with filesystem.open_input_file(info.path) as file:
-            ends = file.read(ENDS)
-            file.seek(max(0, info.size - ENDS))
-            ends += file.read(ENDS)
-    except UNREADABLE as error:
-        raise _unreadable(info.base_name, error) from error
+    with reading(info.base_name), filesystem.open_input_file(info.path) as file:
+        content = file.read(HASHED_BYTES)
+        file.seek(max(0, info.size - HASHED_BYTES))
+        content += file.read(HASHED_BYTES)
     changed = info.mtime_ns if info.mtime_ns is not None else ""
-    return f"{info.size}-{changed}-{hashlib.sha256(ends).hexdigest()[:16]}"
+    return f"{info.size}-{changed}-{hashlib.sha256(content).hexdigest()[:16]}"
 
 
-def _unreadable(file: str, error: BaseException) -> InputError:
-    return InputError(file, f"what cannot be read ({error})", "repair it and run again")
+def _kept(value: Any, column: str, file_row: str, has_types: bool) -> Any:
+    if isinstance(value, NOT_KEPT):
+        received = f"{column!r}, which holds a {type(value).__name__} in {file_row}"
+        raise InputError("keep", received, "name columns of text, numbers, booleans or dates")
+    if isinstance(value, str):
+        value = value.encode(errors="replace").decode()
+        return value if has_types else UntypedText(value)
+    return value

@@ -1,7 +1,7 @@
 """Storage: a path or a URI -> a filesystem; files that are written whole or not at all; one writer.
 
 Uses pyarrow's filesystems (local, `s3://`, `gs://`, `abfs://`, `hdfs://`), and fsspec's for all
-others. Knows nothing of what files contain, except the errors that reading them may raise.
+others.
 """
 
 import csv
@@ -18,8 +18,7 @@ from pyarrow import fs
 
 from e5.errors import InputError
 
-# Errors that reading a damaged or unreachable file may raise.
-UNREADABLE = (OSError, csv.Error, pa.ArrowException)
+READ_ERRORS = (OSError, csv.Error, pa.ArrowException)  # of a damaged or unreachable file
 OBJECT_STORES = ("s3", "gcs", "abfs")  # an object appears only when all of it has arrived
 TEMPORARY_NAME = r"\..+\.[0-9a-f]{32}"  # names of temporary files
 
@@ -35,42 +34,55 @@ def open_filesystem(location: str) -> tuple[fs.FileSystem, str]:
         if "://" not in location:
             filesystem, path = fs.LocalFileSystem(), location
         else:
-            filesystem, path = _filesystem_of_uri(location)
+            filesystem, path = _open_uri(location)
     except Exception as error:  # each kind of storage raises its own
         reason = " ".join(str(error).split())
-        received = f"a place that cannot be reached ({reason})"
+        received = f"a location that cannot be reached ({reason})"
         raise InputError(location, received, "give a path or another URI") from error
     if isinstance(filesystem, fs.LocalFileSystem):
         return filesystem, os.path.abspath(path)  # a link keeps its own name
     return filesystem, path.rstrip("/")
 
 
-def below(location: str, name: str) -> str:
+def join_location(location: str, name: str) -> str:
     """The location of something in a folder.
 
     Example:
-        >>> below("s3://bucket/out?region=eu-west-1", "a"), below("out", "a")
+        >>> join_location("s3://bucket/out?region=eu-west-1", "a"), join_location("out", "a")
         ('s3://bucket/out/a?region=eu-west-1', 'out/a')
     """
     if "://" not in location:
         return f"{location}/{name}"
-    place, mark, options = location.partition("?")
-    return f"{place.rstrip('/')}/{name}{mark}{options}"
+    folder, question_mark, options = location.partition("?")
+    return f"{folder.rstrip('/')}/{name}{question_mark}{options}"
 
 
-def _filesystem_of_uri(location: str) -> tuple[fs.FileSystem, str]:
+def _open_uri(location: str) -> tuple[fs.FileSystem, str]:
     uri = location.replace(" ", "%20")
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
     if uri.startswith("s3://") and endpoint and "endpoint_override=" not in uri:
-        # Arrow does not know these variables, other than everybody else.
+        # Arrow does not read these variables, which other programs do.
         scheme, _, host = endpoint.rpartition("://")
         uri += f"{'&' if '?' in uri else '?'}scheme={scheme or 'https'}&endpoint_override={host}"
     try:
-        filesystem, path = fs.FileSystem.from_uri(uri)
+        return fs.FileSystem.from_uri(uri)  # type: ignore[no-any-return]
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        other, path = fsspec.core.url_to_fs(location)
-        filesystem = fs.PyFileSystem(fs.FSSpecHandler(other))
-    return filesystem, path
+        filesystem, path = fsspec.core.url_to_fs(location)
+        return fs.PyFileSystem(fs.FSSpecHandler(filesystem)), path
+
+
+@contextmanager
+def reading(file: str) -> Iterator[None]:
+    """Within, an error of reading becomes one that names the file.
+
+    Raises:
+        InputError: for a file that is damaged or cannot be reached.
+    """
+    try:
+        yield
+    except READ_ERRORS as error:
+        received = f"a file that cannot be read ({error})"
+        raise InputError(file, received, "repair it and run again") from error
 
 
 def write_whole(filesystem: fs.FileSystem, path: str, content: bytes) -> None:
@@ -80,31 +92,31 @@ def write_whole(filesystem: fs.FileSystem, path: str, content: bytes) -> None:
         OSError: naming the file.
     """
     folder, _, name = path.rpartition("/")
-    aside = f"{folder}/.{name}.{uuid4().hex}"
+    temporary = f"{folder}/.{name}.{uuid4().hex}"
     try:
         filesystem.create_dir(folder, recursive=True)
         if isinstance(filesystem, fs.LocalFileSystem):
-            _write_local(aside, path, content)
+            _write_local(temporary, path, content)
         else:
             in_place = filesystem.type_name in OBJECT_STORES
-            with filesystem.open_output_stream(path if in_place else aside) as stream:
+            with filesystem.open_output_stream(path if in_place else temporary) as stream:
                 stream.write(content)
             if not in_place:
-                filesystem.move(aside, path)
-    except OSError as error:
+                filesystem.move(temporary, path)
+    except (OSError, pa.ArrowException) as error:
         with suppress(OSError):
-            filesystem.delete_file(aside)  # a full disk needs the space
+            filesystem.delete_file(temporary)  # a full disk needs the space
         raise OSError(f"{path}: cannot be written ({error}); run again when it can.") from error
 
 
 @contextmanager
 def only_writer(location: str) -> Iterator[None]:
-    """Within, no other process of any machine that shares this local folder is the writer.
+    """Within, no other process of any machine that shares this local folder writes to it.
 
-    Object stores have no locks: there, nothing holds off a second one.
+    Object stores have no locks: there, nothing keeps a second process from writing.
 
     Raises:
-        InputError: if there is another one.
+        InputError: if another process writes to the folder.
         OSError: if the folder cannot be written.
     """
     filesystem, folder = open_filesystem(location)
@@ -130,12 +142,12 @@ def only_writer(location: str) -> Iterator[None]:
         os.close(opened)
 
 
-def _write_local(aside: str, path: str, content: bytes) -> None:
-    with open(aside, "wb") as file:
+def _write_local(temporary: str, path: str, content: bytes) -> None:
+    with open(temporary, "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(aside, path)
+    os.replace(temporary, path)
     opened = os.open(os.path.dirname(path), os.O_RDONLY)
     try:
         os.fsync(opened)  # else a power cut may undo renames out of order

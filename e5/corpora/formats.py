@@ -1,32 +1,32 @@
 """Files of rows, read as a stream: Parquet, JSON lines, JSON arrays, CSV and TSV.
 
 The reader of a format lists the columns, and reads rows from any one on. Text files may be
-compressed. Knows nothing of ids, documents or what becomes of a row.
+compressed.
 """
 
-import codecs
 import csv
 import io
 import itertools
 import json
 import re
-from codecs import BOM_UTF8
+from abc import ABC, abstractmethod
+from codecs import BOM_UTF8, getincrementaldecoder
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeAlias
 
 import ijson
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from e5.corpora.streams import LONGEST_LINE, FormatError, lines, open_stream
+from e5.corpora.streams import FormatError, lines, open_stream
 from e5.errors import InputError
 
-PACKED = ("", ".gz", ".zst")
 TEXT_FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
-FORMATS = (".parquet", *(f"{name}{packed}" for name in TEXT_FORMATS for packed in PACKED))
+FORMATS = (".parquet", *(f"{name}{end}" for name in TEXT_FORMATS for end in ("", ".gz", ".zst")))
 CHECKED_ROWS = 1000  # read from a JSON file to find its columns
 csv.field_size_limit(2**24)  # a larger field is most likely a quote that was left open
 
@@ -52,147 +52,131 @@ class TextFormat:
         delimiter: between the values of a CSV file; None for a comma, or a tab in `.tsv`.
         escape: stands before a quote inside a quoted value. A doubled quote is one as well.
         encoding: a name that Python knows.
+        max_line_bytes: a longer line is no row, and may not fit in memory.
     """
 
     delimiter: str | None = None
     escape: str | None = None
     encoding: str = "utf-8"
+    max_line_bytes: int = 2**26
 
     def __post_init__(self) -> None:
-        """Refuse what nothing can be read by."""
+        """Refuse values with which nothing can be read."""
         for field, value in (("delimiter", self.delimiter), ("escape", self.escape)):
             if value is not None and (len(value) != 1 or value in '"\r\n'):
                 raise InputError(field, repr(value), "use one character")
         try:
             "".encode(self.encoding)
-            codecs.getincrementaldecoder(self.encoding)
+            getincrementaldecoder(self.encoding)
         except (LookupError, ValueError) as error:
             remedy = "use one that Python knows, such as utf-16 or latin-1"
             raise InputError("encoding", repr(self.encoding), remedy) from error
 
 
-class Reader(Protocol):
+class Reader(ABC):
     """An open file of rows.
 
     Attributes:
-        seeks: whether reading can begin anywhere at no cost.
+        seeks: whether reading can begin at any row at no cost.
+        has_types: whether a value that is no text is not written as text.
+        types: the Arrow types of the columns of a file that has them.
     """
 
-    seeks: bool
+    seeks = True
+    has_types = True
+    types: Mapping[str, pa.DataType] = MappingProxyType({})
 
+    @abstractmethod
     def columns(self) -> list[str]:
         """Names of the columns, as far as they are known; empty for a file without rows."""
 
-    def other_kinds(self) -> dict[str, str]:
-        """Columns that cannot hold text, and their types."""
-
-    def types(self, columns: Sequence[str]) -> dict[str, pa.DataType]:
-        """The Arrow types of columns, in a file that has types."""
-
-    def rows(
-        self, columns: Sequence[str], mark: ReadPosition = START
-    ) -> Iterator[tuple[int, SourceRow]]:
-        """The rows from a mark on, each with its offset, with at least these columns."""
+    @abstractmethod
+    def rows(self, start: ReadPosition = START) -> Iterator[tuple[int, SourceRow]]:
+        """The rows from a position on, each with its offset."""
 
 
 @contextmanager
 def open_reader(
-    filesystem: fs.FileSystem, path: str, text_format: TextFormat | None = None
+    filesystem: fs.FileSystem,
+    path: str,
+    text_format: TextFormat | None = None,
+    columns: Sequence[str] | None = None,
 ) -> Iterator[Reader]:
-    """The reader for the file name's extension; a FormatError for a file that is something else."""
+    """The reader for the extension of a file's name.
+
+    Rows have at least those of `columns` that the file has; None for all.
+
+    Raises:
+        FormatError: for a file of another format.
+    """
     text_format = text_format or TextFormat()
     name = path.lower()
     if name.endswith(".parquet"):
         with filesystem.open_input_file(path) as raw:
-            yield _Parquet(raw)
+            yield _Parquet(raw, columns)
         return
     opened, seeks = open_stream(
         lambda: filesystem.open_input_file(path), name, text_format.encoding
     )
     with opened:
         kind = next(kind for kind in reversed(name.split(".")) if f".{kind}" in TEXT_FORMATS)
-        if kind in ("csv", "tsv"):
-            delimiter = text_format.delimiter or ("\t" if kind == "tsv" else ",")
-            yield _Csv(opened, seeks, delimiter, text_format.escape)
-        else:
-            yield _JsonArray(opened) if kind == "json" else _JsonLines(opened, seeks)
+        readers = {"json": _JsonArray, "csv": _Csv, "tsv": _Csv}
+        yield readers.get(kind, _JsonLines)(opened, seeks, text_format, kind)
 
 
-class _Parquet:
-    seeks = True
-
-    def __init__(self, opened: Any) -> None:
+class _Parquet(Reader):
+    def __init__(self, opened: Any, columns: Sequence[str] | None) -> None:
         self._file = pq.ParquetFile(opened)
+        self.types = {field.name: field.type for field in self._file.schema_arrow}
+        self._read = columns if columns is None else [n for n in columns if n in self.types]
 
     def columns(self) -> list[str]:
         return list(self._file.schema_arrow.names)
 
-    def other_kinds(self) -> dict[str, str]:
-        kinds = {field.name: field.type for field in self._file.schema_arrow}
-        return {name: str(kind) for name, kind in kinds.items() if not _holds_text(kind)}
-
-    def types(self, columns: Sequence[str]) -> dict[str, pa.DataType]:
-        return {name: self._file.schema_arrow.field(name).type for name in columns}
-
-    def rows(
-        self, columns: Sequence[str], mark: ReadPosition = START
-    ) -> Iterator[tuple[int, SourceRow]]:
-        skip = mark.row
+    def rows(self, start: ReadPosition = START) -> Iterator[tuple[int, SourceRow]]:
+        skip = start.row
         for group in range(self._file.num_row_groups):
             num_rows = self._file.metadata.row_group(group).num_rows
             if skip >= num_rows:
                 skip -= num_rows
                 continue
-            for batch in self._file.iter_batches(1024, [group], columns=list(columns)):
+            for batch in self._file.iter_batches(1024, [group], columns=self._read):
                 part = batch.slice(skip)
                 skip -= min(skip, len(batch))
                 yield from ((0, row) for row in _as_rows(part))
 
 
-class _Untyped:
-    def other_kinds(self) -> dict[str, str]:
-        return {}
+class _TextReader(Reader):
+    def __init__(
+        self, opened: io.BufferedReader, seeks: bool, text_format: TextFormat, kind: str
+    ) -> None:
+        self._opened, self._format, self._kind = opened, text_format, kind
+        self.seeks = seeks and kind != "json"
 
-    def types(self, columns: Sequence[str]) -> dict[str, pa.DataType]:  # noqa: ARG002
-        return {}
 
-
-class _Json(_Untyped):
+class _Json(_TextReader):
     def columns(self) -> list[str]:
-        rows = (row for _, row in itertools.islice(self._rows(START), CHECKED_ROWS))
+        rows = (row for _, row in itertools.islice(self.rows(), CHECKED_ROWS))
         return list(dict.fromkeys(name for row in rows if isinstance(row, dict) for name in row))
-
-    def rows(
-        self, columns: Sequence[str], mark: ReadPosition = START
-    ) -> Iterator[tuple[int, SourceRow]]:
-        return self._rows(mark)
-
-    def _rows(self, mark: ReadPosition) -> Iterator[tuple[int, SourceRow]]:
-        raise NotImplementedError
 
 
 class _JsonLines(_Json):
-    def __init__(self, opened: io.BufferedReader, seeks: bool) -> None:
-        self._opened, self.seeks = opened, seeks
-
-    def _rows(self, mark: ReadPosition) -> Iterator[tuple[int, SourceRow]]:
-        offset = mark.offset
+    def rows(self, start: ReadPosition = START) -> Iterator[tuple[int, SourceRow]]:
+        offset = start.offset
         self._opened.seek(offset)
-        for size, line in lines(self._opened):
-            yield offset, _json_row(line if offset or not line else line.removeprefix(BOM_UTF8))
+        for size, line in lines(self._opened, self._format.max_line_bytes):
+            if line is None:
+                yield offset, f"a line of more than {self._format.max_line_bytes} bytes"
+            else:
+                yield offset, _json_row(line if offset else line.removeprefix(BOM_UTF8))
             offset += size
 
 
 class _JsonArray(_Json):
-    seeks = False
-
-    def __init__(self, opened: io.BufferedReader) -> None:
-        self._opened = opened
-
-    def _rows(self, mark: ReadPosition) -> Iterator[tuple[int, SourceRow]]:
+    def rows(self, start: ReadPosition = START) -> Iterator[tuple[int, SourceRow]]:
         self._opened.seek(0)
-        start = self._opened.peek(3)[:3]
-        self._opened.seek(len(BOM_UTF8) if start == BOM_UTF8 else 0)
+        if self._opened.peek(3).startswith(BOM_UTF8):
+            self._opened.seek(len(BOM_UTF8))
         while (first := self._opened.peek(1)[:1]).isspace():
             self._opened.read(1)
         if first == b"":
@@ -200,19 +184,20 @@ class _JsonArray(_Json):
         if first != b"[":
             raise FormatError("it holds no JSON array; if each line is an object, name it .jsonl")
         try:
-            for number, value in enumerate(ijson.items(self._opened, "item", use_float=True)):
-                if number >= mark.row:
-                    yield 0, _object(value)
+            values = ijson.items(self._opened, "item", use_float=True)
+            for value in itertools.islice(values, start.row, None):
+                yield 0, _object(value)
         except ijson.JSONError as error:
             raise FormatError(f"not JSON: {error}") from error
 
 
-class _Csv(_Untyped):
-    def __init__(
-        self, opened: io.BufferedReader, seeks: bool, delimiter: str, escape: str | None
-    ) -> None:
-        self._opened, self.seeks = opened, seeks
-        self._options: Any = {"delimiter": delimiter, "escapechar": escape}
+class _Csv(_TextReader):
+    has_types = False
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        delimiter = self._format.delimiter or ("\t" if self._kind == "tsv" else ",")
+        self._options: Any = {"delimiter": delimiter, "escapechar": self._format.escape}
         self._offset = 0  # where the next record begins
         records = csv.reader(self._decoded_lines(), **self._options)
         self._head = next((record for record in records if record), [])
@@ -221,64 +206,62 @@ class _Csv(_Untyped):
     def columns(self) -> list[str]:
         return self._head
 
-    def rows(
-        self, columns: Sequence[str], mark: ReadPosition = START
-    ) -> Iterator[tuple[int, SourceRow]]:
+    def rows(self, start: ReadPosition = START) -> Iterator[tuple[int, SourceRow]]:
         """As `Reader.rows`. A quote that is never closed is an error: it takes in all the rest."""
-        self._offset = max(mark.offset, self._start)
+        self._offset = max(start.offset, self._start)
         self._opened.seek(self._offset)
         width, begin = len(self._head), self._offset
-        read: list[str] = []  # lines since the last record
-        record: list[str] = []
+        record: list[str] = []  # lines of the record that is read
+        last: list[str] = []
 
-        def noted() -> Iterator[str]:
+        def recorded_lines() -> Iterator[str]:
             for line in self._decoded_lines():
-                read.append(line)
+                record.append(line)
                 yield line
 
-        for values in csv.reader(noted(), **self._options):
-            here, begin = begin, self._offset
-            record = read.copy()
-            read.clear()
+        for values in csv.reader(recorded_lines(), **self._options):
+            offset, begin = begin, self._offset
+            last, record[:] = record.copy(), []
             if any(values[width:]):
-                yield here, f"{len(values)} values for {width} columns"
+                yield offset, f"{len(values)} values for {width} columns"
             else:
-                yield here, dict(zip(self._head, values, strict=False)) if values else None
-        if record and len(list(csv.reader([*record, ""], **self._options))) == 1:
+                yield offset, dict(zip(self._head, values, strict=False)) if values else None
+        if last and len(list(csv.reader([*last, ""], **self._options))) == 1:
             raise csv.Error("a quote is opened and never closed")
 
     def _decoded_lines(self) -> Iterator[str]:
         # Invalid UTF-8 becomes lone surrogates, which make only their own row a dead letter.
-        for _, part in lines(self._opened):
+        for _, part in lines(self._opened, self._format.max_line_bytes):
             if part is None:
-                raise csv.Error(f"a line of more than {LONGEST_LINE} bytes")
+                raise csv.Error(f"a line of more than {self._format.max_line_bytes} bytes")
             for line in re.findall(rb"[^\r]*(?:\r\n|\r)|[^\r]+", part):
-                begins = self._offset == 0
+                is_first = self._offset == 0
                 self._offset += len(line)
-                if begins:
+                if is_first:
                     line = line.removeprefix(BOM_UTF8)
                 yield line.decode(errors="surrogateescape")
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
-    tests = ("is_binary", "is_large_binary", "is_binary_view")
-    return any(getattr(pa.types, test)(kind) for test in tests)
+    return kind in (pa.binary(), pa.large_binary(), pa.binary_view())
 
 
-def _holds_text(kind: pa.DataType) -> bool:
+def holds_text(kind: pa.DataType | None) -> bool:
+    """Whether a column of an Arrow type can hold text; True for one without a type."""
+    if kind is None:
+        return True
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    tests = ("is_string", "is_large_string", "is_string_view", "is_null")
-    return _is_bytes(kind) or any(getattr(pa.types, test)(kind) for test in tests)
+    return _is_bytes(kind) or kind in (pa.string(), pa.large_string(), pa.string_view(), pa.null())
 
 
 def _as_rows(batch: pa.RecordBatch) -> list[SourceRow]:
-    """Rows as mappings; one that Python cannot represent (invalid UTF-8), as the reason."""
+    """Rows by their columns; the reason for one that Python cannot represent (invalid UTF-8)."""
     try:
         columns = dict(zip(batch.schema.names, map(_as_text, batch.columns), strict=True))
         rows: list[SourceRow] = pa.RecordBatch.from_pydict(columns).to_pylist()
     except (ValueError, OverflowError) as error:
         if len(batch) == 1:
-            return [f"holds what cannot be read ({error})"]
+            return [f"holds a value that cannot be read ({error})"]
         return [row for i in range(len(batch)) for row in _as_rows(batch.slice(i, 1))]
     return rows
 
@@ -292,9 +275,7 @@ def _as_text(column: pa.Array) -> pa.Array:
     return column
 
 
-def _json_row(line: bytes | None) -> SourceRow:
-    if line is None:
-        return f"a line of more than {LONGEST_LINE} bytes"
+def _json_row(line: bytes) -> SourceRow:
     if not line.strip():
         return None
     try:

@@ -1,26 +1,24 @@
-"""What a search finds: rankings of rows -> one ranking of documents.
-
-Knows nothing of how rows are found.
-"""
+"""What a search finds: rankings of rows -> one ranking of documents."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-RANK = 60  # of reciprocal rank fusion: 1 / (60 + rank), by Cormack, Clarke and Buettcher (2009)
+# Of reciprocal rank fusion, which gives 1 / (60 + rank): Cormack, Clarke and Buettcher (2009).
+RANK_OFFSET = 60
 
-TableRow: TypeAlias = Mapping[str, Any]  # of a table: its values by column, and `_distance`
+TableRow: TypeAlias = Mapping[str, Any]  # values by column, and `_distance`
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A document found, or a passage of one.
+    """A document that a search found, or a passage of one.
 
     Attributes:
         id: its id.
         score: cosine x 100 with the query.
         text: its text.
-        values: of its other columns.
+        values: the values of its other columns.
     """
 
     id: str
@@ -29,7 +27,7 @@ class Hit:
     values: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it on one level, for JSON.
+        """The id, score, text and values on one level, for JSON.
 
         Example:
             >>> Hit("7", 61.2, "Snow.", {"year": 2024}).as_dict()
@@ -38,11 +36,11 @@ class Hit:
         return {"id": self.id, "score": self.score, "text": self.text, **self.values}
 
     @classmethod
-    def of(cls, row: TableRow) -> "Hit":
-        """The hit of a table's row."""
-        own = ("id", "text", "_distance")
-        values = {name: value for name, value in row.items() if name not in own}
-        return cls(row["id"], 100 * (1 - row["_distance"]), row["text"], values)
+    def from_row(cls, row: TableRow) -> "Hit":
+        """The hit that a table's row is."""
+        values = dict(row)
+        name, text, distance = (values.pop(column) for column in ("id", "text", "_distance"))
+        return cls(name, 100 * (1 - distance), text, values)
 
 
 def merge_rankings(*rankings: Sequence[TableRow]) -> list[TableRow]:
@@ -54,22 +52,22 @@ def merge_rankings(*rankings: Sequence[TableRow]) -> list[TableRow]:
         ['b', 'a', 'c']
     """
     rows = {row["id"]: row for ranking in rankings for row in ranking}
-    merits = dict.fromkeys(rows, 0.0)
+    scores = dict.fromkeys(rows, 0.0)
     for ranking in rankings:
         for rank, row in enumerate(ranking, 1):
-            merits[row["id"]] += 1 / (RANK + rank)
-    return sorted(rows.values(), key=lambda row: -merits[row["id"]])
+            scores[row["id"]] += 1 / (RANK_OFFSET + rank)
+    return sorted(rows.values(), key=lambda row: -scores[row["id"]])
 
 
 def best_of_each(rows: Sequence[TableRow]) -> list[TableRow]:
-    """The first row of each document.
+    """The first row of each document, in order.
 
     Example:
         >>> rows = [{"id": "a#1", "document": "a"}, {"id": "a#0", "document": "a"}]
         >>> [row["id"] for row in best_of_each(rows)]
         ['a#1']
     """
-    best: dict[str, TableRow] = {}
+    by_document: dict[str, TableRow] = {}
     for row in rows:
-        best.setdefault(row["document"], row)
-    return list(best.values())
+        by_document.setdefault(row["document"], row)
+    return list(by_document.values())

@@ -1,13 +1,12 @@
 """A note on a unit that is being done: attempts at it, and documents that a worker died on.
 
-It is a small file below the folder of shards, deleted when the unit is done. Knows nothing of how a
-unit is done, or by which worker.
+It is a small file below the folder of shards, deleted when the unit is done.
 """
 
 import json
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from pyarrow import fs
@@ -18,60 +17,60 @@ from e5.corpora.plan import Unit
 ATTEMPTS = "_attempts"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Journal:
     """What a worker must know of earlier workers that died during the unit.
 
     Attributes:
-        filesystem: where the file is.
-        path: of the file.
-        attempts: at the unit, including the present one.
-        tries: position of a document in the unit -> workers that died computing it alone.
+        filesystem, path: where the file is.
+        attempts: number of attempts at the unit, including the present one.
+        deaths: position of a document in the unit -> workers that died computing it alone.
     """
 
     filesystem: fs.FileSystem
     path: str
     attempts: int
-    tries: Counter[str]
+    deaths: Counter[str]
 
     @classmethod
     def begin(cls, location: str, unit: Unit) -> "Journal":
         """Read the unit's journal and count one more attempt."""
         filesystem, folder = open_filesystem(location)
-        journal, trying = cls._read(filesystem, f"{folder}/{ATTEMPTS}/{unit.name}.json")
-        if trying is not None:
-            journal.tries[str(trying)] += 1
-        journal = replace(journal, attempts=journal.attempts + 1)
-        journal.trying(None)
+        journal, tried = cls._read(filesystem, f"{folder}/{ATTEMPTS}/{unit.name}.json")
+        if tried is not None:
+            journal.deaths[str(tried)] += 1
+        journal.attempts += 1
+        journal.note(None)
         return journal
 
     @classmethod
-    def forgive(cls, location: str) -> None:
+    def forget_attempts(cls, location: str) -> None:
         """Forget the attempts of a killed run; keep the documents that a worker died on."""
         filesystem, folder = open_filesystem(location)
         filesystem.create_dir(f"{folder}/{ATTEMPTS}", recursive=True)
         for item in filesystem.get_file_info(fs.FileSelector(f"{folder}/{ATTEMPTS}")):
             if item.extension == "json":
                 journal, _ = cls._read(filesystem, item.path)
-                if journal.tries:
-                    replace(journal, attempts=0).trying(None)
+                journal.attempts = 0
+                if journal.deaths:
+                    journal.note(None)
                 else:
                     journal.remove()
 
     @classmethod
     def _read(cls, filesystem: fs.FileSystem, path: str) -> "tuple[Journal, int | None]":
-        """The journal, and the position of the document that was being tried, if any."""
+        """The journal, and the position of the document that was tried alone, if any."""
         known: dict[str, Any] = {}
         if filesystem.get_file_info(path).type == fs.FileType.File:
-            # Not JSON: the worker died while writing it.
+            # It is not JSON if the worker died while writing it.
             with filesystem.open_input_stream(path) as file, suppress(ValueError):
                 known = json.loads(file.read())
-        tries = Counter(known.get("tries", {}))
-        return cls(filesystem, path, known.get("attempts", 0), tries), known.get("trying")
+        deaths = Counter(known.get("tries", {}))
+        return cls(filesystem, path, known.get("attempts", 0), deaths), known.get("trying")
 
-    def trying(self, place: int | None) -> None:
+    def note(self, position: int | None) -> None:
         """Note the position of the document that is computed alone next; None for none."""
-        content = {"attempts": self.attempts, "tries": self.tries, "trying": place}
+        content = {"attempts": self.attempts, "tries": self.deaths, "trying": position}
         with self.filesystem.open_output_stream(self.path) as file:
             file.write(json.dumps(content).encode())
 

@@ -1,14 +1,14 @@
-"""A LanceDB table of vectors on disk: rows in, the rows nearest by cosine or by words out.
+"""A LanceDB table of vectors on disk: rows in, the rows nearest by cosine or by keywords out.
 
 A small table is searched whole; a large one through IVF-RQ: one bit for each dimension finds
-candidates, and the stored float16 vectors rank them. Words are found by an inverted index (BM25).
-Knows nothing of manifests or models, and of a shard only its name.
+candidates, and the stored float16 vectors rank them. An inverted index finds keywords (BM25).
 """
 
 import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import lancedb
@@ -17,33 +17,42 @@ import pyarrow as pa
 from lancedb.index import FTS, IvfRq
 from lancedb.query import LanceFtsQueryBuilder, LanceVectorQueryBuilder, MatchQuery
 
+from e5.corpora.shard import VECTOR
 from e5.errors import InputError, shortened
 from e5.vectors import Vectors
 
 logger = logging.getLogger(__name__)
 
 TABLE = "documents"
-VECTOR = "embedding"
-WORDS = "words"  # name of the inverted index
-OWN = ("shard", VECTOR)  # columns that are not a row's own values
-FLAT_BELOW = 2**24  # numbers in the table; scanning as many takes about 30 ms on one core
-PARTITION = 4096  # vectors in one partition of the index
-OUTGROWN = 4  # the index is rebuilt for this many times as many partitions as it has
+KEYWORD_INDEX = "words"  # the name of the inverted index in the table
+HIDDEN_COLUMNS = ("shard", VECTOR)  # no part of a found document
+GROWTH = 4  # the index is rebuilt for this many times as many partitions as it has
 CANDIDATES = 10  # by bits, for each result
-LEAST_RESULTS = 20  # candidates are found for at least so many, even if fewer are wanted
+LEAST_RESULTS = 20  # candidates are found for at least so many results
+
+
+@dataclass(frozen=True)
+class IndexLimits:
+    """Sizes that decide how an index is built.
+
+    Attributes:
+        shards_per_commit: the most shards that one commit adds: all of them or none.
+        min_numbers: the least numbers in a table that gets an IVF-RQ index; to scan as many takes
+            about 30 ms on one core.
+        partition_size: vectors in one partition of that index.
+    """
+
+    shards_per_commit: int = 32
+    min_numbers: int = 2**24
+    partition_size: int = 4096
 
 
 class Table:
-    """Rows of `id`, `text`, `shard`, other columns, and a normalised float16 vector.
-
-    Attributes:
-        location: a path or a URI.
-    """
+    """Rows of `id`, `text`, `shard`, other columns, and a normalised float16 vector."""
 
     def __init__(self, location: str, table: lancedb.table.Table) -> None:
-        """Wrap a LanceDB table; `open` and `create` are the usual ways."""
-        self.location = location
-        self._table = table
+        """Wrap a LanceDB table, as `open` and `create` do; `location` is a path or a URI."""
+        self._location, self._table = location, table
 
     @classmethod
     def open(cls, location: str) -> "Table | None":
@@ -52,7 +61,7 @@ class Table:
         Raises:
             OSError: if the location cannot be read.
         """
-        with _told_as_os_error(location):
+        with _as_os_error(location):
             connection = lancedb.connect(location)
             if TABLE not in connection.list_tables().tables:
                 return None
@@ -67,10 +76,9 @@ class Table:
         """
         vector = pa.field(VECTOR, pa.list_(pa.float16(), dimensions))
         schema = columns.append(pa.field("shard", pa.string())).append(vector)
-        with _told_as_os_error(location):
-            connection = lancedb.connect(location)
-            mode = "overwrite" if TABLE in connection.list_tables().tables else "create"
-            return cls(location, connection.create_table(TABLE, schema=schema, mode=mode))
+        with _as_os_error(location):
+            made = lancedb.connect(location).create_table(TABLE, schema=schema, mode="overwrite")
+            return cls(location, made)
 
     def __len__(self) -> int:
         """The number of rows."""
@@ -83,34 +91,30 @@ class Table:
 
     @property
     def partitions(self) -> int:
-        """Partitions of the index (the newer one if a killed run left two); 0 without index."""
-        names = [index.name for index in self._table.list_indices()]
-        numbers = [int(name.partition("_")[2]) for name in names if name.startswith("partitions_")]
-        return max([0, *numbers])
+        """The number of partitions of the newest IVF-RQ index; 0 without one."""
+        prefix, names = "partitions_", self._indexes
+        return max((int(n.removeprefix(prefix)) for n in names if n.startswith(prefix)), default=0)
 
-    def add(self, batches: Iterable[pa.RecordBatch]) -> None:
-        """Add rows of new ids, in one commit: all of them are added, or none.
-
-        Raises:
-            OSError: if the table cannot be written, or if `batches` raised any error.
-        """
-        with _told_as_os_error(self.location):
-            self._table.add(pa.RecordBatchReader.from_batches(self.schema, iter(batches)))
-
-    def replace(self, batches: Iterable[pa.RecordBatch], shards: Sequence[str]) -> None:
+    def replace(
+        self, batches: Iterable[pa.RecordBatch], shards: Sequence[str], *, is_new: bool = False
+    ) -> None:
         """Make these shards' rows the given ones, in one commit: all of it happens, or nothing.
 
-        A row whose id is in another shard is taken out of that one.
+        A row whose id is in another shard is removed from that one.
 
         Args:
             batches: rows in the table's schema.
             shards: names of the shards.
+            is_new: whether the table has none of the rows; then adding them is quicker.
 
         Raises:
             OSError: if the table cannot be written, or if `batches` raised any error.
         """
         reader = pa.RecordBatchReader.from_batches(self.schema, iter(batches))
-        with _told_as_os_error(self.location):
+        with _as_os_error(self._location):
+            if is_new:
+                self._table.add(reader)
+                return
             merge = self._table.merge_insert("id")
             merge.when_matched_update_all().when_not_matched_insert_all()
             merge.when_not_matched_by_source_delete(_in_shards(shards)).execute(reader)
@@ -121,51 +125,60 @@ class Table:
         Raises:
             OSError: if the table cannot be written.
         """
-        with _told_as_os_error(self.location):
+        with _as_os_error(self._location):
             self._table.delete(_in_shards(shards))
 
-    def update_index(self) -> None:
-        """Build the indexes or add new rows; rebuild that of the vectors if it is outgrown.
+    def update_index(self, limits: IndexLimits) -> None:
+        """Build the indexes or add new rows; rebuild that of the vectors if the table outgrew it.
 
         Raises:
             OSError: if the table cannot be written.
         """
         dimensions = self.schema.field(VECTOR).type.list_size
-        partitions = max(1, len(self) // PARTITION)
-        with _told_as_os_error(self.location):
-            if WORDS not in {index.name for index in self._table.list_indices()} and len(self):
-                self._table.create_index("text", config=FTS(with_position=False), name=WORDS)
+        partitions = max(1, len(self) // limits.partition_size)
+        with _as_os_error(self._location):
+            if len(self) and KEYWORD_INDEX not in self._indexes:
+                config: FTS | IvfRq = FTS(with_position=False)
+                self._table.create_index("text", config=config, name=KEYWORD_INDEX)
             self._table.optimize()
             if (
-                partitions >= OUTGROWN * self.partitions
-                and len(self) * dimensions >= FLAT_BELOW
+                partitions >= GROWTH * self.partitions
+                and len(self) * dimensions >= limits.min_numbers
                 and dimensions % 8 == 0  # as IVF-RQ requires
             ):
                 config = IvfRq(distance_type="cosine", num_partitions=partitions)
                 self._table.create_index(VECTOR, config=config, name=f"partitions_{partitions}")
-            newest = f"partitions_{self.partitions}"
-            for index in self._table.list_indices():  # two after a rebuild or a killed run
-                if index.name not in (newest, WORDS):
-                    self._table.drop_index(index.name)
+            # A rebuild or a killed run leaves an older index of vectors.
+            for name in self._indexes - {f"partitions_{self.partitions}", KEYWORD_INDEX}:
+                self._table.drop_index(name)
 
     def search(
-        self, query: Vectors, top: int, *, exact: bool = False, where: str | None = None
+        self,
+        query: Vectors,
+        top: int,
+        *,
+        keywords: str | None = None,
+        exact: bool = False,
+        where: str | None = None,
     ) -> list[dict[str, Any]]:
-        """The rows nearest to a query, the nearest first.
+        """The rows nearest to a query, the nearest first; or those that have keywords.
 
         Args:
             query: float32 `[dimensions]`.
-            top: how many.
-            exact: compare with every vector; makes no use of the index.
+            top: the most rows to return.
+            keywords: find rows by the words of this text, those with the rarest first (BM25).
+            exact: compare with every vector, without the index.
             where: a condition in SQL that rows must meet.
 
         Returns:
-            at most `top` rows with their values and `_distance`, which is 1 - cosine.
+            rows with their values and `_distance`, which is 1 - cosine.
 
         Raises:
             InputError: for a condition that cannot be used.
             OSError: if the table cannot be read.
         """
+        if keywords is not None:
+            return self._search_keywords(keywords, query, top, where)
         search = self._table.search(query, VECTOR)
         assert isinstance(search, LanceVectorQueryBuilder)  # because the query is an array
         search = search.distance_type("cosine")
@@ -175,28 +188,16 @@ class Table:
             search = search.bypass_vector_index()
         elif partitions:
             search = search.nprobes(probes(partitions)).refine_factor(CANDIDATES)
-        rows = self._rows(search.select([*self._values, "_distance"]), results, where)
-        return rows[:top]
+        return self._rows(search, ["_distance"], results, where)[:top]
 
-    def search_words(
-        self, text: str, query: Vectors, top: int, *, where: str | None = None
+    def _search_keywords(
+        self, keywords: str, query: Vectors, top: int, where: str | None
     ) -> list[dict[str, Any]]:
-        """The rows that have a text's words, those with the rarest first (BM25).
-
-        Args:
-            text: of any words.
-            query: its vector, for the distances.
-            top: how many.
-            where: as for `search`.
-
-        Raises:
-            InputError, OSError: as for `search`.
-        """
-        if WORDS not in {index.name for index in self._table.list_indices()}:
+        if KEYWORD_INDEX not in self._indexes:
             return []
-        search = self._table.search(MatchQuery(text, "text"), query_type="fts")  # type: ignore[call-arg]
+        search = self._table.search(MatchQuery(keywords, "text"), query_type="fts")  # type: ignore[call-arg]
         assert isinstance(search, LanceFtsQueryBuilder)
-        rows = self._rows(search.select([*self._values, VECTOR, "_score"]), top, where)
+        rows = self._rows(search, [VECTOR, "_score"], top, where)
         unit = query / np.linalg.norm(query)
         for row in rows:
             del row["_score"]
@@ -204,28 +205,29 @@ class Table:
         return rows
 
     @property
-    def _values(self) -> list[str]:
-        return [name for name in self.schema.names if name not in OWN]
+    def _indexes(self) -> set[str]:
+        return {index.name for index in self._table.list_indices()}
 
     def _rows(
         self,
         search: LanceVectorQueryBuilder | LanceFtsQueryBuilder,
+        more_columns: list[str],
         limit: int,
         where: str | None,
     ) -> list[dict[str, Any]]:
+        columns = [name for name in self.schema.names if name not in HIDDEN_COLUMNS]
         if where is not None:
             search = search.where(where, prefilter=True)
         try:
-            with _told_as_os_error(self.location):
-                rows: list[dict[str, Any]] = search.limit(limit).to_list()
+            with _as_os_error(self._location):
+                return search.select([*columns, *more_columns]).limit(limit).to_list()
         except (ValueError, OSError) as error:
             if where is None:
                 raise
             reason = " ".join(str(error).split()).partition(". Valid fields")[0]
             reason = reason.removesuffix(".").replace("Invalid input, ", "")
-            remedy = f"use SQL over the columns {', '.join(self._values)}"
+            remedy = f"use SQL over the columns {', '.join(columns)}"
             raise InputError("where", f"{shortened(where)} ({reason})", remedy) from error
-        return rows
 
 
 def _in_shards(shards: Sequence[str]) -> str:
@@ -234,7 +236,7 @@ def _in_shards(shards: Sequence[str]) -> str:
 
 
 def probes(partitions: int) -> int:
-    """How many partitions to search: all of a few, an ever smaller share of many.
+    """The number of partitions to search: all of a few, an ever smaller share of many.
 
     Example:
         >>> probes(10), probes(10_000)
@@ -244,7 +246,7 @@ def probes(partitions: int) -> int:
 
 
 @contextmanager
-def _told_as_os_error(location: str) -> Iterator[None]:
+def _as_os_error(location: str) -> Iterator[None]:
     """Raise an OSError of one line for LanceDB's RuntimeErrors (full disk, lost network)."""
     try:
         yield

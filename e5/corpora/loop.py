@@ -1,13 +1,13 @@
-"""Does units in one process: rows and vectors that are there already -> a unit's shard.
+"""Does units in one process: rows of a corpus and vectors that shards hold -> a unit's shard.
 
 One unit is computed while the next is read and tokenised and the last one written, so that the
-engine is never idle. Knows nothing of clusters or of which units there are.
+engine is never idle.
 """
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from functools import cache
 from typing import TypeVar
 
 import numpy as np
@@ -16,95 +16,16 @@ from e5.corpora.corpus import Corpus, Reading
 from e5.corpora.documents import DeadLetter, Document, Passage
 from e5.corpora.passages import passages
 from e5.corpora.plan import Unit
-from e5.corpora.shard import Shard, places
-from e5.corpora.shard_folder import Recipe, ShardFolder
+from e5.corpora.runner import Model, Summary
+from e5.corpora.shard import Shard
+from e5.corpora.shard_folder import ShardFolder
 from e5.corpora.vector_encoding import StoredVectors, encode_vectors
-from e5.embedder import Computed, Embedder
+from e5.embedder import Embedder
 from e5.packing import TokenIds
-from e5.vectors import finish
-
-STAGES = ("read", "tokenize", "compute", "wait", "write")  # wait: the engine waits for a unit
+from e5.vectors import Vectors, finish
 
 Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Model:
-    """The model of a runner: its name with fingerprint, and the dimensions of its vectors."""
-
-    name: str
-    dimensions: int
-
-
-@dataclass
-class Summary:
-    """Figures of one unit or of a run.
-
-    Attributes:
-        documents: number of those that were written.
-        computed: vectors that were computed.
-        reused: vectors that were there already.
-        tokens: number computed, prompts included.
-        truncated: number of texts that were cut.
-        dead_letters: number of texts without a vector.
-        stale: number of rows that changed after they were listed; nothing was written for them.
-        seconds: spent in each stage; stages overlap, so the sum may exceed the elapsed time.
-    """
-
-    documents: int = 0
-    computed: int = 0
-    reused: int = 0
-    tokens: int = 0
-    truncated: int = 0
-    dead_letters: int = 0
-    stale: int = 0
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
-
-    def __iadd__(self, other: "Summary") -> "Summary":
-        """Add the figures of another summary."""
-        for name, value in vars(other).items():
-            if name != "seconds":
-                setattr(self, name, getattr(self, name) + value)
-        for stage, seconds in other.seconds.items():
-            self.seconds[stage] += seconds
-        return self
-
-
-@dataclass(frozen=True)
-class Gathered:
-    """What a unit has to work with.
-
-    Attributes:
-        unit: that it is.
-        kept: what stays of the shard; None if there is no shard.
-        drops: whether something does not stay.
-        documents: to write.
-        numbers: stored vectors that are there already, by the text of a document or passage.
-        summary: figures so far.
-    """
-
-    unit: Unit
-    kept: Shard | None
-    drops: bool
-    documents: list[Document]
-    numbers: dict[str, StoredVectors]
-    summary: Summary
-
-
-@dataclass(frozen=True)
-class Tokenized:
-    """Documents ready for the engine.
-
-    Attributes:
-        parts: passages of each document; one, the whole, if documents are not cut.
-        todo: texts that need a vector, without repetition.
-        sequences: their token ids.
-    """
-
-    parts: list[list[Passage]]
-    todo: list[str]
-    sequences: list[TokenIds]
+Outcome = TypeVar("Outcome")
 
 
 class Loop:
@@ -118,8 +39,7 @@ class Loop:
 
     def __init__(self, load: Callable[[], Embedder]) -> None:
         """`load` is called when the model is first needed."""
-        self._load = load
-        self._embedder: Embedder | None = None
+        self._load = cache(load)
 
     def describe(self) -> Model:
         """The model that computes; loads it if needed.
@@ -127,166 +47,176 @@ class Loop:
         Raises:
             E5Error: as `load` raises it.
         """
-        self._embedder = self._embedder or self._load()
-        return Model(self._embedder.name, self._embedder.dimensions)
+        embedder = self._load()
+        return Model(embedder.name, embedder.dimensions)
 
     def embed_units(
         self, units: Iterable[Unit], corpus: Corpus, folder: ShardFolder
     ) -> Generator[Summary, None, None]:
         """Do units of a corpus in a folder; yields the summary of each finished unit."""
-        embedder = self._embedder = self._embedder or self._load()
+        embedder = self._load()
         with Reading(corpus) as reading:
 
-            def prepare(unit: Unit) -> tuple[Gathered, Tokenized]:
-                gathered = gather(unit, reading, folder)
-                return gathered, tokenize(gathered, gathered.documents, embedder, folder.recipe)
+            def prepare(unit: Unit) -> UnitWork:
+                work = UnitWork(unit, reading, folder, embedder)
+                work.tokenize(range(len(work.documents)))
+                return work
 
-            def computed() -> Iterator[tuple[Gathered, Tokenized, Computed]]:
+            def computed() -> Iterator[UnitWork]:
                 waited = time.perf_counter()
-                for gathered, tokenized in _one_ahead(prepare, units):
-                    gathered.summary.seconds["wait"] = time.perf_counter() - waited
-                    done = compute(tokenized.sequences, embedder, gathered.summary)
-                    yield gathered, tokenized, done
+                for work in _one_ahead(prepare, units):
+                    work.summary.seconds["wait"] = time.perf_counter() - waited
+                    work.compute()
+                    yield work
                     waited = time.perf_counter()
 
-            yield from _one_ahead(lambda one: write(*one, folder), computed())
+            yield from _one_ahead(UnitWork.write, computed())
 
 
-def gather(unit: Unit, reading: Reading, folder: ShardFolder) -> Gathered:
-    """Read a unit's rows, and the vectors that are there already."""
-    started = time.perf_counter()
-    summary = Summary()
-    shard = folder.read(unit.shard)
-    kept, documents = shard, _read(unit, reading, shard, summary)
-    numbers: dict[str, StoredVectors] = {}
-    drops = False
-    if shard is not None:
-        is_dropped = places(shard.listing, unit.drop)
-        drops = bool(is_dropped.any())
-        kept = shard.select(~is_dropped)
-        numbers |= _numbers_by_text(shard.select(is_dropped))
-    for source in unit.sources:
-        other = ShardFolder(source.folder).read(source.shard)
-        if other is not None:
-            chosen = np.isin(other.listing["text"], source.texts)
-            numbers |= _numbers_by_text(other.select(chosen))
-    summary.seconds["read"] = time.perf_counter() - started
-    return Gathered(unit, kept, drops, documents, numbers, summary)
+class UnitWork:
+    """A unit while it is done: it is read, then tokenised and computed, then written.
 
+    Attributes:
+        documents: the documents that the unit's shard lacks.
+        summary: figures so far.
+    """
 
-def tokenize(
-    gathered: Gathered, documents: Sequence[Document], embedder: Embedder, recipe: Recipe
-) -> Tokenized:
-    """Split documents of a unit into passages if asked, and tokenise those without a vector."""
-    started = time.perf_counter()
-    parts = [[Passage(document.text, 0, len(document.text))] for document in documents]
-    if recipe.cut is not None:
-        count = _counter(embedder)
-        parts = [passages(document.text, recipe.cut, count) for document in documents]
-    known, summary = gathered.numbers, gathered.summary
-    texts = dict.fromkeys(part.text for some in parts for part in some)
-    todo = [text for text in texts if text not in known]
-    reused = sum(part.text in known for some in parts for part in some)
-    summary.reused += reused
-    summary.computed += sum(map(len, parts)) - reused
-    encodings = embedder.tokenize(todo, task=recipe.task, one_by_one=True)
-    summary.tokens += sum(len(encoding.token_ids) for encoding in encodings)
-    summary.truncated += sum(encoding.truncated for encoding in encodings)
-    summary.seconds["tokenize"] += time.perf_counter() - started
-    return Tokenized(parts, todo, [encoding.token_ids for encoding in encodings])
+    def __init__(
+        self, unit: Unit, reading: Reading, folder: ShardFolder, embedder: Embedder
+    ) -> None:
+        """Read the unit's rows, and the vectors that shards hold of them."""
+        started = time.perf_counter()
+        self._unit, self._folder, self._embedder = unit, folder, embedder
+        self.summary = Summary()
+        shard = folder.read(unit.shard)
+        self.documents = self._read_documents(reading, shard)
+        self._stored: dict[str, StoredVectors] = {}  # by the text of a document or passage
+        self._kept, self._drops = shard, False  # documents that stay, and whether others do not
+        if shard is not None:
+            is_dropped = np.isin(shard.entries["content"], unit.drop)
+            self._kept, self._drops = shard.select(~is_dropped), bool(is_dropped.any())
+            self._add_stored(shard.select(is_dropped))
+        for source in unit.sources:
+            other = ShardFolder(source.folder).read(source.shard)
+            if other is not None:
+                self._add_stored(other.select(np.isin(other.entries["text"], source.texts)))
+        self._passages: dict[int, list[Passage]] = {}  # by the position in `documents`
+        self._tokenized: dict[str, TokenIds] = {}
+        self._computed: list[tuple[list[str], Vectors]] = []
+        self._reasons: dict[str, str] = {}  # why texts have no vector
+        self.summary.seconds["read"] = time.perf_counter() - started
 
+    def tokenize(self, positions: Iterable[int]) -> None:
+        """Split documents into passages if asked, and tokenise the texts without a vector."""
+        started = time.perf_counter()
+        recipe, summary = self._folder.recipe, self.summary
+        texts: list[str] = []
+        for i in positions:
+            text = self.documents[i].text
+            self._passages[i] = [Passage(text, 0, len(text))]
+            if recipe.passage_size is not None:
+                self._passages[i] = passages(text, recipe.passage_size, self._count)
+            texts += [passage.text for passage in self._passages[i]]
+        new = [text for text in dict.fromkeys(texts) if text not in self._stored]
+        reused = sum(text in self._stored for text in texts)
+        encodings = self._embedder.tokenize(new, task=recipe.task, one_by_one=True)
+        self._tokenized = dict(zip(new, (e.token_ids for e in encodings), strict=True))
+        summary.reused += reused
+        summary.computed += len(texts) - reused
+        summary.tokens += sum(map(len, self._tokenized.values()))
+        summary.truncated += sum(encoding.truncated for encoding in encodings)
+        summary.seconds["tokenize"] += time.perf_counter() - started
 
-def compute(sequences: Sequence[TokenIds], embedder: Embedder, summary: Summary) -> Computed:
-    """Vectors and faults of a unit; timed in `summary`."""
-    started = time.perf_counter()
-    computed = embedder.compute(sequences)
-    summary.seconds["compute"] += time.perf_counter() - started
-    return computed
+    def compute(self) -> None:
+        """Compute the vectors of the texts that were tokenised last."""
+        started = time.perf_counter()
+        texts = list(self._tokenized)
+        computed = self._embedder.compute(list(self._tokenized.values()))
+        for i, fault in computed.faults.items():
+            self._reasons[texts[i]] = f"{fault.received}; {fault.remedy}"
+        self._computed.append((texts, computed.vectors))
+        self.summary.seconds["compute"] += time.perf_counter() - started
 
+    def reject(self, position: int, reason: str) -> None:
+        """Make a document a dead letter instead of tokenising and computing it."""
+        text = self.documents[position].text
+        self._passages[position] = [Passage(text, 0, len(text))]
+        self._reasons[text] = reason
+        self.summary.computed += 1  # `write` subtracts dead letters
 
-def write(
-    gathered: Gathered, tokenized: Tokenized, computed: Computed, folder: ShardFolder
-) -> Summary:
-    """Write a unit, with faults as dead letters; returns its summary."""
-    started = time.perf_counter()
-    summary, recipe = gathered.summary, folder.recipe
-    vectors = finish(computed.vectors, recipe.dimensions, normalize=recipe.normalize)
-    made = encode_vectors(vectors, recipe.dtype)
-    numbers, reasons = dict(gathered.numbers), {}
-    overflows = np.asarray(np.isinf(made).any(axis=1))
-    for place, text in enumerate(tokenized.todo):
-        if place in computed.faults:
-            fault = computed.faults[place]
-            reasons[text] = f"{fault.received}; {fault.remedy}"
-        elif overflows[place]:
-            reasons[text] = f"its vector holds a number too large for {recipe.dtype}; store float32"
-        else:
-            numbers[text] = made[place]
-    documents, parts, letters = [], [], []
-    for document, some in zip(gathered.documents, tokenized.parts, strict=True):
-        for place, part in enumerate(some):
-            if part.text in reasons:
-                name = document.id if recipe.cut is None else f"{document.id}#{place}"
-                letters.append(DeadLetter(name, reasons[part.text]))
-        alive = [part for part in some if part.text in numbers]
-        if alive:
-            documents.append(document)
-            parts.append(alive)
-    summary.documents, summary.dead_letters = len(documents), len(letters)
-    summary.computed -= len(letters)
-    if not documents and not gathered.drops:  # it is done already, but for its dead letters
-        folder.write_dead_letters(gathered.unit.name, letters)
+    def write(self) -> Summary:
+        """Write the shard, and dead letters of what has no vector; returns the summary."""
+        started = time.perf_counter()
+        folder, summary = self._folder, self.summary
+        for texts, vectors in self._computed:
+            self._encode(texts, vectors)
+        documents, parts, dead_letters = [], [], []
+        for position, document in enumerate(self.documents):
+            for i, passage in enumerate(self._passages[position]):
+                if passage.text in self._reasons:
+                    name = f"{document.id}#{i}" if folder.recipe.passage_size else document.id
+                    dead_letters.append(DeadLetter(name, self._reasons[passage.text]))
+            if embedded := [p for p in self._passages[position] if p.text not in self._reasons]:
+                documents.append(document)
+                parts.append(embedded)
+        summary.documents, summary.dead_letters = len(documents), len(dead_letters)
+        summary.computed -= len(dead_letters)
+        if documents:
+            stored = np.stack([self._stored[passage.text] for part in parts for passage in part])
+            shard = Shard.of(documents, parts, stored, folder.schema)
+            shard = shard if self._kept is None else self._kept + shard
+            folder.write(self._unit.shard, shard, dead_letters)
+        elif self._kept is not None and self._drops:
+            folder.write(self._unit.shard, self._kept, dead_letters)
+        else:  # the shard is done already
+            folder.write_dead_letters(self._unit.name, dead_letters)
+        summary.seconds["write"] += time.perf_counter() - started
         return summary
-    rows = [numbers[part.text] for some in parts for part in some]
-    width = folder.layout.width
-    stored = np.stack(rows) if rows else np.empty((0, width), made.dtype)
-    shard = Shard.of(documents, parts, stored, folder.layout)
-    if gathered.kept is not None:
-        shard = gathered.kept + shard
-    folder.write(gathered.unit.shard, shard, letters)
-    summary.seconds["write"] += time.perf_counter() - started
-    return summary
 
+    def _encode(self, texts: list[str], vectors: Vectors) -> None:
+        recipe = self._folder.recipe
+        vectors = finish(vectors, recipe.dimensions, normalize=recipe.normalize)
+        encoded = encode_vectors(vectors, recipe.dtype)
+        self._stored |= zip(texts, encoded, strict=True)
+        problem = f"its vector holds a number too large for {recipe.dtype}; store float32"
+        for i in np.flatnonzero(np.isinf(encoded).any(axis=1)).tolist():
+            self._reasons.setdefault(texts[i], problem)
 
-def _read(unit: Unit, reading: Reading, shard: Shard | None, summary: Summary) -> list[Document]:
-    """The documents that the shard lacks. Those that are no longer what they were are left out."""
-    documents = []
-    there = set() if shard is None else set(shard.listing["content"].tolist())
-    for pick in unit.picks:
-        contents = dict(zip(pick.rows, pick.contents.tolist(), strict=True))
-        wanted = [row for row in pick.rows if contents[row] not in there]
-        found = 0
-        for mark, item in reading.picked(pick.file, pick.mark, wanted) if wanted else ():
-            if isinstance(item, Document) and item.hashes()[1] == contents[mark.row]:
-                documents.append(item)
-                found += 1
-        summary.stale += len(wanted) - found
-    return documents
+    def _read_documents(self, reading: Reading, shard: Shard | None) -> list[Document]:
+        """The documents that the shard lacks, without those that changed since they were listed."""
+        documents = []
+        present = set() if shard is None else set(shard.entries["content"].tolist())
+        for selection in self._unit.selections:
+            contents = dict(zip(selection.rows, selection.contents.tolist(), strict=True))
+            missing = [row for row in selection.rows if contents[row] not in present]
+            if not missing:
+                continue
+            self.summary.stale += len(missing)
+            for position, item in reading.selected_rows(selection.file, selection.start, missing):
+                if isinstance(item, Document) and item.hashes()[1] == contents[position.row]:
+                    documents.append(item)
+                    self.summary.stale -= 1
+        return documents
 
+    def _add_stored(self, shard: Shard) -> None:
+        texts = shard.table["text"].to_pylist()
+        self._stored |= zip(texts, shard.stored_vectors(), strict=True)
 
-def _numbers_by_text(shard: Shard) -> dict[str, StoredVectors]:
-    return dict(zip(shard.table["text"].to_pylist(), shard.numbers(), strict=True))
-
-
-def _counter(embedder: Embedder) -> Callable[[str], int]:
-    """Counts a text's tokens without its two ends."""
-
-    def count(text: str) -> int:
-        return embedder.tokenize([], [text], task="", one_by_one=True)[0].num_tokens - 2
-
-    return count
+    def _count(self, text: str) -> int:
+        """The number of a text's tokens without its two ends."""
+        return self._embedder.tokenize([], [text], task="", one_by_one=True)[0].num_tokens - 2
 
 
 def _one_ahead(
-    function: Callable[[Item], Result], items: Iterable[Item]
-) -> Generator[Result, None, None]:
+    function: Callable[[Item], Outcome], items: Iterable[Item]
+) -> Generator[Outcome, None, None]:
     """`map` in a thread of its own, which works one item ahead of the consumer."""
     with ThreadPoolExecutor(1) as thread:
-        coming: Future[Result] | None = None
+        previous: Future[Outcome] | None = None
         for item in items:
-            begun = thread.submit(function, item)
-            if coming is not None:
-                yield coming.result()
-            coming = begun
-        if coming is not None:
-            yield coming.result()
+            submitted = thread.submit(function, item)
+            if previous is not None:
+                yield previous.result()
+            previous = submitted
+        if previous is not None:
+            yield previous.result()

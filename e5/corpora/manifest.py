@@ -1,7 +1,7 @@
 """The manifest of a folder of vectors: which model, rules and files the vectors were made from.
 
 It is a JSON file beside the shards, and beside an index made of them. Vectors are added to others
-only if the manifests agree. Knows nothing of how vectors are computed, or of what shards look like.
+only if the manifests agree.
 """
 
 import json
@@ -14,6 +14,12 @@ from e5.corpora.filesystem import write_whole
 from e5.corpora.vector_encoding import Dtype
 from e5.errors import InputError
 
+# Rules that must be equal for vectors to be comparable, and for rows to have the same columns.
+VECTOR_RULES = ("model", "task", "dimensions", "dtype")
+ROW_RULES = ("text_columns", "id_column", "keep", "passages", "overlap")
+
+RELEASE_1_NUMBER = "halffloat"  # of the manifests of release 1, which do not have `number`
+
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
@@ -24,13 +30,13 @@ class Manifest:
         task: "" for no prompt; otherwise every text carries the prompt of this task.
         normalize: whether vectors were L2-normalised.
         dimensions: of a vector before it is stored.
-        dtype: that its numbers were rounded to.
+        dtype: that its elements were rounded to.
         text_columns: columns that were joined to a document's text.
         id_column: column of the ids; None if rows are numbered.
-        number: the Arrow type of a stored number.
-        keep: columns that are carried along, and their Arrow types.
-        passages: most tokens of a passage; None if documents are not cut.
-        overlap: most tokens that two passages share.
+        number: the Arrow type of an element of a stored vector.
+        keep: the kept columns, and their Arrow types.
+        passages: the most tokens of a passage; None if documents are not split.
+        overlap: the most tokens that two passages share.
         files: identities of the corpus's files (`Corpus.files`) at the end of a run; else none.
         shards: identities of the shards at that time, or of those that an index holds.
     """
@@ -42,7 +48,7 @@ class Manifest:
     dtype: Dtype
     text_columns: tuple[str, ...]
     id_column: str | None
-    number: str = "halffloat"  # in manifests that do not say it
+    number: str = RELEASE_1_NUMBER
     keep: Mapping[str, str] = field(default_factory=dict)
     passages: int | None = None
     overlap: int = 0
@@ -61,14 +67,10 @@ class Manifest:
         with filesystem.open_input_stream(path) as file:
             try:
                 raw = json.loads(file.read())
-                names = {field.name for field in fields(cls)}
-                known = {name: value for name, value in raw.items() if name in names}
-                if raw["dtype"] == "float32":
-                    known.setdefault("number", "float")
-                known["text_columns"] = tuple(known["text_columns"])
+                known = {item.name: raw[item.name] for item in fields(cls) if item.name in raw}
                 for name in ("files", "shards", "keep"):
                     known[name] = dict(known.get(name, {}))
-                return cls(**known)
+                return cls(**known | {"text_columns": tuple(raw["text_columns"])})
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 received = "a manifest that is not of this project"
                 raise InputError(path, received, "name another folder") from error
@@ -97,19 +99,14 @@ class Manifest:
         Returns:
             the rule and its two values, as text for an error; None if all rules agree.
         """
+        ours, theirs = (json.loads(json.dumps(asdict(manifest))) for manifest in (self, other))
         for rule in rules:
-            ours, theirs = (_plain(getattr(manifest, rule)) for manifest in (self, other))
-            same = ours == theirs
+            is_same = ours[rule] == theirs[rule]
             if rule == "model":
-                same = self.fingerprint == other.fingerprint
-            if not same:
-                return rule, repr(ours), repr(theirs)
+                is_same = self.fingerprint == other.fingerprint
+            if not is_same:
+                return rule, repr(ours[rule]), repr(theirs[rule])
         return None
-
-
-def _plain(value: object) -> object:
-    """A value as JSON has it: a list for a tuple."""
-    return list(value) if isinstance(value, tuple) else value
 
 
 def fingerprint_of(model: str) -> str:

@@ -1,7 +1,6 @@
-"""Long documents cut into passages: at sentences where that is possible, else at words.
+"""Splits long documents into passages: at sentences where that is possible, else at words.
 
-The splitter is `semantic-text-splitter`'s; tokens are counted by the model's own tokenizer. Knows
-nothing of rows, vectors or shards.
+The splitter is `semantic-text-splitter`'s; tokens are counted by the model's own tokenizer.
 """
 
 from collections.abc import Callable
@@ -13,10 +12,10 @@ from e5.errors import InputError
 
 @dataclass(frozen=True)
 class PassageSize:
-    """How documents are cut.
+    """How long passages are.
 
     Attributes:
-        tokens: the most tokens of a passage, without its two ends and any prompt.
+        tokens: the most tokens of a passage, without the two special tokens and any prompt.
         overlap: the most tokens that a passage shares with the one before it.
     """
 
@@ -30,19 +29,18 @@ class PassageSize:
         if not 0 <= self.overlap < self.tokens:
             raise InputError("overlap", str(self.overlap), f"use 0 to {self.tokens - 1}")
 
-    def about(self, characters: int) -> int:
-        """How many passages a text of so many characters makes, about."""
-        step = self.tokens - self.overlap
-        return 1 + characters // (2 * step)
+    def estimated_passages(self, characters: int) -> int:
+        """About how many passages a text of so many characters makes."""
+        return 1 + characters // (2 * (self.tokens - self.overlap))
 
 
-def passages(text: str, cut: PassageSize, count: Callable[[str], int]) -> list[Passage]:
+def passages(text: str, size: PassageSize, count: Callable[[str], int]) -> list[Passage]:
     """The passages of a text, in order, without blanks at their ends.
 
     Args:
         text: not blank.
-        cut: how.
-        count: the number of tokens of a part.
+        size: of a passage.
+        count: gives the number of tokens of a passage.
 
     Example:
         >>> words = lambda part: len(part.split())
@@ -50,7 +48,7 @@ def passages(text: str, cut: PassageSize, count: Callable[[str], int]) -> list[P
         >>> [(p.text, p.start, p.end) for p in passages(text, PassageSize(8), words)]
         [('Snow is frozen water.', 0, 21), ('It falls in winter, and it melts.', 22, 55)]
     """
-    from semantic_text_splitter import TextSplitter  # only where something is cut
+    from semantic_text_splitter import TextSplitter  # only where something is split
 
-    splitter = TextSplitter.from_callback(count, cut.tokens, overlap=cut.overlap)
-    return [Passage(part, at, at + len(part)) for at, part in splitter.chunk_indices(text)]
+    splitter = TextSplitter.from_callback(count, size.tokens, overlap=size.overlap)
+    return [Passage(part, start, start + len(part)) for start, part in splitter.chunk_indices(text)]

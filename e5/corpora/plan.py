@@ -1,18 +1,20 @@
-"""What each shard shall hold: units of work, from what a corpus and a folder of shards have.
+"""What each shard shall hold: units of work, from the documents of a corpus and of a folder.
 
 A document that is in a shard stays in it. New ones fill shards that are less than half full, then
-new shards, in the corpus's order. Units may be done in any order, and repeatedly. Knows nothing of
-how rows are read or vectors computed.
+new shards, in the corpus's order. Units may be done in any order, and repeatedly.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 import numpy as np
 
 from e5.corpora.formats import ReadPosition
 from e5.corpora.inventory import Difference, Hashes, Inventory, Positions, find
+from e5.corpora.shard import shard_name, shard_number
 
 ROWS_PER_SHARD = 4096  # with 4096 float16 dimensions a shard has 29 MB
 
@@ -23,23 +25,23 @@ class RowSelection:
 
     Attributes:
         file: its path below the corpus's location.
-        mark: where reading begins.
-        rows: their numbers, ascending.
-        contents: hashes of what they held when they were planned, uint64 `[num_rows]`.
+        start: where reading begins.
+        rows: the row numbers, ascending.
+        contents: content hashes of the rows when they were planned, uint64 `[num_rows]`.
     """
 
     file: str
-    mark: ReadPosition
+    start: ReadPosition
     rows: list[int]
     contents: Hashes
 
 
 @dataclass(frozen=True)
 class Source:
-    """Texts whose vectors are in a shard already.
+    """Texts whose vectors a shard holds.
 
     Attributes:
-        folder: of the shard.
+        folder: location of the shard's folder.
         shard: its name.
         texts: hashes of the texts.
     """
@@ -54,147 +56,138 @@ class Unit:
     """Documents that one shard shall have, and those that it shall no longer have.
 
     Attributes:
-        shard: its name, whether or not it exists.
-        picks: of documents that it lacks.
+        shard: the shard's name, whether or not it exists.
+        selections: rows of the documents that it lacks.
         drop: content hashes of documents to leave out.
-        sources: of vectors.
+        sources: shards that have vectors of the new documents.
     """
 
     shard: str
-    picks: list[RowSelection] = field(default_factory=list)
+    selections: list[RowSelection] = field(default_factory=list)
     drop: Hashes = field(default_factory=lambda: np.empty(0, np.uint64))
     sources: list[Source] = field(default_factory=list)
 
     @property
     def name(self) -> str:
-        """For files about it."""
+        """The shard's name without its ending, for files about the unit."""
         return self.shard.removesuffix(".parquet")
 
     @property
     def num_documents(self) -> int:
-        """That are picked."""
-        return sum(len(pick.rows) for pick in self.picks)
+        """The number of documents that the shard lacks."""
+        return sum(len(selection.rows) for selection in self.selections)
 
 
 @dataclass(frozen=True)
 class ReusableVectors:
-    """A folder that vectors may be taken from, and what is in it."""
+    """A folder that vectors may be taken from, and the documents in it."""
 
     location: str
     inventory: Inventory
 
 
 class VectorSources:
-    """Where vectors of documents may be taken from."""
+    """The shards from which vectors of new documents can be taken."""
 
     def __init__(
-        self, corpus: Inventory, wanted: Positions, stocks: Sequence[ReusableVectors]
+        self, corpus: Inventory, positions: Positions, reusable: Sequence[ReusableVectors]
     ) -> None:
-        """Look up the texts of all wanted places in the corpus, which ascend."""
-        self._wanted, self._stocks = wanted, stocks
-        self._stock = np.full(len(wanted), -1, np.int8)
-        self._place = np.full(len(wanted), -1, np.int64)
-        for number, stock in enumerate(stocks):
-            missing = np.flatnonzero(self._stock < 0)
-            places = find(corpus.texts[wanted[missing]], stock.inventory)
-            found = places >= 0
-            self._stock[missing[found]] = number
-            self._place[missing[found]] = places[found]
+        """Look up the texts at ascending positions; the first folder that has a text counts."""
+        self._positions, self._reusable = positions, reusable
+        self._folders = np.full(len(positions), -1, np.int8)
+        self._found = np.full(len(positions), -1, np.int64)  # position in that folder
+        for number, vectors in enumerate(reusable):
+            missing = np.flatnonzero(self._folders < 0)
+            found = find(corpus.texts, positions[missing], vectors.inventory.texts)
+            self._folders[missing[found >= 0]] = number
+            self._found[missing] = found
 
-    def of(self, places: Positions) -> Iterator[Source]:
-        """Of some of the wanted places."""
-        at = np.searchsorted(self._wanted, places)
-        for number, stock in enumerate(self._stocks):
-            found = np.unique(self._place[at[self._stock[at] == number]])
-            for shard, some in stock.inventory.by_group(found):
-                yield Source(stock.location, shard, stock.inventory.texts[some])
+    def sources_for(self, positions: Positions) -> Iterator[Source]:
+        """The sources for the texts at some of these positions."""
+        indices = np.searchsorted(self._positions, positions)
+        for number, vectors in enumerate(self._reusable):
+            found = np.unique(self._found[indices[self._folders[indices] == number]])
+            for shard, part in vectors.inventory.by_group(found):
+                yield Source(vectors.location, shard, vectors.inventory.texts[part])
 
 
 def plan(
     corpus: Inventory,
-    marks: Mapping[str, Sequence[ReadPosition]],
+    read_positions: Mapping[str, Sequence[ReadPosition]],
     folder: Inventory,
     difference: Difference,
-    stocks: Sequence[ReusableVectors],
+    reusable: Sequence[ReusableVectors],
     rows_per_shard: int,
 ) -> list[Unit]:
     """The units that make a folder hold what a corpus holds.
 
     Args:
-        corpus: its documents.
-        marks: of each file, where reading can begin.
-        folder: its documents.
-        difference: of the two.
-        stocks: where vectors may be taken from; the first one that has a text gives it.
+        corpus: the documents of the corpus.
+        read_positions: where reading can begin in each file.
+        folder: the documents of the folder.
+        difference: how the folder must change.
+        reusable: where vectors may be taken from; the first folder that has a text counts.
         rows_per_shard: the most vectors of a new shard.
     """
-    wanted: dict[str, list[Positions]] = {}
-    drop: dict[str, list[Positions]] = {}
-    by_home = np.argsort(difference.homes, kind="stable")
-    homes, changed = difference.homes[by_home], difference.changed[by_home]
-    at = 0
-    for shard, places in folder.by_group(homes):
-        wanted.setdefault(shard, []).append(changed[at : at + len(places)])
-        drop.setdefault(shard, []).append(places)
-        at += len(places)
-    for shard, places in folder.by_group(difference.removed):
-        drop.setdefault(shard, []).append(places)
-    for shard, places in _homes_of_new(corpus, folder, difference, rows_per_shard):
-        wanted.setdefault(shard, []).append(places)
-    origins = VectorSources(corpus, np.sort(np.concatenate([changed, difference.added])), stocks)
+    new: dict[str, list[Positions]] = defaultdict(list)  # in the corpus, by target shard
+    old: dict[str, list[Positions]] = defaultdict(list)  # in the folder, to be left out
+    by_shard = np.argsort(difference.outdated, kind="stable")
+    outdated, changed = difference.outdated[by_shard], difference.changed[by_shard]
+    for shard, positions in folder.by_group(outdated):
+        new[shard].append(changed[: len(positions)])
+        changed = changed[len(positions) :]
+        old[shard].append(positions)
+    for shard, positions in folder.by_group(difference.removed):
+        old[shard].append(positions)
+    for shard, positions in _target_shards(corpus, folder, difference, rows_per_shard):
+        new[shard].append(positions)
+    every = np.sort(np.concatenate([difference.changed, difference.added]))
+    vectors = VectorSources(corpus, every, reusable)
     units = []
-    for shard in sorted(wanted.keys() | drop.keys()):
-        new = np.sort(np.concatenate([np.empty(0, np.int64), *wanted.get(shard, [])]))
-        old = np.concatenate([np.empty(0, np.int64), *drop.get(shard, [])])
-        units.append(
-            Unit(
-                shard,
-                list(_picks(corpus, marks, new)),
-                folder.contents[old],
-                list(origins.of(new)),
-            )
-        )
+    for shard in sorted(new.keys() | old.keys()):
+        positions, drop = (np.concatenate([every[:0], *part[shard]]) for part in (new, old))
+        positions.sort()
+        selections = list(_selections(corpus, read_positions, positions))
+        sources = list(vectors.sources_for(positions))
+        units.append(Unit(shard, selections, folder.contents[drop], sources))
     return units
 
 
-def _homes_of_new(
+def _target_shards(
     corpus: Inventory, folder: Inventory, difference: Difference, rows_per_shard: int
 ) -> Iterator[tuple[str, Positions]]:
-    """Shards, and the new documents that each of them gets."""
-    sizes = np.append(np.zeros(1, np.int64), folder.sizes.astype(np.int64)).cumsum()
-    held = np.diff(sizes[folder.starts])
-    removed = folder.group_of(difference.removed)
-    np.subtract.at(held, removed, folder.sizes[difference.removed].astype(np.int64))
-    rooms = [
-        (name, rows_per_shard - int(rows))
-        for name, rows in zip(folder.groups, held, strict=True)
-        if 0 < rows < rows_per_shard // 2
+    """Names of shards, each with the positions of the new documents that it gets."""
+    sizes = folder.sizes.copy()
+    sizes[difference.removed] = 0
+    ends = np.append(0, sizes.cumsum(dtype=np.int64))[folder.starts]
+    half_empty = [
+        (shard, rows_per_shard - num_rows)
+        for shard, num_rows in zip(folder.groups, np.diff(ends).tolist(), strict=True)
+        if 0 < num_rows < rows_per_shard // 2
     ]
-    taken = {int(name[5:-8]) for name in folder.groups if name.startswith("part-")}
+    used = {shard_number(name) for name in folder.groups}
+    unused = (shard_name(number) for number in count() if number not in used)
     added = difference.added
-    ends = corpus.sizes[added].astype(np.int64).cumsum()  # vectors, up to and with each document
-    begin, number, before = 0, 0, 0
+    ends = corpus.sizes[added].cumsum(dtype=np.int64)  # vectors, up to and with each document
+    begin, num_before = 0, 0
     while begin < len(added):
-        if rooms:
-            shard, room = rooms.pop(0)
-        else:
-            while number in taken:
-                number += 1
-            shard, room = f"part-{number:06d}.parquet", rows_per_shard
-            number += 1
-        end = int(np.searchsorted(ends, before + room, side="right"))
-        if end == begin and room < rows_per_shard:
-            continue  # the next document is too large for it
-        end = max(end, begin + 1)
+        shard, free = half_empty.pop(0) if half_empty else (next(unused), rows_per_shard)
+        end = int(np.searchsorted(ends, num_before + free, side="right"))
+        if end == begin:
+            if free < rows_per_shard:
+                continue  # the next document is too large for this shard
+            end = begin + 1
         yield shard, added[begin:end]
-        begin, before = end, int(ends[end - 1])
+        begin, num_before = end, int(ends[end - 1])
 
 
-def _picks(
-    corpus: Inventory, marks: Mapping[str, Sequence[ReadPosition]], places: Positions
-) -> Iterable[RowSelection]:
-    for file, some in corpus.by_group(places):
-        rows = corpus.rows[some].tolist()
-        known = marks[file]
-        mark = known[bisect_right(known, rows[0], key=lambda mark: mark.row) - 1]
-        yield RowSelection(file, mark, rows, corpus.contents[some])
+def _selections(
+    corpus: Inventory,
+    read_positions: Mapping[str, Sequence[ReadPosition]],
+    positions: Positions,
+) -> Iterator[RowSelection]:
+    for file, part in corpus.by_group(positions):
+        rows = corpus.rows[part].tolist()
+        known = read_positions[file]
+        start = known[bisect_right(known, rows[0], key=lambda position: position.row) - 1]
+        yield RowSelection(file, start, rows, corpus.contents[part])

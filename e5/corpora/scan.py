@@ -1,10 +1,8 @@
-"""Reads a whole corpus once: what documents it has, as hashes, and which rows are none.
+"""Reads a whole corpus once: its documents as hashes, and the rows that are no documents."""
 
-Knows nothing of what is stored already.
-"""
-
+import hashlib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -14,90 +12,98 @@ from e5.corpora.column_types import NULL, common_type, kept_type, type_of_value
 from e5.corpora.corpus import Corpus, Reading
 from e5.corpora.documents import DeadLetter, Document
 from e5.corpora.formats import ReadPosition
-from e5.corpora.inventory import Inventory, InventoryBuilder, Positions, digest
+from e5.corpora.inventory import Inventory, InventoryBuilder, Positions
 from e5.corpora.passages import PassageSize
 from e5.errors import InputError
 
-MARK_ROWS = 1024  # between two marks
+ROWS_BETWEEN = 1024  # rows between two read positions
 
 
 @dataclass(frozen=True)
 class Scan:
-    """What a corpus has.
+    """What a corpus holds.
 
     Attributes:
         inventory: its documents.
-        marks: of each file, where reading can begin.
-        kinds: the type of each kept column; null for one without values.
-        letters: names under which the rows that are no documents were told.
+        read_positions: where reading can begin in each file.
+        kept_types: the type of each kept column; null for one without values.
+        dead_letters: names under which dead letters were written.
     """
 
     inventory: Inventory
-    marks: dict[str, list[ReadPosition]]
-    kinds: dict[str, pa.DataType]
-    letters: list[str]
+    read_positions: dict[str, list[ReadPosition]]
+    kept_types: dict[str, pa.DataType]
+    dead_letters: list[str]
 
 
 def scan(
     corpus: Corpus,
     files: Iterable[str],
-    cut: PassageSize | None,
-    tell: Callable[[str, Sequence[DeadLetter]], None],
+    size: PassageSize | None,
+    write_dead_letters: Callable[[str, Sequence[DeadLetter]], None],
 ) -> Scan:
-    """Read every row of these files.
+    """Read every row of files.
 
     Args:
-        corpus: that they belong to.
-        files: in order.
-        cut: how documents are cut, to estimate how many vectors they need.
-        tell: takes the rows of a file that are no documents, under a name for them.
+        corpus: the corpus that they belong to.
+        files: their names, in order.
+        size: the size of passages, to estimate how many vectors documents need; None for one each.
+        write_dead_letters: takes a name, and the rows of one file that are no documents.
 
     Raises:
         InputError: for a file that cannot be read, or a column that cannot be kept.
     """
-    stock, marks, told = InventoryBuilder(), dict[str, list[ReadPosition]](), list[str]()
-    kinds = dict.fromkeys(corpus.keep, NULL)
+    builder, names = InventoryBuilder(), list[str]()
+    read_positions = dict[str, list[ReadPosition]]()
+    kept_types = dict.fromkeys(corpus.keep, NULL)
     with (
         Reading(corpus) as reading,
         tqdm(None, "reading rows", unit="row", unit_scale=True, delay=2, disable=None) as bar,
     ):
         for file in files:
-            types = reading.open(file).types(corpus.keep)
-            for column, kind in types.items():
-                kinds[column] = common_type(kinds[column], _kept(kind, column, file))
+            types = reading.open(file).types
+            for column in corpus.keep if types else ():
+                kind = kept_type(types[column])
+                if kind is None:
+                    received = f"{column!r}, which holds {types[column]} in {file}"
+                    remedy = "name columns of text, numbers, booleans or dates"
+                    raise InputError("keep", received, remedy)
+                kept_types[column] = common_type(kept_types[column], kind)
             untyped = [] if types else list(enumerate(corpus.keep))
-            letters: list[DeadLetter] = []
-            marks[file] = []
-            stock.begin(file)
-            due = 0
-            for mark, item in reading.rows(file):
-                if mark.row >= due:
-                    marks[file].append(mark)
-                    due = mark.row + MARK_ROWS
-                    bar.update(MARK_ROWS)
+            dead_letters: list[DeadLetter] = []
+            read_positions[file] = []
+            builder.begin(file)
+            next_row = 0
+            for position, item in reading.rows(file):
+                if position.row >= next_row:
+                    read_positions[file].append(position)
+                    next_row = position.row + ROWS_BETWEEN
+                    bar.update(ROWS_BETWEEN)
                 if isinstance(item, DeadLetter):
-                    letters.append(item)
+                    dead_letters.append(item)
                     continue
-                size = 1 if cut is None else cut.about(len(item.text))
-                stock.add(item.hashes(), mark.row, size)
-                for at, column in untyped:
-                    kinds[column] = common_type(kinds[column], type_of_value(item.kept[at]))
-            if letters:
-                told.append(dead_letters_name(file))
-                tell(told[-1], letters)
-    return Scan(stock.inventory(), marks, kinds, told)
+                num_vectors = 1 if size is None else size.estimated_passages(len(item.text))
+                builder.add(item.hashes(), position.row, num_vectors)
+                for i, column in untyped:
+                    kind = type_of_value(item.kept[i])
+                    kept_types[column] = common_type(kept_types[column], kind)
+            if dead_letters:
+                names.append(dead_letters_name(file))
+                write_dead_letters(names[-1], dead_letters)
+    return Scan(builder.build(), read_positions, kept_types, names)
 
 
 def documents_at(
-    corpus: Corpus, found: Scan, places: Positions
-) -> Iterable[tuple[int, Document, str]]:
-    """Documents at ascending places of the inventory, with their `file:row`."""
+    corpus: Corpus, found: Scan, positions: Positions
+) -> Iterator[tuple[int, Document, str]]:
+    """The ascending positions in a scan's inventory, with their documents and `file:row`."""
     with Reading(corpus) as reading:
-        for file, some in found.inventory.by_group(places):
-            by_row = dict(zip(found.inventory.rows[some].tolist(), some.tolist(), strict=True))
-            for mark, item in reading.picked(file, found.marks[file][0], list(by_row)):
+        for file, part in found.inventory.by_group(positions):
+            by_row = dict(zip(found.inventory.rows[part].tolist(), part.tolist(), strict=True))
+            start = found.read_positions[file][0]
+            for position, item in reading.selected_rows(file, start, list(by_row)):
                 if isinstance(item, Document):
-                    yield by_row[mark.row], item, f"{file}:{mark.row}"
+                    yield by_row[position.row], item, f"{file}:{position.row}"
 
 
 def dead_letters_name(file: str) -> str:
@@ -108,12 +114,4 @@ def dead_letters_name(file: str) -> str:
         'a-b-csv-5741a73d47ef3dec'
     """
     stem = re.sub(r"[^A-Za-z0-9]+", "-", file.rpartition("/")[2])[:40]
-    return f"{stem}-{digest(file)}"
-
-
-def _kept(kind: pa.DataType, column: str, file: str) -> pa.DataType:
-    kept = kept_type(kind)
-    if kept is None:
-        received = f"{column!r}, which holds {kind} in {file}"
-        raise InputError("keep", received, "name columns of text, numbers, booleans or dates")
-    return kept
+    return f"{stem}-{hashlib.sha256(file.encode()).hexdigest()[:16]}"

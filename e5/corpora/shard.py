@@ -1,11 +1,13 @@
-"""One shard as a Parquet file: documents and their numbers -> bytes, and back.
+"""One shard as a Parquet file: documents and their stored vectors -> bytes, and back.
 
-Beside the rows its footer lists the documents, as hashes, so that it can be compared with a corpus
-without being read. Knows nothing of folders or of how vectors are computed.
+Beside the rows its footer has an entry for each document, with hashes, so that a shard can be
+compared with a corpus without its rows being read.
 """
 
 import base64
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,42 +19,16 @@ from pyarrow import fs
 
 from e5.corpora.column_types import as_column
 from e5.corpora.documents import Document, Passage
-from e5.corpora.filesystem import UNREADABLE
-from e5.corpora.inventory import Hashes
+from e5.corpora.filesystem import READ_ERRORS
 from e5.corpora.vector_encoding import Dtype, StoredVectors
 from e5.errors import InputError
 
 VECTOR = "embedding"
-LISTING = "e5.documents"  # in the footer
+FOOTER_KEY = b"e5.documents"
 ENTRY = np.dtype([("id", "<u8"), ("content", "<u8"), ("text", "<u8"), ("size", "<u4")])
+_NAME = re.compile(r"part-(\d{6,})\.parquet(\.replaced)?")
 
-Listing = NDArray[np.void]
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The columns of a folder's shards.
-
-    Attributes:
-        width: numbers of a stored vector.
-        number: the Arrow type of each.
-        kept: columns that are carried along, and their types.
-        has_passages: whether rows are parts of documents.
-    """
-
-    width: int
-    number: pa.DataType
-    kept: dict[str, pa.DataType]
-    has_passages: bool
-
-    @property
-    def schema(self) -> pa.Schema:
-        """Of a shard's rows."""
-        fields = [("id", pa.string())]
-        if self.has_passages:
-            fields += [("document", pa.string()), ("start", pa.int32()), ("end", pa.int32())]
-        fields += [("text", pa.string()), *self.kept.items()]
-        return pa.schema([*fields, (VECTOR, pa.list_(self.number, self.width))])
+Entries = NDArray[np.void]  # of `ENTRY`, `[num_documents]`: hashes, and the number of rows
 
 
 @dataclass(frozen=True)
@@ -61,61 +37,59 @@ class Shard:
 
     Attributes:
         table: one row for each vector.
-        listing: `[num_documents]` of hashes and the number of rows of each.
+        entries: one for each document.
     """
 
     table: pa.Table
-    listing: Listing
+    entries: Entries
 
     @classmethod
     def of(
         cls,
         documents: Sequence[Document],
         passages: Sequence[Sequence[Passage]],
-        numbers: StoredVectors,
-        layout: Layout,
+        vectors: StoredVectors,
+        schema: pa.Schema,
     ) -> "Shard":
         """A new shard.
 
         Args:
             documents: all different.
             passages: of each document those that have a vector; one, the whole, where documents are
-                not cut.
-            numbers: stored vectors of all passages, `[num_rows, width]`.
-            layout: of the folder.
+                not split.
+            vectors: of all passages, `[num_rows, width]`.
+            schema: of the folder's shards.
 
         Raises:
             ValueError: for a kept value that the column's type cannot hold.
         """
-        sizes = [len(parts) for parts in passages]
         rows = [
-            (document, place, part)
+            (document, number, passage)
             for document, parts in zip(documents, passages, strict=True)
-            for place, part in enumerate(parts)
+            for number, passage in enumerate(parts)
         ]
-        columns: list[Any] = []
-        if layout.has_passages:
-            columns += [
-                [f"{document.id}#{place}" for document, place, _ in rows],
-                [document.id for document, _, _ in rows],
-                [part.start for _, _, part in rows],
-                [part.end for _, _, part in rows],
-            ]
-        else:
-            columns.append([document.id for document, _, _ in rows])
-        columns.append([part.text for _, _, part in rows])
-        for at, kind in enumerate(layout.kept.values()):
-            columns.append(as_column((document.kept[at] for document, _, _ in rows), kind))
-        flat = pa.array(numbers.ravel()).cast(layout.number)
-        columns.append(pa.FixedSizeListArray.from_arrays(flat, layout.width))
-        schema = layout.schema
-        typed = zip(columns, schema.types, strict=True)
-        arrays = [pa.array(column, kind) for column, kind in typed]
-        hashes = [document.hashes() for document in documents]
-        listing = np.array(
-            [(*of, size) for of, size in zip(hashes, sizes, strict=True)], dtype=ENTRY
-        )
-        return cls(pa.Table.from_arrays(arrays, schema=schema), listing)
+        columns: dict[str, Any] = {
+            "id": [document.id for document, _, _ in rows],
+            "text": [passage.text for _, _, passage in rows],
+        }
+        if "document" in schema.names:
+            columns |= {
+                "id": [f"{document.id}#{number}" for document, number, _ in rows],
+                "document": columns["id"],
+                "start": [passage.start for _, _, passage in rows],
+                "end": [passage.end for _, _, passage in rows],
+            }
+        vector = schema.field(VECTOR).type
+        elements = pa.array(vectors.ravel()).cast(vector.value_type)
+        columns[VECTOR] = pa.FixedSizeListArray.from_arrays(elements, type=vector)
+        kept = [field for field in schema if field.name not in columns]
+        for i, field in enumerate(kept):
+            values = (document.kept[i] for document, _, _ in rows)
+            columns[field.name] = as_column(values, field.type)
+        table = pa.table([columns[name] for name in schema.names], schema=schema)
+        sized = zip(documents, passages, strict=True)
+        entries = [(*document.hashes(), len(parts)) for document, parts in sized]
+        return cls(table, np.array(entries, ENTRY))
 
     @classmethod
     def read(cls, filesystem: fs.FileSystem, path: str) -> "Shard":
@@ -124,30 +98,26 @@ class Shard:
         Raises:
             InputError: for a file that is no shard.
         """
-        try:
-            with filesystem.open_input_file(path) as file:
-                opened = pq.ParquetFile(file)
-                table = opened.read()
-                return cls(table.cast(_plain(table.schema)), _listing(opened))
-        except (*UNREADABLE, KeyError, ValueError, AttributeError) as error:
-            raise unreadable(path, error) from error
+        with open_shard(filesystem, path) as opened:
+            table = opened.read().replace_schema_metadata()
+            return cls(table, read_entries(opened)[0])
 
-    def select(self, chosen: NDArray[np.bool_]) -> "Shard":
-        """Some of its documents, `[num_documents]`."""
-        rows = np.repeat(chosen, self.listing["size"])
-        return Shard(self.table.filter(pa.array(rows)), self.listing[chosen])
+    def select(self, is_selected: NDArray[np.bool_]) -> "Shard":
+        """The shard with only the documents that are selected, `[num_documents]`."""
+        rows = np.repeat(is_selected, self.entries["size"])
+        return Shard(self.table.filter(pa.array(rows)), self.entries[is_selected])
 
     def __add__(self, other: "Shard") -> "Shard":
         """The documents of both."""
         tables = [self.table, other.table.cast(self.table.schema)]
-        return Shard(pa.concat_tables(tables), np.concatenate([self.listing, other.listing]))
+        return Shard(pa.concat_tables(tables), np.concatenate([self.entries, other.entries]))
 
-    def numbers(self) -> StoredVectors:
-        """Stored vectors, `[num_rows, width]`."""
+    def stored_vectors(self) -> StoredVectors:
+        """The vectors of all rows, `[num_rows, width]`."""
         column = self.table[VECTOR].combine_chunks()
-        width = column.type.list_size
-        numbers: StoredVectors = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
-        return numbers
+        elements = column.flatten().to_numpy(zero_copy_only=False)
+        vectors: StoredVectors = elements.reshape(-1, column.type.list_size)
+        return vectors
 
     def as_parquet(self) -> bytes:
         """The content of a file."""
@@ -162,53 +132,79 @@ class Shard:
             column_encoding=encoding,
         ) as writer:
             writer.write_table(self.table)
-            listed = base64.b64encode(self.listing.tobytes()).decode()
-            writer.add_key_value_metadata({LISTING: listed})
+            writer.add_key_value_metadata({FOOTER_KEY: base64.b64encode(self.entries.tobytes())})
         return bytes(sink.getvalue())
 
 
-def listing_of(filesystem: fs.FileSystem, path: str) -> Listing:
-    """The documents of a shard, from its footer.
+def shard_name(number: int) -> str:
+    """The name of a shard's file.
+
+    Example:
+        >>> shard_name(7)
+        'part-000007.parquet'
+    """
+    return f"part-{number:06d}.parquet"
+
+
+def shard_number(name: str) -> int | None:
+    """The number in the name of a shard, or of a shard's backup; None for any other name.
+
+    Example:
+        >>> shard_number("part-000007.parquet"), shard_number("part-000007.parquet.replaced")
+        (7, 7)
+    """
+    found = _NAME.fullmatch(name)
+    return int(found[1]) if found else None
+
+
+@contextmanager
+def open_shard(filesystem: fs.FileSystem, path: str) -> Iterator[pq.ParquetFile]:
+    """The Parquet file of a shard.
 
     Raises:
-        InputError: for a file that is no shard.
+        InputError: for a file that is no shard, also if that shows only when it is read within.
     """
     try:
         with filesystem.open_input_file(path) as file:
-            return _listing(pq.ParquetFile(file))
-    except (*UNREADABLE, KeyError, ValueError) as error:
-        raise unreadable(path, error) from error
+            yield pq.ParquetFile(file)
+    except (*READ_ERRORS, KeyError, ValueError, AttributeError) as error:
+        received = f"a shard that cannot be read ({error})"
+        remedy = "delete it, then embed the corpus again"
+        raise InputError(path.rpartition("/")[2], received, remedy) from error
 
 
-def number_type(dtype: Dtype) -> pa.DataType:
-    """How numbers are written: float16 as float32, because few readers know it."""
-    return {"int8": pa.int8(), "binary": pa.uint8()}.get(dtype, pa.float32())
+def read_entries(opened: pq.ParquetFile) -> tuple[Entries, bool]:
+    """The entries of a shard's documents, and whether its footer has them.
 
-
-def unreadable(path: str, error: BaseException) -> InputError:
-    """A shard that cannot be read."""
-    name = path.rpartition("/")[2]
-    received = f"a shard that cannot be read ({error})"
-    return InputError(name, received, "delete it, then embed the corpus again")
-
-
-def places(listing: Listing, contents: Hashes) -> NDArray[np.bool_]:
-    """Which of a shard's documents are among these."""
-    return np.isin(listing["content"], contents)
-
-
-def _plain(schema: pa.Schema) -> pa.Schema:
-    """As `Layout.schema` has it: without what Parquet adds to a list's name and metadata."""
-    index = schema.get_field_index(VECTOR)
-    vector = schema.field(index).type
-    plain = pa.schema([(field.name, field.type) for field in schema])
-    return plain.set(index, pa.field(VECTOR, pa.list_(vector.value_type, vector.list_size)))
-
-
-def _listing(opened: pq.ParquetFile) -> Listing:
+    The footers of release 1 have none: then the entries are made of the rows.
+    """
     metadata = opened.metadata.metadata or {}
-    if LISTING.encode() in metadata:
-        content = base64.b64decode(metadata[LISTING.encode()], validate=True)
-        return np.frombuffer(content, ENTRY)
-    rows = opened.read(columns=["id", "text"]).to_pylist()  # made before footers listed documents
-    return np.array([(*Document(**row).hashes(), 1) for row in rows], dtype=ENTRY)
+    if FOOTER_KEY in metadata:
+        return np.frombuffer(base64.b64decode(metadata[FOOTER_KEY], validate=True), ENTRY), True
+    rows = opened.read(columns=["id", "text"]).to_pylist()
+    return np.array([(*Document(**row).hashes(), 1) for row in rows], ENTRY), False
+
+
+def shard_schema(
+    dtype: Dtype, dimensions: int, kept: Mapping[str, pa.DataType], *, has_passages: bool
+) -> pa.Schema:
+    """The schema of a folder's shards.
+
+    Args:
+        dtype: of the stored vectors.
+        dimensions: of a vector before it is stored.
+        kept: the types of the kept columns.
+        has_passages: whether rows are passages of documents.
+    """
+    fields = [("id", pa.string())]
+    if has_passages:
+        fields += [("document", pa.string()), ("start", pa.int32()), ("end", pa.int32())]
+    width = dimensions // 8 if dtype == "binary" else dimensions
+    element = pa.field("element", stored_value_type(dtype))  # its name in a Parquet file
+    vector = pa.list_(element, width)
+    return pa.schema([*fields, ("text", pa.string()), *kept.items(), (VECTOR, vector)])
+
+
+def stored_value_type(dtype: Dtype) -> pa.DataType:
+    """The Arrow type of an element; float32 for float16, which few readers know."""
+    return {"int8": pa.int8(), "binary": pa.uint8()}.get(dtype, pa.float32())

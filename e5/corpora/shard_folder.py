@@ -1,8 +1,7 @@
 """A folder of shards: Parquet files, and beside them what readers skip because of its `_`.
 
 A shard exists either whole or not at all, and a document never moves to another one: so whoever
-reads the folder, at whatever time, finds each document once, as it was or as it is. Knows nothing
-of how vectors are computed.
+reads the folder, at whatever time, finds each document once, as it was or as it is.
 """
 
 import json
@@ -16,30 +15,31 @@ import pyarrow as pa
 from pyarrow import fs
 from tqdm import tqdm
 
-from e5.corpora.column_types import from_name
+from e5.corpora.column_types import ARROW_TYPES
 from e5.corpora.corpus import Corpus
 from e5.corpora.documents import DeadLetter
-from e5.corpora.filesystem import TEMPORARY_NAME, below, open_filesystem, write_whole
+from e5.corpora.filesystem import TEMPORARY_NAME, join_location, open_filesystem, write_whole
 from e5.corpora.inventory import Inventory, InventoryBuilder
-from e5.corpora.manifest import Manifest
+from e5.corpora.manifest import RELEASE_1_NUMBER, ROW_RULES, VECTOR_RULES, Manifest
 from e5.corpora.passages import PassageSize
-from e5.corpora.shard import Layout, Shard, listing_of, number_type
+from e5.corpora.shard import (
+    Shard,
+    open_shard,
+    read_entries,
+    shard_name,
+    shard_number,
+    shard_schema,
+    stored_value_type,
+)
 from e5.corpora.vector_encoding import Dtype
 from e5.errors import InputError
 from e5.texts import check_task
 
-MANIFEST, OLD_MANIFEST = "_manifest.json", "manifest.json"
-DEAD_LETTERS, OLD_DEAD_LETTERS = "_dead-letters", "dead-letters"
-NOTHING = fs.FileType.NotFound
-REPLACED = "_replaced"  # shards whose vectors are needed until the end of a run
-SHARD = re.compile(
-    r"part-\d{6,}\.parquet(\.replaced)?"
-    r"|[A-Za-z0-9-]*-[0-9a-f]{16}-\d{12}\.parquet"  # made by older versions
-)
-RULES = (
-    *("model", "task", "normalize", "dimensions", "dtype", "passages", "overlap"),
-    *("text_columns", "id_column", "keep"),
-)
+SHARD_MANIFEST = "_manifest.json"
+DEAD_LETTERS = "_dead-letters"
+BACKUPS = "_replaced"  # shards whose vectors are needed until the end of a run
+RELEASE_1_MANIFEST = "manifest.json"
+RELEASE_1_SHARD = re.compile(r"[A-Za-z0-9-]*-[0-9a-f]{16}-\d{12}\.parquet")
 
 
 @dataclass(frozen=True)
@@ -50,19 +50,21 @@ class Recipe:
         task: "" adds no prompt; otherwise every text carries the prompt of this task.
         normalize: L2-normalise the vectors.
         dimensions: keep the first n; None keeps all.
-        dtype: that the stored numbers are rounded to.
-        cut: into passages; None for whole documents.
+        dtype: that the stored vectors are rounded to.
+        passage_size: of the passages that documents are split into; None for whole documents.
     """
 
     task: str = ""
     normalize: bool = False
     dimensions: int | None = None
     dtype: Dtype = "float16"
-    cut: PassageSize | None = None
+    passage_size: PassageSize | None = None
 
 
 class ShardFolder:
     """A folder of shards, their dead letters and the manifest.
+
+    The methods that write raise an OSError if the folder cannot be written.
 
     Attributes:
         location: a path or a URI.
@@ -76,7 +78,7 @@ class ShardFolder:
         self._filesystem, self._path = open_filesystem(location)
 
     def check(self, model: str, dimensions: int, corpus: Corpus) -> Manifest:
-        """The manifest that this recipe makes; `keep` has no types yet.
+        """The manifest that this recipe makes; the kept columns have no types yet.
 
         Args:
             model: name and fingerprint of the model that will compute.
@@ -85,14 +87,15 @@ class ShardFolder:
 
         Raises:
             InputError: for an invalid task or number of dimensions; if the folder lies inside the
-                corpus, was made by another model or other rules, or holds Parquet files of others.
+                corpus, was made by release 1, another model or other rules, or holds Parquet files
+                of another program.
         """
         recipe = self.recipe
         check_task(recipe.task)
         if self._filesystem.get_file_info(self._path).type == fs.FileType.File:
             raise InputError("shards", f"{self.location}, which is a file", "name a folder")
         source, path = open_filesystem(corpus.location)
-        inner, outer = (os.path.realpath(place).rstrip("/") for place in (self._path, path))
+        inner, outer = (os.path.realpath(folder).rstrip("/") for folder in (self._path, path))
         if source == self._filesystem and f"{inner}/".startswith(f"{outer}/"):
             remedy = "name a folder outside: its shards would be read as documents"
             raise InputError("shards", f"{self.location}, inside the corpus", remedy)
@@ -109,22 +112,27 @@ class ShardFolder:
             dtype=recipe.dtype,
             text_columns=corpus.text_columns,
             id_column=corpus.id_column,
-            number=str(number_type(recipe.dtype)),
+            number=str(stored_value_type(recipe.dtype)),
             keep=dict.fromkeys(corpus.keep, "null"),
-            passages=recipe.cut.tokens if recipe.cut else None,
-            overlap=recipe.cut.overlap if recipe.cut else 0,
+            passages=recipe.passage_size.tokens if recipe.passage_size else None,
+            overlap=recipe.passage_size.overlap if recipe.passage_size else 0,
         )
-        found = self.manifest()
-        foreign = [name for name in self._parquet_files() if not SHARD.fullmatch(name)]
+        found, shards = self.manifest(), self.shard_names()
+        names = (item.base_name for item in self._files("") if item.extension == "parquet")
+        foreign = [name for name in names if name[0] not in "._" and not _is_shard(name)]
         if found is None:
-            foreign += self.shard_names()
+            foreign += shards
         if foreign:
-            received = f"{self.location}, which holds {foreign[0]} that this project did not make"
+            received = f"{self.location}, which holds {min(foreign)} that this project did not make"
             raise InputError("shards", received, "name another folder")
-        if found is None or not self.shard_names():
+        if found is None:
+            return wanted
+        if found.number == RELEASE_1_NUMBER or any(map(RELEASE_1_SHARD.fullmatch, shards)):
+            raise self._of_release_1()
+        if not shards:
             return wanted
         untyped = replace(found, keep=dict.fromkeys(found.keep, "null"))
-        if difference := untyped.difference(wanted, RULES):
+        if difference := untyped.difference(wanted, (*VECTOR_RULES, "normalize", *ROW_RULES)):
             rule, was, now = difference
             remedy = "go on as it was made, or name another folder and give this one as --reuse"
             received = f"{self.location}, made with {rule} {was}, for {now}"
@@ -132,56 +140,39 @@ class ShardFolder:
         return replace(found, model=model)
 
     def begin(self, manifest: Manifest) -> None:
-        """Write the manifest, and clear away what a killed run or an older version left.
-
-        Raises:
-            OSError: if the folder cannot be written.
-        """
+        """Write the manifest, and delete the temporary files of a killed run."""
         unfinished = replace(manifest, files={}, shards={})
-        unfinished.write(self._filesystem, f"{self._path}/{MANIFEST}")
+        unfinished.write(self._filesystem, f"{self._path}/{SHARD_MANIFEST}")
         for folder in ("", f"/{DEAD_LETTERS}"):
             for item in self._files(folder):
                 if re.fullmatch(TEMPORARY_NAME, item.base_name):
                     self._filesystem.delete_file(item.path)
-        if self._is_file(OLD_MANIFEST):
-            for name in (OLD_DEAD_LETTERS, "attempts"):
-                if self._filesystem.get_file_info(f"{self._path}/{name}").type != NOTHING:
-                    self._filesystem.delete_dir(f"{self._path}/{name}")
-            self._delete(OLD_MANIFEST)
 
     def end(self, manifest: Manifest, files: Mapping[str, str]) -> None:
-        """Note that the folder has the documents of these files, and nothing else.
-
-        Raises:
-            OSError: if the folder cannot be written.
-        """
+        """Write into the manifest that the folder has these files' documents and no others."""
         done = replace(manifest, files=dict(files), shards=self.shards())
-        done.write(self._filesystem, f"{self._path}/{MANIFEST}")
-        for item in self._files(f"/{REPLACED}"):
+        done.write(self._filesystem, f"{self._path}/{SHARD_MANIFEST}")
+        for item in self._files(f"/{BACKUPS}"):
             self._filesystem.delete_file(item.path)
 
     def manifest(self) -> Manifest | None:
-        """The folder's manifest, or None.
+        """The folder's manifest, also one of release 1; None if there is none.
 
         Raises:
             InputError: for a file that is not a manifest of this project.
         """
-        found = Manifest.read(self._filesystem, f"{self._path}/{MANIFEST}")
-        if found is None:
-            found = Manifest.read(self._filesystem, f"{self._path}/{OLD_MANIFEST}")
-            return found and replace(found, files={})
-        return found
+        paths = (f"{self._path}/{name}" for name in (SHARD_MANIFEST, RELEASE_1_MANIFEST))
+        found = (Manifest.read(self._filesystem, path) for path in paths)
+        return next((manifest for manifest in found if manifest is not None), None)
 
     @cached_property
-    def layout(self) -> Layout:
-        """The columns of the shards, by the manifest that `begin` wrote."""
-        manifest = self.manifest()
-        assert manifest is not None
-        kinds = (pa.float16(), pa.float32(), pa.int8(), pa.uint8())
-        number = {str(kind): kind for kind in kinds}[manifest.number]
-        width = manifest.dimensions // 8 if manifest.dtype == "binary" else manifest.dimensions
-        kept = {name: from_name(kind) for name, kind in manifest.keep.items()}
-        return Layout(width, number, kept, manifest.passages is not None)
+    def schema(self) -> pa.Schema:
+        """The schema of the shards, by the manifest that `begin` wrote."""
+        found = self.manifest()
+        assert found is not None
+        kept = {name: ARROW_TYPES[kind] for name, kind in found.keep.items()}
+        has_passages = found.passages is not None
+        return shard_schema(found.dtype, found.dimensions, kept, has_passages=has_passages)
 
     def shard_names(self) -> list[str]:
         """Names of the shards, in order."""
@@ -192,42 +183,42 @@ class ShardFolder:
         return {
             item.base_name: f"{item.size}-{item.mtime_ns}"
             for item in self._files("")
-            if item.size and SHARD.fullmatch(item.base_name)
+            if item.size and _is_shard(item.base_name)
         }
 
-    def inventory(self) -> Inventory:
+    def inventory(self, *, allow_release_1: bool = False) -> Inventory:
         """The documents of all shards, as hashes.
 
+        Args:
+            allow_release_1: take shards of release 1 too, whose rows are read for it.
+
         Raises:
-            InputError: for a shard that cannot be read.
+            InputError: for a shard that cannot be read or taken.
         """
-        stock = InventoryBuilder()
+        found = InventoryBuilder()
         for name in tqdm(self.shard_names(), "reading shards", unit="shard", delay=2, disable=None):
-            listing = listing_of(self._filesystem, f"{self._path}/{name}")
-            stock.begin(name)
-            stock.add_all(listing["id"], listing["content"], listing["text"], listing["size"])
-        return stock.inventory()
+            with open_shard(self._filesystem, f"{self._path}/{name}") as opened:
+                entries, are_in_footer = read_entries(opened)
+            if not (are_in_footer or allow_release_1):
+                raise self._of_release_1()
+            found.begin(name)
+            found.add_all(*(entries[field] for field in ("id", "content", "text", "size")))
+        return found.build()
 
-    def replaced(self) -> "ShardFolder":
-        """What `keep_replaced` keeps."""
-        return ShardFolder(below(self.location, REPLACED), self.recipe)
+    def backups(self) -> "ShardFolder":
+        """The folder of the shards that `back_up` copied."""
+        return ShardFolder(join_location(self.location, BACKUPS), self.recipe)
 
-    def keep_replaced(self, names: Iterable[str]) -> dict[str, str]:
-        """Keep these shards until `end`, whatever becomes of them; returns their new names.
-
-        Raises:
-            OSError: if the folder cannot be written.
-        """
-        there = self.replaced().shard_names()
-        first = 1 + int(there[-1].split(".")[0][5:]) if there else 0
-        aside = {
-            name: f"part-{number:06d}.parquet.replaced" for number, name in enumerate(names, first)
-        }
-        for name, new_name in aside.items():
+    def back_up(self, names: Iterable[str]) -> dict[str, str]:
+        """Copy these shards to `backups()`, until `end`; returns the copies' names by theirs."""
+        numbers = [shard_number(name) for name in self.backups().shard_names()]
+        first = 1 + max((number for number in numbers if number is not None), default=-1)
+        copies = {name: f"{shard_name(i)}.replaced" for i, name in enumerate(names, first)}
+        for name, copy in copies.items():
             with self._filesystem.open_input_stream(f"{self._path}/{name}") as file:
                 content = file.read()
-            write_whole(self._filesystem, f"{self._path}/{REPLACED}/{new_name}", content)
-        return aside
+            write_whole(self._filesystem, f"{self._path}/{BACKUPS}/{copy}", content)
+        return copies
 
     def read(self, name: str) -> Shard | None:
         """A shard; None if there is none of that name.
@@ -241,32 +232,29 @@ class ShardFolder:
             return None
         return Shard.read(self._filesystem, path)
 
-    def write(self, name: str, shard: Shard, letters: Sequence[DeadLetter]) -> None:
-        """Write a shard's dead letters, then the shard; an OSError if that cannot be done.
-
-        A shard without documents is deleted.
-        """
-        self.write_dead_letters(name.removesuffix(".parquet"), letters)
-        if len(shard.listing):
+    def write(self, name: str, shard: Shard, dead_letters: Sequence[DeadLetter]) -> None:
+        """Write a shard's dead letters, then the shard; delete a shard without documents."""
+        self.write_dead_letters(name.removesuffix(".parquet"), dead_letters)
+        if len(shard.entries):
             write_whole(self._filesystem, f"{self._path}/{name}", shard.as_parquet())
         else:
             self._delete(name)
 
-    def write_dead_letters(self, name: str, letters: Sequence[DeadLetter]) -> None:
-        """The dead letters of a file or a shard; none deletes those of an earlier run."""
-        if letters:
-            lines = [json.dumps(asdict(letter)) + "\n" for letter in letters]
-            content = "".join(lines).encode()
-            write_whole(self._filesystem, f"{self._path}/{DEAD_LETTERS}/{name}.jsonl", content)
+    def write_dead_letters(self, name: str, dead_letters: Sequence[DeadLetter]) -> None:
+        """Write the dead letters of a file or a shard; none deletes those of an earlier run."""
+        if dead_letters:
+            content = "".join(json.dumps(asdict(letter)) + "\n" for letter in dead_letters)
+            path = f"{self._path}/{DEAD_LETTERS}/{name}.jsonl"
+            write_whole(self._filesystem, path, content.encode())
         else:
             self._delete(f"{DEAD_LETTERS}/{name}.jsonl")
 
-    def delete_dead_letters(self, but: Iterable[str]) -> None:
-        """Delete all dead letters but those of these names."""
-        kept = {f"{name}.jsonl" for name in but}
-        others = [f for f in self._files(f"/{DEAD_LETTERS}") if f.base_name not in kept]
-        for file in others:
-            self._filesystem.delete_file(file.path)
+    def delete_dead_letters(self, except_for: Iterable[str]) -> None:
+        """Delete all dead letters but those of these files and shards."""
+        kept = {f"{name}.jsonl" for name in except_for}
+        for file in self._files(f"/{DEAD_LETTERS}"):
+            if file.base_name not in kept:
+                self._filesystem.delete_file(file.path)
 
     def num_dead_letters(self) -> int:
         """The number of dead letters."""
@@ -277,22 +265,20 @@ class ShardFolder:
                     count += file.read().count(b"\n")
         return count
 
-    def _parquet_files(self) -> list[str]:
-        return sorted(
-            item.base_name
-            for item in self._files("")
-            if item.extension == "parquet" and item.base_name[0] not in "._"
-        )
-
     def _files(self, folder: str) -> list[fs.FileInfo]:
         selector = fs.FileSelector(f"{self._path}{folder}", allow_not_found=True)
         found = self._filesystem.get_file_info(selector)
         return [item for item in found if item.type == fs.FileType.File]
 
-    def _is_file(self, name: str) -> bool:
-        found = self._filesystem.get_file_info(f"{self._path}/{name}")
-        return bool(found.type == fs.FileType.File)
-
     def _delete(self, name: str) -> None:
-        if self._is_file(name):
-            self._filesystem.delete_file(f"{self._path}/{name}")
+        path = f"{self._path}/{name}"
+        if self._filesystem.get_file_info(path).type == fs.FileType.File:
+            self._filesystem.delete_file(path)
+
+    def _of_release_1(self) -> InputError:
+        received = f"{self.location}, which release 1 made: that is no longer continued"
+        return InputError("shards", received, "name another folder, and give this one as --reuse")
+
+
+def _is_shard(name: str) -> bool:
+    return shard_number(name) is not None or RELEASE_1_SHARD.fullmatch(name) is not None

@@ -1,7 +1,6 @@
 """Vectors as they are stored: float32, float16, int8 or one bit a dimension; and back.
 
-int8 and one bit are `as_int8` and `as_bits`: a vector's direction is kept, its length is not. Knows
-nothing of files.
+int8 and one bit are `as_int8` and `as_bits`: a vector's direction is kept, its length is not.
 """
 
 from typing import Any, Literal
@@ -16,20 +15,19 @@ StoredVectors = NDArray[Any]
 
 
 def encode_vectors(vectors: Vectors, dtype: Dtype) -> StoredVectors:
-    """Vectors as stored numbers; `inf` in a row that float16 cannot hold.
+    """Vectors as they are stored; `inf` in a row that float16 cannot hold.
 
     Args:
         vectors: float32 `[num_vectors, dimensions]`; for "binary" dimensions are a multiple of 8.
-        dtype: of the stored numbers.
+        dtype: of the stored vectors.
 
     Returns:
         `[num_vectors, dimensions]`; for "binary" uint8 `[num_vectors, dimensions / 8]`.
 
     Example:
-        >>> encode_vectors(np.array([[0.5, -1, 0, 0, 0, 0, 0, 0.25]], np.float32), "int8").tolist()
-        [[64, -127, 0, 0, 0, 0, 0, 32]]
-        >>> encode_vectors(np.array([[0.5, -1, 0, 0, 0, 0, 0, 0.25]], np.float32), "binary").tolist()
-        [[129]]
+        >>> vectors = np.array([[0.5, -1, 0, 0, 0, 0, 0, 0.25]], np.float32)
+        >>> encode_vectors(vectors, "int8").tolist(), encode_vectors(vectors, "binary").tolist()
+        ([[64, -127, 0, 0, 0, 0, 0, 32]], [[129]])
     """
     if dtype == "binary":
         return as_bits(vectors)
@@ -40,14 +38,14 @@ def encode_vectors(vectors: Vectors, dtype: Dtype) -> StoredVectors:
     return rounded
 
 
-def decode_vectors(numbers: StoredVectors, dtype: Dtype) -> Vectors:
-    """Stored numbers as float32 vectors; of one bit, 1 and -1.
+def decode_vectors(stored: StoredVectors, dtype: Dtype) -> Vectors:
+    """Stored vectors as float32 `[num_vectors, dimensions]`; bits become 1 and -1.
 
     Example:
         >>> decode_vectors(np.array([[129]], np.uint8), "binary").tolist()
         [[1.0, -1.0, -1.0, -1.0, -1.0, -1.0, -1.0, 1.0]]
     """
     if dtype == "binary":
-        numbers = np.unpackbits(numbers, axis=1) * 2.0 - 1
-    vectors: Vectors = numbers.astype(np.float32)
+        stored = np.unpackbits(stored, axis=1) * 2.0 - 1
+    vectors: Vectors = stored.astype(np.float32)
     return vectors

@@ -2,6 +2,7 @@
 
     ./scripts/accept                                            the 7B model on this machine's card
     ./scripts/accept --weights weights/e5-mini --device cpu     what can be shown without one
+    ./scripts/accept --quick ...                                the same steps with fewer texts
 
 Runs each step in a process of its own, so that one that dies fails alone, and writes
 docs/accept/MACHINE-DATE.json and .md after each. Run again, it repeats only what has not passed.
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from acceptance.lines import Line, passes
 from acceptance.report import Report
-from acceptance.subject import ROOT, Subject
+from acceptance.subject import QUICK, ROOT, Subject, Workload
 
 # A module of this package, and its function; each step imports its own alone.
 STEPS = {
@@ -53,9 +54,16 @@ def main() -> int:
     parser.add_argument(
         "--out", type=Path, default=ROOT / "docs/accept", help="where reports lie (%(default)s)"
     )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="fewer texts, requests and rounds: shows that the steps work, in half a minute",
+    )
     parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)  # in the child
     options = parser.parse_args()
-    subject = Subject(options.weights.resolve(), options.device or "cuda")
+    subject = Subject(
+        options.weights.resolve(), options.device or "cuda", QUICK if options.quick else Workload()
+    )
     if options.step:
         module, function = STEPS[options.step].split(".")
         lines = getattr(importlib.import_module(f"acceptance.{module}"), function)(subject)
@@ -84,6 +92,7 @@ def _run(step: str, subject: Subject) -> tuple[list[Line], str]:
         told, log = Path(folder) / "lines.json", Path(folder) / "log"
         command = [sys.executable, "-m", "acceptance", "--step", step, "--out", str(told)]
         command += ["--weights", str(subject.weights), "--device", subject.device]
+        command += ["--quick"] if subject.workload == QUICK else []
         with log.open("wb") as file:
             environment = os.environ | {"PYTHONFAULTHANDLER": "1"}
             code = subprocess.run(command, stdout=file, stderr=file, env=environment).returncode

@@ -23,14 +23,14 @@ from acceptance.vectors import some_texts
 from benchmarks.server import running
 from e5.vectors import cosine_scores
 
-CLIENTS, REQUESTS = 32, 640
+CLIENTS = 32
 LEAST_COSINE = 0.9999  # of a text's vector over HTTP, whatever it was computed with
 IMAGE = "e5-mistral-accept"
 
 
 def server(subject: Subject) -> Sequence[Line]:
     """Clients that send mixed requests at the same time; every vector is compared."""
-    texts = some_texts(200)
+    texts, requests = some_texts(200), subject.workload.requests
     truth = subject.load().encode_document(texts)
     environment = {"E5_WEIGHTS": str(subject.weights), "E5_DEVICE": subject.device}
     milliseconds: list[float] = []
@@ -64,17 +64,17 @@ def server(subject: Subject) -> Sequence[Line]:
             return True
 
         started = time.perf_counter()
-        answered = sum(pool.map(ask, range(REQUESTS)))
+        answered = sum(pool.map(ask, range(requests)))
         seconds = time.perf_counter() - started
         refused = client.post("/predictions", json={"input": {"documents": [" "]}}).json()
         alive = ask(0)
     print("\n".join(failures))  # into the log
     cuts = statistics.quantiles(milliseconds, n=100)
     return [
-        passes("requests answered", f"{answered} of {REQUESTS}", answered == REQUESTS),
+        passes("requests answered", f"{answered} of {requests}", answered == requests),
         at_least("least cosine to the engine's vectors", min(cosines), LEAST_COSINE),
         Line("of them sent again after 409", str(len(busy))),
-        Line(f"{CLIENTS} clients", f"{REQUESTS / seconds:.1f} requests/s"),
+        Line(f"{CLIENTS} clients", f"{requests / seconds:.1f} requests/s"),
         Line("latency", f"p50 {cuts[49]:.0f} ms, p95 {cuts[94]:.0f} ms, p99 {cuts[98]:.0f} ms"),
         passes("bad input is refused", refused["error"], refused["status"] == "failed"),
         passes("and the next request answered", "yes" if alive else "no", alive),

@@ -13,7 +13,6 @@ from acceptance.subject import Subject
 from benchmarks.engine import CEILING, OURS, engine_rows
 from benchmarks.machine import measured_ceilings
 from benchmarks.neighbours import Neighbours
-from benchmarks.rounds import ROUNDS
 
 WORKLOADS = (
     "one pair",
@@ -39,7 +38,7 @@ def speed(subject: Subject) -> Sequence[Line]:
         device=subject.device,
         layers=None,
         workloads=",".join(workloads),
-        rounds=ROUNDS,
+        rounds=subject.workload.rounds,
     )
     rows = engine_rows(arguments)
     for workload in workloads:

@@ -1,7 +1,4 @@
-"""What is to be accepted: weights on a device of this machine.
-
-Knows how to name them and load them, not what is asked of them.
-"""
+"""What is to be accepted: weights on a device of this machine, and how much of it is tried."""
 
 import os
 import subprocess
@@ -12,10 +9,33 @@ from pathlib import Path
 import torch
 
 from benchmarks.machine import machine_name
+from benchmarks.rounds import ROUNDS
 from e5.embedder import Embedder
 from e5.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """How much the steps compute.
+
+    Attributes:
+        beside_float32: texts that a CPU computes again in float32.
+        too_long: texts of more tokens than the model reads.
+        in_memory: texts that are embedded while the peak of memory is watched.
+        requests: predictions that clients send to the server.
+        rounds: of the systems whose speed is compared.
+    """
+
+    beside_float32: int = 24
+    too_long: int = 8
+    in_memory: int = 2000
+    requests: int = 640
+    rounds: int = ROUNDS
+
+
+QUICK = Workload(beside_float32=8, too_long=1, in_memory=100, requests=64, rounds=1)
 
 
 @dataclass(frozen=True)
@@ -24,6 +44,7 @@ class Subject:
 
     weights: Path
     device: str
+    workload: Workload = Workload()
 
     @cached_property
     def on_a_card(self) -> bool:
@@ -43,6 +64,7 @@ class Subject:
             "weights": self.weights.name,
             "commit": _commit(),
             "torch": torch.__version__,
+            **({"workload": "quick"} if self.workload == QUICK else {}),
         }
 
 

@@ -17,14 +17,13 @@ import torch
 from acceptance.lines import Line, at_least, at_most, in_digits, not_run, passes
 from acceptance.subject import Subject
 from benchmarks.rounds import peak_gib, reset_peak
-from benchmarks.subjects import english_words
+from benchmarks.texts import english_words
 from commands.download_weights import in_gigabytes
 from e5.checkpoint import CONFIG, weight_bytes
 from e5.embedder import Embedder
 from e5.vectors import Vectors, cosine_scores
 
 LEAST_COSINE = 0.999
-FEW = 24  # texts that a CPU computes again in float32
 # One for each thing that has broken a tokenizer or a kernel somewhere.
 ODD = [
     *("a", ".", "\u200b.", "\x00\x01\x1b[31m", "</s>", "<s> <unk> </s>", "Instruct: \nQuery: "),
@@ -72,7 +71,7 @@ def _self_checks(seconds: list[float]) -> Iterator[None]:
 def fidelity(subject: Subject) -> Sequence[Line]:
     """float16 and bfloat16 on the device beside float32 on the CPU, for a few texts."""
     need, free = 2 * weight_bytes(subject.weights) * 1.1, psutil.virtual_memory().available
-    texts = some_texts(FEW)
+    texts = some_texts(subject.workload.beside_float32)
     found = {dtype: _embed(subject.load(dtype=dtype), texts) for dtype in ("float16", "bfloat16")}
     pair = "float16 and bfloat16"
     lines = [_alike(pair, found["float16"], found["bfloat16"])]
@@ -99,7 +98,8 @@ def _embed(embedder: Embedder, texts: Sequence[str]) -> Vectors:
 def odd_texts(subject: Subject) -> Sequence[Line]:
     """No text, however long or odd, gives a vector that is not finite."""
     embedder = subject.load()
-    long = [" ".join(some_texts(400, seed)) for seed in range(8)]  # more tokens than are read
+    # More tokens than are read.
+    long = [" ".join(some_texts(400, seed)) for seed in range(subject.workload.too_long)]
     encodings = embedder.tokenize(documents=[*ODD, *long])
     computed = embedder.compute([encoding.token_ids for encoding in encodings])
     finite = bool(np.isfinite(computed.vectors).all())
@@ -121,7 +121,7 @@ def memory(subject: Subject) -> Sequence[Line]:
     token = 12 * config["hidden_size"] + 4 * config["intermediate_size"]
     estimate = (size + token * embedder.max_batch_tokens) / 2**30
     reset_peak(device)
-    embedder.encode_document(some_texts(2000))
+    embedder.encode_document(some_texts(subject.workload.in_memory))
     embedder.encode_document(" ".join(some_texts(400)))
     peak = peak_gib(device)
     if not subject.on_a_card:

@@ -19,13 +19,9 @@ from tqdm import tqdm
 from benchmarks.machine import child
 from benchmarks.subjects import MINI, saved_checkpoint
 from benchmarks.texts import real_texts
-from e5.corpora.corpus import Corpus
+from e5.corpora import Corpus, Index, Loop, ShardFolder, embed_corpus
 from e5.corpora.documents import Document, Passage
-from e5.corpora.index import Index
-from e5.corpora.loop import Loop
-from e5.corpora.run import embed_corpus
-from e5.corpora.shard import Shard
-from e5.corpora.shard_folder import ShardFolder
+from e5.corpora.shard import Shard, shard_name
 from e5.corpora.vector_encoding import encode_vectors
 from e5.embedder import Embedder
 from e5.settings import Settings
@@ -63,10 +59,7 @@ import json, sys
 from functools import partial
 import torch
 from benchmarks.rounds import peak_gib
-from e5.corpora.corpus import Corpus
-from e5.corpora.loop import Loop
-from e5.corpora.run import embed_corpus
-from e5.corpora.shard_folder import ShardFolder
+from e5.corpora import Corpus, Loop, ShardFolder, embed_corpus
 from e5.embedder import Embedder
 from e5.settings import Settings
 weights, corpus, out = sys.argv[1:]
@@ -218,8 +211,8 @@ def _as_shards(vectors: Vectors, folder: Path) -> ShardFolder:
         rows = range(first, first + len(part))
         documents = [Document(str(row), f"text {row}") for row in rows]
         parts = [[Passage(document.text, 0, len(document.text))] for document in documents]
-        shard = Shard.of(documents, parts, encode_vectors(part, "float16"), shards.layout)
-        shards.write(f"part-{number:06d}.parquet", shard, [])
+        shard = Shard.of(documents, parts, encode_vectors(part, "float16"), shards.schema)
+        shards.write(shard_name(number), shard, [])
     return shards
 
 

@@ -18,7 +18,7 @@ import httpx2
 from tqdm import tqdm
 
 from benchmarks.server import SLOTS, Predict, ask, running, serve
-from benchmarks.subjects import english_words
+from benchmarks.texts import english_words
 
 CLIENTS = 16
 ROUNDS = 10

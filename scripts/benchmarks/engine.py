@@ -21,7 +21,8 @@ from transformers.models.mistral.modeling_mistral import MistralDecoderLayer
 
 from benchmarks.machine import measured_ceilings
 from benchmarks.rounds import Times, side_by_side
-from benchmarks.subjects import MINI, Workload, english_words, packed, subject, workloads_of
+from benchmarks.subjects import MINI, Workload, packed, subject, workloads_of
+from benchmarks.texts import english_words
 from e5.device import choose_device, choose_dtype
 from e5.embedder import Embedder
 from e5.engine import Engine

@@ -26,7 +26,8 @@ import psutil
 from tqdm import tqdm
 
 from benchmarks.server import running
-from benchmarks.subjects import MINI, ROOT, english_words
+from benchmarks.subjects import MINI, ROOT
+from benchmarks.texts import english_words
 from e5.embedder import Embedder
 from e5.settings import Settings
 from e5.vectors import Vectors, cosine_scores

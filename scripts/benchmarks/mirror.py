@@ -30,10 +30,7 @@ import json, sys, time
 from functools import partial
 import torch
 from benchmarks.rounds import peak_gib
-from e5.corpora.corpus import Corpus
-from e5.corpora.loop import Loop
-from e5.corpora.run import embed_corpus
-from e5.corpora.shard_folder import ShardFolder
+from e5.corpora import Corpus, Loop, ShardFolder, embed_corpus
 from e5.embedder import Embedder
 from e5.settings import Settings
 weights, corpus, out = sys.argv[1:]
@@ -130,10 +127,10 @@ def _many() -> dict[str, Any]:
         corpus.add_all(hashes[0], hashes[1], hashes[2], np.ones(MANY // 100))
         hashes[1:, ::100] += np.uint64(1)
         folder.add_all(hashes[0], hashes[1], hashes[2], np.ones(MANY // 100))
-    inventories = corpus.inventory(), folder.inventory()
+    inventories = corpus.build(), folder.build()
     started = time.perf_counter()
     difference = compare(*inventories)
-    find(inventories[0].texts[difference.changed], inventories[1])
+    find(inventories[0].texts, difference.changed, inventories[1].texts)
     assert len(difference.changed) == MANY // 100
     return {
         "documents": f"{MANY:,}, of which 1 % differ: comparing alone",

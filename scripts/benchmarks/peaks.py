@@ -14,7 +14,8 @@ import httpx2
 import psutil
 
 from benchmarks.server import SLOTS, running
-from benchmarks.subjects import MINI, english_words
+from benchmarks.subjects import MINI
+from benchmarks.texts import english_words
 from e5.device import choose_device
 
 ALL_SLOTS = f"{SLOTS} answers of 384,000 numbers, one after the other"

@@ -15,7 +15,8 @@ from typing import Any
 
 from benchmarks.rounds import side_by_side
 from benchmarks.server import Predict, serve
-from benchmarks.subjects import english_words, saved_checkpoint
+from benchmarks.subjects import saved_checkpoint
+from benchmarks.texts import english_words
 from e5.device import choose_device
 from e5.embedder import Embedder
 from e5.settings import Settings

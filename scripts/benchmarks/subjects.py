@@ -18,9 +18,10 @@ from tokenizers import Tokenizer as RawTokenizer
 from tokenizers import processors
 from transformers import AutoTokenizer, MistralConfig, MistralModel, PreTrainedTokenizerFast
 
+from benchmarks.texts import english_words
 from e5.device import choose_device, choose_dtype
 from e5.mistral import Config, Mistral
-from e5.prompts import DEFAULT_TASK, TASKS, query_prompt
+from e5.prompts import DEFAULT_TASK, query_prompt
 
 ROOT = Path(__file__).resolve().parents[2]
 MINI = ROOT / "weights/e5-mini"
@@ -118,12 +119,6 @@ def save_tokenizer(folder: Path) -> None:
     PreTrainedTokenizerFast(
         tokenizer_object=raw, bos_token="<s>", eos_token="</s>", pad_token="</s>"
     ).save_pretrained(folder)
-
-
-def english_words() -> list[str]:
-    """Everyday words of English prose: those of the registered instructions, some 200."""
-    prose = " ".join(task.instruction for task in TASKS.values())
-    return sorted({word.lower() for word in prose.split() if word.isalpha()})
 
 
 def workloads_of(count_tokens: Callable[[str], int]) -> dict[str, Workload]:

@@ -1,13 +1,21 @@
-"""Many real English texts without a download: the documentation strings of this Python.
+"""English without a download: everyday words, and many real texts.
 
-Of its standard library and of what is installed beside the project: which texts there are depends
-on the versions of both. Knows nothing of models.
+The texts are the documentation strings of this Python's standard library and of what is installed
+beside the project: which there are depends on the versions of both.
 """
 
 import random
 import re
 import sysconfig
 from pathlib import Path
+
+from e5.prompts import TASKS
+
+
+def english_words() -> list[str]:
+    """Everyday words of English prose: those of the registered instructions, some 200."""
+    prose = " ".join(task.instruction for task in TASKS.values())
+    return sorted({word.lower() for word in prose.split() if word.isalpha()})
 
 
 def real_texts(count: int) -> list[str]:

@@ -8,7 +8,6 @@ import sys
 import time
 
 from commands.options import as_options
-from e5.corpora.filesystem import UNREADABLE
 from e5.corpora.index import Index
 from e5.corpora.shard_folder import ShardFolder
 from e5.errors import E5Error
@@ -30,7 +29,7 @@ def main() -> int:
     try:
         with as_options(OPTIONS):
             index = Index.build(ShardFolder(arguments.out), arguments.index)
-    except (E5Error, *UNREADABLE) as error:
+    except (E5Error, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:

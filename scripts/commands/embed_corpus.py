@@ -20,13 +20,13 @@ from typing import get_args
 
 from commands.options import absolute, as_options, plain
 from e5.corpora.corpus import Corpus
-from e5.corpora.filesystem import UNREADABLE
 from e5.corpora.formats import TextFormat
 from e5.corpora.loop import Loop
 from e5.corpora.passages import PassageSize
 from e5.corpora.plan import ROWS_PER_SHARD
-from e5.corpora.run import Report, Runner, embed_corpus
+from e5.corpora.runner import Runner
 from e5.corpora.shard_folder import DEAD_LETTERS, Recipe, ShardFolder
+from e5.corpora.synchronize import Report, embed_corpus
 from e5.corpora.vector_encoding import Dtype
 from e5.embedder import Embedder
 from e5.errors import E5Error, InputError
@@ -60,7 +60,7 @@ def main() -> int:
     try:
         with as_options(OPTIONS):
             report = _embed(arguments)
-    except (E5Error, *UNREADABLE) as error:
+    except (E5Error, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -19,7 +19,6 @@ from pathlib import Path
 
 from commands.options import as_options, plain
 from e5.client.client import Client
-from e5.corpora.filesystem import UNREADABLE
 from e5.corpora.hits import Hit
 from e5.corpora.index import Index
 from e5.encoder import Encoder
@@ -58,7 +57,7 @@ def main() -> int:
                 hybrid=arguments.hybrid,
                 per_document=arguments.per_document,
             )
-    except (E5Error, *UNREADABLE) as error:
+    except (E5Error, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     if arguments.queries is not None:

@@ -24,7 +24,7 @@ def accept(out: Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [
             *(sys.executable, "-m", "acceptance"),
-            *("--weights", str(MINI), "--device", "cpu", "--out", str(out)),
+            *("--weights", str(MINI), "--device", "cpu", "--out", str(out), "--quick"),
         ],
         env=os.environ | {"PYTHONPATH": f"{ROOT}/scripts:{ROOT}"},
         capture_output=True,

@@ -1,4 +1,4 @@
-"""Whatever happens to a corpus or a disk during a run, nothing is lost or mixed unsaid."""
+"""Whatever happens to a corpus or a disk during a run, nothing is silently lost or mixed."""
 
 import itertools
 import json
@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 from corpus_tools import mirror, write_rows
-from mirror_tools import Files, held, put, rows_of, wanted
+from mirror_tools import Files, documents_in, documents_of, rows_of, write_files
 
 from e5.corpora.corpus import Corpus
-from e5.corpora.loop import Loop, Model, Summary
+from e5.corpora.loop import Loop
 from e5.corpora.plan import Unit
-from e5.corpora.run import embed_corpus
+from e5.corpora.runner import Model, Summary
 from e5.corpora.shard_folder import ShardFolder
+from e5.corpora.synchronize import embed_corpus
 from e5.embedder import Embedder
 from e5.errors import InputError
 
@@ -23,7 +24,7 @@ class Disturbed:
     """A loop, and something that happens after some units. A `Runner`."""
 
     def __init__(self, embedder: Embedder, after: int, disturb: Callable[[], None]) -> None:
-        """Only in the first pass, where `after` is more than 0."""
+        """`disturb` is called once, `after` this unit; 0: at the end of every pass."""
         self._loop, self._after, self._disturb = Loop(lambda: embedder), after, disturb
 
     def describe(self) -> Model:
@@ -43,10 +44,10 @@ class Disturbed:
 
 class TestAccidents:
     @pytest.mark.parametrize("accident", ["no files", "no rows"])
-    def test_an_empty_corpus_deletes_nothing_unasked(
+    def test_an_empty_corpus_deletes_nothing_unless_allowed(
         self, accident: str, tmp_path: Path, embedder: Embedder
     ) -> None:
-        corpus = put(tmp_path / "in", {"a.jsonl": rows_of(9)})
+        corpus = write_files(tmp_path / "in", {"a.jsonl": rows_of(9)})
         folder = ShardFolder(str(tmp_path / "out"))
         mirror(corpus, folder, embedder)
         if accident == "no files":
@@ -55,17 +56,17 @@ class TestAccidents:
             (tmp_path / "in" / "a.jsonl").write_text("")
         with pytest.raises(InputError, match=r"which holds no documents; .*--allow-empty"):
             mirror(corpus, folder, embedder)
-        assert len(held(tmp_path / "out")) == 9
+        assert len(documents_in(tmp_path / "out")) == 9
         assert mirror(corpus, folder, embedder, allow_empty=True).removed == 9
-        assert held(tmp_path / "out") == {}
+        assert documents_in(tmp_path / "out") == {}
         assert mirror(corpus, folder, embedder, allow_empty=True).removed == 0
 
-    @pytest.mark.parametrize("change", ["rewritten", "cut", "replaced", "removed", "added"])
-    def test_files_that_change_during_a_run_are_read_once_more(
+    @pytest.mark.parametrize("change", ["rewritten", "shortened", "replaced", "removed", "added"])
+    def test_files_that_change_during_a_run_are_read_again(
         self, change: str, tmp_path: Path, embedder: Embedder
     ) -> None:
         files: Files = {"a.jsonl": rows_of(20), "b.jsonl": rows_of(20, 20)}
-        corpus = put(tmp_path / "in", files)
+        corpus = write_files(tmp_path / "in", files)
         others = [row | {"text": f"other {row['id']}"} for row in rows_of(20, 20)]
 
         def disturb() -> None:
@@ -88,10 +89,10 @@ class TestAccidents:
         folder = ShardFolder(str(tmp_path / "out"))
         report = embed_corpus(corpus, folder, runner, rows_per_shard=8)
         assert report.changing == []
-        assert held(tmp_path / "out") == wanted(files)
+        assert documents_in(tmp_path / "out") == documents_of(files)
 
-    def test_a_file_that_never_rests_is_named(self, tmp_path: Path, embedder: Embedder) -> None:
-        corpus = put(tmp_path / "in", {"a.jsonl": rows_of(5), "log.jsonl": rows_of(5, 5)})
+    def test_a_file_that_always_changes_is_named(self, tmp_path: Path, embedder: Embedder) -> None:
+        corpus = write_files(tmp_path / "in", {"a.jsonl": rows_of(5), "log.jsonl": rows_of(5, 5)})
         count = itertools.count(10)
 
         def disturb() -> None:
@@ -105,8 +106,10 @@ class TestAccidents:
         assert rest.changing == []
         assert rest.documents == next(count)
 
-    def test_two_runs_at_once_are_one(self, tmp_path: Path, embedder: Embedder) -> None:
-        corpus = put(tmp_path / "in", {"a.jsonl": rows_of(20)})
+    def test_a_second_run_at_the_same_time_is_refused(
+        self, tmp_path: Path, embedder: Embedder
+    ) -> None:
+        corpus = write_files(tmp_path / "in", {"a.jsonl": rows_of(20)})
         folder = ShardFolder(str(tmp_path / "out"))
 
         def disturb() -> None:
@@ -114,12 +117,12 @@ class TestAccidents:
                 mirror(corpus, folder, embedder)
 
         embed_corpus(corpus, folder, Disturbed(embedder, after=0, disturb=disturb))
-        assert len(held(tmp_path / "out")) == 20
+        assert len(documents_in(tmp_path / "out")) == 20
 
-    def test_a_full_disk_is_one_sentence_and_the_next_run_goes_on(
+    def test_a_full_disk_is_one_sentence_and_the_next_run_continues(
         self, tmp_path: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        corpus = put(tmp_path / "in", {"a.jsonl": rows_of(40)})
+        corpus = write_files(tmp_path / "in", {"a.jsonl": rows_of(40)})
         folder = ShardFolder(str(tmp_path / "out"))
         with monkeypatch.context() as patch:
             writes, replace = itertools.count(), os.replace
@@ -132,7 +135,7 @@ class TestAccidents:
             patch.setattr(os, "replace", full)
             with pytest.raises(OSError, match=r"cannot be written \(.*No space left.*run again"):
                 mirror(corpus, folder, embedder, 8)
-        there = len(held(tmp_path / "out"))
-        assert 16 <= there < 40
+        written = len(documents_in(tmp_path / "out"))
+        assert 16 <= written < 40
         assert [p.name for p in (tmp_path / "out").iterdir() if p.name.startswith(".")] == []
-        assert mirror(corpus, folder, embedder, 8).summary.computed == 40 - there
+        assert mirror(corpus, folder, embedder, 8).summary.computed == 40 - written

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from e5.corpora.column_types import (
+    ARROW_TYPES,
     NULL,
     TEXT,
     UntypedText,
     as_column,
     common_type,
-    from_name,
     kept_type,
     type_of_value,
 )
@@ -33,7 +33,7 @@ LOOSE = st.sampled_from(
 @given(values=st.lists(PLAIN | LOOSE))
 def test_any_mixture_has_a_type_that_holds_it(values: list[Any]) -> None:
     kind = reduce(common_type, map(type_of_value, values), NULL)
-    assert from_name(str(kind)) == kind
+    assert ARROW_TYPES[str(kind)] == kind
     kind = TEXT if kind == NULL else kind
     column = as_column(values, kind)
     assert len(column) == len(values)
@@ -85,7 +85,7 @@ def test_parquet_s_types_are_kept_or_refused() -> None:
         assert kept_type(kind) == kept
 
 
-def test_what_a_type_cannot_hold_is_an_error() -> None:
+def test_a_value_that_a_type_cannot_hold_is_an_error() -> None:
     with pytest.raises(ValueError, match="holds string where int64 is kept"):
         as_column(["snow"], pa.int64())
     now = datetime(2024, 1, 2, tzinfo=UTC)

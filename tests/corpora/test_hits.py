@@ -1,9 +1,9 @@
-"""Rankings are merge_rankings by their ranks alone, and a document is shown once."""
+"""Rankings are merged by their ranks alone, and a document is shown once."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from e5.corpora.hits import RANK, best_of_each, merge_rankings
+from e5.corpora.hits import RANK_OFFSET, best_of_each, merge_rankings
 
 RANKINGS = st.lists(st.lists(st.sampled_from("abcdefgh"), unique=True), min_size=1, max_size=3)
 
@@ -11,19 +11,22 @@ RANKINGS = st.lists(st.lists(st.sampled_from("abcdefgh"), unique=True), min_size
 @given(rankings=RANKINGS)
 def test_the_sum_of_reciprocal_ranks_decides(rankings: list[list[str]]) -> None:
     found = [
-        row["id"] for row in merge_rankings(*([{"id": name} for name in some] for some in rankings))
+        row["id"]
+        for row in merge_rankings(*([{"id": name} for name in ranking] for ranking in rankings))
     ]
 
-    def merit(name: str) -> float:
-        return sum(1 / (RANK + 1 + some.index(name)) for some in rankings if name in some)
+    def score(name: str) -> float:
+        return sum(
+            1 / (RANK_OFFSET + 1 + ranking.index(name)) for ranking in rankings if name in ranking
+        )
 
-    assert sorted(found) == sorted({name for some in rankings for name in some})
-    merits = [merit(name) for name in found]
-    assert merits == sorted(merits, reverse=True)
+    assert sorted(found) == sorted({name for ranking in rankings for name in ranking})
+    scores = [score(name) for name in found]
+    assert scores == sorted(scores, reverse=True)
 
 
 @given(documents=st.lists(st.sampled_from("abc")))
-def test_the_first_of_a_document_stays(documents: list[str]) -> None:
+def test_the_first_row_of_each_document_stays(documents: list[str]) -> None:
     rows = [{"id": i, "document": name} for i, name in enumerate(documents)]
     kept = best_of_each(rows)
     assert [row["document"] for row in kept] == list(dict.fromkeys(documents))

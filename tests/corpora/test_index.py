@@ -22,6 +22,7 @@ from corpus_tools import (
 from e5.corpora.corpus import Corpus
 from e5.corpora.documents import Document
 from e5.corpora.index import Index
+from e5.corpora.lance import IndexLimits
 from e5.corpora.passages import PassageSize
 from e5.corpora.shard_folder import Recipe, ShardFolder
 from e5.corpora.vector_encoding import Dtype
@@ -31,14 +32,14 @@ from e5.vectors import cosine_scores
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("count", "dimensions"), [(20_000, 192), (3_000, 4096)])
+@pytest.mark.parametrize(("count", "dimensions"), [(8_000, 192), (1_000, 4096)])
 def test_an_index_finds_what_an_exact_search_finds(
-    count: int, dimensions: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    count: int, dimensions: int, tmp_path: Path
 ) -> None:
     vectors = clustered(count + 50, dimensions)
     write_shards(tmp_path / "out", vectors[:count])
-    monkeypatch.setattr("e5.corpora.lance.FLAT_BELOW", 1)
-    index = Index.build(ShardFolder(str(tmp_path / "out")), str(tmp_path / "index"))
+    limits = IndexLimits(min_numbers=1, partition_size=count // 4)
+    index = Index.build(ShardFolder(str(tmp_path / "out")), str(tmp_path / "index"), limits)
     assert not index.is_flat
     assert len(index) == count
     for top in (1, 3, 10, 30):
@@ -49,10 +50,10 @@ def test_vectors_of_a_corpus_beside_an_index_do_not_change_the_index(
     tmp_path: Path, embedder: Embedder
 ) -> None:
     write_shards(tmp_path / "out", clustered(10, 64))
-    where = tmp_path / "index"
-    Index.build(ShardFolder(str(tmp_path / "out")), str(where))
-    embed(write_corpus(tmp_path / "other" / "a.jsonl", texts(5)), where, embedder)
-    Index(str(where)).check_model(MODEL)
+    location = tmp_path / "index"
+    Index.build(ShardFolder(str(tmp_path / "out")), str(location))
+    embed(write_corpus(tmp_path / "other" / "a.jsonl", texts(5)), location, embedder)
+    Index(str(location)).check_model(MODEL)
 
 
 def test_a_small_table_is_searched_whole_and_scores_are_cosines(tmp_path: Path) -> None:
@@ -70,32 +71,30 @@ def test_a_small_table_is_searched_whole_and_scores_are_cosines(tmp_path: Path) 
         assert hit.score == pytest.approx(expected[int(hit.id)], abs=0.1)
 
 
-@pytest.mark.parametrize("flat_below", [1, 2**24])
-def test_new_shards_are_added_once(
-    flat_below: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("e5.corpora.lance.FLAT_BELOW", flat_below)
+@pytest.mark.parametrize("min_numbers", [1, 2**24])
+def test_new_shards_are_added_once(min_numbers: int, tmp_path: Path) -> None:
     vectors = clustered(6_000, 64)
     write_shards(tmp_path / "out", vectors[:4_000], rows=1_000)
-    out, where = ShardFolder(str(tmp_path / "out")), str(tmp_path / "index")
-    assert len(Index.build(out, where)) == 4_000
-    assert len(Index.build(out, where)) == 4_000
+    out, location = ShardFolder(str(tmp_path / "out")), str(tmp_path / "index")
+    limits = IndexLimits(min_numbers=min_numbers)
+    assert len(Index.build(out, location, limits)) == 4_000
+    assert len(Index.build(out, location, limits)) == 4_000
     write_shards(tmp_path / "out", vectors[4_000:], rows=1_000, first=4_000)
-    grown = Index.build(out, where)
+    grown = Index.build(out, location, limits)
     assert len(grown) == 6_000
     assert recall(grown, vectors, vectors[::300] * 1.01) >= 0.99
-    assert recall(Index(where), vectors, vectors[4_000::200]) >= 0.99
+    assert recall(Index(location), vectors, vectors[4_000::200]) >= 0.99
 
 
-def test_changed_shards_are_replaced_and_deleted_ones_go(tmp_path: Path) -> None:
+def test_changed_shards_are_replaced_and_deleted_ones_removed(tmp_path: Path) -> None:
     vectors = clustered(50, 16)
     write_shards(tmp_path / "out", vectors[:40], rows=10)
-    out, where = ShardFolder(str(tmp_path / "out")), str(tmp_path / "index")
-    Index.build(out, where)
+    out, location = ShardFolder(str(tmp_path / "out")), str(tmp_path / "index")
+    Index.build(out, location)
     documents = [Document(str(i), f"new {i}") for i in (10, 12, 45)]
     write_shard(out, "part-000001.parquet", documents, -vectors[[10, 12, 45]])
     (tmp_path / "out" / "part-000003.parquet").unlink()
-    index = Index.build(out, where)
+    index = Index.build(out, location)
     expected = {str(i) for i in [*range(10), 10, 12, 45, *range(20, 30)]}
     hits = index.search(-vectors[12], 100)
     assert sorted(hit.id for hit in hits) == sorted(expected)
@@ -103,15 +102,15 @@ def test_changed_shards_are_replaced_and_deleted_ones_go(tmp_path: Path) -> None
     assert hits[0].score == pytest.approx(100, abs=0.1)
 
 
-def test_documents_that_came_into_other_shards_are_there_once(tmp_path: Path) -> None:
+def test_documents_that_moved_to_other_shards_are_found_once(tmp_path: Path) -> None:
     vectors = clustered(30, 16)
     write_shards(tmp_path / "out", vectors, rows=10)
-    where = str(tmp_path / "index")
-    Index.build(ShardFolder(str(tmp_path / "out")), where)
+    location = str(tmp_path / "index")
+    Index.build(ShardFolder(str(tmp_path / "out")), location)
     for path in (tmp_path / "out").glob("*.parquet"):
         path.unlink()
     write_shards(tmp_path / "out", vectors[::-1].copy(), rows=7)
-    index = Index.build(ShardFolder(str(tmp_path / "out")), where)
+    index = Index.build(ShardFolder(str(tmp_path / "out")), location)
     hits = index.search(vectors[0], 100)
     assert sorted(int(hit.id) for hit in hits) == list(range(30))
     assert hits[0].id == "29"
@@ -150,7 +149,7 @@ class TestConditions:
         [("year >= 2020 and lang = 'en'", 3), ("id = 'd3'", 1), ("year > 3000", 0),
          ("\"on\" < date '2024-01-05'", 4), ("text like '%island'", 1), ("lang in ('de')", 19)],
     )  # fmt: skip
-    def test_only_what_meets_one_is_ranked(
+    def test_only_documents_that_meet_one_are_ranked(
         self, where: str, count: int, index: Index, embedder: Embedder
     ) -> None:
         hits = index.find(embedder, "snow", top=100, where=where)
@@ -165,14 +164,14 @@ class TestConditions:
         with pytest.raises(InputError, match=r"^where: received .*; use SQL over .*year, lang"):
             index.find(embedder, "snow", where=where)
 
-    def test_words_are_found_that_vectors_miss(self, index: Index, embedder: Embedder) -> None:
-        for words in ("Zanzibar", "4711"):
-            (best, *_) = index.find(embedder, words, top=3, hybrid=True)
+    def test_keywords_are_found_that_vectors_miss(self, index: Index, embedder: Embedder) -> None:
+        for keyword in ("Zanzibar", "4711"):
+            (best, *_) = index.find(embedder, keyword, top=3, hybrid=True)
             assert best.id == "d27"
-            plain = {hit.id: hit.score for hit in index.find(embedder, words, top=29)}
-            assert best.score == pytest.approx(plain["d27"], abs=0.05)
+            scores = {hit.id: hit.score for hit in index.find(embedder, keyword, top=29)}
+            assert best.score == pytest.approx(scores["d27"], abs=0.05)
         assert index.find(embedder, "Zanzibar", hybrid=True, where="year < 2020")
-        assert index.find(embedder, '"( AND ^', hybrid=True)  # no language of its own
+        assert index.find(embedder, '"( AND ^', hybrid=True)  # which is no query language
 
     def test_many_queries_are_answered_as_one_is(self, index: Index, embedder: Embedder) -> None:
         queries = texts(5, 7)
@@ -185,7 +184,7 @@ class TestConditions:
 def test_the_best_passage_of_each_document(tmp_path: Path, embedder: Embedder) -> None:
     rows = [" ".join(texts(9, i)) for i in range(12)]
     corpus = write_corpus(tmp_path / "in" / "a.jsonl", rows)
-    folder = ShardFolder(str(tmp_path / "out"), Recipe(cut=PassageSize(16)))
+    folder = ShardFolder(str(tmp_path / "out"), Recipe(passage_size=PassageSize(16)))
     mirror(corpus, folder, embedder, 1000)
     index = Index.build(folder, str(tmp_path / "index"))
     every = index.find(embedder, "snow in winter", top=len(index))
@@ -201,45 +200,45 @@ def test_the_best_passage_of_each_document(tmp_path: Path, embedder: Embedder) -
         assert [hit.id for hit in hits] == list(best.values())[:top]
 
 
-def test_a_build_that_was_cut_off_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_build_that_failed_is_continued(tmp_path: Path) -> None:
     vectors = clustered(500, 64)
     write_shards(tmp_path / "out", vectors, rows=100)
-    out, where = ShardFolder(str(tmp_path / "out")), str(tmp_path / "index")
-    monkeypatch.setattr("e5.corpora.index.SHARDS_AT_ONCE", 2)
+    out, location = ShardFolder(str(tmp_path / "out")), str(tmp_path / "index")
+    limits = IndexLimits(shards_per_commit=2)
     last = sorted((tmp_path / "out").glob("*.parquet"))[-1]
     whole = last.read_bytes()
     last.write_bytes(whole[:100])
     with pytest.raises(InputError, match=f"^{last.name}: received a shard that cannot be read"):
-        Index.build(out, where)
-    assert len(Index(where)) == 400
+        Index.build(out, location, limits)
+    assert len(Index(location)) == 400
     last.write_bytes(whole)
-    index = Index.build(out, where)
+    index = Index.build(out, location, limits)
     assert len(index) == 500
     assert {hit.id for hit in index.search(vectors[0], 500)} == {str(i) for i in range(500)}
 
 
 def test_vectors_of_another_kind_are_refused(tmp_path: Path) -> None:
     write_shards(tmp_path / "out", clustered(10, 64))
-    where = str(tmp_path / "index")
-    Index.build(ShardFolder(str(tmp_path / "out")), where)
+    location = str(tmp_path / "index")
+    Index.build(ShardFolder(str(tmp_path / "out")), location)
     (tmp_path / "b").mkdir()
     write_shards(tmp_path / "b" / "out", clustered(10, 32))
     with pytest.raises(InputError, match=r"made with dimensions 32; .* holds 64: name another"):
-        Index.build(ShardFolder(str(tmp_path / "b" / "out")), where)
+        Index.build(ShardFolder(str(tmp_path / "b" / "out")), location)
     manifest = tmp_path / "out" / "_manifest.json"
     manifest.write_text(manifest.read_text().replace("0123456789ab", "ba9876543210"))
     with pytest.raises(InputError, match=r"made-up@ba9876543210'; .* holds 'made-up@0123456789ab'"):
-        Index.build(ShardFolder(str(tmp_path / "out")), where)
+        Index.build(ShardFolder(str(tmp_path / "out")), location)
 
 
-def test_places_that_hold_neither_shards_nor_an_index_are_refused(tmp_path: Path) -> None:
+def test_folders_that_hold_neither_shards_nor_an_index_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^shards: received .*; embed a corpus into it first"):
         Index.build(ShardFolder(str(tmp_path)), str(tmp_path / "index"))
     write_shards(tmp_path / "out", clustered(10, 64))
     before = sorted((tmp_path / "out").iterdir())
-    for place in (tmp_path, tmp_path / "out", tmp_path / "nowhere"):
+    for folder in (tmp_path, tmp_path / "out", tmp_path / "nowhere"):
         with pytest.raises(InputError, match=r"^index: received .*; build one from a folder"):
-            Index(str(place))
+            Index(str(folder))
     assert sorted((tmp_path / "out").iterdir()) == before
     assert not (tmp_path / "nowhere").exists()
 
@@ -249,26 +248,26 @@ def test_shards_of_the_same_names_made_by_other_rules_are_refused(
     rule: str, tmp_path: Path
 ) -> None:
     write_shards(tmp_path / "out", clustered(10, 64))
-    out, where = ShardFolder(str(tmp_path / "out")), str(tmp_path / "index")
-    Index.build(out, where)
+    out, location = ShardFolder(str(tmp_path / "out")), str(tmp_path / "index")
+    Index.build(out, location)
     other = ["another"] if rule == "text_columns" else "another"
     path = tmp_path / "out" / "_manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {rule: other}))
     with pytest.raises(InputError, match=f"made with {rule} .*another'.*; .*name another index"):
-        Index.build(out, where)
+        Index.build(out, location)
 
 
 def test_a_damaged_index_is_named_with_a_remedy(tmp_path: Path) -> None:
     vectors = clustered(60, 16)
     write_shards(tmp_path / "out", vectors[:50])
-    place = str(tmp_path / "index")
-    index = Index.build(ShardFolder(str(tmp_path / "out")), place)
+    location = str(tmp_path / "index")
+    index = Index.build(ShardFolder(str(tmp_path / "out")), location)
     for file in (tmp_path / "index").rglob("*.lance"):
         if file.is_file():
             file.unlink()
     for attempt in (
         lambda: index.search(vectors[50], 3),
-        lambda: Index.build(ShardFolder(index.location), place),
+        lambda: Index.build(ShardFolder(index.location), location),
     ):
         with pytest.raises((OSError, InputError)) as caught:
             attempt()
@@ -277,7 +276,7 @@ def test_a_damaged_index_is_named_with_a_remedy(tmp_path: Path) -> None:
         index.search(vectors[50], 3)
 
 
-def test_a_table_that_no_manifest_describes_is_left_alone(tmp_path: Path) -> None:
+def test_a_table_that_no_manifest_describes_is_not_changed(tmp_path: Path) -> None:
     write_shards(tmp_path / "out", clustered(50, 16))
     Index.build(ShardFolder(str(tmp_path / "out")), str(tmp_path / "index"))
     (tmp_path / "index" / "index.json").unlink()
@@ -287,7 +286,7 @@ def test_a_table_that_no_manifest_describes_is_left_alone(tmp_path: Path) -> Non
         Index.build(ShardFolder(str(tmp_path / "out")), str(tmp_path / "index"))
 
 
-def test_an_index_of_nothing_binds_nobody(tmp_path: Path) -> None:
+def test_an_empty_index_accepts_vectors_of_any_model(tmp_path: Path) -> None:
     write_shards(tmp_path / "none", clustered(50, 16)[:0])
     Index.build(ShardFolder(str(tmp_path / "none")), str(tmp_path / "index"))
     write_shards(tmp_path / "out", clustered(50, 24))

@@ -12,20 +12,20 @@ def test_a_journal_suspects_a_document_only_if_it_was_alone(tmp_path: Path) -> N
     for attempt in (1, 2):
         assert Journal.begin(str(tmp_path), unit).attempts == attempt
     journal = Journal.begin(str(tmp_path), unit)
-    journal.trying(4)
-    journal.trying(5)
+    journal.note(4)
+    journal.note(5)
     journal = Journal.begin(str(tmp_path), unit)
-    assert journal.tries == {"5": 1}
-    journal.trying(5)
+    assert journal.deaths == {"5": 1}
+    journal.note(5)
     journal = Journal.begin(str(tmp_path), unit)
-    assert (journal.attempts, journal.tries) == (5, {"5": 2})
-    journal.trying(7)  # with a driver that is killed
-    Journal.forgive(str(tmp_path))
+    assert (journal.attempts, journal.deaths) == (5, {"5": 2})
+    journal.note(7)  # with a driver that is killed
+    Journal.forget_attempts(str(tmp_path))
     journal = Journal.begin(str(tmp_path), unit)
-    assert (journal.attempts, journal.tries) == (1, {"5": 2})
+    assert (journal.attempts, journal.deaths) == (1, {"5": 2})
     journal.remove()
     (tmp_path / ATTEMPTS / f"{unit.name}.json").write_text('{"attem')  # a full disk
     (tmp_path / ATTEMPTS / "notes.txt").write_text("somebody's own")
-    Journal.forgive(str(tmp_path))
+    Journal.forget_attempts(str(tmp_path))
     assert [path.name for path in (tmp_path / ATTEMPTS).iterdir()] == ["notes.txt"]
     assert Journal.begin(str(tmp_path), unit).attempts == 1

@@ -33,19 +33,19 @@ from e5.settings import Settings
 from e5.vectors import Vectors
 
 
-def test_a_run_taken_up_again_gives_the_same_bytes(tmp_path: Path, embedder: Embedder) -> None:
+def test_a_continued_run_writes_the_same_bytes(tmp_path: Path, embedder: Embedder) -> None:
     corpus = write_corpus(tmp_path / "in" / "a.jsonl", [*texts(60), "", *texts(30, 1)])
     embed(corpus, tmp_path / "undisturbed", embedder)
     folder = ShardFolder(str(tmp_path / "out"), Recipe())
     for done in (1, 2, 1):
         begin(folder, embedder, corpus)
-        left = units(corpus, folder)
-        running = Loop(lambda: embedder).embed_units(left, corpus, folder)
+        missing = units(corpus, folder)
+        running = Loop(lambda: embedder).embed_units(missing, corpus, folder)
         for _ in range(done):
             next(running)
         running.close()
-        # What a kill leaves of a file that was being written:
-        (tmp_path / "out" / f".{left[-1].name}.parquet.{0:032x}").write_bytes(b"half a shard")
+        # A kill leaves this of a file that was being written.
+        (tmp_path / "out" / f".{missing[-1].name}.parquet.{0:032x}").write_bytes(b"half a shard")
     embed(corpus, tmp_path / "out", embedder)
     assert shards_of(tmp_path / "out") == shards_of(tmp_path / "undisturbed")
 
@@ -58,12 +58,12 @@ def test_doing_a_unit_twice_is_doing_it_once(tmp_path: Path, embedder: Embedder)
     corpus = write_corpus(tmp_path / "in" / "a.jsonl", texts(20))
     folder = embed(corpus, tmp_path / "out", embedder)
     write_corpus(tmp_path / "in" / "a.jsonl", ["changed", *texts(12)[1:], "new"])
-    left = units(corpus, folder)
+    changed = units(corpus, folder)
     loop = Loop(lambda: embedder)
-    first = list(loop.embed_units(left, corpus, folder))
+    first = list(loop.embed_units(changed, corpus, folder))
     assert sum(summary.documents for summary in first) == 2
     before = folder.shards()
-    again = list(loop.embed_units(left, corpus, folder))
+    again = list(loop.embed_units(changed, corpus, folder))
     assert sum(summary.documents for summary in again) == 0
     assert folder.shards() == before  # nothing was written
     assert sorted(read_shards(tmp_path / "out")["text"].to_pylist()) == sorted(
@@ -71,7 +71,7 @@ def test_doing_a_unit_twice_is_doing_it_once(tmp_path: Path, embedder: Embedder)
     )
 
 
-def test_a_row_that_changed_after_it_was_listed_is_left_out_and_said(
+def test_a_row_that_changed_after_it_was_listed_is_left_out_and_counted(
     tmp_path: Path, embedder: Embedder
 ) -> None:
     path = tmp_path / "in" / "a.jsonl"
@@ -81,7 +81,7 @@ def test_a_row_that_changed_after_it_was_listed_is_left_out_and_said(
     listed = units(corpus, folder)
     write_corpus(path, [*texts(10), "another", *texts(19)[11:]])
     done = list(Loop(lambda: embedder).embed_units(listed, corpus, folder))
-    assert sum(summary.stale for summary in done) == 2  # one changed, one is gone
+    assert sum(summary.stale for summary in done) == 2  # one changed, one was deleted
     kept = [f"a-{i}" for i in range(19) if i != 10]
     assert read_shards(tmp_path / "out")["id"].to_pylist() == kept
 
@@ -123,15 +123,13 @@ def test_a_document_too_large_for_memory_loses_no_neighbour(
     assert read_shards(tmp_path / "out")["id"].to_pylist() == [f"a-{i}" for i in (0, 1, 2, 4, 5, 6)]
 
 
-def test_what_a_file_loses_while_it_is_read_stops_the_run(
-    tmp_path: Path, embedder: Embedder
-) -> None:
+def test_a_file_that_disappears_during_a_run_stops_it(tmp_path: Path, embedder: Embedder) -> None:
     corpus = write_corpus(tmp_path / "in" / "a.jsonl", texts(40))
     folder = ShardFolder(str(tmp_path / "out"), Recipe())
     begin(folder, embedder, corpus)
     listed = units(corpus, folder)
     (tmp_path / "in" / "a.jsonl").unlink()
-    with pytest.raises(InputError, match=r"^a\.jsonl: received what cannot be read"):
+    with pytest.raises(InputError, match=r"^a\.jsonl: received a file that cannot be read"):
         list(Loop(lambda: embedder).embed_units(listed, corpus, folder))
     assert shard_names(tmp_path / "out") == []
 
@@ -165,9 +163,11 @@ def test_equal_texts_are_computed_once(tmp_path: Path, embedder: Embedder) -> No
 
 
 class TestPassages:
-    RECIPE = Recipe(dtype="float32", cut=PassageSize(12, 3), task="sts_query")
+    RECIPE = Recipe(dtype="float32", passage_size=PassageSize(12, 3), task="sts_query")
 
-    def test_each_has_the_vector_of_its_own_text(self, tmp_path: Path, embedder: Embedder) -> None:
+    def test_each_passage_has_the_vector_of_its_own_text(
+        self, tmp_path: Path, embedder: Embedder
+    ) -> None:
         rows = ["one. " * 40, "short", " ".join(texts(5))]
         corpus = write_corpus(tmp_path / "in" / "a.jsonl", rows)
         embed(corpus, tmp_path / "out", embedder, self.RECIPE)
@@ -185,7 +185,9 @@ class TestPassages:
     ) -> None:
         rows = [". ".join(f"Sentence {i} of {j}" for i in range(9)) for j in range(3)]
         path = tmp_path / "in" / "a.jsonl"
-        folder = ShardFolder(str(tmp_path / "out"), replace(self.RECIPE, cut=PassageSize(12)))
+        folder = ShardFolder(
+            str(tmp_path / "out"), replace(self.RECIPE, passage_size=PassageSize(12))
+        )
         mirror(write_corpus(path, rows), folder, embedder)
         before = len(read_shards(tmp_path / "out"))
         rows[1] += ". And one more"

@@ -1,4 +1,4 @@
-"""A manifest is read as it was written, and tells by which rule two folders differ."""
+"""A manifest is read as it was written, and the rule in which two differ is named."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from e5.corpora.filesystem import open_filesystem
-from e5.corpora.manifest import Manifest, fingerprint_of
-from e5.corpora.shard_folder import RULES, ShardFolder
+from e5.corpora.manifest import ROW_RULES, VECTOR_RULES, Manifest, fingerprint_of
+from e5.corpora.shard_folder import ShardFolder
 from e5.errors import InputError
 
 
@@ -18,6 +18,7 @@ def test_a_manifest_of_something_else_is_refused(content: str, tmp_path: Path) -
         ShardFolder(str(tmp_path)).manifest()
 
 
+RULES = (*VECTOR_RULES, "normalize", *ROW_RULES)
 MANIFEST = Manifest(
     model="e5-mini@3f61f8",
     task="sts_query",

@@ -11,15 +11,16 @@ import pytest
 from corpus_tools import dead_letters, mirror, read_shards, texts, vectors_of, write_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mirror_tools import Files, held, put, rows_of, wanted
+from mirror_tools import Files, documents_in, documents_of, rows_of, write_files
 
 from e5.corpora.corpus import Corpus
 from e5.corpora.index import Index
-from e5.corpora.loop import Loop, Model, Summary
+from e5.corpora.loop import Loop
 from e5.corpora.passages import PassageSize
 from e5.corpora.plan import Unit
-from e5.corpora.run import embed_corpus
-from e5.corpora.shard_folder import REPLACED, Recipe, ShardFolder
+from e5.corpora.runner import Model, Summary
+from e5.corpora.shard_folder import BACKUPS, Recipe, ShardFolder
+from e5.corpora.synchronize import embed_corpus
 from e5.embedder import Embedder
 from e5.errors import InputError
 
@@ -32,7 +33,7 @@ class Mortal:
     """A loop that is killed after some units. A `Runner`."""
 
     def __init__(self, embedder: Embedder, units: int) -> None:
-        """`units`: that it does before."""
+        """`units` is the number of units that it does before."""
         self._loop, self._units = Loop(lambda: embedder), units
         self.described = 0
 
@@ -64,43 +65,47 @@ FILES = st.dictionaries(
 
 @pytest.mark.slow
 @settings(max_examples=25)
-@given(history=st.lists(st.tuples(FILES, st.integers(0, 6)), min_size=1, max_size=4))
+@given(history=st.lists(st.tuples(FILES, st.integers(0, 6), st.booleans()), min_size=1, max_size=4))
 def test_any_history_ends_as_if_there_had_been_none(
-    history: list[tuple[Files, int]], embedder: Embedder, tmp_path_factory: pytest.TempPathFactory
+    history: list[tuple[Files, int, bool]],
+    embedder: Embedder,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     home = tmp_path_factory.mktemp("mirror")
     folder, index = ShardFolder(str(home / "out"), Recipe(dtype="float32")), str(home / "index")
     before: dict[str, tuple[str, int]] = {}
-    for files, units in history:
-        corpus, now = put(home / "in", files), wanted(files)
+    for files, units, builds_index in history:
+        corpus, now = write_files(home / "in", files), documents_of(files)
         runner = Mortal(embedder, units)
         try:
             embed_corpus(corpus, folder, runner, rows_per_shard=4)
         except KilledError:
-            seen = held(home / "out")
+            seen = documents_in(home / "out")
             for name in before.keys() & now.keys():  # old or new, each of them
                 assert seen[name] in (before[name], now[name])
             assert seen.items() <= before.items() | now.items()
         assert runner.described == 1  # a cluster loads the model for it
         report = mirror(corpus, folder, embedder, 4)
-        assert held(home / "out") == now
+        assert documents_in(home / "out") == now
         assert report.documents == len(now)
-        built = Index.build(folder, index)
-        assert len(built) == len(now)
+        if builds_index:
+            assert len(Index.build(folder, index)) == len(now)
         before = now
     table = read_shards(home / "out")
     expected = embedder.encode_document(table["text"].to_pylist())
     np.testing.assert_allclose(vectors_of(table), expected, atol=1e-5)
-    hits = built.search(expected[0], len(table))
+    hits = Index.build(folder, index).search(expected[0], len(table))
     assert {hit.id: (hit.text, hit.values["year"]) for hit in hits} == now
-    assert not list((home / "out").glob(f"{REPLACED}/*"))
+    assert not list((home / "out").glob(f"{BACKUPS}/*"))
     assert mirror(corpus, folder, embedder, 4).summary.documents == 0
 
 
 def counted(home: Path, embedder: Embedder, files: Files, **options: Any) -> tuple[int, int, int]:
     """What a run computed, reused, removed."""
-    report = mirror(put(home / "in", files), ShardFolder(str(home / "out")), embedder, 8, **options)
-    assert held(home / "out") == wanted(files)
+    report = mirror(
+        write_files(home / "in", files), ShardFolder(str(home / "out")), embedder, 8, **options
+    )
+    assert documents_in(home / "out") == documents_of(files)
     return report.summary.computed, report.summary.reused, report.removed
 
 
@@ -129,7 +134,7 @@ class TestWhatIsComputed:
             random.Random(1).sample(range(40), 40), list(range(5, 40)),
         ]  # fmt: skip
         for number, order in enumerate(orders):
-            put(
+            write_files(
                 tmp_path / "in", {"a.jsonl": rows_of(0), "b.jsonl": [rows_of(40)[i] for i in order]}
             )
             report = mirror(Corpus(str(tmp_path / "in")), folder, embedder, 8)
@@ -169,7 +174,7 @@ class TestWhatIsComputed:
     def test_vectors_of_another_kind_are_not_taken(
         self, recipe: Recipe, named: str, tmp_path: Path, embedder: Embedder
     ) -> None:
-        corpus = put(tmp_path / "in", {"a.jsonl": rows_of(5)})
+        corpus = write_files(tmp_path / "in", {"a.jsonl": rows_of(5)})
         mirror(corpus, ShardFolder(str(tmp_path / "other"), recipe), embedder)
         folder = ShardFolder(str(tmp_path / "out"))
         for other in (ShardFolder(str(tmp_path / "other")), ShardFolder(str(tmp_path / "none"))):
@@ -194,8 +199,10 @@ class TestDuplicates:
             "a.jsonl": [*rows_of(3), rows_of(1)[0] | {"text": "once more"}],
             "b.jsonl": [rows_of(1, 2)[0] | {"text": "elsewhere"}],
         }
-        report = mirror(put(tmp_path / "in", files), ShardFolder(str(tmp_path / "out")), embedder)
-        assert held(tmp_path / "out") == wanted(files)
+        report = mirror(
+            write_files(tmp_path / "in", files), ShardFolder(str(tmp_path / "out")), embedder
+        )
+        assert documents_in(tmp_path / "out") == documents_of(files)
         assert report.duplicates == ["a.jsonl:0 (d0)", "a.jsonl:2 (d2)"]
         assert dead_letters(tmp_path / "out") == {
             "d0": "a.jsonl:0: its id comes again in a.jsonl:3, which counts",
@@ -203,7 +210,9 @@ class TestDuplicates:
         }
         assert report.dead_letters == 2
 
-    def test_a_winner_that_goes_gives_way(self, tmp_path: Path, embedder: Embedder) -> None:
+    def test_a_row_counts_again_when_a_later_one_with_its_id_is_removed(
+        self, tmp_path: Path, embedder: Embedder
+    ) -> None:
         first = {"a.jsonl": rows_of(2), "b.jsonl": [rows_of(1)[0] | {"text": "newer"}]}
         assert counted(tmp_path, embedder, first) == (2, 0, 0)
         assert counted(tmp_path, embedder, {"a.jsonl": rows_of(2)}) == (1, 0, 0)
@@ -226,21 +235,21 @@ class TestKept:
             mirror(corpus, folder, embedder)
 
     def test_other_columns_are_other_rules(self, tmp_path: Path, embedder: Embedder) -> None:
-        corpus = put(tmp_path / "in", {"a.jsonl": rows_of(3)})
+        corpus = write_files(tmp_path / "in", {"a.jsonl": rows_of(3)})
         folder = ShardFolder(str(tmp_path / "out"))
         mirror(corpus, folder, embedder)
         with pytest.raises(InputError, match=r"made with keep .*year.*give this one as --reuse"):
             mirror(Corpus(corpus.location, id_column="id"), folder, embedder)
 
 
-def test_passages_of_a_removed_document_go(tmp_path: Path, embedder: Embedder) -> None:
+def test_passages_of_a_removed_document_are_removed(tmp_path: Path, embedder: Embedder) -> None:
     rows = [{"id": f"d{i}", "text": f"Sentence {i}. " * 30, "year": i} for i in range(4)]
-    folder = ShardFolder(str(tmp_path / "out"), Recipe(cut=PassageSize(16)))
-    corpus = put(tmp_path / "in", {"a.jsonl": rows})
+    folder = ShardFolder(str(tmp_path / "out"), Recipe(passage_size=PassageSize(16)))
+    corpus = write_files(tmp_path / "in", {"a.jsonl": rows})
     mirror(corpus, folder, embedder, 10)
     index = Index.build(folder, str(tmp_path / "index"))
     assert len(index) > 8
-    corpus = put(tmp_path / "in", {"a.jsonl": rows[1:]})
+    corpus = write_files(tmp_path / "in", {"a.jsonl": rows[1:]})
     assert mirror(corpus, folder, embedder, 10).removed == 1
     table = read_shards(tmp_path / "out")
     assert set(table["document"].to_pylist()) == {"d1", "d2", "d3"}

@@ -17,26 +17,26 @@ WORDS = ["snow", "is", "frozen", "water.", "It falls.", "\n", "\n\n", "Schnee", 
     tokens=st.integers(8, 40),
     share=st.sampled_from([0, 0.3]),
 )
-def test_any_text_is_cut_without_loss(
+def test_any_text_is_split_without_loss(
     words: list[str], tokens: int, share: float, embedder: Embedder
 ) -> None:
     text = " ".join(words)
-    cut = PassageSize(tokens, int(share * tokens))
+    size = PassageSize(tokens, int(share * tokens))
 
     def count(part: str) -> int:
         return embedder.tokenize([], [part], task="")[0].num_tokens - 2
 
-    found = passages(text, cut, count)
+    found = passages(text, size, count)
     read = 0
     for part in found:
         assert text[part.start : part.end] == part.text
         assert part.text == part.text.strip()
         assert 0 < count(part.text) <= tokens
         assert not text[read : part.start].strip()  # only blanks are left out
-        assert cut.overlap or part.start >= read
+        assert size.overlap or part.start >= read
         read = max(read, part.end)
     assert not text[read:].strip()
-    assert len(found) <= 4 * cut.about(len(text))  # which is what it says, about
+    assert len(found) <= 4 * size.estimated_passages(len(text))
 
 
 def test_a_passage_ends_where_a_sentence_ends() -> None:

@@ -17,34 +17,34 @@ FILES = st.lists(
 )
 
 
-def stock_of(groups: dict[str, list[tuple[int, int]]], size: int = 1) -> Inventory:
-    stock = InventoryBuilder()
+def inventory_of(groups: dict[str, list[tuple[int, int]]], size: int = 1) -> Inventory:
+    builder = InventoryBuilder()
     for name, documents in groups.items():
-        stock.begin(name)
+        builder.begin(name)
         for row, (key, content) in enumerate(documents):
-            stock.add((key, key * 100 + content, content), row, size)
-    return stock.inventory()
+            builder.add((key, key * 100 + content, content), row, size)
+    return builder.build()
 
 
 class Folder:
     """Shards as a dictionary, and what doing a unit does to them."""
 
     def __init__(self) -> None:
-        """Nothing is there."""
+        """Start without shards."""
         self.shards: dict[str, list[tuple[int, int]]] = {}
 
     def plan(self, files: dict[str, list[tuple[int, int]]], rows: int) -> list[Unit]:
-        corpus, there = stock_of(files), stock_of(dict(sorted(self.shards.items())))
-        marks = {name: [ReadPosition()] for name in files}
-        stocks = [ReusableVectors("here", there)]
-        return plan(corpus, marks, there, compare(corpus, there), stocks, rows)
+        corpus, stored = inventory_of(files), inventory_of(dict(sorted(self.shards.items())))
+        starts = {name: [ReadPosition()] for name in files}
+        reusable = [ReusableVectors("here", stored)]
+        return plan(corpus, starts, stored, compare(corpus, stored), reusable, rows)
 
     def do(self, unit: Unit, files: dict[str, list[tuple[int, int]]]) -> None:
         drop = set(unit.drop.tolist())
         held = [d for d in self.shards.get(unit.shard, []) if d[0] * 100 + d[1] not in drop]
-        for pick in unit.picks:
-            for row, content in zip(pick.rows, pick.contents.tolist(), strict=True):
-                document = files[pick.file][row]
+        for selection in unit.selections:
+            for row, content in zip(selection.rows, selection.contents.tolist(), strict=True):
+                document = files[selection.file][row]
                 assert document[0] * 100 + document[1] == content
                 if document not in held:
                     held.append(document)
@@ -66,7 +66,7 @@ def test_any_history_ends_with_the_last_corpus_and_no_document_ever_moves(
         draw.shuffle(units)
         for unit in units[: draw.randint(0, len(units))]:  # then it is killed
             folder.do(unit, files)
-            held = Counter(key for some in folder.shards.values() for key, _ in some)
+            held = Counter(key for shard in folder.shards.values() for key, _ in shard)
             assert all(count == 1 for count in held.values())
             assert held.keys() >= before.keys() & wanted.keys()
         for unit in folder.plan(files, rows):
@@ -84,7 +84,7 @@ def test_new_shards_are_full_and_in_the_corpus_s_order() -> None:
     units = Folder().plan(files, 4)
     assert [unit.shard for unit in units] == [f"part-{i:06d}.parquet" for i in range(3)]
     assert [unit.num_documents for unit in units] == [4, 4, 4]
-    assert [(pick.file, pick.rows) for pick in units[1].picks] == [
+    assert [(selection.file, selection.rows) for selection in units[1].selections] == [
         ("a.jsonl", [4]),
         ("b.jsonl", [0, 1, 2]),
     ]
@@ -103,29 +103,30 @@ def test_many_small_additions_fill_shards_instead_of_making_many() -> None:
 
 @pytest.mark.parametrize(("size", "documents"), [(1, 10), (5, 2), (10, 1), (99, 1)])
 def test_a_shard_holds_as_many_documents_as_their_vectors_fit(size: int, documents: int) -> None:
-    corpus = stock_of({"a.jsonl": [(i, 0) for i in range(20)]}, size)
-    there = stock_of({})
-    units = plan(corpus, {"a.jsonl": [ReadPosition()]}, there, compare(corpus, there), [], 10)
+    corpus = inventory_of({"a.jsonl": [(i, 0) for i in range(20)]}, size)
+    none = inventory_of({})
+    units = plan(corpus, {"a.jsonl": [ReadPosition()]}, none, compare(corpus, none), [], 10)
     assert {unit.num_documents for unit in units} == {documents}
 
 
-def test_a_vector_is_taken_from_the_first_place_that_has_its_text() -> None:
-    corpus = stock_of({"a.jsonl": [(1, 7), (2, 8), (3, 9)]})
-    one, other = stock_of({"x": [(50, 7)]}), stock_of({"y": [(60, 7), (61, 8)]})
-    there = stock_of({})
-    stocks = [ReusableVectors("one", one), ReusableVectors("other", other)]
-    (unit,) = plan(corpus, {"a.jsonl": [ReadPosition()]}, there, compare(corpus, there), stocks, 10)
+def test_a_vector_is_taken_from_the_first_folder_that_has_its_text() -> None:
+    corpus = inventory_of({"a.jsonl": [(1, 7), (2, 8), (3, 9)]})
+    one, other = inventory_of({"x": [(50, 7)]}), inventory_of({"y": [(60, 7), (61, 8)]})
+    none = inventory_of({})
+    reusable = [ReusableVectors("one", one), ReusableVectors("other", other)]
+    (unit,) = plan(corpus, {"a.jsonl": [ReadPosition()]}, none, compare(corpus, none), reusable, 10)
     assert [(s.folder, s.shard, s.texts.tolist()) for s in unit.sources] == [
         ("one", "x", [7]),
         ("other", "y", [8]),
     ]
 
 
-def test_reading_begins_at_the_last_mark_before_the_first_row() -> None:
-    corpus = stock_of({"a.jsonl": [(i, 0) for i in range(30)]})
-    there = stock_of({"part-000000.parquet": [(i, 0) for i in range(17)]})
-    marks = {"a.jsonl": [ReadPosition(0, 0), ReadPosition(10, 100), ReadPosition(20, 200)]}
-    (unit,) = plan(corpus, marks, there, compare(corpus, there), [], 20)
-    assert unit.picks[0].mark == ReadPosition(10, 100)
-    assert unit.picks[0].rows == list(range(17, 30))
-    assert np.array_equal(unit.picks[0].contents, corpus.contents[17:])
+def test_reading_begins_at_the_last_read_position_before_the_first_row() -> None:
+    corpus = inventory_of({"a.jsonl": [(i, 0) for i in range(30)]})
+    stored = inventory_of({"part-000000.parquet": [(i, 0) for i in range(17)]})
+    positions = {"a.jsonl": [ReadPosition(0, 0), ReadPosition(10, 100), ReadPosition(20, 200)]}
+    (unit,) = plan(corpus, positions, stored, compare(corpus, stored), [], 20)
+    (selection,) = unit.selections
+    assert selection.start == ReadPosition(10, 100)
+    assert selection.rows == list(range(17, 30))
+    assert np.array_equal(selection.contents, corpus.contents[17:])

@@ -1,4 +1,4 @@
-"""A shard gives back what was put into it, and lists its documents without being read."""
+"""A shard is read as it was written, and its footer has an entry for each document."""
 
 from datetime import date
 from pathlib import Path
@@ -11,7 +11,7 @@ import pytest
 from pyarrow import fs
 
 from e5.corpora.documents import Document, Passage
-from e5.corpora.shard import LISTING, Layout, Shard, listing_of, number_type, places
+from e5.corpora.shard import FOOTER_KEY, Entries, Shard, open_shard, read_entries, shard_schema
 from e5.corpora.vector_encoding import Dtype, encode_vectors
 from e5.errors import InputError
 
@@ -31,8 +31,13 @@ def shard_of(dtype: Dtype = "float16", *, has_passages: bool = False) -> Shard:
             [Passage(document.text[a : a + 4], a, a + 4) for a in (0, 4)] for document in DOCUMENTS
         ]
     numbers = encode_vectors(vectors[: sum(map(len, parts))], dtype)
-    layout = Layout(numbers.shape[1], number_type(dtype), KEPT, has_passages)
-    return Shard.of(DOCUMENTS, parts, numbers, layout)
+    schema = shard_schema(dtype, 16, KEPT, has_passages=has_passages)
+    return Shard.of(DOCUMENTS, parts, numbers, schema)
+
+
+def entries_of(filesystem: fs.FileSystem, path: str) -> tuple[Entries, bool]:
+    with open_shard(filesystem, path) as opened:
+        return read_entries(opened)
 
 
 def written(shard: Shard, folder: Path) -> str:
@@ -48,14 +53,14 @@ def test_it_is_read_as_it_was_written(dtype: Dtype, has_passages: bool, tmp_path
     path = written(shard, tmp_path)
     again = Shard.read(LOCAL, path)
     assert again.table.equals(shard.table)
-    assert (again.listing == shard.listing).all()
-    assert (listing_of(LOCAL, path) == shard.listing).all()
-    assert (again.numbers() == shard.numbers()).all()
-    assert [tuple(entry)[:3] for entry in shard.listing.tolist()] == [d.hashes() for d in DOCUMENTS]
+    assert (again.entries == shard.entries).all()
+    assert (entries_of(LOCAL, path)[0] == shard.entries).all()
+    assert (again.stored_vectors() == shard.stored_vectors()).all()
+    assert [tuple(entry)[:3] for entry in shard.entries.tolist()] == [d.hashes() for d in DOCUMENTS]
     assert again.as_parquet() == shard.as_parquet()  # the same documents are the same bytes
 
 
-def test_rows_tell_whose_they_are() -> None:
+def test_rows_have_the_values_of_their_documents() -> None:
     table = shard_of(has_passages=True).table
     assert table.schema.names == [
         *("id", "document", "start", "end", "text"), *KEPT, "embedding"
@@ -66,37 +71,38 @@ def test_rows_tell_whose_they_are() -> None:
 
 
 @pytest.mark.parametrize("has_passages", [False, True])
-def test_documents_are_chosen_with_all_their_rows_and_put_together(has_passages: bool) -> None:
+def test_documents_are_selected_with_all_rows_and_shards_are_added(
+    has_passages: bool,
+) -> None:
     shard = shard_of(has_passages=has_passages)
     chosen = np.array([True, False, True, False, False])
     part, rest = shard.select(chosen), shard.select(~chosen)
     assert set(part.table["document" if has_passages else "id"].to_pylist()) == {"d0", "d2"}
     both = part + rest
     assert sorted(both.table["id"].to_pylist()) == sorted(shard.table["id"].to_pylist())
-    assert len(both.listing) == len(shard.listing)
-    contents = np.array([DOCUMENTS[1].hashes()[1], 7], np.uint64)
-    assert places(shard.listing, contents).tolist() == [False, True, False, False, False]
+    assert len(both.entries) == len(shard.entries)
 
 
-def test_a_shard_of_an_older_version_lists_its_documents_too(tmp_path: Path) -> None:
+def test_the_entries_of_a_shard_of_release_1_are_made_of_its_rows(tmp_path: Path) -> None:
     numbers = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(4, np.float16)), 2)
     table = pa.table({"id": ["a", "b"], "text": ["one", "two"], "embedding": numbers})
     pq.write_table(table, tmp_path / "old.parquet")
-    listing = listing_of(LOCAL, str(tmp_path / "old.parquet"))
-    for entry, (name, text) in zip(listing.tolist(), [("a", "one"), ("b", "two")], strict=True):
+    entries, are_in_footer = entries_of(LOCAL, str(tmp_path / "old.parquet"))
+    assert not are_in_footer
+    for entry, (name, text) in zip(entries.tolist(), [("a", "one"), ("b", "two")], strict=True):
         assert entry == (*Document(name, text).hashes(), 1)
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"no parquet at all"])
-def test_what_is_no_shard_is_named_with_a_remedy(content: bytes, tmp_path: Path) -> None:
+def test_a_file_that_is_no_shard_is_named_with_a_remedy(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_bytes(content)
-    for read in (Shard.read, listing_of):
+    for read in (Shard.read, entries_of):
         reading: Any = read
         with pytest.raises(InputError, match=r"^x\.parquet: received a shard that cannot be read"):
             reading(LOCAL, str(tmp_path / "x.parquet"))
 
 
-def test_the_footer_s_list_takes_little_room(tmp_path: Path) -> None:
+def test_the_entries_in_the_footer_need_few_bytes(tmp_path: Path) -> None:
     path = written(shard_of(), tmp_path)
-    listed = pq.ParquetFile(path).metadata.metadata[LISTING.encode()]
+    listed = pq.ParquetFile(path).metadata.metadata[FOOTER_KEY]
     assert len(listed) / len(DOCUMENTS) < 40  # bytes, beside 7 KB of a vector of 4096 dimensions

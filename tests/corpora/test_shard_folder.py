@@ -1,5 +1,6 @@
-"""A folder of shards holds what it says, and nothing of another make is put into it."""
+"""A folder of shards has what its manifest says, and is refused to other rules and programs."""
 
+import base64
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -14,20 +15,25 @@ from corpus_tools import (
     dead_letters,
     embed,
     files,
+    mirror,
     read_shards,
     shard_names,
     texts,
     vectors_of,
     write_corpus,
+    write_rows,
     write_shard,
     write_shards,
 )
 
+from e5.corpora.corpus import Corpus
 from e5.corpora.documents import DeadLetter, Document
+from e5.corpora.index import Index
 from e5.corpora.loop import Loop
 from e5.corpora.passages import PassageSize
-from e5.corpora.run import embed_corpus
-from e5.corpora.shard_folder import DEAD_LETTERS, MANIFEST, OLD_MANIFEST, Recipe, ShardFolder
+from e5.corpora.shard import ENTRY, FOOTER_KEY
+from e5.corpora.shard_folder import DEAD_LETTERS, SHARD_MANIFEST, Recipe, ShardFolder
+from e5.corpora.synchronize import embed_corpus
 from e5.corpora.vector_encoding import decode_vectors
 from e5.embedder import Embedder
 from e5.errors import InputError
@@ -75,13 +81,13 @@ def test_shards_are_compressed_as_measured_best(tmp_path: Path, embedder: Embedd
     assert file.schema_arrow.field("embedding").type == pa.list_(pa.float32(), hidden)
 
 
-def test_what_readers_shall_skip_has_a_name_that_they_skip(
+def test_all_files_but_shards_have_names_that_readers_skip(
     tmp_path: Path, embedder: Embedder
 ) -> None:
     corpus = write_corpus(tmp_path / "in" / "a.jsonl", [*texts(9), " "])
     embed(corpus, tmp_path / "out", embedder)
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"part-000000.parquet", MANIFEST, DEAD_LETTERS, "_lock"}
+    assert names == {"part-000000.parquet", SHARD_MANIFEST, DEAD_LETTERS, "_lock"}
 
 
 @pytest.mark.parametrize(
@@ -91,7 +97,7 @@ def test_what_readers_shall_skip_has_a_name_that_they_skip(
         ({"dimensions": 8}, "dimensions 64, for 8"),
         ({"normalize": True}, "normalize False, for True"),
         ({"dtype": "float32"}, "dtype 'float16', for 'float32'"),
-        ({"cut": PassageSize(20)}, "passages None, for 20"),
+        ({"passage_size": PassageSize(20)}, "passages None, for 20"),
     ],
 )
 def test_other_rules_are_refused_and_both_named(
@@ -101,6 +107,20 @@ def test_other_rules_are_refused_and_both_named(
     embed(corpus, tmp_path / "out", embedder)
     with pytest.raises(InputError, match=named):
         embed(corpus, tmp_path / "out", embedder, replace(Recipe(), **change))  # type: ignore[arg-type]
+
+
+def test_the_order_of_kept_columns_does_not_matter(tmp_path: Path, embedder: Embedder) -> None:
+    rows = [{"id": f"d{i}", "text": f"text {i}", "a": f"a{i}", "b": f"b{i}"} for i in range(5)]
+    path = tmp_path / "in" / "a.jsonl"
+    path.parent.mkdir()
+    write_rows(path, rows[:3])
+    folder = ShardFolder(str(tmp_path / "out"))
+    mirror(Corpus(str(path), id_column="id", keep=("a", "b")), folder, embedder)
+    write_rows(path, rows)
+    report = mirror(Corpus(str(path), id_column="id", keep=("b", "a")), folder, embedder)
+    assert report.summary.documents == 2
+    table = read_shards(tmp_path / "out").drop_columns("embedding")
+    assert sorted(table.to_pylist(), key=lambda row: str(row["id"])) == rows
 
 
 def test_another_fingerprint_is_refused_another_folder_name_is_not(
@@ -118,7 +138,7 @@ def test_another_fingerprint_is_refused_another_folder_name_is_not(
 
 
 @pytest.mark.parametrize("has_manifest", [True, False])
-def test_parquet_files_of_somebody_else_are_not_mixed_with_ours(
+def test_parquet_files_of_another_program_are_not_mixed_with_ours(
     has_manifest: bool, tmp_path: Path, embedder: Embedder
 ) -> None:
     corpus = write_corpus(tmp_path / "in" / "a.jsonl", texts(5))
@@ -132,24 +152,18 @@ def test_parquet_files_of_somebody_else_are_not_mixed_with_ours(
     assert files(tmp_path / "out") == before
 
 
-def test_shards_that_no_manifest_describes_are_nobody_s(tmp_path: Path, embedder: Embedder) -> None:
+def test_shards_without_a_manifest_are_refused(tmp_path: Path, embedder: Embedder) -> None:
     corpus = write_corpus(tmp_path / "in" / "a.jsonl", texts(5))
     embed(corpus, tmp_path / "out", embedder)
-    (tmp_path / "out" / MANIFEST).unlink()
+    (tmp_path / "out" / SHARD_MANIFEST).unlink()
     with pytest.raises(InputError, match=r"which holds part-000000\.parquet that this project did"):
         embed(corpus, tmp_path / "out", embedder)
 
 
-@pytest.mark.parametrize("stores", [(), ("py::fsspec+memory",)])
-def test_shards_may_lie_far_away(
-    stores: tuple[str, ...], tmp_path: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        "e5.corpora.filesystem.OBJECT_STORES", stores
-    )  # which show no half of an object
+def test_shards_may_be_on_another_filesystem(tmp_path: Path, embedder: Embedder) -> None:
     path = tmp_path / "in" / "a.jsonl"
     corpus = write_corpus(path, [*texts(20), ""])
-    folder = ShardFolder(f"memory://shards-{len(stores)}/out", Recipe())
+    folder = ShardFolder("memory://shards/out", Recipe())
     runner = Loop(lambda: embedder)
     embed_corpus(corpus, folder, runner, rows_per_shard=16)
     assert folder.num_dead_letters() == 1
@@ -159,39 +173,63 @@ def test_shards_may_lie_far_away(
     assert (report.documents, report.removed, report.dead_letters) == (18, 2, 0)
 
 
-def test_a_folder_of_an_older_version_is_gone_on_with(tmp_path: Path, embedder: Embedder) -> None:
-    rows = texts(12)
-    corpus = write_corpus(tmp_path / "in" / "a.jsonl", [*rows, " "])
-    out = tmp_path / "out"
-    embed(corpus, out, embedder)
-    # As release 1 wrote it: float16, no list in the footer, names by file and row, other folders.
-    manifest = json.loads((out / MANIFEST).read_text()) | {
-        "rows_per_shard": 16,
-        "files": {"a": "1"},
-    }
-    for name in ("number", "keep", "passages", "overlap", "shards"):
-        del manifest[name]
-    (out / OLD_MANIFEST).write_text(json.dumps(manifest))
-    (out / MANIFEST).unlink()
-    (out / DEAD_LETTERS).rename(out / "dead-letters")
-    (out / "attempts").mkdir()
-    table = pq.read_table(out / "part-000000.parquet").slice(0, 8)
-    numbers = table["embedding"].combine_chunks().flatten().cast(pa.float16())
-    column = pa.FixedSizeListArray.from_arrays(numbers, embedder.dimensions)
-    old = f"a-jsonl-{0:016x}-{0:012d}.parquet"
-    pq.write_table(table.set_column(2, "embedding", column), out / old)
-    (out / "part-000000.parquet").unlink()
-    before = (out / old).read_bytes()
+class TestRelease1:
+    @pytest.mark.parametrize("kind", ["whole", "manifest", "name", "footer"])
+    def test_its_folder_is_not_continued_and_its_vectors_are_taken(
+        self, kind: str, tmp_path: Path, embedder: Embedder
+    ) -> None:
+        rows = texts(12)
+        corpus = write_corpus(tmp_path / "in" / "a.jsonl", rows)
+        out = tmp_path / "out"
+        embed(corpus, out, embedder)
+        make_release_1(out, kind)
+        before = files(out)
+        with pytest.raises(InputError, match=r"which release 1 made: .* give this one as --reuse"):
+            embed(corpus, out, embedder)
+        assert files(out) == before
+        new = ShardFolder(str(tmp_path / "new"))
+        report = mirror(corpus, new, embedder, reuse=[ShardFolder(str(out))])
+        assert (report.summary.computed, report.summary.reused) == (4, 8)
+        expected = embedder.encode_document(rows)
+        found = vectors_of(read_shards(tmp_path / "new"))
+        np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-3)
+        schema = pq.read_schema(tmp_path / "new" / "part-000000.parquet")
+        assert schema.field("embedding").type.value_type == pa.float32()
 
-    report = embed_corpus(corpus, ShardFolder(str(out)), Loop(lambda: embedder), rows_per_shard=4)
-    assert report.summary.computed == 4
-    assert (out / old).read_bytes() == before
-    assert sorted(path.name for path in out.iterdir()) == sorted(
-        [DEAD_LETTERS, "_lock", MANIFEST, old, "part-000000.parquet"]
-    )
-    schemas = [pq.read_schema(out / name) for name in shard_names(out)]
-    assert {schema.field("embedding").type.value_type for schema in schemas} == {pa.float16()}
-    assert sorted(read_shards(out)["text"].to_pylist()) == sorted(rows)
+    def test_an_index_is_built_from_its_folder(self, tmp_path: Path, embedder: Embedder) -> None:
+        corpus = write_corpus(tmp_path / "in" / "a.jsonl", texts(12))
+        embed(corpus, tmp_path / "out", embedder)
+        make_release_1(tmp_path / "out", "whole")
+        assert len(Index.build(ShardFolder(str(tmp_path / "out")), str(tmp_path / "index"))) == 8
+
+
+def make_release_1(out: Path, kind: str) -> None:
+    """Rewrite a folder of one shard as release 1 wrote it, with the first 8 documents.
+
+    It wrote float16, no entries in the footer, shards named by file and row, and another manifest.
+    Other kinds than "whole" have only one of these, as a folder that release 2 continued may have.
+    """
+    manifest = json.loads((out / SHARD_MANIFEST).read_text()) | {"files": {"a": "1"}}
+    if kind in ("whole", "manifest"):
+        for name in ("number", "keep", "passages", "overlap", "shards"):
+            del manifest[name]
+    new = out / "part-000000.parquet"
+    old = out / f"a-jsonl-{0:016x}-{0:012d}.parquet" if kind in ("whole", "name") else new
+    table, metadata = pq.read_table(new).slice(0, 8), pq.ParquetFile(new).metadata.metadata
+    numbers = table["embedding"].combine_chunks().flatten().cast(pa.float16())
+    column = pa.FixedSizeListArray.from_arrays(numbers, table["embedding"].type.list_size)
+    table = table.set_column(2, "embedding", column)
+    new.unlink()
+    if kind in ("manifest", "name"):
+        listed = np.frombuffer(base64.b64decode(metadata[FOOTER_KEY]), ENTRY)[:8]
+        table = table.replace_schema_metadata(
+            {FOOTER_KEY: base64.b64encode(listed.tobytes())} | (table.schema.metadata or {})
+        )
+    pq.write_table(table, old)
+    (out / SHARD_MANIFEST).write_text(json.dumps(manifest))
+    if kind == "whole":
+        (out / SHARD_MANIFEST).rename(out / "manifest.json")
+        (out / "attempts").mkdir()
 
 
 class TestDeadLetters:
@@ -235,7 +273,7 @@ def test_a_shard_that_is_written_again_has_another_identity(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("dimensions", [0, -1, 65])
-def test_dimensions_that_cannot_be_are_refused(
+def test_impossible_dimensions_are_refused(
     dimensions: int, tmp_path: Path, embedder: Embedder
 ) -> None:
     corpus = write_corpus(tmp_path / "in" / "a.jsonl", texts(5))
@@ -246,7 +284,7 @@ def test_dimensions_that_cannot_be_are_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, embedder: Embedder) -> None:
+def test_a_location_that_cannot_be_written_is_named(tmp_path: Path, embedder: Embedder) -> None:
     corpus = write_corpus(tmp_path / "in" / "a.jsonl", texts(5))
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(OSError, match=r"/file/out: cannot be written .*; name another folder\.$"):

@@ -1,4 +1,4 @@
-"""However a file is written, its stream is its text in UTF-8, from whatever offset it is read."""
+"""The stream of a file is its text in UTF-8, however it is written, from any offset on."""
 
 import codecs
 import gzip
@@ -24,7 +24,7 @@ ENCODINGS = [
     "cp1252",
     "shift_jis",
 ]
-PACK: dict[str, Callable[[bytes], bytes]] = {
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "": lambda content: content,
     ".gz": gzip.compress,
     ".zst": lambda content: pa.compress(content, codec="zstd", asbytes=True),
@@ -32,19 +32,19 @@ PACK: dict[str, Callable[[bytes], bytes]] = {
 
 
 def read(path: Path, encoding: str = "utf-8", offset: int = 0) -> bytes:
-    opened, _ = open_stream(lambda: opening(path), path.name, encoding)
+    opened, _ = open_stream(lambda: open_bytes(path), path.name, encoding)
     with opened:
         opened.seek(offset)
         return opened.read()
 
 
-def opening(path: Path) -> Any:
+def open_bytes(path: Path) -> Any:
     return fs.LocalFileSystem().open_input_file(str(path))
 
 
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=99), data=st.data())
-@pytest.mark.parametrize("ending", PACK)
-def test_any_text_in_any_wrapping_comes_back(
+@pytest.mark.parametrize("ending", COMPRESS)
+def test_any_text_in_any_encoding_and_compression_is_read(
     ending: str, text: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     able = []
@@ -58,7 +58,7 @@ def test_any_text_in_any_wrapping_comes_back(
         able.remove("utf-16")  # looks like UTF-32: see the test below
     encoding = data.draw(st.sampled_from(able or ["utf-8"]))
     path = tmp_path_factory.mktemp("in") / f"a.csv{ending}"
-    path.write_bytes(PACK[ending](text.encode(encoding)))
+    path.write_bytes(COMPRESS[ending](text.encode(encoding)))
     mark = codecs.BOM_UTF8 if encoding == "utf-8-sig" else b""  # its reader skips it
     whole = mark + text.encode()
     offset = data.draw(st.integers(0, len(whole)))
@@ -77,14 +77,14 @@ def test_utf_16_that_begins_with_nul_is_refused_as_the_utf_32_that_it_looks_like
         read(path, "utf-16")
 
 
-@pytest.mark.parametrize("ending", PACK)
+@pytest.mark.parametrize("ending", COMPRESS)
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
-def test_it_can_be_read_forth_and_back(ending: str, encoding: str, tmp_path: Path) -> None:
+def test_reading_can_seek_forward_and_back(ending: str, encoding: str, tmp_path: Path) -> None:
     text = "".join(f"line {i} \N{SNOWMAN}\n" for i in range(100_000))
     path = tmp_path / f"a.jsonl{ending}"
-    path.write_bytes(PACK[ending](text.encode(encoding)))
+    path.write_bytes(COMPRESS[ending](text.encode(encoding)))
     whole = text.encode()
-    opened, seeks = open_stream(lambda: opening(path), path.name, encoding)
+    opened, seeks = open_stream(lambda: open_bytes(path), path.name, encoding)
     with opened:
         assert seeks == (ending == "" and encoding == "utf-8")
         for offset in (5, 1_500_000, 700_000, 0, len(whole), 12):
@@ -93,10 +93,12 @@ def test_it_can_be_read_forth_and_back(ending: str, encoding: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("ending", [".gz", ".zst"])
-def test_several_parts_are_one_and_half_a_file_is_none(ending: str, tmp_path: Path) -> None:
+def test_several_compressed_parts_are_one_file_and_half_a_file_is_an_error(
+    ending: str, tmp_path: Path
+) -> None:
     path = tmp_path / f"a.jsonl{ending}"
-    part = PACK[ending](b"one\n" * 10_000)
-    path.write_bytes(part + PACK[ending](b"two\n"))
+    part = COMPRESS[ending](b"one\n" * 10_000)
+    path.write_bytes(part + COMPRESS[ending](b"two\n"))
     assert read(path) == b"one\n" * 10_000 + b"two\n"
     for length in (5, len(part) // 2, len(part) - 1):
         path.write_bytes(part[:length])
@@ -113,7 +115,7 @@ def test_several_parts_are_one_and_half_a_file_is_none(ending: str, tmp_path: Pa
         ("text".encode("utf-16"), "cp1252", "utf-16"),
     ],
 )
-def test_another_encoding_s_mark_is_told_with_the_remedy(
+def test_the_byte_order_mark_of_another_encoding_is_refused_with_the_remedy(
     content: bytes, encoding: str, named: str, tmp_path: Path
 ) -> None:
     (tmp_path / "a.csv").write_bytes(content)
@@ -125,9 +127,9 @@ def test_another_encoding_s_mark_is_told_with_the_remedy(
     ("content", "encoding"),
     [(b"\x81 caf\xe9", "cp1252"), (b"a\x00b", "utf-16-le"), (b"\xff", "ascii")],
 )
-def test_what_is_not_the_encoding_never_becomes_other_characters(
+def test_bytes_that_are_invalid_in_the_encoding_never_become_other_characters(
     content: bytes, encoding: str, tmp_path: Path
 ) -> None:
     (tmp_path / "a.csv").write_bytes(content)
-    with pytest.raises(FormatError, match="it is not what it is read as"):
+    with pytest.raises(FormatError, match="it is not in the encoding"):
         read(tmp_path / "a.csv", encoding)

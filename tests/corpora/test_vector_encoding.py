@@ -24,7 +24,7 @@ def test_the_direction_comes_back(dtype: Dtype, seed: int, scale: float) -> None
     assert (cosines >= LEAST[dtype] - 1e-6).all()
 
 
-def test_a_vector_of_nothing_is_nothing() -> None:
+def test_a_zero_vector_stays_zero_and_float16_overflows_to_infinity() -> None:
     nothing = np.zeros((1, 8), np.float32)
     assert encode_vectors(nothing, "int8").tolist() == [[0] * 8]
     assert np.isinf(encode_vectors(np.full((1, 8), 1e6, np.float32), "float16")).all()

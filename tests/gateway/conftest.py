@@ -26,7 +26,7 @@ def fake() -> FakeBackend:
     return FakeBackend()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def gateway() -> Iterator[GatewayServer]:
     """A running one without options; modules that need some have their own."""
     with serve_gateway() as running:

@@ -284,6 +284,7 @@ def test_hugging_face_compares_sentences_bare(hugging_face: Any, python: Embedde
 # LlamaIndex
 
 
+@pytest.mark.long
 def test_llamaindex_s_openai_writes_line_breaks_as_spaces(
     gateway: GatewayServer, python: Embedder
 ) -> None:

@@ -1,7 +1,8 @@
 """Real clients at the real gateway: the right vectors, in their order, and nothing asked twice.
 
 The truth is the Python API on the same checkpoint in the same dtype. A client that is not installed
-is skipped; docs/gateway.md tells how each was tried.
+is skipped; docs/gateway.md tells how each was tried. Those marked `long` belong to the extra
+`clients-long`: they send what another client of their family sends.
 """
 
 import os
@@ -15,6 +16,7 @@ from gateway_server import GatewayServer, hang_up, serve_gateway
 
 from e5.embedder import Embedder
 from e5.prompts import DEFAULT_TASK
+from e5.vectors import Vectors
 
 pytestmark = [
     pytest.mark.slow,  # starts a server
@@ -248,25 +250,40 @@ def _secret() -> Any:
 
 # What cohere 5 is written for.
 OLD_PYDANTIC = pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecationWarning")
-DOORS = [
+LONG = pytest.mark.long
+LITELLM = pytest.param(litellm, marks=pytest.mark.filterwarnings("ignore:Items? .* on TypedDict"))
+LONG_DOORS = [
+    pytest.param(langchain_nvidia, marks=LONG),
+    pytest.param(langchain_cohere, marks=[OLD_PYDANTIC, LONG]),
+    pytest.param(llamaindex_openai, marks=LONG),
+    pytest.param(llamaindex_cohere, marks=[OLD_PYDANTIC, LONG]),
+    pytest.param(haystack_cohere, marks=LONG),
+    pytest.param(haystack_nvidia, marks=LONG),
+    pytest.param(haystack_hugging_face, marks=LONG),
+]
+# Each puts many texts into requests in its own way.
+SPLITTING_DOORS = [
     openai_by_model_name,
-    openai_by_input_type,
-    cohere_v1,
     cohere_v2,
-    voyageai,
     hugging_face,
-    pytest.param(litellm, marks=pytest.mark.filterwarnings("ignore:Items? .* on TypedDict")),
     langchain_openai,
-    langchain_nvidia,
-    pytest.param(langchain_cohere, marks=OLD_PYDANTIC),
-    llamaindex_openai,
-    pytest.param(llamaindex_cohere, marks=OLD_PYDANTIC),
     llamaindex_tei,
     haystack_openai,
-    haystack_cohere,
-    haystack_nvidia,
-    haystack_hugging_face,
 ]
+# These put them into requests as one above.
+LIKE_ANOTHER = [openai_by_input_type, cohere_v1, voyageai, LITELLM]
+DOORS = [*SPLITTING_DOORS, *LIKE_ANOTHER, *LONG_DOORS]
+MANY_DOORS = [
+    *SPLITTING_DOORS,
+    *(pytest.param(door, marks=LONG) for door in (openai_by_input_type, cohere_v1, voyageai)),
+    pytest.param(litellm, marks=[*LITELLM.marks, LONG]),
+    *LONG_DOORS,
+]
+
+
+def name_of(door: Any) -> str:
+    name: str = door.__name__
+    return name
 
 
 @pytest.fixture(scope="module")
@@ -276,7 +293,7 @@ def gateway() -> Iterator[GatewayServer]:
         hang_up(running)
 
 
-@pytest.fixture(scope="module", params=DOORS, ids=lambda door: door.__name__)
+@pytest.fixture(scope="module", params=DOORS, ids=name_of)
 def door(request: pytest.FixtureRequest, gateway: GatewayServer) -> Door:
     made: Door = request.param(gateway.url)
     return made
@@ -302,8 +319,14 @@ def test_documents_are_embedded_as_documents(door: Door, python: Embedder) -> No
     assert cosines(found, python.encode_document(texts)).min() >= 0.999999
 
 
-def test_2048_texts_keep_their_order(door: Door, python: Embedder) -> None:
-    truth = python.encode_document(MANY)
+@pytest.fixture(scope="module")
+def truth(python: Embedder) -> Vectors:
+    """The vectors of the 2,048 texts."""
+    return python.encode_document(MANY)
+
+
+@pytest.mark.parametrize("door", MANY_DOORS, indirect=True, ids=name_of, scope="module")
+def test_2048_texts_keep_their_order(door: Door, truth: Vectors) -> None:
     assert cosines(door.documents(MANY), truth).min() >= 0.999999
     assert cosines(truth[:-1], truth[1:]).max() < 0.9999  # a neighbour's vector would be seen
 

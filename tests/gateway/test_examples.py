@@ -1,16 +1,19 @@
 """The examples of docs/gateway.md run as they stand there; their queries get the right vector."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import pytest
 from checkpoints import load
+from examples import Ran, run_examples
 from gateway_server import WEIGHTS, GatewayServer
 from server import ROOT
 
@@ -33,26 +36,56 @@ print(json.dumps(first(query) if "query" in vars() else None))
 """
 
 
-def ran(*command: str) -> str:
-    """What the command printed last."""
-    environment = {**os.environ, "HAYSTACK_TELEMETRY_ENABLED": "False"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()[-1]
+LONG_CLIENTS = {  # another one stands for their families, or their import takes many seconds
+    "langchain_nvidia_ai_endpoints",
+    "litellm",
+    "llama_index.embeddings.openai_like",
+    "mteb.models",
+}
+
+
+@pytest.fixture(scope="module")
+def ran(gateway: GatewayServer) -> Callable[[bool], dict[str, Ran]]:
+    """Runs the examples of clients that are installed, the long ones or the others, once."""
+
+    @cache
+    def run(long: bool) -> dict[str, Ran]:
+        names = [name for name in IMPORTED if (name in LONG_CLIENTS) == long and installed(name)]
+        codes = [EXAMPLES[IMPORTED.index(name)] + TELL for name in names]
+        asked, refused = gateway.counted(), gateway.counted(status="400")
+        ran = run_examples([code.replace("http://127.0.0.1:8080", gateway.url) for code in codes])
+        assert gateway.counted(status="400") == refused
+        assert gateway.counted() - asked >= sum("query =" in code for code in codes)
+        return dict(zip(names, ran, strict=True))
+
+    return run
+
+
+def installed(module: str) -> bool:
+    with suppress(ModuleNotFoundError):  # of a package that it is in
+        return find_spec(module) is not None
+    return False
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("code", EXAMPLES, ids=IMPORTED)
-def test_an_example_gives_the_querys_vector(code: str, gateway: GatewayServer) -> None:
-    pytest.importorskip(IMPORTED[EXAMPLES.index(code)], reason="its client is not installed")
-    asked, refused = gateway.counted(), gateway.counted(status="400")
-    code = code.replace("http://127.0.0.1:8080", gateway.url)
-    vector: Any = json.loads(ran(sys.executable, "-c", code + TELL))
-    assert gateway.counted(status="400") == refused
+@pytest.mark.parametrize(
+    "imported",
+    [
+        pytest.param(name, marks=pytest.mark.long) if name in LONG_CLIENTS else name
+        for name in IMPORTED
+    ],
+)
+def test_an_example_gives_the_querys_vector(
+    imported: str, ran: Callable[[bool], dict[str, Ran]]
+) -> None:
+    example = ran(imported in LONG_CLIENTS).get(imported)
+    if example is None:
+        pytest.skip("its client is not installed")
+    assert not example.error
+    vector: Any = json.loads(example.printed.splitlines()[-1])
     if vector is None:
-        assert "query =" not in code
+        assert "query =" not in EXAMPLES[IMPORTED.index(imported)]
         return
-    assert gateway.counted() > asked
     truth = load(WEIGHTS).encode_query("what is snow", normalize=True)
     assert np.dot(vector, truth) / np.linalg.norm(vector) > 0.999999
 
@@ -62,6 +95,7 @@ def test_an_example_gives_the_querys_vector(code: str, gateway: GatewayServer) -
 def test_so_does_the_line_for_curl(gateway: GatewayServer) -> None:
     assert CURL
     line = CURL[1].replace("localhost:8080", gateway.url)
-    (row,) = json.loads(ran("bash", "-c", line))["data"]
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)
+    (row,) = json.loads(done.stdout)["data"]
     truth = load(WEIGHTS).encode_query("what is snow", normalize=True)
     assert np.dot(row["embedding"], truth) > 0.999999

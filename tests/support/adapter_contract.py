@@ -96,7 +96,11 @@ class Contract:
         """The adapter over an encoder, with these options of the adapter."""
         raise NotImplementedError
 
-    @settings(max_examples=25, suppress_health_check=[HealthCheck.differing_executors])
+    @settings(
+        max_examples=25,
+        # The second: on a busy machine, drawing texts takes time.
+        suppress_health_check=[HealthCheck.differing_executors, HealthCheck.too_slow],
+    )
     @given(texts=TEXTS, options=OPTIONS)
     def test_any_mixture_of_texts_has_the_encoder_s_own_vectors(
         self, encoder: Encoder, texts: list[str], options: dict[str, Any]

@@ -147,6 +147,6 @@ def _mistral_tokenizer() -> Tokenizer:
 
 
 def load(folder: Path, **options: int | str) -> Embedder:
-    """A folder's embedder on the CPU, in float32 unless told otherwise."""
-    given = {"device": "cpu", "dtype": "float32"} | options
-    return Embedder.load(Settings(weights=folder, **given))  # type: ignore[arg-type]
+    """A folder's embedder on the CPU; the dtype is float32 by default."""
+    settings = {"device": "cpu", "dtype": "float32"} | options
+    return Embedder.load(Settings(weights=folder, **settings))  # type: ignore[arg-type]

@@ -13,16 +13,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from e5.corpora.corpus import Corpus
+from e5.corpora.corpus import Corpus, Reading, ReadRow
 from e5.corpora.documents import DeadLetter, Document, Passage
 from e5.corpora.index import Index
 from e5.corpora.inventory import compare
 from e5.corpora.loop import Loop
 from e5.corpora.plan import ReusableVectors, Unit, plan
-from e5.corpora.run import Report, embed_corpus
 from e5.corpora.scan import scan
-from e5.corpora.shard import Shard
+from e5.corpora.shard import Shard, shard_name
 from e5.corpora.shard_folder import DEAD_LETTERS, Recipe, ShardFolder
+from e5.corpora.synchronize import Report, embed_corpus
 from e5.corpora.vector_encoding import encode_vectors
 from e5.embedder import Embedder
 from e5.vectors import Vectors, cosine_scores
@@ -71,7 +71,13 @@ def packed(path: Path, content: bytes) -> bytes:
 
 def read_all(corpus: Corpus) -> list[Document | DeadLetter]:
     """Every row of every file."""
-    return [found.item for file in corpus.files() for found in corpus.read(file)]
+    return [row.item for file in corpus.files() for row in read_rows(corpus, file)]
+
+
+def read_rows(corpus: Corpus, file: str) -> list[ReadRow]:
+    """All rows of a file."""
+    with Reading(corpus) as reading:
+        return list(reading.rows(file))
 
 
 def write_corpus(path: Path, rows: list[str]) -> Corpus:
@@ -100,12 +106,12 @@ def begin(folder: ShardFolder, embedder: Embedder, corpus: Corpus) -> None:
 
 
 def units(corpus: Corpus, folder: ShardFolder, rows: int = 16) -> list[Unit]:
-    """What is left to do."""
+    """The units that make the folder hold the corpus."""
     found = scan(corpus, corpus.files(), None, lambda *_: None)
-    there = folder.inventory()
-    difference = compare(found.inventory, there)
-    stocks = [ReusableVectors(folder.location, there)]
-    return plan(found.inventory, found.marks, there, difference, stocks, rows)
+    stored = folder.inventory()
+    difference = compare(found.inventory, stored)
+    reusable = [ReusableVectors(folder.location, stored)]
+    return plan(found.inventory, found.read_positions, stored, difference, reusable, rows)
 
 
 def shard_names(out: Path) -> list[str]:
@@ -118,8 +124,8 @@ def read_shards(out: Path) -> pa.Table:
 
 def vectors_of(table: pa.Table) -> Vectors:
     column = table["embedding"].combine_chunks()
-    numbers: Vectors = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-    return numbers.reshape(len(column), -1)
+    elements: Vectors = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+    return elements.reshape(len(column), -1)
 
 
 def dead_letters(out: Path) -> dict[str, str]:
@@ -156,7 +162,7 @@ def write_shards(folder: Path, vectors: Vectors, rows: int = 5000, first: int = 
         part = vectors[i : i + rows]
         names = range(first + i, first + i + len(part))
         documents = [Document(str(name), f"text {name}") for name in names]
-        write_shard(shards, f"part-{number:06d}.parquet", documents, part)
+        write_shard(shards, shard_name(number), documents, part)
         number += 1
 
 
@@ -165,8 +171,8 @@ def write_shard(
 ) -> None:
     """One shard of whole documents; replaces an older one."""
     parts = [[Passage(document.text, 0, len(document.text))] for document in documents]
-    numbers = encode_vectors(vectors, shards.recipe.dtype)
-    shards.write(name, Shard.of(documents, parts, numbers, shards.layout), [])
+    stored = encode_vectors(vectors, shards.recipe.dtype)
+    shards.write(name, Shard.of(documents, parts, stored, shards.schema), [])
 
 
 def recall(index: Index, vectors: Vectors, queries: Vectors, top: int = 10) -> float:

@@ -1,7 +1,4 @@
-"""Damages to a checkpoint in two shards, each done to the file named, and what they need.
-
-Knows which damages show without a manifest. Knows nothing of how they are told.
-"""
+"""Damages to a checkpoint in two shards: each is a function of the file that it damages."""
 
 import json
 from collections.abc import Callable
@@ -36,7 +33,7 @@ def edit_json(path: Path, **changes: Any) -> None:
 
 
 def tensors_of(path: Path) -> dict[str, torch.Tensor]:
-    """Without mapping the file, which the tests write over."""
+    """A file's tensors, read without mapping the file, which the tests overwrite."""
     return load(path.read_bytes())
 
 
@@ -58,7 +55,7 @@ def lengthen(path: Path) -> None:
     path.write_bytes(path.read_bytes() + b"\0")
 
 
-def pickle_in_its_place(path: Path) -> None:
+def replace_by_pickle(path: Path) -> None:
     torch.save(tensors_of(path), path)
 
 
@@ -73,5 +70,5 @@ def swap_with_the_other_shard(path: Path) -> None:
     other.write_bytes(data)
 
 
-SEEN_WITHOUT_MANIFEST = [truncate, empty, lengthen, pickle_in_its_place, remove]
+SEEN_WITHOUT_MANIFEST = [truncate, empty, lengthen, replace_by_pickle, remove]
 SEEN_WITH_MANIFEST = [*SEEN_WITHOUT_MANIFEST, flip_bit, swap_with_the_other_shard]

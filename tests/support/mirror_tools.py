@@ -12,7 +12,7 @@ Files = dict[str, list[dict[str, Any]]]
 KEEP = ("year",)
 
 
-def put(folder: Path, files: Files) -> Corpus:
+def write_files(folder: Path, files: Files) -> Corpus:
     """Make these the files of a corpus."""
     folder.mkdir(exist_ok=True)
     for path in folder.iterdir():
@@ -23,15 +23,15 @@ def put(folder: Path, files: Files) -> Corpus:
     return Corpus(str(folder), id_column="id", keep=KEEP)
 
 
-def wanted(files: Files) -> dict[str, tuple[str, int]]:
-    """Text and year by id; the last row of an id counts."""
+def documents_of(files: Files) -> dict[str, tuple[str, int]]:
+    """Text and year by id of what the files hold; the last row of an id counts."""
     return {
         row["id"]: (row["text"], row["year"]) for _, rows in sorted(files.items()) for row in rows
     }
 
 
-def held(out: Path) -> dict[str, tuple[str, int]]:
-    """What the shards hold; nothing twice."""
+def documents_in(out: Path) -> dict[str, tuple[str, int]]:
+    """Text and year by id of what the shards hold; no document is there twice."""
     tables = [pq.read_table(path) for path in sorted(out.glob("part-*.parquet"))]
     rows = [row for table in tables for row in table.drop_columns("embedding").to_pylist()]
     assert len({row["id"] for row in rows}) == len(rows)

@@ -1,4 +1,4 @@
-"""The slow twins: what the fast code must equal, written to be read and not to be quick.
+"""Slow, readable versions that the fast code must equal.
 
 `Reference` is transformers' own `MistralModel`, unmodified, padded, in float32. `dense_attention`
 is attention as a table of all rows and all keys with a mask over it, in float64.

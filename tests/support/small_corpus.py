@@ -1,7 +1,4 @@
-"""A small training corpus, its tokenizer and lessons, and a student, for tests of the training.
-
-Knows nothing of what is tested.
-"""
+"""A small training corpus, its tokenizer and lessons, and a student, for tests of the training."""
 
 from functools import cache
 
@@ -32,19 +29,19 @@ def corpus() -> Corpus:
 
 @cache
 def tokenizer() -> Tokenizer:
-    """Of the corpus."""
+    """The tokenizer of the corpus."""
     return build_tokenizer(corpus().texts, ["the", "of", "water"], VOCABULARY)
 
 
 @cache
 def lessons() -> Lessons:
-    """Of the corpus, labelled at random."""
+    """The lessons of the corpus, labelled at random."""
     draw = np.random.default_rng(0)
     labels = unit(draw.standard_normal((len(corpus().texts), 192)).astype(np.float32))
     return Lessons(corpus(), labels, [], tokenizer())
 
 
 def student(seed: int) -> MistralModel:
-    """A new one, each piece of its vocabulary in a random direction."""
+    """A new student, each piece of its vocabulary in a random direction."""
     draw = np.random.default_rng(seed)
     return new_student(unit(draw.standard_normal((VOCABULARY, 192)).astype(np.float32)))

@@ -1,7 +1,7 @@
 """A CPU kernel behind torch's own varlen op: the CUDA branch runs with real numbers.
 
-Has the checks of ATen's `mha_varlen_fwd` (flash_api.cpp) and its mask, aligned to each text's end.
-Knows nothing of models; slow.
+The kernel has the checks of ATen's `mha_varlen_fwd` (flash_api.cpp) and its mask, aligned to each
+text's end. It is slow.
 """
 
 import inspect
@@ -16,7 +16,7 @@ import torch.nn.attention.varlen as torch_varlen
 
 OP: Any = torch_varlen._varlen_attn
 NAMES = list(inspect.signature(OP._init_fn).parameters)
-calls: list[tuple[int, int]] = []  # texts and rows of each
+calls: list[tuple[int, int]] = []  # the number of texts and of rows of each call
 
 
 def kernel(*args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -46,7 +46,7 @@ def kernel(*args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor, torch
         assert tensor.stride(-1) == 1
         assert all(stride % 8 == 0 for stride in tensor.stride()[:2])
     lengths_q, lengths_k = starts_q.diff().tolist(), starts_k.diff().tolist()
-    # More is asked for where a graph's shape is fixed.
+    # The maxima are larger than the lengths where a CUDA graph fixes the shape.
     assert max(lengths_q) <= given["max_q"]
     assert max(lengths_k) <= given["max_k"]
     # Flash-attention 1537 and 1619: an empty text, or a row without a key, gives garbage.
@@ -77,7 +77,7 @@ OP.register_kernel("cpu")(kernel)
 
 @contextmanager
 def as_on_a_card() -> Iterator[list[tuple[int, int]]]:
-    """In 16 bits `attention` takes the CUDA branch. Yields the calls of the kernel."""
+    """Make `attention` take the CUDA branch in 16 bits; yields the calls of the kernel."""
 
     def in_16_bits(_: torch.device, dtype: torch.dtype) -> bool:
         return dtype != torch.float32

@@ -16,24 +16,24 @@ pytestmark = pytest.mark.slow
 def test_training_stopped_and_gone_on_with_is_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.loop.SAVE_EVERY", 2)
+    monkeypatch.setattr("training.loop.SAVE_EVERY", 3)
     monkeypatch.setattr("training.loop.LAST_PART", 2)
     monkeypatch.setattr("training.loop.WARM_UP", 2)
     whole = student(5)
-    train(whole, lessons(), 6, tmp_path / "whole.pt")
+    train(whole, lessons(), 4, tmp_path / "whole.pt")
 
-    def lesson_until_5(step: int, kinds: Mapping[str, float]) -> object:
-        if step == 5:
+    def lesson_until_3(step: int, kinds: Mapping[str, float]) -> object:
+        if step == 3:
             raise KeyboardInterrupt
         return Lessons.lesson(lessons(), step, kinds)
 
     broken = student(5)
     with monkeypatch.context() as patch:
-        patch.setattr(lessons(), "lesson", lesson_until_5)
+        patch.setattr(lessons(), "lesson", lesson_until_3)
         with pytest.raises(KeyboardInterrupt):
-            train(broken, lessons(), 6, tmp_path / "state.pt")
+            train(broken, lessons(), 4, tmp_path / "state.pt")
     resumed = student(5)
-    train(resumed, lessons(), 6, tmp_path / "state.pt")
+    train(resumed, lessons(), 4, tmp_path / "state.pt")
     for name, weight in whole.state_dict().items():
         assert torch.equal(weight, resumed.state_dict()[name]), name
 

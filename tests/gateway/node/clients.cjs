@@ -1,5 +1,5 @@
-// One question to a gateway by one JavaScript client: its name, the role and the texts come as JSON
-// on the standard input, the vectors or the error's message go out the same way.
+// Questions to a gateway by JavaScript clients. Each line of the standard input is one, as JSON: the
+// client's name, the role and the texts; a line with the vectors or the error's message answers it.
 // Asks `require` and not `import`, which knows no NODE_PATH.
 
 const MODELS = { query: "e5-mini-query", document: "e5-mini-passage" };
@@ -47,16 +47,16 @@ const clients = {
 };
 
 async function main() {
-  let input = "";
-  for await (const piece of process.stdin) input += piece;
-  const asked = JSON.parse(input);
-  let answer;
-  try {
-    answer = { vectors: await clients[asked.client](asked) };
-  } catch (error) {
-    answer = { error: String(error.message) };
+  for await (const line of require("readline").createInterface({ input: process.stdin })) {
+    const asked = JSON.parse(line);
+    let answer;
+    try {
+      answer = { vectors: await clients[asked.client](asked) };
+    } catch (error) {
+      answer = { error: String(error.message) };
+    }
+    process.stdout.write(JSON.stringify(answer) + "\n");
   }
-  process.stdout.write(JSON.stringify(answer));
 }
 
 main();

@@ -1,51 +1,66 @@
 """Every document of a corpus ends in one shard or among the dead letters, killed or not."""
 
-import os
-import signal
 import subprocess
-import time
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from corpus_tools import (
-    ROOT,
-    embed,
-    files,
-    shard_names,
-    texts,
-    write_corpus,
-)
+from corpus_tools import embed, files, texts, write_corpus
 
 from e5.corpora.corpus import Corpus
-from e5.corpora.loop import Loop, Model, Summary
+from e5.corpora.loop import Loop
 from e5.corpora.plan import Unit
-from e5.corpora.run import embed_corpus
+from e5.corpora.runner import Model, Summary
 from e5.corpora.shard_folder import ShardFolder
+from e5.corpora.synchronize import embed_corpus
 from e5.embedder import Embedder
 from e5.errors import InputError
 
+# Runs in processes of their own, each but the last of which is killed while it writes a shard. They
+# are forks of one, which imports and computes nothing else, because starting takes seconds.
+RUNS = """
+import itertools, os, signal, sys
+from functools import partial
+from e5.corpora.corpus import Corpus
+from e5.corpora.loop import Loop
+from e5.corpora.synchronize import embed_corpus
+from e5.corpora.shard_folder import ShardFolder
+from e5.embedder import Embedder
+from e5.settings import Settings
+
+location, out, weights, *kills = sys.argv[1:]
+for kill in kills:
+    process = os.fork()
+    if not process:
+        replace, shards = os.replace, itertools.count(1)
+
+        def replace_or_die(source, target):
+            if target.endswith(".parquet") and next(shards) == int(kill):
+                os.kill(os.getpid(), signal.SIGKILL)
+            replace(source, target)
+
+        os.replace = replace_or_die
+        settings = Settings(weights=weights, device="cpu", dtype="float32")
+        loop = Loop(partial(Embedder.load, settings))
+        embed_corpus(Corpus(location, id_column="id"), ShardFolder(out), loop, rows_per_shard=16)
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    print(status, len(ShardFolder(out).shard_names()))
+"""
+
 
 @pytest.mark.slow
-def test_killed_at_any_moment_it_goes_on_where_it_was(tmp_path: Path, checkpoint: Path) -> None:
-    corpus = write_corpus(tmp_path / "in" / "a.jsonl", [*texts(1500), " ", *texts(500, 1)])
-    environment = os.environ | {"E5_WEIGHTS": str(checkpoint), "E5_DTYPE": "float32"}
-
-    def run(out: str) -> "subprocess.Popen[bytes]":
-        command = [str(ROOT / "scripts/embed_corpus"), corpus.location, str(tmp_path / out)]
-        command += ["--id-column", "id", "--rows-per-shard", "50"]
-        return subprocess.Popen(command, env=environment, start_new_session=True)
-
-    assert run("undisturbed").wait() == 3  # one dead letter
-    for more in (1, 9, 10):
-        process = run("out")
-        target = len(shard_names(tmp_path / "out")) + more
-        while len(shard_names(tmp_path / "out")) < target and process.poll() is None:
-            time.sleep(0.005)
-        os.killpg(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-    assert 20 <= len(shard_names(tmp_path / "out")) < 41
-    assert run("out").wait() == 3
+def test_a_killed_run_is_continued_where_it_was(
+    tmp_path: Path, checkpoint: Path, embedder: Embedder
+) -> None:
+    corpus = write_corpus(tmp_path / "in" / "a.jsonl", [*texts(150), " ", *texts(50, 1)])
+    embed(corpus, tmp_path / "undisturbed", embedder)
+    arguments = [corpus.location, str(tmp_path / "out"), str(checkpoint)]
+    command = [sys.executable, "-c", RUNS, *arguments, "1", "3", "8", "0"]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    # Each run writes only the shards that are missing.
+    assert printed.splitlines() == ["-9 0", "-9 2", "-9 9", "0 13"]
     assert shards_of(tmp_path / "out") == shards_of(tmp_path / "undisturbed")
 
 
@@ -56,13 +71,13 @@ def shards_of(out: Path) -> dict[str, bytes]:
 def test_shards_are_never_read_as_documents(tmp_path: Path, embedder: Embedder) -> None:
     corpus = write_corpus(tmp_path / "in" / "a.jsonl", texts(5))
     (tmp_path / "link").symlink_to(tmp_path / "in")
-    for place in ("in", "in/out", "in/deeper/out", "link/out"):
+    for folder in ("in", "in/out", "in/deeper/out", "link/out"):
         with pytest.raises(InputError, match=r"^shards: received .*, inside the corpus"):
-            embed(corpus, tmp_path / place, embedder)
+            embed(corpus, tmp_path / folder, embedder)
     embed(corpus, tmp_path / "in-other", embedder)
 
 
-def test_what_else_lies_in_the_folder_stays(tmp_path: Path, embedder: Embedder) -> None:
+def test_other_files_in_the_folder_stay(tmp_path: Path, embedder: Embedder) -> None:
     corpus = write_corpus(tmp_path / "in" / "a.jsonl", texts(5))
     (tmp_path / "out" / ".git").mkdir(parents=True)
     (tmp_path / "out" / ".profile").write_text("mine")
@@ -77,11 +92,11 @@ def test_what_else_lies_in_the_folder_stays(tmp_path: Path, embedder: Embedder) 
 
 
 class Counting:
-    """A runner that only says what it is asked to do."""
+    """A runner that only keeps the units that it is given."""
 
     def __init__(self) -> None:
-        """Nothing asked yet."""
-        self.asked: list[Unit] = []
+        """Start without units."""
+        self.units: list[Unit] = []
 
     def describe(self) -> Model:
         return Model("made-up@0123456789ab", 64)
@@ -91,22 +106,22 @@ class Counting:
     ) -> Iterator[Summary]:
         assert isinstance(corpus, Corpus)
         assert folder.manifest() is not None, "it is written before the first unit"
-        self.asked += units
+        self.units += units
         for unit in units:
             yield Summary(documents=unit.num_documents, tokens=7)
 
 
-def test_any_runner_is_asked_for_what_is_left_and_its_figures_are_added_up(tmp_path: Path) -> None:
+def test_a_runner_gets_the_units_and_its_figures_are_added_up(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "in" / "a.jsonl", texts(50))
     runner = Counting()
     report = embed_corpus(corpus, ShardFolder(str(tmp_path / "out")), runner, rows_per_shard=20)
-    assert [unit.num_documents for unit in runner.asked] == [20, 20, 10]
+    assert [unit.num_documents for unit in runner.units] == [20, 20, 10]
     assert (report.summary.documents, report.summary.tokens) == (50, 21)
     assert report.dead_letters == 0
     assert report.elapsed > 0
 
 
-def test_a_corpus_that_is_not_there_is_refused_before_a_model_is_loaded(tmp_path: Path) -> None:
+def test_a_missing_corpus_is_refused_before_a_model_is_loaded(tmp_path: Path) -> None:
     def load() -> Embedder:
         raise AssertionError("loaded")
 

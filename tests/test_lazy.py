@@ -1,0 +1,53 @@
+"""A package's public names are imported when they are first used, and not before."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+INIT = """
+from e5.lazy import lazy_exports
+
+__getattr__, __dir__ = lazy_exports(__name__, {"NAME": "a_package.inner", "GONE": "a_package.gone"})
+"""
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A package whose only module counts how often it is imported."""
+    folder = tmp_path / "a_package"
+    folder.mkdir()
+    (folder / "__init__.py").write_text(INIT)
+    (folder / "inner.py").write_text("NAME = object()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("a_package", "a_package.inner"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return "a_package"
+
+
+def test_a_name_is_imported_when_it_is_first_used(package: str) -> None:
+    module = importlib.import_module(package)
+    assert "a_package.inner" not in sys.modules
+    first = module.NAME
+    assert "a_package.inner" in sys.modules
+    assert module.NAME is first
+    assert vars(module)["NAME"] is first  # so that the next use costs nothing
+
+
+def test_dir_lists_the_names_before_they_are_imported(package: str) -> None:
+    assert dir(importlib.import_module(package)) == ["GONE", "NAME"]
+    assert "a_package.inner" not in sys.modules
+
+
+def test_any_other_name_is_an_attribute_error(package: str) -> None:
+    module = importlib.import_module(package)
+    with pytest.raises(AttributeError, match="module 'a_package' has no attribute 'OTHER'"):
+        module.OTHER  # noqa: B018
+    assert not hasattr(module, "OTHER")
+
+
+def test_a_module_that_is_missing_is_named(package: str) -> None:
+    module = importlib.import_module(package)
+    with pytest.raises(ModuleNotFoundError, match=r"a_package\.gone"):
+        module.GONE  # noqa: B018
