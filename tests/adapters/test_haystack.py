@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from adapter_contract import WHOLE, Contract, Door, assert_same
 
-from e5.client.client import Client
+from e5.client import Client
 from e5.embedder import Embedder
 from e5.encoder import Encoder
 from e5.errors import InputError, ServiceError

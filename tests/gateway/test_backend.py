@@ -25,8 +25,7 @@ from server import Server, serve
 from e5.embedder import Embedder
 from e5.errors import E5Error, EngineError, ServiceError
 from e5.gateway.backend import InProcessBackend, RemoteBackend
-from e5.serving.request import EmbedRequest
-from e5.serving.service import Service
+from e5.serving import EmbedRequest, Service
 
 TEXTS = ["Frozen water.", "a\nline break", "雪 😀", "A car."]
 APART = [f"{number} " + "snow and rain " * 300 for number in range(400)]  # they share no prefix

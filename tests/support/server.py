@@ -7,7 +7,6 @@ file lies in its working directory only if a test asks for one.
 import os
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+from ports import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 SCHEMA = ROOT / "tests" / "openapi_schema.json"
@@ -160,14 +160,6 @@ def _few_open_files() -> None:
     """As many as most shells and containers allow; each of Cog's slots takes two."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
-
-
-def free_port() -> int:
-    """A port on which nothing listens now."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    return port
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
