@@ -22,8 +22,9 @@ from ports import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 SCHEMA = ROOT / "tests" / "openapi_schema.json"
+PREDICTIONS = Path("/tmp/coglet/predictions")  # where Cog makes its folders
 START_SECONDS = 120.0
-STOP_SECONDS = 30.0
+STOP_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,11 @@ class Server:
                 return seen
             time.sleep(0.02)
         raise AssertionError(f"waited for {statuses}, health-check says {seen}:\n{self.log}")
+
+    def num_running(self) -> int:
+        """How many predictions run; the service writes it whenever it is asked for its health."""
+        self.health()
+        return int((PREDICTIONS.parent / f"e5-running-{self.client.base_url.port}").read_text())
 
     def post(
         self, path: str = "/predictions", *, headers: Mapping[str, str] | None = None, **body: Any
