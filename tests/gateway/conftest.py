@@ -10,7 +10,7 @@ from gateway_tools import FakeBackend, LocalGateway
 
 from e5.embedder import Embedder
 from e5.gateway.backend import InProcessBackend
-from e5.serving.service import Service
+from e5.serving import Service
 
 
 @pytest.fixture(scope="session")

@@ -24,8 +24,7 @@ from e5.errors import (
     ServiceError,
 )
 from e5.gateway.limits import GatewayLimits
-from e5.serving.answer import Answer
-from e5.serving.request import EmbedRequest
+from e5.serving import Answer, EmbedRequest
 
 TEXTS = {"input": ["snow", "rain"]}
 BODIES: dict[str, Any] = {  # of every route that computes

@@ -7,7 +7,6 @@ import asyncio
 import os
 import signal
 import threading
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,13 @@ from fake_cog import fake_cog, succeeded
 from fake_http import Reply
 from gateway_server import WEIGHTS
 from gateway_tools import LocalGateway, sentence_of
+from remote_calls import eventually
 from server import Server, serve
 
 from e5.embedder import Embedder
 from e5.errors import E5Error, EngineError, ServiceError
 from e5.gateway.backend import InProcessBackend, RemoteBackend
-from e5.serving.request import EmbedRequest
-from e5.serving.service import Service
+from e5.serving import EmbedRequest, Service
 
 TEXTS = ["Frozen water.", "a\nline break", "雪 😀", "A car."]
 APART = [f"{number} " + "snow and rain " * 300 for number in range(400)]  # they share no prefix
@@ -165,13 +164,11 @@ class TestBeforeCog:
 
             async def story(local: LocalGateway, client: httpx2.AsyncClient) -> None:
                 asking = asyncio.create_task(client.post("/v1/embeddings", json=LONG))
-                await asyncio.sleep(1.0)
-                assert not asking.done()
+                await eventually(lambda: server.num_running() == 1)
                 if victim == "the server":
                     os.killpg(server.process.pid, signal.SIGKILL)
                 else:
                     os.kill(worker_of(server.process.pid), signal.SIGKILL)
-                started = time.monotonic()
                 # Cog never answers some of what it takes just then.
                 others = []
                 for _ in range(40):
@@ -181,7 +178,6 @@ class TestBeforeCog:
                 for answer in await asyncio.gather(asking, *others):
                     assert answer.status_code in (429, 502, 503), answer.text
                     sentence_of(answer, answer.status_code)
-                assert time.monotonic() - started < 60
                 assert (await client.get("/ready")).status_code == 503
                 assert (await client.get("/health")).status_code == 200
                 assert local.counted("in_flight") == 0
@@ -221,7 +217,7 @@ def test_what_a_dead_worker_never_answers_is_given_up() -> None:
     release = threading.Event()
 
     def reply(number: int, inputs: dict[str, Any]) -> Reply:
-        if number and not release.wait(60):
+        if number and not release.wait(120):
             raise AssertionError("given up too late")
         return succeeded(inputs)
 
@@ -234,7 +230,7 @@ def test_what_a_dead_worker_never_answers_is_given_up() -> None:
             await asyncio.sleep(0.2 * 2.5)
             assert not any(task.done() for task in asking)
             cog.health = (200, {"status": "UNHEALTHY"})
-            async with asyncio.timeout(20):  # the server itself ends them after a minute
+            async with asyncio.timeout(60):  # the server itself ends them after two minutes
                 answers = await asyncio.gather(*asking, return_exceptions=True)
             for told in answers:
                 assert isinstance(told, ServiceError)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gateway_tools import FakeBackend, LocalGateway, sentence_of
 
-from e5.cog.output import Output
+from e5.cog import Output
 from e5.embedder import Embedder
 from e5.errors import (
     E5Error,

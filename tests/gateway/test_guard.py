@@ -9,8 +9,7 @@ import pytest
 from gateway_tools import FakeBackend, LocalGateway, sentence_of
 
 from e5.gateway.limits import GatewayLimits
-from e5.serving.answer import Answer
-from e5.serving.request import EmbedRequest
+from e5.serving import Answer, EmbedRequest
 
 BODY = b'{"input": "snow"}'
 HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"17")]

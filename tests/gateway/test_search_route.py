@@ -7,11 +7,10 @@ import pytest
 from corpus_tools import embed, write_corpus
 from gateway_tools import FakeBackend, LocalGateway, sentence_of
 
-from e5.corpora.index import Index
-from e5.corpora.shard_folder import ShardFolder
+from e5.corpora import Index, ShardFolder
 from e5.embedder import Embedder
 from e5.gateway.backend import InProcessBackend
-from e5.serving.service import Service
+from e5.serving import Service
 
 TEXTS = ["Snow is frozen water.", "A summit is a mountain top.", "Ice is cold.", "Tea is hot."]
 OWN = "Instruct: Find twins\nQuery: snow"
