@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as stn
 
+from e5.corpora import encode_vectors
 from e5.embedder import Embedder
 from e5.gateway import cohere
 from e5.gateway.cohere import EmbeddingType, quantize
@@ -271,3 +272,9 @@ class TestQuantize:
 def test_examples_give_what_they_say() -> None:
     result = doctest.testmod(cohere, raise_on_error=True)
     assert (result.attempted > 0, result.failed) == (True, 0)
+
+
+def test_fewer_bits_are_those_of_stored_corpora() -> None:
+    vectors = np.random.default_rng(0).standard_normal((5, 64)).astype(np.float32)
+    assert (quantize(vectors, "int8") == encode_vectors(vectors, "int8")).all()
+    assert (quantize(vectors, "ubinary") == encode_vectors(vectors, "binary")).all()
