@@ -4,13 +4,14 @@ The client only checks and sends texts; the service builds the prompts and compu
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Self
 
-from e5.client.batch import OneModel, Options, embed_batch
+from e5.client.batch import Options, embed_batch
 from e5.client.prediction import RemoteAnswer
 from e5.client.remote import DEADLINE_SECONDS, RemoteService
+from e5.errors import ServiceError, quoted
 from e5.texts import check_texts
 from e5.vectors import Vectors, similarity
 
@@ -37,8 +38,8 @@ class AsyncClient:
     ) -> None:
         """See `Client`. May be made outside of the event loop."""
         self._remote = RemoteService(url, deadline=deadline, api_key=api_key)
-        self._model = OneModel(self._remote.embed)
         self._slots = asyncio.Semaphore(REQUESTS_PER_CLIENT)
+        self._first: RemoteAnswer | None = None  # the first answer, with a whole vector
         self._identifying: asyncio.Task[RemoteAnswer] | None = None
         self._num_waiting = 0
 
@@ -69,7 +70,7 @@ class AsyncClient:
         dimensions: int | None = None,
         truncate: bool = True,
     ) -> Vectors:
-        """See `Encoder.encode_query`, and `Client.encode_query` for what is raised."""
+        """See `Encoder.encode_query`, and `Client` for what else is raised."""
         options = Options(task, False, normalize, dimensions, truncate)
         return await self._encode("queries", queries, options)
 
@@ -83,7 +84,7 @@ class AsyncClient:
         dimensions: int | None = None,
         truncate: bool = True,
     ) -> Vectors:
-        """See `Encoder.encode_document`, and `Client.encode_document` for what is raised."""
+        """See `Encoder.encode_document`, and `Client` for what else is raised."""
         options = Options(task, symmetric, normalize, dimensions, truncate)
         return await self._encode("documents", documents, options)
 
@@ -105,15 +106,30 @@ class AsyncClient:
         report: Callable[[int], object],
     ) -> Vectors:
         """Vectors of texts that were checked; see `embed_batch`."""
-        await self._identify()
-        return await embed_batch(self._model, field, texts, options, slots=slots, report=report)
+        width = (await self._identify()).vectors.shape[1]
+        return await embed_batch(
+            self._ask, field, texts, options, width=width, slots=slots, report=report
+        )
+
+    async def _ask(self, inputs: Mapping[str, object]) -> RemoteAnswer:
+        """The answer to one request, if it comes from the same model as the first one."""
+        answer = await self._remote.embed(inputs)
+        first = self._first = self._first or answer
+        if answer.model != first.model:
+            raise ServiceError(
+                f"the service changed its model in between, from {quoted(first.model)} to "
+                f"{quoted(answer.model)}; embed everything again with a new client, because "
+                "vectors of both cannot be compared."
+            )
+        return answer
 
     async def _identify(self) -> RemoteAnswer:
         """The first answer, asked once for all calls that wait for it."""
-        if self._model.first is not None:
-            return self._model.first
+        if self._first is not None:
+            return self._first
         if self._identifying is None:
-            self._identifying = asyncio.create_task(self._model.identify())
+            question = self._ask({"documents": ["a"], "encoding_format": "base64"})
+            self._identifying = asyncio.create_task(question)
         identifying = self._identifying
         self._num_waiting += 1
         try:

@@ -31,6 +31,12 @@ class Client:
     free slot, a full queue, a service that is still starting. Embedding a text twice does no harm.
     On Replicate, which bills each prediction, one is created again only if it cannot have begun.
 
+    Raises, beside the errors of `Encoder`:
+        TextError: for a text that has no finite vector, or does not fit in memory.
+        QueueFullError: more waits at the service than it holds, until the deadline.
+        EngineError: the service's engine broke.
+        ServiceError: the service cannot be reached, or changed its model in between.
+
     Example, with a server of the built-in checkpoint on this port:
         >>> with Client("http://127.0.0.1:5000") as client:
         ...     client.encode_query(["how much protein should a female eat"]).shape
@@ -71,20 +77,12 @@ class Client:
 
     @property
     def name(self) -> str:
-        """The name of the service's model, asked once. Every later answer must come from the same.
-
-        Raises:
-            ServiceError: the service cannot be reached.
-        """
+        """The name of the service's model, asked once. Every later answer must come from it."""
         return self._run(AsyncClient.name)
 
     @property
     def dimensions(self) -> int:
-        """The number of dimensions of a whole vector, asked once.
-
-        Raises:
-            ServiceError: the service cannot be reached.
-        """
+        """The number of dimensions of a whole vector, asked once."""
         return self._run(AsyncClient.dimensions)
 
     def encode_query(
@@ -96,14 +94,7 @@ class Client:
         dimensions: int | None = None,
         truncate: bool = True,
     ) -> Vectors:
-        """See `Encoder.encode_query`.
-
-        Raises:
-            TextError: for a text that has no finite vector, or does not fit in memory.
-            QueueFullError: more waits at the service than it holds, until the deadline.
-            EngineError: the service's engine broke.
-            ServiceError: it cannot be reached, or changed its model in between.
-        """
+        """See `Encoder.encode_query`, and `Client` for what else is raised."""
         options = Options(task, False, normalize, dimensions, truncate)
         return self._encode("queries", queries, options)
 
@@ -117,7 +108,7 @@ class Client:
         dimensions: int | None = None,
         truncate: bool = True,
     ) -> Vectors:
-        """See `Encoder.encode_document`; raises what `encode_query` does."""
+        """See `Encoder.encode_document`, and `Client` for what else is raised."""
         options = Options(task, symmetric, normalize, dimensions, truncate)
         return self._encode("documents", documents, options)
 
@@ -146,7 +137,7 @@ class Client:
         if process not in self._connections:
             client, loop_thread = self._connect()
             first_client, _ = next(iter(self._connections.values()))
-            client._model.first = first_client._model.first
+            client._first = first_client._first
             self._connections.setdefault(process, (client, loop_thread))
         return self._connections[process]
 

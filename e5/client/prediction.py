@@ -1,7 +1,7 @@
 """The JSON of a prediction -> its vectors, or the error that the service raised.
 
 Nothing that is read is trusted: whatever another process wrote becomes vectors of one width, or an
-`E5Error` of one printable line.
+error of one printable line.
 """
 
 import json
@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from e5.errors import Cause, E5Error, EngineError, InputError, ServiceError, one_line, quoted
+from e5.errors import Cause, E5Error, EngineError, InputError, one_line, quoted
 from e5.vectors import Vectors, decode_base64
 
 MAX_LINE = 500  # characters of a sentence that another process wrote
+COG_PREFIX = re.compile(r"(Prediction failed: )?(Async prediction failed: )?")
 
 Value = TypeVar("Value")
 
@@ -35,6 +36,28 @@ class RemoteAnswer:
     truncated: list[bool] = field(default_factory=list)
 
 
+class RequestFailedError(Exception):
+    """A request without a usable answer. `RemoteService` makes it a ServiceError with its name.
+
+    Its text says what happened; `cause` and `retry_after` are those of the ServiceError. With
+    `may_retry`, the same request may succeed a moment later, and does no harm.
+    """
+
+    def __init__(
+        self,
+        failure: str,
+        remedy: str = "try again",
+        cause: Cause = "other",
+        *,
+        retry_after: float | None = None,
+        may_retry: bool = False,
+    ) -> None:
+        """`failure` and `remedy` are parts of a sentence, without a full stop."""
+        super().__init__(failure)
+        self.remedy, self.cause = remedy, cause
+        self.retry_after, self.may_retry = retry_after, may_retry
+
+
 def parse_object(body: bytes) -> dict[str, Any]:
     """The JSON object in a body; {} for a body that is anything else.
 
@@ -49,22 +72,23 @@ def parse_object(body: bytes) -> dict[str, Any]:
     return parsed if isinstance(parsed, dict) else {}
 
 
-def read_prediction(prediction: Mapping[str, Any], name: str) -> RemoteAnswer:
-    """The answer of a prediction that has ended, at the service of this name.
+def read_prediction(prediction: Mapping[str, Any]) -> RemoteAnswer:
+    """The answer of a prediction that has ended.
 
     Raises:
-        E5Error: if it failed, see `read_error`; ServiceError if it has no usable output.
+        E5Error: if it failed, see `read_error`.
+        RequestFailedError: if it has no usable output.
     """
     status = prediction.get("status")
     if status == "failed":
         raise read_error(prediction)
     if status != "succeeded":
-        raise service_error(name, f"the prediction ended as {quoted(status)}", "try again")
+        raise RequestFailedError(f"the prediction ended as {quoted(status)}")
     try:
         return read_output(prediction.get("output"))
     except ValueError as error:
         failure = f"its output is not that of this service ({short_line(error)})"
-        raise service_error(name, failure, "check that it is an E5 service") from error
+        raise RequestFailedError(failure, "check that it is an E5 service") from error
 
 
 def read_output(output: Any) -> RemoteAnswer:
@@ -88,9 +112,8 @@ def read_output(output: Any) -> RemoteAnswer:
     if usage is None:
         return RemoteAnswer(vectors, model)
     tokens = _one_for_each(len(vectors), usage, "tokens", int)
-    return RemoteAnswer(
-        vectors, model, tokens, _one_for_each(len(vectors), usage, "truncated", bool)
-    )
+    truncated = _one_for_each(len(vectors), usage, "truncated", bool)
+    return RemoteAnswer(vectors, model, tokens, truncated)
 
 
 def _one_for_each(num_texts: int, usage: Any, name: str, kind: type[Value]) -> list[Value]:
@@ -110,13 +133,13 @@ def read_error(prediction: Mapping[str, Any]) -> E5Error:
         >>> data = InputError("query", "7", "send a string").to_dict()
         >>> read_error({"error": "Prediction failed: ...", "metrics": {"error": data}})
         InputError('query: received 7; send a string.')
-        >>> read_error({"error": "Worker crashed"})
+        >>> read_error({"error": "Prediction failed: Worker crashed"})
         EngineError('the service failed: Worker crashed.')
     """
     metrics = prediction.get("metrics")
     error = E5Error.from_dict(metrics.get("error")) if isinstance(metrics, dict) else None
-    sentence = short_line(prediction.get("error") or "").rstrip(".")
-    return error or EngineError(f"the service failed: {sentence}.")
+    reason = COG_PREFIX.sub("", str(prediction.get("error") or ""), count=1)
+    return error or EngineError(f"the service failed: {short_line(reason).rstrip('.')}.")
 
 
 def read_schema_refusal(answer: Mapping[str, Any]) -> InputError | None:
@@ -135,17 +158,6 @@ def read_schema_refusal(answer: Mapping[str, Any]) -> InputError | None:
     received = f"what the service's schema refuses ({reason})"
     remedy = "send what its /openapi.json allows"
     return InputError(re.sub(r"/(\d+)$", r"[\1]", field), received, remedy)
-
-
-def service_error(
-    name: str,
-    failure: str,
-    remedy: str,
-    cause: Cause = "other",
-    retry_after: float | None = None,
-) -> ServiceError:
-    """The error of the service of this name."""
-    return ServiceError(f"{name}: {failure}; {remedy}.", cause=cause, retry_after=retry_after)
 
 
 def short_line(text: object) -> str:

@@ -165,6 +165,9 @@ def test_an_error_of_ours_is_itself_again(error: E5Error) -> None:
     [
         ("Worker crashed", "the service failed: Worker crashed."),
         ("Exception: x.", "the service failed: Exception: x."),
+        ("Prediction failed: x.", "the service failed: x."),
+        ("Prediction failed: Async prediction failed: x", "the service failed: x."),
+        ("Prediction failed: ", "the service failed: no reason given."),
         # A sentence is for people, whatever it looks like.
         (
             "InputError: queries[0]: received 7; send a string.",
