@@ -8,13 +8,19 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Self
 
-from e5.client.batch import Options, embed_batch
+import numpy as np
+
+from e5.client.batch import Options, renumbered, split
 from e5.client.prediction import RemoteAnswer
 from e5.client.remote import DEADLINE_SECONDS, RemoteService
-from e5.errors import ServiceError, quoted
+from e5.errors import InputError, RequestTooLargeError, ServiceError, TextError, quoted
+from e5.prompts import resolve_task
 from e5.texts import check_texts
 from e5.vectors import Vectors, similarity
 
+# Requests of one call at a time: while one is computed, one is tokenised, one answered and one on
+# its way. Even at four tokens a character they fit into the service's queue of a million tokens.
+REQUESTS_PER_CALL = 4
 # Requests of one client, however many calls wait: an eighth of Cog's slots; an answer takes 6 MB.
 REQUESTS_PER_CLIENT = 32
 
@@ -105,11 +111,61 @@ class AsyncClient:
         slots: AbstractAsyncContextManager[Any],
         report: Callable[[int], object],
     ) -> Vectors:
-        """Vectors of texts that were checked; see `embed_batch`."""
+        """The vectors of texts that were checked, float32 `[num_texts, dimensions]`.
+
+        Each request holds `slots` while it is under way. `report` receives the number of texts of
+        each request once it is answered, in order. The error of the first text that fails is
+        raised; then nothing is sent any more, and what is under way is cancelled.
+        """
         width = (await self._identify()).vectors.shape[1]
-        return await embed_batch(
-            self._ask, field, texts, options, width=width, slots=slots, report=report
-        )
+        inputs = options.to_inputs(width)
+        vectors = np.empty((len(texts), options.dimensions or width), np.float32)
+        own_slots = asyncio.Semaphore(REQUESTS_PER_CALL)
+
+        async def embed(rows: slice) -> int:
+            async with own_slots, slots:
+                await self._fill(vectors, rows, inputs, field, texts)
+            return int(rows.stop - rows.start)
+
+        # The service counts the task with each query; here with documents too, which does no harm.
+        task_characters = len(resolve_task(options.task).instruction)
+        requests = split([task_characters + len(text) for text in texts])
+        tasks = [asyncio.create_task(embed(rows)) for rows in requests]
+        try:
+            for task in tasks:
+                report(await task)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return vectors
+
+    async def _fill(
+        self,
+        vectors: Vectors,
+        rows: slice,
+        inputs: Mapping[str, object],
+        field: str,
+        texts: Sequence[str],
+    ) -> None:
+        """Write the vectors of some texts into their rows; in halves if they are too many."""
+        try:
+            answer = await self._ask({**inputs, field: texts[rows]})
+        except RequestTooLargeError:  # the service is set to accept fewer tokens in a request
+            if rows.stop - rows.start == 1:
+                raise
+            middle = (rows.start + rows.stop) // 2
+            for half in (slice(rows.start, middle), slice(middle, rows.stop)):
+                await self._fill(vectors, half, inputs, field, texts)
+            return
+        except (InputError, TextError) as error:
+            raise renumbered(error, field, rows) from error
+        if answer.vectors.shape != vectors[rows].shape:
+            raise ServiceError(
+                f"the service answered vectors of shape {answer.vectors.shape} instead of "
+                f"{vectors[rows].shape}; check what stands between here and it."
+            )
+        vectors[rows] = answer.vectors
 
     async def _ask(self, inputs: Mapping[str, object]) -> RemoteAnswer:
         """The answer to one request, if it comes from the same model as the first one."""

@@ -59,12 +59,7 @@ class RequestFailedError(Exception):
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """The JSON object in a body; {} for a body that is anything else.
-
-    Example:
-        >>> parse_object(b'{"status": "READY"}'), parse_object(b"<html>")
-        ({'status': 'READY'}, {})
-    """
+    """The JSON object in a body; {} for a body that is anything else."""
     try:
         parsed = json.loads(body)
     except (ValueError, RecursionError):  # a thousand brackets are valid JSON
@@ -73,12 +68,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 
 def read_prediction(prediction: Mapping[str, Any]) -> RemoteAnswer:
-    """The answer of a prediction that has ended.
-
-    Raises:
-        E5Error: if it failed, see `read_error`.
-        RequestFailedError: if it has no usable output.
-    """
+    """The answer of a prediction that has ended; raises the error of one that failed."""
     status = prediction.get("status")
     if status == "failed":
         raise read_error(prediction)
@@ -143,13 +133,7 @@ def read_error(prediction: Mapping[str, Any]) -> E5Error:
 
 
 def read_schema_refusal(answer: Mapping[str, Any]) -> InputError | None:
-    """The first complaint of Cog's own validation, HTTP 422; None where there is none.
-
-    Example:
-        >>> reason = {"loc": ["body", "input", "queries/1"], "msg": "7 is not a string"}
-        >>> str(read_schema_refusal({"detail": [reason]}))[-50:]
-        'not a string); send what its /openapi.json allows.'
-    """
+    """The first complaint of Cog's own validation, HTTP 422; None where there is none."""
     try:
         first = answer["detail"][0]
         field, reason = short_line(first["loc"][-1]), short_line(first["msg"])
@@ -161,22 +145,12 @@ def read_schema_refusal(answer: Mapping[str, Any]) -> InputError | None:
 
 
 def short_line(text: object) -> str:
-    r"""What another process wrote, on one line of at most `MAX_LINE` characters; no traceback.
-
-    Example:
-        >>> short_line("bell \x07\nand more")
-        'bell and more'
-    """
+    """What another process wrote, on one line of at most `MAX_LINE` characters; no traceback."""
     shown = str(text)[: 4 * MAX_LINE].partition("Traceback (most recent")[0]
     return " ".join(one_line(shown).split())[:MAX_LINE] or "no reason given"
 
 
 def first_line(body: bytes) -> str:
-    r"""The beginning of a body that was not understood, for an error.
-
-    Example:
-        >>> first_line(b"<html>\n<body>"), first_line(b"")
-        ('"<html>"', 'an empty body')
-    """
+    """The beginning of a body that was not understood, quoted for an error."""
     lines = body[:1000].decode(errors="replace").strip().splitlines()
     return quoted(short_line(lines[0])) if lines else "an empty body"

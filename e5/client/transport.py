@@ -73,18 +73,9 @@ class Transport:
         retry_seconds: float,
         limits: ClientLimits,
     ) -> None:
-        """Connects when it is first used.
+        """Take the server's URL, without a slash at its end, and the headers of each request.
 
-        Args:
-            name: of the service in errors.
-            url: without a slash at its end.
-            headers: of each request.
-            deadline: see `RemoteService`.
-            retry_seconds: see `RemoteService`.
-            limits: see `RemoteService`.
-
-        Raises:
-            ServiceError: for a proxy in the environment that cannot be used.
+        The other arguments and the errors are those of `RemoteService`.
         """
         self.name = name
         self._url = url
@@ -215,13 +206,7 @@ async def retry(
 
 
 def retry_after(response: HttpResponse) -> float | None:
-    """Seconds to wait, as an HTTP 429 names them in a header, or Replicate in its sentence.
-
-    Example:
-        >>> detail = b'{"detail": "Request was throttled. Your rate limit resets in ~30s."}'
-        >>> retry_after(HttpResponse(429, {}, detail))
-        30.0
-    """
+    """Seconds to wait, as an HTTP 429 names them in a header, or Replicate in its sentence."""
     detail = str(parse_object(response.body).get("detail"))
     named = re.findall(r"resets in ~?(\d{1,4})s", detail)
     headers = [response.headers.get(name, "") for name in ("retry-after", "ratelimit-reset")]
@@ -232,15 +217,7 @@ def retry_after(response: HttpResponse) -> float | None:
 
 
 def check_url(url: object, field: str, remedy: str) -> httpx2.URL:
-    """The URL, parsed; what is not part of a server's address is refused, not ignored.
-
-    Raises:
-        InputError: under the name of `field`.
-
-    Example:
-        >>> check_url("http://127.0.0.1:5000/e5", "url", "use a URL").port
-        5000
-    """
+    """The URL, parsed; InputError for anything that is not part of a server's address."""
     for part, characters in (("a user name", "@"), ("a query or a fragment", "?#")):
         if isinstance(url, str) and set(characters) & set(url):  # not shown: it may hold a secret
             raise InputError(field, f"a URL with {part}", f"leave it out, {remedy}")

@@ -24,7 +24,8 @@ from server import ROOT
 
 import e5
 from e5.client import Client
-from e5.client.batch import REQUEST_TEXTS, REQUESTS_PER_CALL
+from e5.client.async_client import REQUESTS_PER_CALL
+from e5.client.batch import REQUEST_TEXTS
 from e5.embedder import Embedder
 from e5.encoder import Encoder
 from e5.errors import (

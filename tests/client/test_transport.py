@@ -1,7 +1,6 @@
 """Each failure of a request is understood; answers, pauses, limits and addresses hold."""
 
 import asyncio
-import doctest
 import logging
 import random
 import socket
@@ -353,8 +352,3 @@ def test_what_is_no_server_s_address_is_refused(url: Any, part: str) -> None:
     assert caught.value.field == "url"
     assert part in str(caught.value)
     assert "secret" not in str(caught.value)
-
-
-def test_the_examples_give_what_they_say() -> None:
-    result = doctest.testmod(transport, raise_on_error=True)
-    assert result.attempted >= 3
