@@ -122,9 +122,28 @@ class AsyncClient:
         vectors = np.empty((len(texts), options.dimensions or width), np.float32)
         own_slots = asyncio.Semaphore(REQUESTS_PER_CALL)
 
+        async def fill(rows: slice) -> None:
+            try:
+                answer = await self._ask({**inputs, field: texts[rows]})
+            except RequestTooLargeError:  # the service is set to accept fewer tokens in a request
+                if rows.stop - rows.start == 1:
+                    raise
+                middle = (rows.start + rows.stop) // 2
+                await fill(slice(rows.start, middle))
+                await fill(slice(middle, rows.stop))
+                return
+            except (InputError, TextError) as error:
+                raise renumbered(error, field, rows) from error
+            if answer.vectors.shape != vectors[rows].shape:
+                raise ServiceError(
+                    f"the service answered vectors of shape {answer.vectors.shape} instead of "
+                    f"{vectors[rows].shape}; check what stands between here and it."
+                )
+            vectors[rows] = answer.vectors
+
         async def embed(rows: slice) -> int:
             async with own_slots, slots:
-                await self._fill(vectors, rows, inputs, field, texts)
+                await fill(rows)
             return int(rows.stop - rows.start)
 
         # The service counts the task with each query; here with documents too, which does no harm.
@@ -139,33 +158,6 @@ class AsyncClient:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         return vectors
-
-    async def _fill(
-        self,
-        vectors: Vectors,
-        rows: slice,
-        inputs: Mapping[str, object],
-        field: str,
-        texts: Sequence[str],
-    ) -> None:
-        """Write the vectors of some texts into their rows; in halves if they are too many."""
-        try:
-            answer = await self._ask({**inputs, field: texts[rows]})
-        except RequestTooLargeError:  # the service is set to accept fewer tokens in a request
-            if rows.stop - rows.start == 1:
-                raise
-            middle = (rows.start + rows.stop) // 2
-            for half in (slice(rows.start, middle), slice(middle, rows.stop)):
-                await self._fill(vectors, half, inputs, field, texts)
-            return
-        except (InputError, TextError) as error:
-            raise renumbered(error, field, rows) from error
-        if answer.vectors.shape != vectors[rows].shape:
-            raise ServiceError(
-                f"the service answered vectors of shape {answer.vectors.shape} instead of "
-                f"{vectors[rows].shape}; check what stands between here and it."
-            )
-        vectors[rows] = answer.vectors
 
     async def _ask(self, inputs: Mapping[str, object]) -> RemoteAnswer:
         """The answer to one request, if it comes from the same model as the first one."""

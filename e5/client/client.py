@@ -63,7 +63,8 @@ class Client:
             ServiceError: for a proxy in the environment that cannot be used.
         """
         self._make_client = partial(AsyncClient, url, deadline=deadline, api_key=api_key)
-        self._connections = {os.getpid(): self._connect()}
+        self._connections: dict[int, tuple[AsyncClient, LoopThread]] = {}  # of each process
+        self._connection()
 
     def __enter__(self) -> Self:
         return self
@@ -118,9 +119,10 @@ class Client:
 
     def _encode(self, field: str, texts: str | Sequence[str], options: Options) -> Vectors:
         checked, _ = check_texts(texts, field)  # here: an iterator may use this client itself
-        with tqdm(
+        bar = tqdm(
             total=len(checked), desc="embed", unit="text", delay=2, leave=False, disable=None
-        ) as bar:
+        )
+        with bar:
             # The number of callers' threads limits the requests at a time, so nothing else does.
             vectors = self._run(
                 lambda client: client._embed(field, checked, options, nullcontext(), bar.update)
@@ -135,14 +137,10 @@ class Client:
         """Those of this process: a fork can use neither a thread nor sockets of its parent."""
         process = os.getpid()
         if process not in self._connections:
-            client, loop_thread = self._connect()
-            first_client, _ = next(iter(self._connections.values()))
-            client._first = first_client._first
+            client = self._make_client()
+            for parent, _ in self._connections.values():
+                client._first = client._first or parent._first
+            loop_thread = LoopThread(cleanup=client.aclose)
+            weakref.finalize(self, loop_thread.stop, wait=False)  # if it is never closed
             self._connections.setdefault(process, (client, loop_thread))
         return self._connections[process]
-
-    def _connect(self) -> tuple[AsyncClient, LoopThread]:
-        client = self._make_client()
-        loop_thread = LoopThread(cleanup=client.aclose)
-        weakref.finalize(self, loop_thread.stop, wait=False)  # if it is never closed
-        return client, loop_thread

@@ -8,15 +8,13 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from e5.errors import Cause, E5Error, EngineError, InputError, one_line, quoted
 from e5.vectors import Vectors, decode_base64
 
 MAX_LINE = 500  # characters of a sentence that another process wrote
 COG_PREFIX = re.compile(r"(Prediction failed: )?(Async prediction failed: )?")
-
-Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,17 +99,11 @@ def read_output(output: Any) -> RemoteAnswer:
         raise ValueError("no name of a model")
     if usage is None:
         return RemoteAnswer(vectors, model)
-    tokens = _one_for_each(len(vectors), usage, "tokens", int)
-    truncated = _one_for_each(len(vectors), usage, "truncated", bool)
-    return RemoteAnswer(vectors, model, tokens, truncated)
-
-
-def _one_for_each(num_texts: int, usage: Any, name: str, kind: type[Value]) -> list[Value]:
-    """A list of the usage, if it has one value of exactly this type for each text."""
-    values = usage.get(name) if isinstance(usage, dict) else None
-    if not isinstance(values, list) or [type(value) for value in values] != [kind] * num_texts:
-        raise ValueError(f"no usage with {name} of each text")
-    return values
+    for name, kind in (("tokens", int), ("truncated", bool)):
+        values = usage.get(name) if isinstance(usage, dict) else None
+        if not isinstance(values, list) or [type(each) for each in values] != [kind] * len(vectors):
+            raise ValueError(f"no usage with {name} of each text")
+    return RemoteAnswer(vectors, model, usage["tokens"], usage["truncated"])
 
 
 def read_error(prediction: Mapping[str, Any]) -> E5Error:

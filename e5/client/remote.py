@@ -25,16 +25,6 @@ class RemoteService:
     Attributes:
         name: the name of the service in errors: its address.
         reports_health: whether `health` tells if the service can compute; false for Replicate.
-
-    Example, with a server of the built-in checkpoint on this port:
-        >>> async def embed() -> list[int]:
-        ...     remote = RemoteService("http://127.0.0.1:5000", deadline=60, retry_seconds=0.5)
-        ...     inputs = {"documents": ["snow"], "encoding_format": "base64"}
-        ...     tokens = (await remote.embed(inputs)).tokens
-        ...     await remote.aclose()
-        ...     return tokens
-        >>> asyncio.run(embed())
-        [3]
     """
 
     def __init__(
@@ -49,19 +39,15 @@ class RemoteService:
         """Connects when it is first used.
 
         Args:
-            address: the URL of a Cog server or a gateway, with its path where it has one;
-                `replicate:owner/name` or `replicate:owner/name:version`; or
-                `replicate-deployment:owner/name`.
-            deadline: seconds in which a request must be answered, sending it again included.
+            address: the `url` of `Client`.
+            deadline: see `Client`.
             retry_seconds: seconds in which a request may be sent again after what failed only for
                 the moment; 0 for never, None for as long as the deadline.
-            api_key: of a gateway that asks for one; Replicate's is in the environment.
+            api_key: see `Client`.
             limits: of answers and pauses.
 
         Raises:
-            InputError: for an argument that cannot be used, and for Replicate without
-                REPLICATE_API_TOKEN.
-            ServiceError: for a proxy in the environment that cannot be used.
+            InputError, ServiceError: see `Client`.
         """
         if not (isinstance(deadline, int | float) and 0 < deadline <= MAX_DEADLINE):
             raise InputError("deadline", quoted(deadline), f"use seconds up to {MAX_DEADLINE:.0f}")

@@ -115,7 +115,7 @@ class Transport:
         """Send one request, and read the whole answer. A redirect is an answer like any other.
 
         Args:
-            method: GET or POST.
+            method: of HTTP.
             path: under the server's URL, so that the request goes nowhere else.
             end: when the whole answer must be there, by `time.monotonic`.
             content: the body, JSON.
@@ -147,17 +147,16 @@ class Transport:
             failure = f"no answer within the deadline of {self._deadline:g} s"
             raise RequestFailedError(failure, self.late_remedy, "deadline") from error
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
-            reason = _reason(error, silence)
-            if not _is_lost_connection(error):
-                failed = RequestFailedError(reason, self.address_remedy, "unreachable")
-            elif is_billed and not isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
-                failure = f"no answer to a prediction that was sent ({reason})"
+            failure, remedy = _reason(error, silence), self.address_remedy
+            is_refused = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
+            is_lost = _is_lost_connection(error)
+            if is_lost and is_billed and not is_refused:
+                failure = f"no answer to a prediction that was sent ({failure})"
                 remedy = "try again; it was not sent twice, because it may have begun and is billed"
-                failed = RequestFailedError(failure, remedy, "unreachable")
-            else:
-                failure, remedy = f"no connection ({reason})", self.address_remedy
-                failed = RequestFailedError(failure, remedy, "unreachable", may_retry=True)
-            raise failed from error
+            elif is_lost:
+                failure = f"no connection ({failure})"
+            may_retry = is_lost and (is_refused or not is_billed)
+            raise RequestFailedError(failure, remedy, "unreachable", may_retry=may_retry) from error
         return HttpResponse(response.status_code, response.headers, bytes(body))
 
     async def brief_request(self, method: Literal["GET", "POST"], path: str) -> HttpResponse | None:
@@ -171,18 +170,14 @@ class Transport:
 async def retry(
     attempt: Callable[[], Awaitable[T]], name: str, seconds: float, *, at_least: float = 0.0
 ) -> T:
-    """Try until it succeeds, fails for good, or too little time is left for another answer.
+    """The result of the first attempt that succeeds, within some seconds.
 
-    The pauses grow, and no two are alike, so that callers do not return together.
-
-    Args:
-        attempt: raises RequestFailedError; or QueueFullError, which is retried too.
-        name: of the service, for one warning after some two seconds.
-        seconds: in which it may be tried again.
-        at_least: seconds of each pause; longer where the service asks for it.
+    An attempt that raises a QueueFullError, or a RequestFailedError with `may_retry`, is followed
+    by another one. The pauses grow, are at least so long, and no two are alike, so that callers do
+    not return together. After some two seconds one warning names the service.
 
     Raises:
-        E5Error, RequestFailedError: what the last try raised.
+        E5Error, RequestFailedError: that of the last attempt.
     """
     end = time.monotonic() + seconds
     longest, has_warned = FIRST_PAUSE, False
