@@ -34,26 +34,26 @@ class RemoteAnswer:
     truncated: list[bool] = field(default_factory=list)
 
 
+@dataclass(eq=False)
 class RequestFailedError(Exception):
     """A request without a usable answer. `RemoteService` makes it a ServiceError with its name.
 
-    Its text says what happened; `cause` and `retry_after` are those of the ServiceError. With
-    `may_retry`, the same request may succeed a moment later, and does no harm.
+    Attributes:
+        failure: what happened; like the remedy a part of a sentence.
+        remedy: what to do, as an imperative.
+        cause: that of the ServiceError.
+        retry_after: that of the ServiceError.
+        may_retry: whether the same request may succeed a moment later, and does no harm.
     """
 
-    def __init__(
-        self,
-        failure: str,
-        remedy: str = "try again",
-        cause: Cause = "other",
-        *,
-        retry_after: float | None = None,
-        may_retry: bool = False,
-    ) -> None:
-        """`failure` and `remedy` are parts of a sentence, without a full stop."""
-        super().__init__(failure)
-        self.remedy, self.cause = remedy, cause
-        self.retry_after, self.may_retry = retry_after, may_retry
+    failure: str
+    remedy: str = "try again"
+    cause: Cause = "other"
+    retry_after: float | None = None
+    may_retry: bool = False
+
+    def __str__(self) -> str:
+        return self.failure
 
 
 def parse_object(body: bytes) -> dict[str, Any]:

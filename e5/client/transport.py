@@ -20,7 +20,7 @@ from e5.errors import InputError, QueueFullError, ServiceError, quoted
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
+Attempted = TypeVar("Attempted")
 
 CONNECT_SECONDS = 10.0
 BRIEF_SECONDS = 5.0  # Cog gives its own health check as long
@@ -168,8 +168,8 @@ class Transport:
 
 
 async def retry(
-    attempt: Callable[[], Awaitable[T]], name: str, seconds: float, *, at_least: float = 0.0
-) -> T:
+    attempt: Callable[[], Awaitable[Attempted]], name: str, seconds: float, *, at_least: float = 0.0
+) -> Attempted:
     """The result of the first attempt that succeeds, within some seconds.
 
     An attempt that raises a QueueFullError, or a RequestFailedError with `may_retry`, is followed
