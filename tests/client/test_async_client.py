@@ -29,8 +29,8 @@ from server import ROOT
 
 import e5
 from e5.client import AsyncClient, Client
-from e5.client.async_client import REQUESTS_PER_CLIENT
-from e5.client.batch import REQUEST_TEXTS, REQUESTS_PER_CALL
+from e5.client.async_client import REQUESTS_PER_CALL, REQUESTS_PER_CLIENT
+from e5.client.batch import REQUEST_TEXTS
 from e5.embedder import Embedder
 from e5.encoder import Encoder
 from e5.errors import E5Error, InputError, ServiceError

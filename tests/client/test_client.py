@@ -31,7 +31,8 @@ from server import ROOT
 
 import e5
 from e5.client import Client
-from e5.client.batch import REQUEST_TEXTS, REQUESTS_PER_CALL
+from e5.client.async_client import REQUESTS_PER_CALL
+from e5.client.batch import REQUEST_TEXTS
 from e5.embedder import Embedder
 from e5.encoder import Encoder
 from e5.errors import (
@@ -289,6 +290,18 @@ def test_the_service_is_asked_for_its_model_once() -> None:
         assert (client.name, client.dimensions) == ("toy@1", 4)
         assert [list(inputs) for inputs in cog.inputs[:1]] == [["documents", "encoding_format"]]
         assert len(cog.inputs) == 2
+
+
+def test_a_model_that_changes_is_an_error_from_then_on() -> None:
+    def reply(number: int, inputs: Inputs) -> Reply:
+        return succeeded(inputs, model="toy@0" if number < 2 else "toy@1")
+
+    with fake_cog(reply) as cog, Client(cog.url) as client:
+        client.encode_query("1")
+        for _ in range(2):
+            with pytest.raises(ServiceError, match=r'changed .* from "toy@0" to "toy@1"; embed'):
+                client.encode_query("2")
+        assert client.name == "toy@0"
 
 
 def test_a_service_that_cannot_be_reached_is_an_error_of_ours() -> None:

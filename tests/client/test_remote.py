@@ -22,7 +22,7 @@ from e5.client.transport import ClientLimits
 from e5.errors import InputError, ServiceError
 
 MODEL = "replicate-deployment:you/e5"
-QUICK = ClientLimits(first_poll=0.01, longest_poll=0.05)
+QUICK = ClientLimits(first_poll=0.01)
 
 
 def test_cog_and_replicate_give_the_same() -> None:
