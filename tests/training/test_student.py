@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from small_corpus import VOCABULARY, student, tokenizer
 
-from benchmarks.subjects import packed
+from benchmarks.models import packed
 from e5 import Embedder, Settings
 from e5.forward import forward as packed_forward
 from e5.packing import pack
