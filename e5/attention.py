@@ -52,16 +52,9 @@ def varlen(
     """FlashAttention over all texts at once; arguments as for `attention`, the keys gathered."""
     from torch.nn.attention.varlen import varlen_attn  # useful only in a CUDA build of torch
 
-    output = varlen_attn(
-        query,
-        key,
-        value,
-        spans.cu_seqlens_q,
-        spans.cu_seqlens_k,
-        spans.max_seqlen_q,
-        spans.max_seqlen_k,
-        **varlen_options(),
-    )
+    starts = spans.cu_seqlens_q, spans.cu_seqlens_k
+    longest = spans.max_seqlen_q, spans.max_seqlen_k
+    output = varlen_attn(query, key, value, *starts, *longest, **varlen_options())
     assert isinstance(output, torch.Tensor)
     return output
 

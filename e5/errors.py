@@ -171,7 +171,7 @@ class FieldError(E5Error):
         remedy: what to give instead.
     """
 
-    parts = ("field", "received", "remedy")
+    parts: ClassVar[tuple[str, ...]] = ("field", "received", "remedy")
     sentence = "{field}: received {received}; {remedy}."
 
     field: str
@@ -245,12 +245,9 @@ class NonFiniteError(TextError):
 
     def __init__(self, position: int, field: str | None = None) -> None:
         """See `TextError`."""
-        super().__init__(
-            field,
-            "a text whose vector holds NaN or infinity",
-            "change or shorten this text, or serve with E5_DTYPE=bfloat16 (or float32)",
-            position=position,
-        )
+        received = "a text whose vector holds NaN or infinity"
+        remedy = "change or shorten this text, or serve with E5_DTYPE=bfloat16 (or float32)"
+        super().__init__(field, received, remedy, position=position)
 
 
 class OutOfMemoryError(TextError):
@@ -258,12 +255,11 @@ class OutOfMemoryError(TextError):
 
     def __init__(self, num_tokens: int, position: int = 0, field: str | None = None) -> None:
         """`num_tokens` is the text's length."""
-        super().__init__(
-            field,
-            f"a text of {num_tokens} tokens, which does not fit in the GPU's memory on its own",
-            "shorten it, lower E5_MAX_LENGTH or use a larger card",
-            position=position,
+        received = (
+            f"a text of {num_tokens} tokens, which does not fit in the GPU's memory on its own"
         )
+        remedy = "shorten it, lower E5_MAX_LENGTH or use a larger card"
+        super().__init__(field, received, remedy, position=position)
 
 
 class RequestTooLargeError(FieldError):
@@ -271,11 +267,8 @@ class RequestTooLargeError(FieldError):
 
     def __init__(self, num_tokens: int, max_queue_tokens: int) -> None:
         """`num_tokens` counts all texts of the request."""
-        super().__init__(
-            "queries, documents",
-            f"a request of {num_tokens} tokens",
-            f"send at most {max_queue_tokens} in one (E5_MAX_QUEUE_TOKENS)",
-        )
+        remedy = f"send at most {max_queue_tokens} in one (E5_MAX_QUEUE_TOKENS)"
+        super().__init__("queries, documents", f"a request of {num_tokens} tokens", remedy)
 
 
 class QueueFullError(E5Error):

@@ -40,7 +40,6 @@ MISTRAL_GOLDENS: Mapping[str, TokenIds] = {
     "\N{GRINNING FACE} \x00": (1, 28705, 30575, 28705, 3, 2),
 }
 
-RESTORE_TOKENIZER = "restore the checkpoint's own tokenizer.json"
 CHARACTERS_PER_TOKEN = 6  # the first estimate; prose has fewer
 WORD_START = re.compile(" [0-9A-Za-z]")
 # Normalizers that do not look beyond neighbouring characters.
@@ -69,11 +68,9 @@ class Tokenizer:
     """
 
     def __init__(self, file: Path, *, max_length: int) -> None:
-        """Read a `tokenizer.json`.
+        """Read a `tokenizer.json` as saved by the hub, transformers 4 or transformers 5.
 
-        Args:
-            file: as saved by the hub, transformers 4 or transformers 5.
-            max_length: maximum tokens of a text, both ends included; at least 3.
+        `max_length` is the maximum tokens of a text, both ends included; at least 3.
 
         Raises:
             TokenizerError: for a file that is not a tokenizer, lacks `<s>` or `</s>`, or has added
@@ -83,16 +80,15 @@ class Tokenizer:
         try:
             self._tokenizer = tokenizers.Tokenizer.from_file(self._file)
         except Exception as error:  # the library raises plain Exception
-            received = f"not a readable tokenizer.json ({error})"
-            raise TokenizerError(self._file, received, RESTORE_TOKENIZER) from error
+            raise self.error(f"not a readable tokenizer.json ({error})") from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = True
         added = self._tokenizer.get_added_tokens_decoder().values()
         plain_tokens = [token.content for token in added if not token.special]
         if plain_tokens:  # they would be matched before the model's own pieces
-            received = f"it has added tokens that are not special, such as {plain_tokens[0]!r}"
-            raise TokenizerError(self._file, received, RESTORE_TOKENIZER)
+            first = repr(plain_tokens[0])
+            raise self.error(f"it has added tokens that are not special, such as {first}")
         model = self._tokenizer.model
         if isinstance(model, models.BPE) and model.byte_fallback:
             self._tokenizer.normalizer = normalizers.Sequence(
@@ -157,21 +153,19 @@ class Tokenizer:
         return [word for word, _ in split("ab  cd")] == first + second
 
     def check(self, goldens: Mapping[str, TokenIds]) -> None:
-        """Compare with ids that are known to be right.
-
-        Raises:
-            TokenizerError: naming the first text whose ids differ.
-        """
+        """Compare with ids that are known to be right; TokenizerError for a text that differs."""
         for text, expected in goldens.items():
             ids = self.encode([text])[0].token_ids
             expected = (*expected[:-1][: self.max_length - 1], expected[-1])
             if ids != expected:
-                received = f"it turns {text!r} into {list(ids)} instead of {list(expected)}"
-                raise TokenizerError(self._file, received, RESTORE_TOKENIZER)
+                raise self.error(f"it turns {text!r} into {list(ids)} instead of {list(expected)}")
+
+    def error(self, received: str) -> TokenizerError:
+        """The error about this tokenizer's file."""
+        return TokenizerError(self._file, received, "restore the checkpoint's own tokenizer.json")
 
     def _control_id(self, token: str) -> int:
         token_id = self._tokenizer.token_to_id(token)
         if token_id is None:
-            received = f"it has no {token} token, so it is not a Mistral tokenizer"
-            raise TokenizerError(self._file, received, RESTORE_TOKENIZER)
+            raise self.error(f"it has no {token} token, so it is not a Mistral tokenizer")
         return token_id

@@ -25,11 +25,7 @@ class CogWorker:
     """The process's log, health and predictions, as Cog wants them; `predict.py` shows its use."""
 
     def __init__(self, record_metric: RecordMetric, folders: PredictionFolders) -> None:
-        """Check the folders; `record_metric` is a method of the Cog runner.
-
-        Raises:
-            FileError: where Cog cannot make its folders.
-        """
+        """Check the folders, by FileError; `record_metric` is a method of the Cog runner."""
         folders.check()
         self.record_metric = record_metric
         self.large_outputs = asyncio.Semaphore(1)

@@ -1,4 +1,4 @@
-"""What the service computed for one request, as arrays and plain values."""
+"""The service's answers, as arrays and plain values."""
 
 from dataclasses import dataclass
 

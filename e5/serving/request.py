@@ -1,7 +1,6 @@
-"""The request: everything that a caller may send, checked.
+"""The request: everything that a caller may send, checked, for Cog does so only with a schema file.
 
-A request is validated here, because Cog validates nothing if it finds no schema file. The embedder
-checks what needs the model: `dimensions` against its size, `truncate` against a text's length.
+What needs the model is checked later: `dimensions` against its size, `truncate` against a text.
 """
 
 from dataclasses import dataclass
@@ -91,24 +90,17 @@ class EmbedRequest(BaseModel):
         return request
 
     def check_answer(self, dimensions: int, limits: RequestLimits = _DEFAULT_LIMITS) -> None:
-        """Refuse an answer of so many numbers that writing them as JSON would block the server.
+        """Refuse, by an InputError, an answer of more numbers as JSON than the limit.
 
-        Args:
-            dimensions: of a whole vector.
-            limits: with the greatest number of numbers.
-
-        Raises:
-            InputError: for more of them; base64 has no such limit.
+        `dimensions` are those of a whole vector. Base64 has no limit.
         """
         num_queries, num_documents = len(self.all_queries), len(self.all_documents)
         numbers = (num_queries + num_documents) * (self.dimensions or dimensions)
         numbers += num_queries * num_documents
         if self.encoding_format == "float" and numbers > limits.numbers:
-            raise InputError(
-                "encoding_format",
-                f"'float' for an answer of {numbers} numbers",
-                f"send 'base64' for more than {limits.numbers}, or fewer texts",
-            )
+            received = f"'float' for an answer of {numbers} numbers"
+            remedy = f"send 'base64' for more than {limits.numbers}, or fewer texts"
+            raise InputError("encoding_format", received, remedy)
 
     @cached_property
     def all_queries(self) -> list[str]:

@@ -1,7 +1,4 @@
-"""The service: one validated request -> one answer, for any interface in front of it.
-
-It tokenises the texts, has the batcher compute the vectors, and normalises and scores these.
-"""
+"""The service: one validated request -> one answer, for any interface in front of it."""
 
 import asyncio
 from functools import partial
@@ -80,7 +77,9 @@ class Service:
         if request.num_characters < FEW_CHARACTERS:
             encodings = tokenize()
         else:
-            least_tokens = self._least_tokens(request)
+            texts = (*request.all_queries, *request.all_documents)
+            longest = embedder.max_length
+            least_tokens = sum(min(longest, 2 + len(text) // LONGEST_TOKEN) for text in texts)
             self._batcher.check_capacity(least_tokens)
             async with self._tokenizing:
                 self._batcher.check_capacity(least_tokens)
@@ -105,9 +104,3 @@ class Service:
                 "batch_texts": batched.batch_texts,
             },
         )
-
-    def _least_tokens(self, request: EmbedRequest) -> int:
-        """The least number of tokens that a request can have, without tokenising it."""
-        max_length = self._embedder.max_length
-        texts = (*request.all_queries, *request.all_documents)
-        return sum(min(max_length, 2 + len(text) // LONGEST_TOKEN) for text in texts)

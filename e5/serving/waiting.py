@@ -18,21 +18,14 @@ from e5.packing import MIN_SHARED, TokenIds, shared_tokens
 
 @dataclass(eq=False)
 class QueuedRequest:
-    """The texts of one request, and how many of them were given to forwards.
-
-    Attributes:
-        sequences: token ids of each text.
-        num_taken: texts given to a forward so far.
-        waiting_tokens: the number of tokens of the other texts.
-        was_skipped: whether it was the first of the queue, and the last forward had none of it.
-    """
+    """The texts of one request, as token ids, and how many of them were given to forwards."""
 
     sequences: Sequence[TokenIds]
 
     def __post_init__(self) -> None:
-        self.num_taken = 0
-        self.waiting_tokens = sum(map(len, self.sequences))
-        self.was_skipped = False
+        self.num_taken = 0  # texts
+        self.waiting_tokens = sum(map(len, self.sequences))  # of the other texts
+        self.was_skipped = False  # it was the first of the queue, and the last forward had none
 
     @property
     def is_over(self) -> bool:
@@ -125,10 +118,8 @@ class _Forward(Generic[R]):
     def add(self, request: R, max_tokens: int, *, whole: bool = False) -> int:
         """Take the texts that fit in the budget and `max_tokens`; if `whole`, all texts or none.
 
-        A text that is longer than any forward fits in an empty one.
-
-        Returns:
-            The number of tokens that the taken texts need.
+        A text that is longer than any forward fits in an empty one. Returns the tokens that the
+        taken texts need.
         """
         start, last, tokens = request.num_taken, self._last, 0
         stop, max_tokens = start, min(max_tokens, self._budget)
