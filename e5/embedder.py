@@ -102,26 +102,17 @@ class Embedder:
         if config.vocab_size == MISTRAL_VOCAB_SIZE:
             tokenizer.check(MISTRAL_GOLDENS)
         limits = (settings.max_length, config.max_position_embeddings, config.sliding_window)
-        tokenizer.max_length = min(limit for limit in limits if limit is not None)
-        fingerprint = checkpoint.fingerprint(
-            dtype=str(dtype),
-            max_length=tokenizer.max_length,
-            adapter=None if adapter is None else adapter.digests,
-        )
-        budget = settings.max_batch_tokens
+        length = tokenizer.max_length = min(limit for limit in limits if limit is not None)
+        digests = None if adapter is None else adapter.digests
+        fingerprint = checkpoint.fingerprint(dtype=str(dtype), max_length=length, adapter=digests)
+        name, budget = f"{checkpoint.name}@{fingerprint}", settings.max_batch_tokens
         engine = Engine(model, max_batch_tokens=budget, compiled=settings.compile)
-        name = f"{checkpoint.name}@{fingerprint}"
         embedder = cls(engine, tokenizer, name=name, template=checkpoint.template)
         self_check(engine, [encoding.token_ids for encoding in embedder.tokenize(*SELF_CHECK)])
-        logger.info(
-            "serving %s: %.1f M parameters, %s on %s, %d tokens a text, %d a forward",
-            embedder.name,
-            sum(parameter.numel() for parameter in model.parameters()) / 1e6,
-            str(dtype).removeprefix("torch."),
-            device,
-            embedder.max_length,
-            embedder.max_batch_tokens,
-        )
+        millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+        size = f"{millions:.1f} M parameters, {str(dtype).removeprefix('torch.')} on {device}"
+        budgets = f"{length} tokens a text, {engine.max_batch_tokens} a forward"
+        logger.info("serving %s: %s, %s", name, size, budgets)
         return embedder
 
     def encode_query(
@@ -205,12 +196,9 @@ class Embedder:
             task: an instruction or a registered name; "" for none.
             symmetric: treat the task as symmetric; registered symmetric tasks always are.
             fields: the caller's name for each text, for errors.
-            truncate: shorten texts over `max_length`; False makes them an error.
+            truncate: shorten texts over `max_length`; False makes them an InputError.
             one_by_one: use one core and little memory, for corpora. Otherwise all cores share the
                 texts, which slows an engine that computes at the same time.
-
-        Raises:
-            InputError: for a text that is too long if `truncate` is False.
         """
         template = self.template
         texts = [prompts.query_prompt(task, query, template=template) for query in queries]
@@ -218,10 +206,8 @@ class Embedder:
             prompts.document_prompt(task, document, symmetric=symmetric, template=template)
             for document in documents
         ]
-        if one_by_one:
-            encodings = [self._tokenizer.encode([text])[0] for text in texts]
-        else:
-            encodings = self._tokenizer.encode(texts)
+        parts = [[text] for text in texts] if one_by_one else [texts]
+        encodings = [each for part in parts for each in self._tokenizer.encode(part)]
         for position, encoding in enumerate(encodings):
             if encoding.truncated and not truncate:
                 field = f"text {position}" if fields is None else fields[position]
@@ -248,13 +234,11 @@ class Embedder:
             if len(sequences) == 1:
                 return Computed(np.zeros((1, self.dimensions), np.float32), {0: error})
             half = len(sequences) // 2
-            parts = [
-                self._compute(part, share_prefixes=share_prefixes)
-                for part in (sequences[:half], sequences[half:])
-            ]
-            vectors = np.concatenate([part.vectors for part in parts])
-            faults = _at_positions(parts[1].faults, range(half, len(sequences)))
-            return Computed(vectors, {**parts[0].faults, **faults})
+            first = self._compute(sequences[:half], share_prefixes=share_prefixes)
+            second = self._compute(sequences[half:], share_prefixes=share_prefixes)
+            faults = _at_positions(second.faults, range(half, len(sequences)))
+            vectors = np.concatenate((first.vectors, second.vectors))
+            return Computed(vectors, {**first.faults, **faults})
         infinite = np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist()
         if infinite and share_prefixes:
             # One text's NaN spreads to the texts that share its prefix: attention gives the tokens

@@ -71,10 +71,8 @@ class E5Error(Exception):
         kind = ERRORS_BY_NAME.get(data["type"])
         if kind is None or not all(_is_valid(name, data.get(name)) for name in kind.parts):
             return None
-        parts = {name: data.get(name) for name in kind.parts}
-        return kind._of(
-            {n: v[:MAX_RESTORED] if isinstance(v, str) else v for n, v in parts.items()}
-        )
+        parts = ((name, data.get(name)) for name in kind.parts)
+        return kind._of({n: v[:MAX_RESTORED] if isinstance(v, str) else v for n, v in parts})
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the class and the parts, so that errors can cross processes."""
@@ -255,9 +253,8 @@ class OutOfMemoryError(TextError):
 
     def __init__(self, num_tokens: int, position: int = 0, field: str | None = None) -> None:
         """`num_tokens` is the text's length."""
-        received = (
-            f"a text of {num_tokens} tokens, which does not fit in the GPU's memory on its own"
-        )
+        text = f"a text of {num_tokens} tokens"
+        received = f"{text}, which does not fit in the GPU's memory on its own"
         remedy = "shorten it, lower E5_MAX_LENGTH or use a larger card"
         super().__init__(field, received, remedy, position=position)
 

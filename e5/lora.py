@@ -100,9 +100,8 @@ class LoraAdapter:
         origin = source.partition(" ")[0]
         both_named = HUB_NAME.fullmatch(origin) and HUB_NAME.fullmatch(self.base)
         if both_named and Path(origin).name != Path(self.base).name:  # a copy keeps the name
-            received = (
-                f"the adapter was trained on {quoted(self.base)}, and the weights are {origin}"
-            )
+            base = quoted(self.base)
+            received = f"the adapter was trained on {base}, and the weights are {origin}"
             raise WeightsError(self.folder / ADAPTER_CONFIG, received, "use the adapter's own base")
         for name, (a, b) in self.pairs.items():
             product = torch.Size((len(b), a.shape[1]))

@@ -66,14 +66,8 @@ class Spans(_OnDevice):
     @classmethod
     def of(cls, query_lengths: Sequence[int], key_lengths: Sequence[int]) -> "Spans":
         """Spans with their cumulative sums, on the CPU."""
-        return cls(
-            tuple(query_lengths),
-            tuple(key_lengths),
-            _cumulative(query_lengths),
-            _cumulative(key_lengths),
-            max(query_lengths),
-            max(key_lengths),
-        )
+        rows, keys = tuple(query_lengths), tuple(key_lengths)
+        return cls(rows, keys, _cumulative(rows), _cumulative(keys), max(rows), max(keys))
 
 
 @dataclass(frozen=True)

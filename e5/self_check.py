@@ -51,19 +51,15 @@ def self_check(engine: Engine, sequences: Sequence[TokenIds]) -> None:
 
 
 def _check_batching(engine: Engine, sequences: Sequence[TokenIds]) -> None:
-    together = engine.compute(sequences)
-    alone = np.concatenate([engine.compute([token_ids]) for token_ids in sequences])
-    if not (np.isfinite(together).all() and np.isfinite(alone).all()):
+    together = torch.from_numpy(engine.compute(sequences))
+    alone = torch.from_numpy(np.concatenate([engine.compute([ids]) for ids in sequences]))
+    if not (together.isfinite().all() and alone.isfinite().all()):
         raise EngineError(
             "self-check: the model produced a vector with NaN or infinity for a plain text; "
             "its weights are damaged, or need another E5_DTYPE."
         )
-    _compare(
-        "a text's vector changes with the other texts of its batch",
-        torch.from_numpy(together),
-        torch.from_numpy(alone),
-        "the attention of this torch build is wrong: use another build",
-    )
+    remedy = "the attention of this torch build is wrong: use another build"
+    _compare("a text's vector changes with the other texts of its batch", together, alone, remedy)
 
 
 def _check_attention(model: Mistral, batch: PackedBatch) -> None:
@@ -78,14 +74,9 @@ def _check_attention(model: Mistral, batch: PackedBatch) -> None:
     for spans in (batch.spans, batch.last_spans):
         query = heads(sum(spans.query_lengths), config.num_attention_heads)
         key, value = (heads(sum(spans.key_lengths), config.num_key_value_heads) for _ in range(2))
-        flash = varlen(query, key, value, spans).float()
-        plain = sdpa(query, key, value, spans).float()
-        _compare(
-            "FlashAttention and SDPA disagree",
-            flash,
-            plain,
-            "the attention of this torch build is wrong on this card: use another build",
-        )
+        flash, plain = (kernel(query, key, value, spans).float() for kernel in (varlen, sdpa))
+        remedy = "the attention of this torch build is wrong on this card: use another build"
+        _compare("FlashAttention and SDPA disagree", flash, plain, remedy)
 
 
 def _check_precision(engine: Engine, texts: Sequence[TokenIds]) -> None:

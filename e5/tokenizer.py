@@ -12,7 +12,7 @@ its ids do not depend on the rest of the text.
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -41,7 +41,6 @@ MISTRAL_GOLDENS: Mapping[str, TokenIds] = {
 }
 
 CHARACTERS_PER_TOKEN = 6  # the first estimate; prose has fewer
-WORD_START = re.compile(" [0-9A-Za-z]")
 # Normalizers that do not look beyond neighbouring characters.
 LOCAL_NORMALIZERS = {"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents"}
 
@@ -91,18 +90,20 @@ class Tokenizer:
             raise self.error(f"it has added tokens that are not special, such as {first}")
         model = self._tokenizer.model
         if isinstance(model, models.BPE) and model.byte_fallback:
-            self._tokenizer.normalizer = normalizers.Sequence(
-                [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
-            )
+            steps = [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+            self._tokenizer.normalizer = normalizers.Sequence(steps)
             self._tokenizer.pre_tokenizer = None
         self._bos, self._eos = (self._control_id(token) for token in ("<s>", "</s>"))
         self.max_length = max_length
         vocabulary = self._tokenizer.get_vocab(with_added_tokens=False)
         self.vocab_size = max(*vocabulary.values(), self._bos, self._eos) + 1
-        self._joined_pairs: set[str] | None = None  # neighbouring characters inside some token
+        # Whether no token can span the boundary between two neighbouring characters of a text.
+        self._is_boundary: Callable[[str], object] = lambda _: False
         if self._tokenizer.pre_tokenizer is None and self._tokenizer.normalizer is not None:
-            self._joined_pairs = {a + b for piece in vocabulary for a, b in pairwise(piece)}
-        self._words_are_separate = self._joined_pairs is None and self._splits_at_spaces()
+            joined = {a + b for piece in vocabulary for a, b in pairwise(piece)}
+            self._is_boundary = lambda pair: pair.replace(" ", "▁") not in joined
+        elif self._splits_at_spaces():
+            self._is_boundary = re.compile(" [0-9A-Za-z]").match
 
     def encode(self, texts: Sequence[str]) -> list[Encoding]:
         """Token ids of each text, `<s>` first and `</s>` last, at most `max_length` of them.
@@ -130,15 +131,8 @@ class Tokenizer:
 
     def _head(self, text: str, least: int) -> str:
         """A beginning of at least `least` characters whose ids the rest does not change."""
-        for end in range(least, len(text)):
-            pair = text[end - 1 : end + 1]
-            if self._joined_pairs is not None:
-                is_boundary = pair.replace(" ", "▁") not in self._joined_pairs
-            else:
-                is_boundary = self._words_are_separate and bool(WORD_START.match(pair))
-            if is_boundary:
-                return text[:end]
-        return text
+        ends = range(least, len(text))
+        return text[: next((e for e in ends if self._is_boundary(text[e - 1 : e + 1])), None)]
 
     def _splits_at_spaces(self) -> bool:
         """Whether the words between blanks are tokenised independently of each other."""

@@ -127,11 +127,7 @@ class Batcher:
     async def embed(self, sequences: Sequence[TokenIds]) -> BatchedVectors:
         """Queue the texts and wait for their vectors; cancelling takes them out of the queue.
 
-        Raises:
-            RequestTooLargeError: the request has more tokens than the queue can ever hold.
-            QueueFullError: too many tokens are already waiting.
-            TextError: one of these texts has no vector; `position` says which.
-            EngineError: the engine broke, and `healthy` is False from then on; or this is a fork.
+        Raises what `Service.answer` raises for texts that are tokenised, and EngineError in a fork.
         """
         self._fork_guard.check()  # a fork has no thread that would answer
         vectors = np.empty((len(sequences), self._embedder.dimensions), np.float32)

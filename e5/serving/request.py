@@ -1,6 +1,7 @@
-"""The request: everything that a caller may send, checked, for Cog does so only with a schema file.
+"""The request: everything that a caller may send, checked.
 
-What needs the model is checked later: `dimensions` against its size, `truncate` against a text.
+It is checked here because Cog checks nothing if it finds no schema file. What needs the model is
+checked later: `dimensions` against its size, `truncate` against a text's length.
 """
 
 from dataclasses import dataclass

@@ -65,14 +65,9 @@ class Service:
         embedder, fields = self._embedder, request.fields
         check_dimensions(request.dimensions, embedder.dimensions)
         request.check_answer(embedder.dimensions)
+        options = request.model_dump(include={"task", "symmetric", "truncate"})
         tokenize = partial(
-            embedder.tokenize,
-            request.all_queries,
-            request.all_documents,
-            task=request.task,
-            symmetric=request.symmetric,
-            fields=fields,
-            truncate=request.truncate,
+            embedder.tokenize, request.all_queries, request.all_documents, fields=fields, **options
         )
         if request.num_characters < FEW_CHARACTERS:
             encodings = tokenize()
