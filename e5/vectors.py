@@ -51,8 +51,7 @@ def as_int8(vectors: Vectors) -> NDArray[np.int8]:
     """
     largest = np.abs(vectors).max(axis=1, keepdims=True)
     scaled = vectors / np.where(largest == 0, 1, largest)  # from -1 to 1
-    rounded: NDArray[np.int8] = np.rint(127 * scaled).astype(np.int8)
-    return rounded
+    return (127 * scaled).round().astype(np.int8)
 
 
 def as_bits(vectors: Vectors) -> NDArray[np.uint8]:
