@@ -156,12 +156,7 @@ def fill(
 
 
 def shared_tokens(previous: TokenIds, text: TokenIds, min_shared: int) -> int:
-    """How many leading ids `text` shares with `previous`; its last token is never shared.
-
-    Example:
-        >>> shared_tokens((1, 7, 8, 9), (1, 7, 8, 5), min_shared=3)
-        3
-    """
+    """How many leading ids `text` shares with `previous`, its last never; 0 below `min_shared`."""
     limit = min(len(previous), len(text) - 1)
     shared = next((i for i in range(limit) if previous[i] != text[i]), max(limit, 0))
     return shared if shared >= min_shared else 0

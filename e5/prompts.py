@@ -72,8 +72,6 @@ def document_prompt(
     Registered symmetric tasks always are, and others if `symmetric` says so.
 
     Example:
-        >>> document_prompt("web_search_query", "Snow is frozen water.")
-        'Snow is frozen water.'
         >>> document_prompt("sts_query", "Snow falls.")
         'Instruct: Retrieve semantically similar text.\nQuery: Snow falls.'
     """

@@ -42,10 +42,6 @@ class Settings:
         max_batch_tokens: maximum tokens computed in one forward (`E5_MAX_BATCH_TOKENS`); default
             measured from free memory on CUDA, 2048 on a CPU.
         max_queue_tokens: tokens that may wait before requests are refused (`E5_MAX_QUEUE_TOKENS`).
-
-    Example:
-        >>> Settings(weights="weights/e5-mini").max_length
-        4096
     """
 
     weights: str | Path = "weights/e5-mistral-7b-instruct"

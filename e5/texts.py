@@ -17,8 +17,6 @@ def check_text(text: object, field: str) -> str:
     """A text that can be embedded: a string, valid Unicode, not blank, not too long.
 
     Example:
-        >>> check_text("snow", "query")
-        'snow'
         >>> check_text(" ", "documents[1]")
         Traceback (most recent call last):
         e5.errors.InputError: documents[1]: received blank text; send text, or leave the field out.
@@ -60,13 +58,7 @@ def check_texts(texts: object, field: str) -> tuple[list[str], list[str]]:
 
 
 def check_flag(flag: object, field: str) -> bool:
-    """A flag that is true or false and nothing else.
-
-    Example:
-        >>> check_flag("no", "normalize")
-        Traceback (most recent call last):
-        e5.errors.InputError: normalize: received "no"; send true or false.
-    """
+    """A flag that is true or false and nothing else."""
     if type(flag).__name__ not in ("bool", "bool_"):  # numpy's too
         raise InputError(field, quoted(flag), "send true or false")
     return bool(flag)

@@ -51,7 +51,8 @@ def as_int8(vectors: Vectors) -> NDArray[np.int8]:
     """
     largest = np.abs(vectors).max(axis=1, keepdims=True)
     scaled = vectors / np.where(largest == 0, 1, largest)  # from -1 to 1
-    return (127 * scaled).round().astype(np.int8)
+    rounded: NDArray[np.int8] = np.rint(127 * scaled).astype(np.int8)
+    return rounded
 
 
 def as_bits(vectors: Vectors) -> NDArray[np.uint8]:
@@ -68,8 +69,8 @@ def encode_base64(vector: Vectors) -> str:
     """One vector as little-endian float32 in base64, as in OpenAI's API.
 
     Example:
-        >>> encode_base64(np.array([1.0], np.float32))
-        'AACAPw=='
+        >>> encode_base64(np.array([1.0], np.float32)), decode_base64(["AACAPw=="])
+        ('AACAPw==', array([[1.]], dtype=float32))
     """
     return base64.b64encode(vector.astype("<f4").tobytes()).decode("ascii")
 
@@ -79,10 +80,6 @@ def decode_base64(vectors: Sequence[str]) -> Vectors:
 
     Raises:
         ValueError: for texts that are not base64, or not of one length.
-
-    Example:
-        >>> decode_base64(["AACAPw=="])
-        array([[1.]], dtype=float32)
     """
     rows = [base64.b64decode(text, validate=True) for text in vectors]
     if len({len(row) for row in rows}) != 1:
@@ -109,10 +106,6 @@ def similarity(queries: Vectors, documents: Vectors) -> Vectors:
 
     Raises:
         InputError: for vectors of different dimensions, or values that are not numbers.
-
-    Example:
-        >>> similarity(np.array([2, 0], np.float32), np.array([1, 0], np.float32))
-        array([[100.]], dtype=float32)
     """
     queries, documents = _as_rows(queries, "queries"), _as_rows(documents, "documents")
     if queries.ndim != 2 or queries.shape[1:] != documents.shape[1:]:

@@ -84,13 +84,7 @@ _Slice = RequestSlice[_Request]
 
 
 class Batcher:
-    """The queue in front of an embedder, and the thread that empties it.
-
-    Example, inside a coroutine:
-        >>> batcher = Batcher(embedder, max_queue_tokens=1_000_000)
-        >>> (await batcher.embed([(1, 415, 2)])).vectors.shape
-        (1, 4096)
-    """
+    """The queue in front of an embedder, and the thread that empties it."""
 
     def __init__(self, embedder: Embedder, *, max_queue_tokens: int) -> None:
         """Start the thread; a request is refused if more than `max_queue_tokens` would wait."""
