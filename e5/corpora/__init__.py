@@ -23,5 +23,7 @@ if TYPE_CHECKING:
     from e5.corpora.synchronize import Report as Report
     from e5.corpora.synchronize import embed_corpus as embed_corpus
     from e5.corpora.vector_encoding import Dtype as Dtype
+    from e5.corpora.vector_encoding import decode_vectors as decode_vectors
+    from e5.corpora.vector_encoding import encode_vectors as encode_vectors
 
 __all__, __getattr__, __dir__ = lazy_exports(__name__)

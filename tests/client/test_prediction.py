@@ -25,7 +25,7 @@ from e5.client.prediction import (
     read_schema_refusal,
     short_line,
 )
-from e5.cog.output import Output
+from e5.cog import Output
 from e5.errors import (
     E5Error,
     EngineError,
@@ -35,7 +35,7 @@ from e5.errors import (
     QueueFullError,
     RequestTooLargeError,
 )
-from e5.serving.answer import Answer
+from e5.serving import Answer
 from e5.vectors import Vectors
 
 ROW = "AACAPwAAAEA="  # [1, 2]

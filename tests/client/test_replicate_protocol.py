@@ -5,6 +5,7 @@ import doctest
 import json
 import logging
 import pickle
+import threading
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +22,7 @@ from fake_replicate import (
     VERSION,
     fake_replicate,
 )
+from ports import free_port
 from remote_calls import INPUTS, health, with_service
 from remote_calls import embed as embed_at
 
@@ -225,13 +227,16 @@ def test_what_may_have_begun_is_not_sent_again(reply: Reply, part: str) -> None:
 
 
 def test_a_silent_create_is_given_up_and_not_sent_again() -> None:
+    ended = threading.Event()
+
     def silent() -> Any:
-        time.sleep(1)
+        ended.wait(60)
         yield b""
 
     with fake_replicate([silent(), SUCCEEDED]) as api:
-        error = refusal(limits=ClientLimits(create_silence=0.3))
-    assert "that was sent (silent for 0.3 s)" in str(error)
+        error = refusal(limits=ClientLimits(create_silence=0.5))
+        ended.set()
+    assert "that was sent (silent for 0.5 s)" in str(error)
     assert len(api.creates) == 1
 
 
@@ -240,12 +245,12 @@ def test_a_throttled_create_is_sent_again_after_the_seconds_it_names() -> None:
     with fake_replicate([THROTTLED, SUCCEEDED]) as api:
         started = time.monotonic()
         assert is_right(embed())
-        assert 1 <= time.monotonic() - started < 20
+        assert time.monotonic() - started >= 1
     assert len(api.creates) == 2
 
 
 def test_a_throttled_create_is_busy_where_nobody_waits() -> None:
-    for retry_seconds, deadline in ((0.0, 20.0), (None, 1.0)):
+    for retry_seconds, deadline in ((0.0, 20.0), (None, 1.9)):
         with fake_replicate([THROTTLED]) as api:
             error = refusal(retry_seconds=retry_seconds, deadline=deadline)
         for each in (error, pickle.loads(pickle.dumps(error))):
@@ -275,12 +280,10 @@ def test_the_seconds_to_wait_are_read_from_three_places(
 
 
 def test_a_connection_that_never_was_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    with fake_replicate() as api:
-        pass
     monkeypatch.setenv("REPLICATE_API_TOKEN", TOKEN)
-    monkeypatch.setenv("REPLICATE_BASE_URL", api.url)
+    monkeypatch.setenv("REPLICATE_BASE_URL", f"http://127.0.0.1:{free_port()}")
     started = time.monotonic()
-    error = refusal(deadline=0.5)
+    error = refusal(retry_seconds=0.5)
     assert time.monotonic() - started > 0.1
     assert "no answer of Replicate ([Errno 111] Connection refused)" in str(error)
     assert error.cause == "unreachable"
@@ -291,13 +294,11 @@ def test_a_connection_that_never_was_is_tried_again(monkeypatch: pytest.MonkeyPa
 
 def test_at_the_deadline_it_is_canceled() -> None:
     with fake_replicate([STARTING], [PROCESSING]) as api:
-        started = time.monotonic()
-        error = refusal(deadline=0.5)
-        assert time.monotonic() - started < 50
-    assert "at the deadline of 0.5 s; give a longer one, or keep an instance" in str(error)
+        error = refusal(deadline=1)
+    assert "at the deadline of 1 s; give a longer one, or keep an instance" in str(error)
     assert error.cause == "deadline"
     assert (len(api.creates), len(api.cancels)) == (1, 1)
-    assert len(api.polls) > 2
+    assert len(api.polls) > 1
 
 
 @pytest.mark.parametrize("poll", [(401, b""), (404, {"detail": "gone"}), (200, b"<html>")])
@@ -309,8 +310,8 @@ def test_a_poll_that_fails_for_good_cancels_too(poll: Reply) -> None:
 
 def test_polls_that_fail_until_the_deadline_cancel_too() -> None:
     with fake_replicate([STARTING], [BROKEN]) as api:
-        assert refusal(deadline=0.5, retry_seconds=0).cause == "unreachable"
-    assert len(api.polls) > 2
+        assert refusal(deadline=1, retry_seconds=0).cause == "unreachable"
+    assert len(api.polls) > 1
     assert len(api.cancels) == 1
 
 

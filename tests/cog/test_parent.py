@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from corpus_tools import ROOT
-from server import free_port
+from ports import free_port
 
 PARENT = """
 import subprocess, sys, time
