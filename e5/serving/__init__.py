@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from e5.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from e5.serving.answer import Answer as Answer
+    from e5.serving.request import Answer as Answer
     from e5.serving.request import EmbedRequest as EmbedRequest
     from e5.serving.request import RequestLimits as RequestLimits
     from e5.serving.service import Service as Service

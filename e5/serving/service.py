@@ -5,9 +5,8 @@ from functools import partial
 
 from e5.embedder import Embedder
 from e5.errors import TextError
-from e5.serving.answer import Answer
 from e5.serving.batcher import Batcher
-from e5.serving.request import EmbedRequest
+from e5.serving.request import Answer, EmbedRequest
 from e5.settings import Settings
 from e5.vectors import check_dimensions, cosine_scores, finish
 
