@@ -1,10 +1,12 @@
 """LangChain's `Embeddings` over any `Encoder`, for its vector stores and retrievers."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from langchain_core.embeddings import Embeddings
 
 from e5.encoder import Encoder
+from e5.vectors import Vectors
 
 
 @dataclass(eq=False, kw_only=True)
@@ -33,15 +35,12 @@ class E5Embeddings(Embeddings):
 
     def embed_query(self, text: str) -> list[float]:
         """The vector of a query."""
-        vectors = self.encoder.encode_query(
-            [text], task=self.task, normalize=self.normalize, dimensions=self.dimensions
-        )
-        vector: list[float] = vectors[0].tolist()
-        return vector
+        return self._embedded(self.encoder.encode_query, [text])[0]
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """The vectors of documents, in order."""
-        vectors = self.encoder.encode_document(
-            texts, task=self.task, normalize=self.normalize, dimensions=self.dimensions
-        )
-        return [vector.tolist() for vector in vectors]
+        return self._embedded(self.encoder.encode_document, texts)
+
+    def _embedded(self, encode: Callable[..., Vectors], texts: list[str]) -> list[list[float]]:
+        options = {name: getattr(self, name) for name in ("task", "normalize", "dimensions")}
+        return [vector.tolist() for vector in encode(texts, **options)]

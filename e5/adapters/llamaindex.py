@@ -1,10 +1,12 @@
 """LlamaIndex's `BaseEmbedding` over any `Encoder`, for its indexes and retrievers."""
 
 import asyncio
+from collections.abc import Callable
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 
 from e5.encoder import Encoder
+from e5.vectors import Vectors
 
 
 class E5Embedding(BaseEmbedding):
@@ -61,21 +63,18 @@ class E5Embedding(BaseEmbedding):
         """The name of this class in LlamaIndex."""
         return "E5Embedding"
 
+    def _embedded(self, encode: Callable[..., Vectors], texts: list[str]) -> list[list[float]]:
+        options = {name: getattr(self, name) for name in ("task", "normalize", "dimensions")}
+        return [vector.tolist() for vector in encode(texts, **options)]
+
     def _get_query_embedding(self, query: str) -> list[float]:
-        vectors = self._encoder.encode_query(
-            [query], task=self.task, normalize=self.normalize, dimensions=self.dimensions
-        )
-        vector: list[float] = vectors[0].tolist()
-        return vector
+        return self._embedded(self._encoder.encode_query, [query])[0]
 
     def _get_text_embedding(self, text: str) -> list[float]:
         return self._get_text_embeddings([text])[0]
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        vectors = self._encoder.encode_document(
-            texts, task=self.task, normalize=self.normalize, dimensions=self.dimensions
-        )
-        return [vector.tolist() for vector in vectors]
+        return self._embedded(self._encoder.encode_document, texts)
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
         return await asyncio.to_thread(self._get_query_embedding, query)

@@ -90,9 +90,8 @@ class E5Encoder(AbsEncoder):
         name = _TASK_BY_TYPE.get(task_metadata.type, task_metadata.name)
         task = name if self.task is None else self.task
         if self.task is None and not is_document and resolve_task(name).instruction == name:
-            task = self.get_instruction(
-                task_metadata, prompt_type
-            )  # the authors have no instruction for it
+            # The authors have no instruction for it.
+            task = self.get_instruction(task_metadata, prompt_type)
         texts = [text for batch in inputs for text in batch["text"]]
         filled = [i for i, text in enumerate(texts) if text.strip()]
         encode = self.encoder.encode_document if is_document else self.encoder.encode_query

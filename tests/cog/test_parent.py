@@ -15,7 +15,7 @@ PARENT = """
 import subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", '''
 import time
-from e5.cog.parent import end_with_parent
+from e5.cog.worker import end_with_parent
 end_with_parent()
 print("ready", flush=True)
 time.sleep(600)
