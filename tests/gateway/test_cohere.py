@@ -15,7 +15,7 @@ from e5.embedder import Embedder
 from e5.gateway import cohere
 from e5.gateway.cohere import EmbeddingType, quantize
 from e5.prompts import TASKS
-from e5.vectors import Vectors
+from e5.vectors import Vectors, as_bits, as_int8
 
 TYPES = get_args(EmbeddingType)
 
@@ -240,6 +240,11 @@ class TestQuantize:
         np.testing.assert_array_equal(uint8.astype(int) - 128, int8)
         largest = np.abs(vectors).max(axis=1, keepdims=True)
         np.testing.assert_allclose(int8 * largest / 127, vectors, atol=largest.max() / 250)
+
+    def test_the_steps_and_bits_are_those_of_the_core_as_in_an_index(self) -> None:
+        vectors = np.random.default_rng(0).standard_normal((5, 64)).astype(np.float32)
+        assert (quantize(vectors, "int8") == as_int8(vectors)).all()
+        assert (quantize(vectors, "ubinary") == as_bits(vectors)).all()
 
     def test_vectors_of_the_models_size_keep_their_direction(self) -> None:
         rows = np.random.default_rng(0).standard_normal((20, 4096)).astype(np.float32)
