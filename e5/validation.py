@@ -64,5 +64,6 @@ def input_error(error: ValidationError, known_fields: Iterable[str] = ()) -> Inp
     if kind == "missing" or (value is None and isinstance(path[-1], str)):
         return InputError(field, "nothing", "send it")
     context = details.get("ctx", {})
-    remedy = REMEDIES_BY_KIND.get(kind, details["msg"]).format_map(context)
+    template = REMEDIES_BY_KIND.get(kind)
+    remedy = template.format_map(context) if template else details["msg"]
     return InputError(field, context.get("received", quoted(value)), remedy)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from e5.corpora.runner import Model, Runner, Summary
     from e5.corpora.shard_folder import DEAD_LETTERS, Recipe, ShardFolder
     from e5.corpora.synchronize import Report, embed_corpus
-    from e5.corpora.vector_encoding import Dtype
+    from e5.corpora.vector_encoding import Dtype, decode_vectors, encode_vectors
 
 __all__ = [
     "DEAD_LETTERS",
@@ -37,7 +37,9 @@ __all__ = [
     "ShardFolder",
     "Summary",
     "TextFormat",
+    "decode_vectors",
     "embed_corpus",
+    "encode_vectors",
 ]
 
 __getattr__, __dir__ = lazy_exports(
@@ -60,6 +62,8 @@ __getattr__, __dir__ = lazy_exports(
         "ShardFolder": "e5.corpora.shard_folder",
         "Summary": "e5.corpora.runner",
         "TextFormat": "e5.corpora.formats",
+        "decode_vectors": "e5.corpora.vector_encoding",
         "embed_corpus": "e5.corpora.synchronize",
+        "encode_vectors": "e5.corpora.vector_encoding",
     },
 )

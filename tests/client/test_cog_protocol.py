@@ -17,7 +17,8 @@ from ports import free_port
 from remote_calls import INPUTS, embed
 from server import serve
 
-from e5.client.transport import Backoff, ClientLimits
+from e5.client import transport
+from e5.client.transport import ClientLimits
 from e5.errors import (
     E5Error,
     EngineError,
@@ -236,7 +237,7 @@ def test_an_endless_answer_is_not_read_to_its_end() -> None:
 def test_without_a_free_slot_the_error_says_what_the_server_s_health_is(
     health: str | None, part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Backoff, "next_pause", lambda *_: None)  # the time is up
+    monkeypatch.setattr(transport, "FIRST_PAUSE", 1000.0)  # longer than the deadline
     with fake_cog(always(BUSY)) as cog:
         cog.health = (200, {"status": health}) if health else (404, b"")
         error = refusal(cog, deadline=60)

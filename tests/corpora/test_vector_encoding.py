@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from e5.corpora.vector_encoding import Dtype, decode_vectors, encode_vectors
-from e5.vectors import as_bits, as_int8
 
 LEAST = {"float32": 1, "float16": 0.999999, "int8": 0.999, "binary": 0.7}  # cosines
 
@@ -28,9 +27,3 @@ def test_a_zero_vector_stays_zero_and_float16_overflows_to_infinity() -> None:
     nothing = np.zeros((1, 8), np.float32)
     assert encode_vectors(nothing, "int8").tolist() == [[0] * 8]
     assert np.isinf(encode_vectors(np.full((1, 8), 1e6, np.float32), "float16")).all()
-
-
-def test_integers_and_bits_are_those_of_the_core_as_in_the_gateway() -> None:
-    vectors = np.random.default_rng(0).standard_normal((5, 64)).astype(np.float32)
-    assert (encode_vectors(vectors, "int8") == as_int8(vectors)).all()
-    assert (encode_vectors(vectors, "binary") == as_bits(vectors)).all()
