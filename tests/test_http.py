@@ -8,10 +8,8 @@ import json
 import random
 import re
 import shutil
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +26,8 @@ from asking import (
 )
 from checkpoints import load
 from reference import assert_same
-from server import ROOT, Server, serve
+from server import PREDICTIONS, ROOT, Server, serve
+from waiting import wait_until
 
 from e5.embedder import Embedder
 from e5.prompts import DEFAULT_TASK, TASKS
@@ -36,7 +35,6 @@ from e5.serving import EmbedRequest
 
 pytestmark = pytest.mark.slow  # starts servers
 
-PREDICTIONS = Path("/tmp/coglet/predictions")  # where Cog makes folders
 COG_FILE_BYTES = 6 * 2**20  # Cog writes larger answers into files
 
 
@@ -269,9 +267,6 @@ def test_large_answers_in_numbers_all_arrive(server: Server, python: Embedder) -
 def test_a_large_answer_keeps_its_folder_longer_than_a_small_one(server: Server) -> None:
     large = server.predict({"documents": [f"snow {number}" for number in range(900)]})
     small = server.predict({"document": "snow"})
-    end = time.monotonic() + 60
-    while (PREDICTIONS / small["id"]).exists() and time.monotonic() < end:
-        time.sleep(0.1)
-    assert not (PREDICTIONS / small["id"]).exists()
+    wait_until(lambda: not (PREDICTIONS / small["id"]).exists())
     assert (PREDICTIONS / large["id"] / "outputs").exists()
     shutil.rmtree(PREDICTIONS / large["id"])

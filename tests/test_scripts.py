@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from server import serve
+from waiting import wait_until
 
 from e5.errors import EngineError
 from e5.settings import Settings
@@ -160,9 +160,8 @@ def test_the_probe_lives_with_the_worker_and_dies_with_it() -> None:
         for children in Path(f"/proc/{server.process.pid}/task").glob("*/children"):
             for worker in children.read_text().split():
                 os.kill(int(worker), signal.SIGKILL)
-        end = time.monotonic() + 60
-        while (dead := run("scripts/probe", PORT=port)).returncode == 0 and time.monotonic() < end:
-            time.sleep(0.1)
+        wait_until(lambda: run("scripts/probe", PORT=port).returncode)
+        dead = run("scripts/probe", PORT=port)
         assert (dead.returncode, dead.stdout) == (1, "UNHEALTHY\n")
         server.process.send_signal(signal.SIGKILL)
         server.process.wait()
@@ -191,10 +190,12 @@ def test_the_probe_finds_slots_that_are_lost() -> None:
 def test_the_probe_lets_a_busy_server_live() -> None:
     with serve(MINI, env={"COG_MAX_CONCURRENCY": "1"}) as server:
         port = str(server.client.base_url.port)
-        long = {"input": {"documents": ["snow and rain " * 300] * 600, "encoding_format": "base64"}}
+        texts = [f"{number} snow and rain" * 200 for number in range(1000)]  # many seconds
+        long = {"id": "long", "input": {"documents": texts, "encoding_format": "base64"}}
         with ThreadPoolExecutor() as pool:
             asked = pool.submit(server.client.post, "/predictions", json=long)
-            server.wait_for("BUSY")
+            wait_until(lambda: server.num_running() == 1)
             alive = run("scripts/probe", PORT=port)
             assert (alive.returncode, alive.stdout) == (0, "BUSY\n")
-            assert asked.result().json()["status"] == "succeeded"
+            assert server.client.post("/predictions/long/cancel").status_code == 200
+            assert asked.result().json()["status"] == "canceled"

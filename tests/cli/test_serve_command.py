@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import yaml
 from commands import Run
 from ports import free_port
 from server import ROOT, serve
+from waiting import SECONDS, wait_until
 
 from e5.settings import Settings
 
@@ -117,12 +117,11 @@ def test_the_server_and_its_probe_understand_a_host(host: str, tmp_path: Path) -
     with (tmp_path / "log").open("wb") as log:
         server = subprocess.Popen([ROOT / "scripts/serve"], env=environment, stdout=log, stderr=log)
     try:
-        end = time.monotonic() + 60
-        seen = b""
-        while seen != b"READY\n":
-            assert time.monotonic() < end, seen
-            time.sleep(0.2)
-            seen = subprocess.run(probe, env=environment, stdout=subprocess.PIPE).stdout
+        wait_until(
+            lambda: (
+                subprocess.run(probe, env=environment, stdout=subprocess.PIPE).stdout == b"READY\n"
+            )
+        )
     finally:
         server.send_signal(signal.SIGTERM)
-        assert server.wait(60) == 0
+        assert server.wait(SECONDS) == 0

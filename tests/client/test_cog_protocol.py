@@ -17,6 +17,7 @@ from ports import free_port
 from remote_calls import INPUTS, embed
 from server import serve
 
+from e5.client import transport
 from e5.client.transport import ClientLimits
 from e5.errors import (
     E5Error,
@@ -238,7 +239,7 @@ def test_an_endless_answer_is_not_read_to_its_end() -> None:
 def test_without_a_free_slot_the_error_says_what_the_server_s_health_is(
     health: str | None, part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("random.uniform", lambda *_: 1e9)  # no time is left for so long a pause
+    monkeypatch.setattr(transport, "FIRST_PAUSE", 1000.0)  # longer than the deadline
     with fake_cog(always(BUSY)) as cog:
         cog.health = (200, {"status": health}) if health else (404, b"")
         error = refusal(cog, deadline=60)

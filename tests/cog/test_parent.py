@@ -4,12 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from corpus_tools import ROOT
 from ports import free_port
+from waiting import SECONDS, wait_until
 
 PARENT = """
 import subprocess, sys, time
@@ -34,10 +34,7 @@ def test_the_child_of_a_killed_process_ends(how: signal.Signals) -> None:
     parent.send_signal(how)
     parent.wait()
     parent.stdout.close()
-    end = time.monotonic() + 60
-    while lives(child):
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    wait_until(lambda: not lives(child))
 
 
 def lives(process: int) -> bool:
@@ -63,21 +60,20 @@ def test_a_worker_ends_with_its_server(how: signal.Signals, status: str, tmp_pat
     environment = os.environ | {"E5_WEIGHTS": str(ROOT / "weights/e5-mini"), "PORT": port}
     with (tmp_path / "log").open("wb") as log:
         server = subprocess.Popen([ROOT / "scripts/serve"], env=environment, stdout=log, stderr=log)
-    end = time.monotonic() + 60
     probe = [ROOT / "scripts/probe"]
-    while subprocess.run(probe, env=environment, capture_output=True).stdout != b"%s\n" % (
-        status.encode()
-    ):
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    while not (workers := [child for child in children(server.pid) if loads_torch(child)]):
-        assert time.monotonic() < end, "no worker loads the model"
-        time.sleep(0.02)
+
+    def workers() -> list[int]:
+        return [child for child in children(server.pid) if loads_torch(child)]
+
+    def is_ready() -> bool:
+        return subprocess.run(probe, env=environment, capture_output=True).stdout == b"READY\n"
+
+    wait_until(is_ready if status == "READY" else workers)
+    started = workers()
+    assert started
     server.send_signal(how)
-    server.wait(60)
-    while any(map(lives, workers)):
-        assert time.monotonic() < end + 30
-        time.sleep(0.05)
+    server.wait(SECONDS)
+    wait_until(lambda: not any(map(lives, started)))
 
 
 def children(process: int) -> list[int]:

@@ -3,10 +3,10 @@
 import contextvars
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from waiting import wait_until
 
 from e5.cog.prediction_folders import ID_VARIABLE, PredictionFolders, prediction_id
 from e5.errors import FileError
@@ -35,13 +35,6 @@ def end(folders: PredictionFolders, name: object, *, num_numbers: int = 0) -> No
     contextvars.copy_context().run(predict)
 
 
-def soon(condition: Callable[[], bool]) -> bool:
-    limit = time.monotonic() + 60
-    while not condition() and time.monotonic() < limit:
-        time.sleep(0.01)
-    return condition()
-
-
 def test_the_folders_of_an_ended_prediction_are_removed_and_others_stay(tmp_path: Path) -> None:
     folders = quick(tmp_path)
     mine, other = made(tmp_path, "pred_1"), made(tmp_path, "somebody's")
@@ -49,9 +42,9 @@ def test_the_folders_of_an_ended_prediction_are_removed_and_others_stay(tmp_path
     answer.write_text("{}")
     changed = answer.stat().st_mtime
     end(folders, "pred_1")
-    assert soon(lambda: not answer.exists())
+    wait_until(lambda: not answer.exists())
     assert time.time() - changed >= 0.5, "until then it may not have been sent"
-    assert soon(lambda: not mine.exists())
+    wait_until(lambda: not mine.exists())
     assert other.exists()
 
 
@@ -61,8 +54,8 @@ def test_folders_are_kept_until_cog_has_written_a_large_answer(tmp_path: Path) -
     started = time.monotonic()
     end(folders, "pred_large", num_numbers=500)
     end(folders, "pred_small")
-    assert soon(lambda: not small.exists())
-    assert soon(lambda: not large.exists())
+    wait_until(lambda: not small.exists())
+    wait_until(lambda: not large.exists())
     assert time.monotonic() - started >= 0.5
 
 
@@ -74,7 +67,7 @@ def test_an_id_never_leads_out_of_the_folder(name: object, tmp_path: Path) -> No
     assert folders._ended == []
     ordinary = made(tmp_path / "in", "ordinary")
     end(folders, "ordinary")
-    assert soon(lambda: not ordinary.exists())
+    wait_until(lambda: not ordinary.exists())
     assert outside.exists()
 
 
@@ -83,7 +76,7 @@ def test_hundreds_of_predictions_leave_nothing(tmp_path: Path) -> None:
     for number in range(300):
         made(tmp_path, f"pred_{number}")
         end(folders, f"pred_{number}")
-    assert soon(lambda: not any(tmp_path.iterdir()))
+    wait_until(lambda: not any(tmp_path.iterdir()))
 
 
 def test_without_cog_a_prediction_has_no_id() -> None:
