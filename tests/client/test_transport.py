@@ -201,10 +201,10 @@ def test_each_failure_is_distinguished() -> None:
 
     late, lost, broken = ("deadline", False), ("unreachable", True), ("unreachable", False)
     with serve_http(lambda asked: replies[asked.path]()) as url:
-        assert failure(url, "/drips", end=soon(0.2)) == late
-        assert failure(url, "/silent", end=soon(0.2)) == late
-        assert failure(url, "/silent", silence=0.2) == lost
-        assert failure(url, "/silent", silence=0.2, is_billed=True) == broken
+        assert failure(url, "/drips", end=soon(1)) == late
+        assert failure(url, "/silent", end=soon(1)) == late
+        assert failure(url, "/silent", silence=1.0) == lost
+        assert failure(url, "/silent", silence=1.0, is_billed=True) == broken
         assert failure(url, "/much") == broken
         assert failure(url, "/half") == lost
         assert failure(url, "/half", is_billed=True) == broken
