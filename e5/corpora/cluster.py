@@ -27,8 +27,8 @@ from e5.corpora.journal import Journal
 from e5.corpora.loop import Loop, UnitWork
 from e5.corpora.manifest import fingerprint_of
 from e5.corpora.plan import Unit
-from e5.corpora.runner import Model, Summary
 from e5.corpora.shard_folder import Recipe, ShardFolder
+from e5.corpora.synchronize import Model, Summary
 from e5.embedder import Embedder
 from e5.errors import E5Error, EngineError
 from e5.settings import Settings

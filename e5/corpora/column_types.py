@@ -1,8 +1,7 @@
 """The Arrow types of kept columns: values from any kind of file -> one type that holds all of them.
 
-Parquet columns have types; JSON values have theirs. CSV values are text: a column of which all look
-like whole numbers, numbers, booleans or dates becomes one of these. Values of different types make
-a column of text.
+Values of a CSV file are text: a column of which all look like whole numbers, numbers, booleans or
+dates becomes one of these. Values of different types make a column of text.
 """
 
 import json
@@ -89,16 +88,10 @@ def common_type(first: pa.DataType, second: pa.DataType) -> pa.DataType:
         >>> common_type(pa.int64(), pa.float64()), common_type(pa.int64(), pa.bool_())
         (DataType(double), DataType(string))
     """
-    if first == second or second == NULL:
-        return first
-    if first == NULL:
-        return second
-    pair = {first, second}
-    if pair == {INT64, DOUBLE}:
-        return DOUBLE
-    if pair == {DATE32, TIME}:
-        return TIME
-    return TEXT
+    if first == second or NULL in (first, second):
+        return first if second == NULL else second
+    pairs = {frozenset((INT64, DOUBLE)): DOUBLE, frozenset((DATE32, TIME)): TIME}
+    return pairs.get(frozenset((first, second)), TEXT)
 
 
 def as_column(values: Iterable[Any], kind: pa.DataType) -> pa.Array:
@@ -111,9 +104,7 @@ def as_column(values: Iterable[Any], kind: pa.DataType) -> pa.Array:
 
 
 def _converted(value: Any, kind: pa.DataType) -> Any:
-    if value is None:
-        return None
-    if kind == TEXT:
+    if kind == TEXT and value is not None:
         if isinstance(value, str):
             return str(value)
         return value.isoformat() if isinstance(value, date) else json.dumps(value)

@@ -20,25 +20,16 @@ Positions = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Inventory:
-    """Documents in the order in which they lie in files or shards.
+    """Documents in the order in which they lie in files or shards."""
 
-    Attributes:
-        groups: names of the files or shards.
-        starts: `[num_groups + 1]`, the first position of each group, and the number of documents.
-        ids: hash of each document's id, uint64 `[num_documents]`.
-        contents: hash of its id, text and kept values together.
-        texts: hash of its text.
-        rows: its row in its file, or its number in its shard; uint32.
-        sizes: how many vectors it has or may have; uint32.
-    """
-
-    groups: tuple[str, ...]
-    starts: Positions
-    ids: Hashes
-    contents: Hashes
-    texts: Hashes
-    rows: NDArray[np.uint32]
-    sizes: NDArray[np.uint32]
+    groups: tuple[str, ...]  # names of the files or shards
+    starts: Positions  # `[num_groups + 1]`: each group's first position, then the number of all
+    # Of each document, `[num_documents]`:
+    ids: Hashes  # hash of its id
+    contents: Hashes  # hash of its id, text and kept values together
+    texts: Hashes  # hash of its text
+    rows: NDArray[np.uint32]  # its row in its file, or its number in its shard
+    sizes: NDArray[np.uint32]  # how many vectors it has or may have
 
     def __len__(self) -> int:
         """The number of documents."""
@@ -69,7 +60,7 @@ class InventoryBuilder:
         self._starts.append(len(self._columns[0]))
 
     def add(self, hashes: tuple[int, int, int], row: int, size: int = 1) -> None:
-        """Add a document by the hashes of its id, its content and its text."""
+        """Add a document by its hashes."""
         for column, value in zip(self._columns, (*hashes, row, size), strict=True):
             column.append(value)
 
@@ -80,7 +71,7 @@ class InventoryBuilder:
             column.frombytes(np.asarray(values, column.typecode).tobytes())
 
     def build(self) -> Inventory:
-        """The inventory of all documents. None may be added afterwards."""
+        """The inventory of all documents; none may be added afterwards."""
         starts = np.array([*self._starts, len(self._columns[0])], np.int64)
         columns = (np.frombuffer(column, column.typecode) for column in self._columns)
         return Inventory(tuple(self._groups), starts, *columns)
@@ -88,23 +79,14 @@ class InventoryBuilder:
 
 @dataclass(frozen=True)
 class Difference:
-    """How the documents of a folder must change to be those of a corpus.
+    """How the documents of a folder must change to be those of a corpus."""
 
-    Attributes:
-        added: positions in the corpus of documents that the folder lacks, ascending.
-        changed: positions in the corpus of documents that the folder has with other content.
-        outdated: the position in the folder of each of these, `[len(changed)]`.
-        removed: positions in the folder of documents that the corpus no longer has, ascending.
-        duplicates: positions in the corpus of documents whose id comes again later, ascending.
-        latest: the position in the corpus where each of these ids comes last.
-    """
-
-    added: Positions
-    changed: Positions
-    outdated: Positions
-    removed: Positions
-    duplicates: Positions
-    latest: Positions
+    added: Positions  # in the corpus, ascending: the folder lacks these documents
+    changed: Positions  # in the corpus: the folder has these documents with other content
+    outdated: Positions  # the position in the folder of each that is changed, `[len(changed)]`
+    removed: Positions  # in the folder, ascending: the corpus no longer has these documents
+    duplicates: Positions  # in the corpus, ascending: the ids of these documents come again later
+    latest: Positions  # in the corpus: where each of these ids comes last, `[len(duplicates)]`
 
 
 def compare(corpus: Inventory, folder: Inventory) -> Difference:
@@ -162,7 +144,7 @@ def find(values: Hashes, positions: NDArray[Any], known: Hashes) -> NDArray[np.i
 
 
 def _order(values: Hashes) -> NDArray[np.int32]:
-    """Indices in ascending order of values, equal ones in their own order; half of numpy's size."""
+    """Indices that sort values, equal ones in their own order; half of numpy's size."""
     return np.argsort(values, kind="stable").astype(np.int32)
 
 

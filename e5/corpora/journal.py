@@ -19,18 +19,12 @@ ATTEMPTS = "_attempts"
 
 @dataclass
 class Journal:
-    """What a worker must know of earlier workers that died during the unit.
-
-    Attributes:
-        filesystem, path: where the file is.
-        attempts: number of attempts at the unit, including the present one.
-        deaths: position of a document in the unit -> workers that died computing it alone.
-    """
+    """What a worker must know of earlier workers that died during the unit."""
 
     filesystem: fs.FileSystem
     path: str
-    attempts: int
-    deaths: Counter[str]
+    attempts: int  # at the unit, including the present one
+    deaths: Counter[str]  # position of a document in the unit -> workers that died on it alone
 
     @classmethod
     def begin(cls, location: str, unit: Unit) -> "Journal":

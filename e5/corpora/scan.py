@@ -10,10 +10,9 @@ from tqdm import tqdm
 
 from e5.corpora.column_types import NULL, common_type, kept_type, type_of_value
 from e5.corpora.corpus import Corpus, Reading
-from e5.corpora.documents import DeadLetter, Document
+from e5.corpora.documents import DeadLetter, Document, PassageSize
 from e5.corpora.formats import ReadPosition
 from e5.corpora.inventory import Inventory, InventoryBuilder, Positions
-from e5.corpora.passages import PassageSize
 from e5.errors import InputError
 
 ROWS_BETWEEN = 1024  # rows between two read positions
@@ -21,19 +20,12 @@ ROWS_BETWEEN = 1024  # rows between two read positions
 
 @dataclass(frozen=True)
 class Scan:
-    """What a corpus holds.
-
-    Attributes:
-        inventory: its documents.
-        read_positions: where reading can begin in each file.
-        kept_types: the type of each kept column; null for one without values.
-        dead_letters: names under which dead letters were written.
-    """
+    """What a corpus holds."""
 
     inventory: Inventory
-    read_positions: dict[str, list[ReadPosition]]
-    kept_types: dict[str, pa.DataType]
-    dead_letters: list[str]
+    read_positions: dict[str, list[ReadPosition]]  # where reading can begin in each file
+    kept_types: dict[str, pa.DataType]  # of the kept columns; null for one without values
+    dead_letters: list[str]  # names under which dead letters were written
 
 
 def scan(

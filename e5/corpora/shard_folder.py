@@ -17,12 +17,12 @@ from tqdm import tqdm
 
 from e5.corpora.column_types import ARROW_TYPES
 from e5.corpora.corpus import Corpus
-from e5.corpora.documents import DeadLetter
+from e5.corpora.documents import DeadLetter, PassageSize
 from e5.corpora.filesystem import TEMPORARY_NAME, join_location, open_filesystem, write_whole
 from e5.corpora.inventory import Inventory, InventoryBuilder
 from e5.corpora.manifest import RELEASE_1_NUMBER, ROW_RULES, VECTOR_RULES, Manifest
-from e5.corpora.passages import PassageSize
 from e5.corpora.shard import (
+    Dtype,
     Shard,
     open_shard,
     read_entries,
@@ -31,7 +31,6 @@ from e5.corpora.shard import (
     shard_schema,
     stored_value_type,
 )
-from e5.corpora.vector_encoding import Dtype
 from e5.errors import InputError
 from e5.texts import check_task
 

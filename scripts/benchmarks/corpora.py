@@ -21,8 +21,7 @@ from benchmarks.subjects import MINI, saved_checkpoint
 from benchmarks.texts import real_texts
 from e5.corpora import Corpus, Index, Loop, ShardFolder, embed_corpus
 from e5.corpora.documents import Document, Passage
-from e5.corpora.shard import Shard, shard_name
-from e5.corpora.vector_encoding import encode_vectors
+from e5.corpora.shard import Shard, encode_vectors, shard_name
 from e5.embedder import Embedder
 from e5.settings import Settings
 from e5.vectors import Vectors, cosine_scores

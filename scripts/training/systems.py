@@ -13,7 +13,7 @@ import numpy.typing as npt
 import Stemmer
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from e5.corpora.vector_encoding import Dtype, decode_vectors, encode_vectors
+from e5.corpora.shard import Dtype, decode_vectors, encode_vectors
 from e5.embedder import Embedder
 from e5.settings import Settings
 from e5.vectors import Vectors

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from e5.corpora.hits import RANK_OFFSET, best_of_each, merge_rankings
+from e5.corpora.index import RANK_OFFSET, best_of_each, merge_rankings
 
 RANKINGS = st.lists(st.lists(st.sampled_from("abcdefgh"), unique=True), min_size=1, max_size=3)
 

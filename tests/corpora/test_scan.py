@@ -11,8 +11,7 @@ import pytest
 from corpus_tools import write_rows
 
 from e5.corpora.corpus import Corpus
-from e5.corpora.documents import DeadLetter, Document
-from e5.corpora.passages import PassageSize
+from e5.corpora.documents import DeadLetter, Document, PassageSize
 from e5.corpora.scan import ROWS_BETWEEN, Scan, dead_letters_name, documents_at, scan
 from e5.errors import InputError
 

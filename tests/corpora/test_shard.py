@@ -11,8 +11,16 @@ import pytest
 from pyarrow import fs
 
 from e5.corpora.documents import Document, Passage
-from e5.corpora.shard import FOOTER_KEY, Entries, Shard, open_shard, read_entries, shard_schema
-from e5.corpora.vector_encoding import Dtype, encode_vectors
+from e5.corpora.shard import (
+    FOOTER_KEY,
+    Dtype,
+    Entries,
+    Shard,
+    encode_vectors,
+    open_shard,
+    read_entries,
+    shard_schema,
+)
 from e5.errors import InputError
 
 LOCAL = fs.LocalFileSystem()
