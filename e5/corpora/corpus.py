@@ -188,14 +188,15 @@ class Reading(ExitStack):
     compressed file can be read only from its start.
     """
 
+    _file: str | None = None
+    _reader: Reader
+    _rows: Iterator[ReadRow]
+    _next_row = -1  # that `_rows` gives; -1 before the first reading of a file
+
     def __init__(self, corpus: Corpus) -> None:
         """Open nothing yet."""
         super().__init__()
         self._corpus = corpus
-        self._file: str | None = None
-        self._reader: Reader
-        self._rows: Iterator[ReadRow] = iter(())
-        self._next_row = -1  # that `_rows` gives; -1 before the first reading of a file
 
     def open(self, file: str) -> Reader:
         """The file's reader.
@@ -219,19 +220,15 @@ class Reading(ExitStack):
         return self._reader
 
     def rows(self, file: str, start: ReadPosition = START, first: int = 0) -> Iterator[ReadRow]:
-        """The file's rows that are no blank lines.
+        """The file's rows that are no blank lines, from number `first` on; errors as of `open`.
 
         Args:
             file: its path below the corpus's location.
             start: where reading may begin.
-            first: number of the first row that is given; at least `start.row`.
-
-        Raises:
-            InputError: see `open`.
+            first: at least `start.row`.
         """
         reader, next_row = self.open(file), self._next_row
-        continues = 0 <= next_row <= first and (next_row >= start.row or not reader.seeks)
-        if not continues:
+        if not 0 <= next_row <= first or (reader.seeks and next_row < start.row):
             self._rows, self._next_row = self._read_rows(reader, file, start), start.row
         for row in self._rows:
             self._next_row = row.position.row + 1

@@ -31,10 +31,8 @@ def open_filesystem(location: str) -> tuple[fs.FileSystem, str]:
     """
     try:
         location.encode()
-        if "://" not in location:
-            filesystem, path = fs.LocalFileSystem(), location
-        else:
-            filesystem, path = _open_uri(location)
+        is_uri = "://" in location
+        filesystem, path = _open_uri(location) if is_uri else (fs.LocalFileSystem(), location)
     except Exception as error:  # each kind of storage raises its own
         reason = " ".join(str(error).split())
         received = f"a location that cannot be reached ({reason})"
@@ -73,11 +71,7 @@ def _open_uri(location: str) -> tuple[fs.FileSystem, str]:
 
 @contextmanager
 def reading(file: str) -> Iterator[None]:
-    """Within, an error of reading becomes one that names the file.
-
-    Raises:
-        InputError: for a file that is damaged or cannot be reached.
-    """
+    """Within, an error of reading (a damaged or unreachable file) is an InputError that names it."""
     try:
         yield
     except READ_ERRORS as error:

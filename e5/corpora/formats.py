@@ -14,6 +14,7 @@ from codecs import BOM_UTF8, getincrementaldecoder
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
@@ -74,17 +75,11 @@ class TextFormat:
 
 
 class Reader(ABC):
-    """An open file of rows.
+    """An open file of rows."""
 
-    Attributes:
-        seeks: whether reading can begin at any row at no cost.
-        has_types: whether a value that is no text is not written as text.
-        types: the Arrow types of the columns of a file that has them.
-    """
-
-    seeks = True
-    has_types = True
-    types: Mapping[str, pa.DataType] = MappingProxyType({})
+    seeks = True  # whether reading can begin at any row at no cost
+    has_types = True  # whether a value that is no text is not written as text
+    types: Mapping[str, pa.DataType] = MappingProxyType({})  # of columns, if the file has them
 
     @abstractmethod
     def columns(self) -> list[str]:
@@ -110,14 +105,12 @@ def open_reader(
         FormatError: for a file of another format.
     """
     text_format = text_format or TextFormat()
-    name = path.lower()
+    open_file, name = partial(filesystem.open_input_file, path), path.lower()
     if name.endswith(".parquet"):
-        with filesystem.open_input_file(path) as raw:
+        with open_file() as raw:
             yield _Parquet(raw, columns)
         return
-    opened, seeks = open_stream(
-        lambda: filesystem.open_input_file(path), name, text_format.encoding
-    )
+    opened, seeks = open_stream(open_file, name, text_format.encoding)
     with opened:
         kind = next(kind for kind in reversed(name.split(".")) if f".{kind}" in TEXT_FORMATS)
         readers = {"json": _JsonArray, "csv": _Csv, "tsv": _Csv}
@@ -141,9 +134,8 @@ class _Parquet(Reader):
                 skip -= num_rows
                 continue
             for batch in self._file.iter_batches(1024, [group], columns=self._read):
-                part = batch.slice(skip)
+                yield from ((0, row) for row in _as_rows(batch.slice(skip)))
                 skip -= min(skip, len(batch))
-                yield from ((0, row) for row in _as_rows(part))
 
 
 class _TextReader(Reader):
@@ -276,13 +268,10 @@ def _as_text(column: pa.Array) -> pa.Array:
 
 
 def _json_row(line: bytes) -> SourceRow:
-    if not line.strip():
-        return None
     try:
-        row = json.loads(line.decode())
+        return _object(json.loads(line.decode())) if line.strip() else None
     except (ValueError, RecursionError) as error:
         return f"not JSON ({error})"
-    return _object(row)
 
 
 def _object(value: Any) -> Mapping[str, Any] | str:
