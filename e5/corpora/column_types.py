@@ -43,12 +43,7 @@ class UntypedText(str):
 
 
 def type_of_value(value: Any) -> pa.DataType:
-    """The type of one value that a reader gave.
-
-    Example:
-        >>> type_of_value(UntypedText("2024")), type_of_value("2024")
-        (DataType(int64), DataType(string))
-    """
+    """The type of one value that a reader gave: int64 for `UntypedText("2024")`."""
     match value:
         case None:
             return NULL
@@ -68,12 +63,7 @@ def type_of_value(value: Any) -> pa.DataType:
 
 
 def kept_type(kind: pa.DataType) -> pa.DataType | None:
-    """The type as which the values of a Parquet column are kept; None if they cannot be.
-
-    Example:
-        >>> kept_type(pa.int16()), kept_type(pa.list_(pa.int16()))
-        (DataType(int64), None)
-    """
+    """The type as which the values of a Parquet column are kept; None if they cannot be."""
     if pa.types.is_dictionary(kind):
         return kept_type(kind.value_type)
     if pa.types.is_timestamp(kind):
@@ -82,12 +72,7 @@ def kept_type(kind: pa.DataType) -> pa.DataType | None:
 
 
 def common_type(first: pa.DataType, second: pa.DataType) -> pa.DataType:
-    """The type that holds the values of both.
-
-    Example:
-        >>> common_type(pa.int64(), pa.float64()), common_type(pa.int64(), pa.bool_())
-        (DataType(double), DataType(string))
-    """
+    """The type that holds the values of both, such as double for int64 and double."""
     if first == second or NULL in (first, second):
         return first if second == NULL else second
     pairs = {frozenset((INT64, DOUBLE)): DOUBLE, frozenset((DATE32, TIME)): TIME}
@@ -95,11 +80,7 @@ def common_type(first: pa.DataType, second: pa.DataType) -> pa.DataType:
 
 
 def as_column(values: Iterable[Any], kind: pa.DataType) -> pa.Array:
-    """Values as an Arrow array of a type that `common_type` gave.
-
-    Raises:
-        ValueError: for a value that the type cannot hold.
-    """
+    """Values as an Arrow array of a type that `common_type` gave; a ValueError if it cannot be."""
     return pa.array([_converted(value, kind) for value in values], kind)
 
 

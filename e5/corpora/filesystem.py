@@ -24,11 +24,7 @@ TEMPORARY_NAME = r"\..+\.[0-9a-f]{32}"  # names of temporary files
 
 
 def open_filesystem(location: str) -> tuple[fs.FileSystem, str]:
-    """The filesystem of a path or URI, and the path in it.
-
-    Raises:
-        InputError: for a location that cannot be reached.
-    """
+    """The filesystem of a path or URI, and the path in it; an InputError if it is out of reach."""
     try:
         location.encode()
         is_uri = "://" in location
@@ -71,7 +67,7 @@ def _open_uri(location: str) -> tuple[fs.FileSystem, str]:
 
 @contextmanager
 def reading(file: str) -> Iterator[None]:
-    """Within, an error of reading (a damaged or unreachable file) is an InputError that names it."""
+    """Within, an error of reading a damaged or unreachable file is an InputError that names it."""
     try:
         yield
     except READ_ERRORS as error:
@@ -80,11 +76,7 @@ def reading(file: str) -> Iterator[None]:
 
 
 def write_whole(filesystem: fs.FileSystem, path: str, content: bytes) -> None:
-    """Write a temporary file, flush it, rename it: a reader sees all of it or none.
-
-    Raises:
-        OSError: naming the file.
-    """
+    """Write a temporary file, flush it, rename it: a reader sees all of it or none."""
     folder, _, name = path.rpartition("/")
     temporary = f"{folder}/.{name}.{uuid4().hex}"
     try:

@@ -121,10 +121,7 @@ def compare(corpus: Inventory, folder: Inventory) -> Difference:
 
 
 def find(values: Hashes, positions: NDArray[Any], known: Hashes) -> NDArray[np.int32]:
-    """Where the values at some positions are among other values.
-
-    Returns:
-        `[len(positions)]`, the first index in `known` of each value; -1 for one that it lacks.
+    """The first index in `known` of each value at these positions, `[len(positions)]`; or -1.
 
     Example:
         >>> values, known = np.array([7, 8, 9], np.uint64), np.array([9, 7, 9], np.uint64)

@@ -152,15 +152,8 @@ class Table:
     ) -> list[dict[str, Any]]:
         """The rows nearest to a query, the nearest first, with `_distance`, which is 1 - cosine.
 
-        Args:
-            query: float32 `[dimensions]`.
-            top: the most rows to return.
-            keywords: find rows by the words of this text, those with the rarest first (BM25).
-            exact: compare with every vector, without the index.
-            where: a condition in SQL that rows must meet.
-
-        Raises:
-            InputError: for a condition that cannot be used.
+        The arguments are those of `Index.search`. With `keywords`, the rows are found by them
+        instead, those with the rarest first (BM25).
         """
         if keywords is not None:
             return self._search_keywords(keywords, query, top, where)
@@ -217,12 +210,7 @@ def _in_shards(shards: Sequence[str]) -> str:
 
 
 def probes(partitions: int) -> int:
-    """The number of partitions to search: all of a few, an ever smaller share of many.
-
-    Example:
-        >>> probes(10), probes(10_000)
-        (20, 400)
-    """
+    """The number of partitions to search: all of a few, an ever smaller share of many."""
     return max(20, 4 * math.isqrt(partitions))
 
 

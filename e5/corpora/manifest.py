@@ -43,11 +43,7 @@ class Manifest:
 
     @classmethod
     def read(cls, filesystem: fs.FileSystem, path: str) -> "Manifest | None":
-        """The manifest in a file; None if there is no file.
-
-        Raises:
-            InputError: for a file that is not a manifest of this project.
-        """
+        """The manifest in a file, or None; an InputError for a manifest of another project."""
         if filesystem.get_file_info(path).type != fs.FileType.File:
             return None
         with filesystem.open_input_stream(path) as file:
@@ -62,11 +58,7 @@ class Manifest:
                 raise InputError(path, received, "name another folder") from error
 
     def write(self, filesystem: fs.FileSystem, path: str) -> None:
-        """Write the file whole; replaces an older one.
-
-        Raises:
-            OSError: naming the file.
-        """
+        """Write the file whole; replaces an older one."""
         content = json.dumps(asdict(self), indent=1, ensure_ascii=False)
         write_whole(filesystem, path, content.encode())
 
@@ -76,12 +68,9 @@ class Manifest:
         return fingerprint_of(self.model)
 
     def difference(self, other: "Manifest", rules: Sequence[str]) -> tuple[str, str, str] | None:
-        """The first of some rules in which two manifests differ; None if all agree.
+        """The first of some rules in which two manifests differ, and both values as text, or None.
 
         Models are compared by their fingerprints.
-
-        Returns:
-            the rule and its two values, as text for an error.
         """
         ours, theirs = (json.loads(json.dumps(asdict(manifest))) for manifest in (self, other))
         for rule in rules:
@@ -92,10 +81,5 @@ class Manifest:
 
 
 def fingerprint_of(model: str) -> str:
-    """The fingerprint in a model's name, after the folder's name.
-
-    Example:
-        >>> fingerprint_of("e5-mini@3f61f8")
-        '3f61f8'
-    """
+    """The fingerprint in a model's name: `3f61f8` in `e5-mini@3f61f8`."""
     return model.rpartition("@")[2]

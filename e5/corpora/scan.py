@@ -99,11 +99,6 @@ def documents_at(
 
 
 def dead_letters_name(file: str) -> str:
-    """The name for the dead letters of a file.
-
-    Example:
-        >>> dead_letters_name("2026/a b.csv")
-        'a-b-csv-5741a73d47ef3dec'
-    """
+    """The name for the dead letters of a file: `a-b-csv-5741a73d47ef3dec` for `2026/a b.csv`."""
     stem = re.sub(r"[^A-Za-z0-9]+", "-", file.rpartition("/")[2])[:40]
     return f"{stem}-{hashlib.sha256(file.encode()).hexdigest()[:16]}"

@@ -56,10 +56,7 @@ class Shard:
             passages: of each document those that have a vector; one, the whole, where documents are
                 not split.
             vectors: of all passages, `[num_rows, width]`.
-            schema: of the folder's shards.
-
-        Raises:
-            ValueError: for a kept value that the column's type cannot hold.
+            schema: of the folder's shards; a ValueError if a column cannot hold a kept value.
         """
         pairs = list(zip(documents, passages, strict=True))
         rows = [(document, i, part) for document, parts in pairs for i, part in enumerate(parts)]
@@ -86,11 +83,7 @@ class Shard:
 
     @classmethod
     def read(cls, filesystem: fs.FileSystem, path: str) -> "Shard":
-        """The shard in a file.
-
-        Raises:
-            InputError: for a file that is no shard.
-        """
+        """The shard in a file; an InputError for a file that is no shard."""
         with open_shard(filesystem, path) as opened:
             table = opened.read().replace_schema_metadata()
             return cls(table, read_entries(opened)[0])
@@ -133,33 +126,19 @@ def as_matrix(column: pa.FixedSizeListArray) -> StoredVectors:
 
 
 def shard_name(number: int) -> str:
-    """The name of a shard's file.
-
-    Example:
-        >>> shard_name(7)
-        'part-000007.parquet'
-    """
+    """The name of a shard's file; of shard 7 it is `part-000007.parquet`."""
     return f"part-{number:06d}.parquet"
 
 
 def shard_number(name: str) -> int | None:
-    """The number in the name of a shard, or of a shard's backup; None for any other name.
-
-    Example:
-        >>> shard_number("part-000007.parquet"), shard_number("part-000007.parquet.replaced")
-        (7, 7)
-    """
+    """The number in the name of a shard, or of a shard's backup; None for any other name."""
     found = _NAME.fullmatch(name)
     return int(found[1]) if found else None
 
 
 @contextmanager
 def open_shard(filesystem: fs.FileSystem, path: str) -> Iterator[pq.ParquetFile]:
-    """The Parquet file of a shard.
-
-    Raises:
-        InputError: for a file that is no shard, also if that shows only when it is read within.
-    """
+    """The Parquet file of a shard; an InputError if it is none, or cannot be read within."""
     try:
         with filesystem.open_input_file(path) as file:
             yield pq.ParquetFile(file)
@@ -184,14 +163,7 @@ def read_entries(opened: pq.ParquetFile) -> tuple[Entries, bool]:
 def shard_schema(
     dtype: Dtype, dimensions: int, kept: Mapping[str, pa.DataType], *, has_passages: bool
 ) -> pa.Schema:
-    """The schema of a folder's shards.
-
-    Args:
-        dtype: of the stored vectors.
-        dimensions: of a vector before it is stored.
-        kept: the types of the kept columns.
-        has_passages: whether rows are passages of documents.
-    """
+    """The schema of a folder's shards; `dimensions` are those before a vector is stored."""
     fields = [("id", pa.string())]
     if has_passages:
         fields += [("document", pa.string()), ("start", pa.int32()), ("end", pa.int32())]
@@ -207,14 +179,10 @@ def stored_value_type(dtype: Dtype) -> pa.DataType:
 
 
 def encode_vectors(vectors: Vectors, dtype: Dtype) -> StoredVectors:
-    """Vectors as they are stored; `inf` in a row that float16 cannot hold.
+    """Vectors `[num_vectors, dimensions]` as they are stored; `inf` where float16 holds no number.
 
-    Args:
-        vectors: float32 `[num_vectors, dimensions]`; for "binary" dimensions are a multiple of 8.
-        dtype: of the stored vectors.
-
-    Returns:
-        `[num_vectors, dimensions]`; for "binary" uint8 `[num_vectors, dimensions / 8]`.
+    For "binary", dimensions are a multiple of 8, and the result is uint8
+    `[num_vectors, dimensions / 8]`.
 
     Example:
         >>> vectors = np.array([[0.5, -1, 0, 0, 0, 0, 0, 0.25]], np.float32)

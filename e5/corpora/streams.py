@@ -31,10 +31,7 @@ def open_stream(
 ) -> tuple[io.BufferedReader, bool]:
     """A stream of UTF-8, and whether seeking to an offset costs nothing.
 
-    Args:
-        open_file: opens the file by pyarrow.
-        name: the file's name; its ending tells whether it is compressed.
-        encoding: of the text.
+    The ending of `name` tells whether the file is compressed.
 
     Raises:
         FormatError: if the file begins with the byte-order mark of another encoding.
