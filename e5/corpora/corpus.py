@@ -6,6 +6,7 @@ Reading can begin at the position of any row, and gives the same documents from 
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -94,9 +95,8 @@ class Corpus:
         try:
             info = filesystem.get_file_info(path)
             is_folder = info.type == fs.FileType.Directory
-            listed = [info]
-            if is_folder:
-                listed = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
+            below = fs.FileSelector(path, recursive=True)
+            listed = filesystem.get_file_info(below) if is_folder else [info]
             found = {
                 item.path.removeprefix(f"{path}/") if is_folder else item.base_name: item
                 for item in listed
@@ -111,14 +111,12 @@ class Corpus:
             raise InputError("corpus", received, "give a file or folder in reach") from error
         if info.type == fs.FileType.NotFound:
             raise InputError("corpus", self.location, "give a file or folder that exists")
-        if is_folder:
-            hidden = [name for name in found if any(part[0] in "._" for part in name.split("/"))]
-            for name in hidden:
-                del found[name]
-            if hidden:
-                logger.info("%d files are hidden by their names and left out", len(hidden))
-        known = sorted(name for name in found if name.lower().endswith(FORMATS))
-        others = sorted(found.keys() - set(known))
+        hidden = [name for name in found if re.search("(^|/)[._]", name)] if is_folder else []
+        if hidden:
+            logger.info("%d files are hidden by their names and left out", len(hidden))
+        names = sorted(found.keys() - set(hidden))
+        known = [name for name in names if name.lower().endswith(FORMATS)]
+        others = [name for name in names if not name.lower().endswith(FORMATS)]
         if others and not known:
             received = f"{self.location}, without a file of a known format"
             raise InputError("corpus", received, f"give files that end in {', '.join(FORMATS)}")

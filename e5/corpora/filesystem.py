@@ -75,6 +75,14 @@ def reading(file: str) -> Iterator[None]:
         raise InputError(file, received, "repair it and run again") from error
 
 
+def read_file(filesystem: fs.FileSystem, path: str) -> bytes | None:
+    """The content of a file; None if there is none."""
+    if filesystem.get_file_info(path).type != fs.FileType.File:
+        return None
+    with filesystem.open_input_stream(path) as file:
+        return bytes(file.read())
+
+
 def write_whole(filesystem: fs.FileSystem, path: str, content: bytes) -> None:
     """Write a temporary file, flush it, rename it: a reader sees all of it or none."""
     folder, _, name = path.rpartition("/")

@@ -28,6 +28,8 @@ from e5.errors import InputError
 
 TEXT_FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 FORMATS = (".parquet", *(f"{name}{end}" for name in TEXT_FORMATS for end in ("", ".gz", ".zst")))
+TEXT_TYPES = (pa.string(), pa.large_string(), pa.string_view(), pa.null())
+BYTES_TYPES = (pa.binary(), pa.large_binary(), pa.binary_view())
 CHECKED_ROWS = 1000  # read from a JSON file to find its columns
 csv.field_size_limit(2**24)  # a larger field is most likely a quote that was left open
 
@@ -234,16 +236,11 @@ class _Csv(_TextReader):
                 yield line.decode(errors="surrogateescape")
 
 
-def _is_bytes(kind: pa.DataType) -> bool:
-    return kind in (pa.binary(), pa.large_binary(), pa.binary_view())
-
-
 def holds_text(kind: pa.DataType | None) -> bool:
     """Whether a column of an Arrow type can hold text; True for one without a type."""
-    if kind is None:
-        return True
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return _is_bytes(kind) or kind in (pa.string(), pa.large_string(), pa.string_view(), pa.null())
+    if kind is not None and pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return kind is None or kind in TEXT_TYPES or kind in BYTES_TYPES
 
 
 def _as_rows(batch: pa.RecordBatch) -> list[SourceRow]:
@@ -262,7 +259,7 @@ def _as_text(column: pa.Array) -> pa.Array:
     """Bytes as the text that they are in UTF-8; all else as it is."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    if _is_bytes(column.type):
+    if column.type in BYTES_TYPES:
         return column.cast(pa.large_binary()).cast(pa.large_string())
     return column
 

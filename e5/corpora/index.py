@@ -36,19 +36,12 @@ TableRow: TypeAlias = Mapping[str, Any]  # values by column, and `_distance`
 
 @dataclass(frozen=True)
 class Hit:
-    """A document that a search found, or a passage of one.
-
-    Attributes:
-        id: its id.
-        score: cosine x 100 with the query.
-        text: its text.
-        values: the values of its other columns.
-    """
+    """A document that a search found, or a passage of one."""
 
     id: str
-    score: float
+    score: float  # cosine x 100 with the query
     text: str
-    values: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)  # of its other columns
 
     def as_dict(self) -> dict[str, Any]:
         """The id, score, text and values on one level, for JSON.
@@ -215,15 +208,10 @@ class Index:
         keywords: str | None = None,
         per_document: bool = False,
     ) -> list[Hit]:
-        """The documents nearest to a query's vector, the best first; otherwise as `find`.
+        """The documents nearest to a query's vector, float32 `[dimensions]`; otherwise as `find`.
 
-        Args:
-            query: float32 `[dimensions]`.
-            top: the most documents to return.
-            exact: compare with every vector, without the IVF-RQ index.
-            where: as for `find`.
-            keywords: a text whose words make a second ranking; both are merged by reciprocal rank.
-            per_document: as for `find`.
+        With `exact` the query is compared with every vector, without the IVF-RQ index. The words of
+        `keywords` make a second ranking; both are merged by reciprocal rank.
         """
         limit = top if keywords is None else max(top, LEAST_RANKED)
         while True:

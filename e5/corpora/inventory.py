@@ -92,16 +92,8 @@ class Difference:
 def compare(corpus: Inventory, folder: Inventory) -> Difference:
     """How a folder must change. The last of several documents with one id counts.
 
-    Example:
-        >>> def inventory(*documents: tuple[int, int]) -> Inventory:
-        ...     builder = InventoryBuilder()
-        ...     builder.begin("one group")
-        ...     for row, (name, content) in enumerate(documents):
-        ...         builder.add((name, content, content), row)
-        ...     return builder.build()
-        >>> found = compare(inventory((7, 1), (8, 1), (9, 2)), inventory((9, 1), (6, 1), (8, 1)))
-        >>> [positions.tolist() for positions in (found.added, found.changed, found.removed)]
-        [[0], [2], [1]]
+    If the corpus has the ids 7, 8 and 9, and the folder 9 with other content, 6 and 8, then 7 is
+    added, 9 is changed in the corpus and outdated in the folder, and 6 is removed.
     """
     last, duplicates, latest = _last_of_each(corpus.ids)
     stored = find(corpus.ids, last, folder.ids)
@@ -110,14 +102,10 @@ def compare(corpus: Inventory, folder: Inventory) -> Difference:
     differs = corpus.contents[kept] != folder.contents[stored]
     is_removed = np.ones(len(folder), dtype=bool)
     is_removed[stored] = False
-    return Difference(
-        added=np.sort(last[~is_stored]).astype(np.int64),
-        changed=kept[differs].astype(np.int64),
-        outdated=stored[differs].astype(np.int64),
-        removed=np.flatnonzero(is_removed),
-        duplicates=duplicates,
-        latest=latest,
-    )
+    added, changed, outdated = np.sort(last[~is_stored]), kept[differs], stored[differs]
+    removed = np.flatnonzero(is_removed)
+    parts = (added, changed, outdated, removed, duplicates, latest)
+    return Difference(*(positions.astype(np.int64) for positions in parts))
 
 
 def find(values: Hashes, positions: NDArray[Any], known: Hashes) -> NDArray[np.int32]:
@@ -145,16 +133,14 @@ def _order(values: Hashes) -> NDArray[np.int32]:
     return np.argsort(values, kind="stable").astype(np.int32)
 
 
-def _last_of_each(ids: Hashes) -> tuple[NDArray[np.int32], Positions, Positions]:
+def _last_of_each(ids: Hashes) -> tuple[NDArray[np.int32], ...]:
     """The last position of each id, in the ids' order; then `duplicates` and `latest`."""
     order = _order(ids)
     is_last = np.ones(len(order), dtype=bool)
     for begin in range(0, len(order) - 1, BLOCK):
         block = ids[order[begin : begin + BLOCK + 1]]
         is_last[begin : begin + len(block) - 1] = block[1:] != block[:-1]
-    if is_last.all():
-        return order, np.empty(0, np.int64), np.empty(0, np.int64)
     last, others = order[is_last], np.flatnonzero(~is_last)
     latest = last[np.searchsorted(np.flatnonzero(is_last), others)]
     ascending = np.argsort(order[others])
-    return last, order[others][ascending].astype(np.int64), latest[ascending].astype(np.int64)
+    return last, order[others][ascending], latest[ascending]

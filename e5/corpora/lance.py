@@ -152,8 +152,11 @@ class Table:
     ) -> list[dict[str, Any]]:
         """The rows nearest to a query, the nearest first, with `_distance`, which is 1 - cosine.
 
-        The arguments are those of `Index.search`. With `keywords`, the rows are found by them
-        instead, those with the rarest first (BM25).
+        The arguments are those of `Index.search`; but with `keywords`, only rows that have words
+        of this text are found, those with the rarest first (BM25).
+
+        Raises:
+            InputError: for a condition that cannot be used.
         """
         if keywords is not None:
             return self._search_keywords(keywords, query, top, where)

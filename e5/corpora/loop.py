@@ -5,6 +5,7 @@ engine is never idle.
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -210,11 +211,9 @@ def _one_ahead(
 ) -> Generator[Outcome, None, None]:
     """`map` in a thread of its own, which works one item ahead of the consumer."""
     with ThreadPoolExecutor(1) as thread:
-        previous: Future[Outcome] | None = None
+        submitted = deque[Future[Outcome]]()
         for item in items:
-            submitted = thread.submit(function, item)
-            if previous is not None:
-                yield previous.result()
-            previous = submitted
-        if previous is not None:
-            yield previous.result()
+            submitted.append(thread.submit(function, item))
+            if len(submitted) > 1:
+                yield submitted.popleft().result()
+        yield from (last.result() for last in submitted)

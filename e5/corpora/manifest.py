@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 
 from pyarrow import fs
 
-from e5.corpora.filesystem import write_whole
+from e5.corpora.filesystem import read_file, write_whole
 from e5.corpora.shard import Dtype
 from e5.errors import InputError
 
@@ -44,18 +44,17 @@ class Manifest:
     @classmethod
     def read(cls, filesystem: fs.FileSystem, path: str) -> "Manifest | None":
         """The manifest in a file, or None; an InputError for a manifest of another project."""
-        if filesystem.get_file_info(path).type != fs.FileType.File:
+        if (content := read_file(filesystem, path)) is None:
             return None
-        with filesystem.open_input_stream(path) as file:
-            try:
-                raw = json.loads(file.read())
-                known = {item.name: raw[item.name] for item in fields(cls) if item.name in raw}
-                for name in ("files", "shards", "keep"):
-                    known[name] = dict(known.get(name, {}))
-                return cls(**known | {"text_columns": tuple(raw["text_columns"])})
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                received = "a manifest that is not of this project"
-                raise InputError(path, received, "name another folder") from error
+        try:
+            raw = json.loads(content)
+            known = {item.name: raw[item.name] for item in fields(cls) if item.name in raw}
+            for name in ("files", "shards", "keep"):
+                known[name] = dict(known.get(name, {}))
+            return cls(**known | {"text_columns": tuple(raw["text_columns"])})
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            received = "a manifest that is not of this project"
+            raise InputError(path, received, "name another folder") from error
 
     def write(self, filesystem: fs.FileSystem, path: str) -> None:
         """Write the file whole; replaces an older one."""

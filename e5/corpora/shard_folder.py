@@ -155,11 +155,7 @@ class ShardFolder:
             self._filesystem.delete_file(item.path)
 
     def manifest(self) -> Manifest | None:
-        """The folder's manifest, also one of release 1; None if there is none.
-
-        Raises:
-            InputError: for a file that is not a manifest of this project.
-        """
+        """The folder's manifest, also one of release 1, or None; an InputError for any other."""
         paths = (f"{self._path}/{name}" for name in (SHARD_MANIFEST, RELEASE_1_MANIFEST))
         found = (Manifest.read(self._filesystem, path) for path in paths)
         return next((manifest for manifest in found if manifest is not None), None)
@@ -186,13 +182,9 @@ class ShardFolder:
         }
 
     def inventory(self, *, allow_release_1: bool = False) -> Inventory:
-        """The documents of all shards, as hashes.
+        """The documents of all shards, as hashes; an InputError if a shard cannot be read.
 
-        Args:
-            allow_release_1: take shards of release 1 too, whose rows are read for it.
-
-        Raises:
-            InputError: for a shard that cannot be read or taken.
+        The rows of shards that release 1 made are read for it, if they are allowed.
         """
         found = InventoryBuilder()
         for name in tqdm(self.shard_names(), "reading shards", unit="shard", delay=2, disable=None):
@@ -220,11 +212,7 @@ class ShardFolder:
         return copies
 
     def read(self, name: str) -> Shard | None:
-        """A shard; None if there is none of that name.
-
-        Raises:
-            InputError: for a shard that cannot be read.
-        """
+        """A shard, or None; an InputError for one that cannot be read."""
         path = f"{self._path}/{name}"
         info = self._filesystem.get_file_info(path)
         if info.type != fs.FileType.File or not info.size:

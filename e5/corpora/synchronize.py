@@ -41,26 +41,16 @@ class Model:
 
 @dataclass
 class Summary:
-    """Figures of one unit or of a run.
+    """Figures of one unit or of a run."""
 
-    Attributes:
-        documents: number of documents that were written.
-        computed: number of vectors that were computed.
-        reused: number of vectors that were taken from shards.
-        tokens: number of tokens that were computed, prompts included.
-        truncated: number of texts that were truncated.
-        dead_letters: number of texts without a vector.
-        stale: number of rows that changed after they were listed; nothing was written for them.
-        seconds: spent in each stage; stages overlap, so the sum may exceed the elapsed time.
-    """
-
-    documents: int = 0
-    computed: int = 0
-    reused: int = 0
-    tokens: int = 0
-    truncated: int = 0
-    dead_letters: int = 0
-    stale: int = 0
+    documents: int = 0  # that were written
+    computed: int = 0  # vectors that were computed
+    reused: int = 0  # vectors that were taken from shards
+    tokens: int = 0  # that were computed, prompts included
+    truncated: int = 0  # texts that were truncated
+    dead_letters: int = 0  # texts without a vector
+    stale: int = 0  # rows that changed after they were listed; nothing was written for them
+    # Spent in each stage; stages overlap, so the sum may exceed the elapsed time.
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
 
     def __iadd__(self, other: "Summary") -> "Summary":
@@ -95,24 +85,16 @@ class Runner(Protocol):
 
 @dataclass
 class Report:
-    """The result of a run.
+    """The result of a run."""
 
-    Attributes:
-        summary: figures of the units that this run did.
-        elapsed: seconds from the first unit to the last.
-        documents: number of documents that the folder holds.
-        removed: number of documents that it held and the corpus no longer has.
-        dead_letters: number of dead letters in the folder, of all runs.
-        duplicates: `file:row` of rows whose id comes again later, and the id.
-        changing: files that changed in every pass; the folder holds what could be read of them.
-    """
-
-    summary: Summary = field(default_factory=Summary)
-    elapsed: float = 0.0
-    documents: int = 0
-    removed: int = 0
-    dead_letters: int = 0
+    summary: Summary = field(default_factory=Summary)  # of the units that this run did
+    elapsed: float = 0.0  # seconds from the first unit to the last
+    documents: int = 0  # number of documents that the folder holds
+    removed: int = 0  # number of documents that it held and the corpus no longer has
+    dead_letters: int = 0  # number of dead letters in the folder, of all runs
+    # `file:row` of rows whose id comes again later, and the id.
     duplicates: list[str] = field(default_factory=list)
+    # Files that changed in every pass; the folder holds what could be read of them.
     changing: list[str] = field(default_factory=list)
 
 
