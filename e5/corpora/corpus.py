@@ -197,11 +197,9 @@ class Reading(ExitStack):
         self._corpus = corpus
 
     def open(self, file: str) -> Reader:
-        """The file's reader.
+        """The file's reader; an InputError if it cannot be read, or lacks a column.
 
-        Raises:
-            InputError: for a file that cannot be read, or lacks a column (JSON: in all of its first
-                thousand rows).
+        A JSON file lacks a column that none of its first thousand rows has.
         """
         if file != self._file:
             self.close()
@@ -220,10 +218,8 @@ class Reading(ExitStack):
     def rows(self, file: str, start: ReadPosition = START, first: int = 0) -> Iterator[ReadRow]:
         """The file's rows that are no blank lines, from number `first` on; errors as of `open`.
 
-        Args:
-            file: its path below the corpus's location.
-            start: where reading may begin.
-            first: at least `start.row`.
+        `file` is a path below the corpus's location. Reading may begin at `start`, which is not
+        after `first`.
         """
         reader, next_row = self.open(file), self._next_row
         if not 0 <= next_row <= first or (reader.seeks and next_row < start.row):

@@ -39,12 +39,7 @@ def open_filesystem(location: str) -> tuple[fs.FileSystem, str]:
 
 
 def join_location(location: str, name: str) -> str:
-    """The location of something in a folder.
-
-    Example:
-        >>> join_location("s3://bucket/out?region=eu-west-1", "a"), join_location("out", "a")
-        ('s3://bucket/out/a?region=eu-west-1', 'out/a')
-    """
+    """The location of something in a folder: `s3://b/out/a?c=d` for `s3://b/out?c=d` and `a`."""
     if "://" not in location:
         return f"{location}/{name}"
     folder, question_mark, options = location.partition("?")

@@ -99,12 +99,9 @@ def open_reader(
     text_format: TextFormat | None = None,
     columns: Sequence[str] | None = None,
 ) -> Iterator[Reader]:
-    """The reader for the extension of a file's name.
+    """The reader for the extension of a file's name; a FormatError for a file of another format.
 
     Rows have at least those of `columns` that the file has; None for all.
-
-    Raises:
-        FormatError: for a file of another format.
     """
     text_format = text_format or TextFormat()
     open_file, name = partial(filesystem.open_input_file, path), path.lower()

@@ -67,11 +67,7 @@ class Index:
     """
 
     def __init__(self, location: str) -> None:
-        """Open an index that `build` made.
-
-        Raises:
-            InputError: if there is no index.
-        """
+        """Open an index that `build` made; an InputError if there is none."""
         manifest = Manifest.read(*_manifest_file(location))
         table = None if manifest is None else Table.open(location)  # creates the folder
         if manifest is None or table is None:
@@ -186,11 +182,7 @@ class Index:
         return [search(vector, keywords=text if hybrid else None) for text, vector in pairs]
 
     def check_model(self, model: str) -> None:
-        """Refuse queries of another model.
-
-        Raises:
-            InputError: naming both models.
-        """
+        """Refuse queries of another model with an InputError that names both."""
         if fingerprint_of(model) != self.manifest.fingerprint:
             remedy = (
                 f"this index was made by {self.manifest.model}: search with the same weights, "

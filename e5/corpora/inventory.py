@@ -109,13 +109,7 @@ def compare(corpus: Inventory, folder: Inventory) -> Difference:
 
 
 def find(values: Hashes, positions: NDArray[Any], known: Hashes) -> NDArray[np.int32]:
-    """The first index in `known` of each value at these positions, `[len(positions)]`; or -1.
-
-    Example:
-        >>> values, known = np.array([7, 8, 9], np.uint64), np.array([9, 7, 9], np.uint64)
-        >>> find(values, np.array([2, 1]), known).tolist()
-        [0, -1]
-    """
+    """The first index in `known` of each value at these positions, `[len(positions)]`; or -1."""
     found = np.full(len(positions), -1, np.int32)
     if not len(known):
         return found

@@ -99,13 +99,9 @@ class Table:
     ) -> None:
         """Make these shards' rows the given ones, in one commit: all of it happens, or nothing.
 
-        A row whose id is in another shard is removed from that one. An error that `batches` raises
-        becomes an OSError.
-
-        Args:
-            batches: rows in the table's schema.
-            shards: names of the shards.
-            is_new: whether the table has none of the rows; then adding them is quicker.
+        A row whose id is in another shard is removed from that one. `batches` have the table's
+        schema; an error that they raise becomes an OSError. With `is_new` the table has none of the
+        rows, and adding them is quicker.
         """
         reader = pa.RecordBatchReader.from_batches(self.schema, iter(batches))
         with _as_os_error(self._location):

@@ -42,11 +42,7 @@ class Loop:
         self._load = cache(load)
 
     def describe(self) -> Model:
-        """The model that computes; loads it if needed.
-
-        Raises:
-            E5Error: as `load` raises it.
-        """
+        """The model that computes; loads it if needed, and raises what `load` raises."""
         embedder = self._load()
         return Model(embedder.name, embedder.dimensions)
 

@@ -6,11 +6,12 @@ new shards, in the corpus's order. Units may be done in any order, and repeatedl
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
 import numpy as np
+from numpy.typing import NDArray
 
 from e5.corpora.formats import ReadPosition
 from e5.corpora.inventory import Difference, Hashes, Inventory, Positions, find
@@ -58,31 +59,6 @@ class Unit:
         return sum(len(selection.rows) for selection in self.selections)
 
 
-class VectorSources:
-    """The shards from which vectors of new documents can be taken."""
-
-    def __init__(
-        self, corpus: Inventory, positions: Positions, reusable: Mapping[str, Inventory]
-    ) -> None:
-        """Look up the texts at ascending positions in `reusable`, as `plan` has it."""
-        self._positions, self._reusable = positions, reusable
-        self._folders = np.full(len(positions), -1, np.int8)
-        self._found = np.full(len(positions), -1, np.int64)  # position in that folder
-        for number, inventory in enumerate(reusable.values()):
-            missing = np.flatnonzero(self._folders < 0)
-            found = find(corpus.texts, positions[missing], inventory.texts)
-            self._folders[missing[found >= 0]] = number
-            self._found[missing] = found
-
-    def sources_for(self, positions: Positions) -> Iterator[Source]:
-        """The sources for the texts at some of these positions."""
-        indices = np.searchsorted(self._positions, positions)
-        for number, (location, inventory) in enumerate(self._reusable.items()):
-            found = np.unique(self._found[indices[self._folders[indices] == number]])
-            for shard, part in inventory.by_group(found):
-                yield Source(location, shard, inventory.texts[part])
-
-
 def plan(
     corpus: Inventory,
     read_positions: Mapping[str, Sequence[ReadPosition]],
@@ -113,14 +89,31 @@ def plan(
     for shard, positions in _target_shards(corpus, folder, difference, rows_per_shard):
         new[shard].append(positions)
     every = np.sort(np.concatenate([difference.changed, difference.added]))
-    vectors = VectorSources(corpus, every, reusable)
+    found_in = _find_texts(corpus, every, reusable.values())
     units = []
     for shard in sorted(new.keys() | drop.keys()):
         positions = np.sort(np.concatenate([every[:0], *new[shard]]))
         selections = list(_selections(corpus, read_positions, positions))
-        sources = list(vectors.sources_for(positions))
+        indices = np.searchsorted(every, positions)
+        sources = [
+            Source(location, name, inventory.texts[part])
+            for (location, inventory), found in zip(reusable.items(), found_in, strict=True)
+            for name, part in inventory.by_group(np.setdiff1d(found[indices], [-1]))
+        ]
         units.append(Unit(shard, selections, drop.get(shard, folder.contents[:0]), sources))
     return units
+
+
+def _find_texts(
+    corpus: Inventory, positions: Positions, inventories: Iterable[Inventory]
+) -> list[NDArray[np.int32]]:
+    """In each inventory the positions of the texts that no earlier one has; -1 for all others."""
+    found_in, is_missing = [], np.ones(len(positions), dtype=bool)
+    for inventory in inventories:
+        found_in.append(np.full(len(positions), -1, np.int32))
+        found_in[-1][is_missing] = find(corpus.texts, positions[is_missing], inventory.texts)
+        is_missing &= found_in[-1] < 0
+    return found_in
 
 
 def _target_shards(

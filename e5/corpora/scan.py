@@ -34,13 +34,10 @@ def scan(
     size: PassageSize | None,
     write_dead_letters: Callable[[str, Sequence[DeadLetter]], None],
 ) -> Scan:
-    """Read every row of files.
+    """Read every row of a corpus's files, which are named in order.
 
-    Args:
-        corpus: the corpus that they belong to.
-        files: their names, in order.
-        size: the size of passages, to estimate how many vectors documents need; None for one each.
-        write_dead_letters: takes a name, and the rows of one file that are no documents.
+    `size` is used to estimate how many vectors documents need; with None each needs one.
+    `write_dead_letters` takes a name, and the rows of one file that are no documents.
 
     Raises:
         InputError: for a file that cannot be read, or a column that cannot be kept.

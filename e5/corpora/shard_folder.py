@@ -77,12 +77,9 @@ class ShardFolder:
         self._filesystem, self._path = open_filesystem(location)
 
     def check(self, model: str, dimensions: int, corpus: Corpus) -> Manifest:
-        """The manifest that this recipe makes; the kept columns have no types yet.
+        """The manifest that this recipe makes with a model; the kept columns have no types yet.
 
-        Args:
-            model: name and fingerprint of the model that will compute.
-            dimensions: of its whole vectors.
-            corpus: what will be read.
+        `model` is its name with fingerprint, `dimensions` are those of its whole vectors.
 
         Raises:
             InputError: for an invalid task or number of dimensions; if the folder lies inside the

@@ -67,11 +67,7 @@ class Runner(Protocol):
     """What does the units: `Loop` in this process, `Cluster` on many machines."""
 
     def describe(self) -> Model:
-        """The model that computes.
-
-        Raises:
-            E5Error: if it cannot be loaded.
-        """
+        """The model that computes; an E5Error if it cannot be loaded."""
 
     def embed_units(
         self, units: Sequence[Unit], corpus: Corpus, folder: ShardFolder
