@@ -9,62 +9,26 @@ from typing import TYPE_CHECKING
 from e5.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from e5.client import AsyncClient, Client
-    from e5.embedder import Embedder
-    from e5.encoder import Encoder
-    from e5.errors import (
-        E5Error,
-        EngineError,
-        FieldError,
-        FileError,
-        InputError,
-        NonFiniteError,
-        OutOfMemoryError,
-        QueueFullError,
-        RequestTooLargeError,
-        ServiceError,
-        SettingsError,
-        TextError,
-        TokenizerError,
-        WeightsError,
-    )
-    from e5.prompts import TASKS, Task
-    from e5.settings import Settings
+    from e5.client import AsyncClient as AsyncClient
+    from e5.client import Client as Client
+    from e5.embedder import Embedder as Embedder
+    from e5.encoder import Encoder as Encoder
+    from e5.errors import E5Error as E5Error
+    from e5.errors import EngineError as EngineError
+    from e5.errors import FieldError as FieldError
+    from e5.errors import FileError as FileError
+    from e5.errors import InputError as InputError
+    from e5.errors import NonFiniteError as NonFiniteError
+    from e5.errors import OutOfMemoryError as OutOfMemoryError
+    from e5.errors import QueueFullError as QueueFullError
+    from e5.errors import RequestTooLargeError as RequestTooLargeError
+    from e5.errors import ServiceError as ServiceError
+    from e5.errors import SettingsError as SettingsError
+    from e5.errors import TextError as TextError
+    from e5.errors import TokenizerError as TokenizerError
+    from e5.errors import WeightsError as WeightsError
+    from e5.prompts import TASKS as TASKS
+    from e5.prompts import Task as Task
+    from e5.settings import Settings as Settings
 
-__all__ = [
-    "TASKS",
-    "AsyncClient",
-    "Client",
-    "E5Error",
-    "Embedder",
-    "Encoder",
-    "EngineError",
-    "FieldError",
-    "FileError",
-    "InputError",
-    "NonFiniteError",
-    "OutOfMemoryError",
-    "QueueFullError",
-    "RequestTooLargeError",
-    "ServiceError",
-    "Settings",
-    "SettingsError",
-    "Task",
-    "TextError",
-    "TokenizerError",
-    "WeightsError",
-]
-
-__getattr__, __dir__ = lazy_exports(
-    __name__,
-    dict.fromkeys((name for name in __all__ if name.endswith("Error")), "e5.errors")
-    | {
-        "AsyncClient": "e5.client",
-        "Client": "e5.client",
-        "Embedder": "e5.embedder",
-        "Encoder": "e5.encoder",
-        "Settings": "e5.settings",
-        "TASKS": "e5.prompts",
-        "Task": "e5.prompts",
-    },
-)
+__all__, __getattr__, __dir__ = lazy_exports(__name__)

@@ -52,16 +52,9 @@ def varlen(
     """FlashAttention over all texts at once; arguments as for `attention`, the keys gathered."""
     from torch.nn.attention.varlen import varlen_attn  # useful only in a CUDA build of torch
 
-    output = varlen_attn(
-        query,
-        key,
-        value,
-        spans.cu_seqlens_q,
-        spans.cu_seqlens_k,
-        spans.max_seqlen_q,
-        spans.max_seqlen_k,
-        **varlen_options(),
-    )
+    starts = spans.cu_seqlens_q, spans.cu_seqlens_k
+    longest = spans.max_seqlen_q, spans.max_seqlen_k
+    output = varlen_attn(query, key, value, *starts, *longest, **varlen_options())
     assert isinstance(output, torch.Tensor)
     return output
 
@@ -88,14 +81,9 @@ def varlen_options() -> dict[str, Any]:
 
 def sdpa(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spans: Spans) -> torch.Tensor:
     """SDPA text by text; arguments as for `attention`, the keys gathered."""
-    output = torch.empty_like(query)
-    q, k = 0, 0
-    for q_len, k_len in zip(spans.query_lengths, spans.key_lengths, strict=True):
-        output[q : q + q_len] = _one_text(
-            query[q : q + q_len], key[k : k + k_len], value[k : k + k_len]
-        )
-        q, k = q + q_len, k + k_len
-    return output
+    queries = query.split_with_sizes(spans.query_lengths)
+    keys, values = (x.split_with_sizes(spans.key_lengths) for x in (key, value))
+    return torch.cat([_one_text(*text) for text in zip(queries, keys, values, strict=True)])
 
 
 def _one_text(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:

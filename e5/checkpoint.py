@@ -28,6 +28,11 @@ HOW_TO_GET_WEIGHTS = (
     "run ./scripts/download_weights for the 7B model (14 GB), "
     "or set E5_WEIGHTS=weights/e5-mini for the small built-in one"
 )
+DELETE_FIRST = f"delete the file, then {HOW_TO_GET_WEIGHTS}"
+
+
+def _unusable(file: str | Path, received: str) -> WeightsError:
+    return WeightsError(file, received, HOW_TO_GET_WEIGHTS)
 
 
 @dataclass(frozen=True)
@@ -48,27 +53,22 @@ class CheckpointManifest:
 
     @classmethod
     def read(cls, folder: Path) -> "CheckpointManifest | None":
-        """The folder's manifest, or None.
-
-        Raises:
-            WeightsError: for a manifest that cannot be used.
-        """
+        """The folder's manifest, or None; WeightsError if it cannot be used."""
         path = folder / MANIFEST
         if not path.is_file():
             return None
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
-            goldens = {text: tuple(ids) for text, ids in raw["goldens"].items()}
             files = {name: str(sha256) for name, sha256 in raw["files"].items()}
+            goldens = {text: tuple(ids) for text, ids in raw["goldens"].items()}
             template = raw.get("template", TEMPLATE)
-            manifest = cls(str(raw["source"]), files, goldens, template)
+            source = str(raw["source"])
         except (ValueError, KeyError, AttributeError, TypeError) as error:
-            received = "not a manifest of this project"
-            raise WeightsError(path, received, HOW_TO_GET_WEIGHTS) from error
+            raise _unusable(path, "not a manifest of this project") from error
         if not (isinstance(template, str) and is_template(template)):
             remedy = f"use {{query}} once and {{task}} at most once, as in {quoted(TEMPLATE)}"
             raise WeightsError(path, f"the template is {quoted(template)}", remedy)
-        return manifest
+        return cls(source, files, goldens, template)
 
     def write(self, folder: Path) -> None:
         """Write `manifest.json` into the folder."""
@@ -107,13 +107,11 @@ class Checkpoint:
         digests = hash_files(folder, sorted({*needed, *expected}))
         for name, digest in digests.items():
             if manifest is not None and name not in expected:
-                raise WeightsError(folder / name, f"not in {MANIFEST}", HOW_TO_GET_WEIGHTS)
+                raise _unusable(folder / name, f"not in {MANIFEST}")
             if digest != expected.get(name, digest):
-                digests_differ = (
-                    f"sha256 {digest[:12]}..., {MANIFEST} says {expected[name][:12]}..."
-                )
-                remedy = f"delete the file, then {HOW_TO_GET_WEIGHTS}"
-                raise WeightsError(folder / name, f"damaged or altered ({digests_differ})", remedy)
+                said = f"{MANIFEST} says {expected[name][:12]}..."
+                received = f"damaged or altered (sha256 {digest[:12]}..., {said})"
+                raise WeightsError(folder / name, received, DELETE_FIRST)
         return cls(folder, {name: digests[name] for name in needed}, manifest)
 
     @property
@@ -141,9 +139,8 @@ class Checkpoint:
             max_length: the maximum tokens of a text.
             adapter: sha256 of the files of an adapter that was merged.
         """
-        ingredients = [dict(self.digests), RULE, max_length, self.template, dtype]
-        if adapter is not None:
-            ingredients.append(dict(adapter))
+        adapters = [] if adapter is None else [adapter]
+        ingredients = [self.digests, RULE, max_length, self.template, dtype, *adapters]
         return hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -154,14 +151,12 @@ def checkpoint_files(folder: Path) -> list[str]:
         WeightsError: for a folder that does not exist, or naming the file that it lacks.
     """
     if not os.path.isdir(folder):  # false, not an error, for a path that is too long
-        field = shortened(str(folder), 300)
-        raise WeightsError(field, "there is no such weights folder", HOW_TO_GET_WEIGHTS)
+        raise _unusable(shortened(str(folder), 300), "there is no such weights folder")
     names = [*_weight_files(folder), CONFIG, TOKENIZER]
     for name in names:
         if not (folder / name).is_file():
             pickled = " (pickled weights are never loaded)" if any(folder.glob("*.bin")) else ""
-            received = f"the file is missing{pickled}"
-            raise WeightsError(folder / name, received, HOW_TO_GET_WEIGHTS)
+            raise _unusable(folder / name, f"the file is missing{pickled}")
     return names
 
 
@@ -181,31 +176,24 @@ def _weight_files(folder: Path) -> list[str]:
         weight_map = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
         shards = sorted({str(shard) for shard in weight_map.values()})
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        received = "not a safetensors index"
-        raise WeightsError(folder / INDEX, received, HOW_TO_GET_WEIGHTS) from error
+        raise _unusable(folder / INDEX, "not a safetensors index") from error
     for shard in shards:
         if Path(shard).name != shard:
-            received = f"it names {shard[:100]!r}, which is no file beside it"
-            raise WeightsError(folder / INDEX, received, HOW_TO_GET_WEIGHTS)
+            raise _unusable(folder / INDEX, f"it names {shard[:100]!r}, which is no file beside it")
     if alone == [SINGLE] and SINGLE not in shards:
         return [SINGLE]
     return [INDEX, *shards]
 
 
 def hash_files(folder: Path, names: Sequence[str]) -> dict[str, str]:
-    """The sha256 of each file; several are read in parallel.
-
-    Raises:
-        WeightsError: naming a file that cannot be read.
-    """
+    """The sha256 of each file, read in parallel; WeightsError for one that cannot be read."""
 
     def sha256(name: str) -> str:
         try:
             with (folder / name).open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
         except (OSError, ValueError) as error:  # ValueError: an invalid file name
-            received = f"cannot be read ({error})"
-            raise WeightsError(folder / name, received, HOW_TO_GET_WEIGHTS) from error
+            raise _unusable(folder / name, f"cannot be read ({error})") from error
 
     with ThreadPoolExecutor() as pool:
         hashes = tqdm(

@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -18,34 +19,32 @@ MAX_CPU_WEIGHT_BYTES = 4_000_000_000  # a CPU takes minutes for a forward of mor
 def choose_device(device: str | None, *, weight_bytes: int = 0) -> torch.device:
     """The requested device; by default CUDA if available, else the CPU.
 
-    Args:
-        device: the setting.
-        weight_bytes: the size of the checkpoint's weights.
-
     Raises:
         SettingsError: for a device that torch does not know or cannot reach, a card that is too
             old, or a large model on a CPU that nobody asked for.
     """
     if device is None:
-        if torch.cuda.is_available():
-            chosen = torch.device("cuda")
-            _check_capability(chosen)
-            return chosen
-        if torch.version.cuda is not None:
-            _warn_or_refuse_cpu(weight_bytes)
-        return torch.device("cpu")
-    refusal = SettingsError(
-        "E5_DEVICE", f"{device!r}, which cannot be used here", "use cpu or cuda"
-    )
-    try:
-        chosen = torch.device(device)
-        torch.empty(1, device=chosen)
-    except Exception as error:  # each kind of device raises its own
-        raise refusal from error
-    if chosen.type not in ("cpu", "cuda"):
-        raise refusal
+        if not torch.cuda.is_available():
+            if torch.version.cuda is not None:
+                _warn_or_refuse_cpu(weight_bytes)
+            return torch.device("cpu")
+        chosen = torch.device("cuda")
+    else:
+        try:
+            chosen = torch.device(device)
+            torch.empty(1, device=chosen)
+            if chosen.type not in ("cpu", "cuda"):
+                raise ValueError("a device of another kind")
+        except Exception as error:  # each kind of device raises its own
+            received = f"{device!r}, which cannot be used here"
+            raise SettingsError("E5_DEVICE", received, "use cpu or cuda") from error
     if chosen.type == "cuda":
-        _check_capability(chosen)
+        capability = torch.cuda.get_device_capability(chosen)
+        if capability < LEAST_CAPABILITY:
+            has, needs = (".".join(map(str, each)) for each in (capability, LEAST_CAPABILITY))
+            name = torch.cuda.get_device_name(chosen)
+            received = f"{name}, whose compute capability is {has} and has to be at least {needs}"
+            raise SettingsError("E5_DEVICE", received, "use an A40, L40S, A100 or newer")
     return chosen
 
 
@@ -56,20 +55,8 @@ def _warn_or_refuse_cpu(weight_bytes: int) -> None:
         size = f"{weight_bytes / 1e9:.1f} GB"
         remedy = f"repair the driver, or set E5_DEVICE=cpu to run {size} of weights on the CPU"
         raise SettingsError("E5_DEVICE", received, remedy)
-    logger.warning(
-        "E5_DEVICE: received %s: the model RUNS ON THE CPU. Set E5_DEVICE=cuda to make that an "
-        "error",
-        received,
-    )
-
-
-def _check_capability(card: torch.device) -> None:
-    capability = torch.cuda.get_device_capability(card)
-    if capability < LEAST_CAPABILITY:
-        has, needs = (".".join(map(str, each)) for each in (capability, LEAST_CAPABILITY))
-        name = torch.cuda.get_device_name(card)
-        received = f"{name}, whose compute capability is {has} and has to be at least {needs}"
-        raise SettingsError("E5_DEVICE", received, "use an A40, L40S, A100 or newer")
+    remedy = "the model RUNS ON THE CPU. Set E5_DEVICE=cuda to make that an error"
+    logger.warning("E5_DEVICE: received %s: %s", received, remedy)
 
 
 def choose_dtype(dtype: str | None, device: torch.device) -> torch.dtype:
@@ -102,12 +89,8 @@ def choose_threads(threads: int | None, *, cgroups: Path = Path("/sys/fs/cgroup"
     """The requested number of CPU threads; by default one for each core that may be used.
 
     The default is the least of torch's own choice (physical cores, or OMP_NUM_THREADS), the cores
-    that this process may run on, and the container's quota. A single thread more than there are
-    cores makes all threads wait, and a forward many times as slow.
-
-    Args:
-        threads: the setting.
-        cgroups: the folder in which the system shows the container's limits.
+    that this process may run on, and the container's quota, which the system shows in `cgroups`. A
+    single thread more than there are cores makes all threads wait, and a forward many times slower.
     """
     if threads is not None:
         return threads
@@ -121,19 +104,12 @@ def _quota(cgroups: Path) -> float:
     A container sees its own group at the root: `cpu.max` in version 2 of cgroups (quota and period
     in microseconds), two files in version 1.
     """
-    try:
-        quota, period = (cgroups / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        try:
-            quota = (cgroups / "cpu/cpu.cfs_quota_us").read_text()
-            period = (cgroups / "cpu/cpu.cfs_period_us").read_text()
-        except OSError:
-            return math.inf
-    try:
-        limit = int(quota) / int(period)
-    except (ValueError, ZeroDivisionError):  # the quota is "max"
-        return math.inf
-    return limit if limit > 0 else math.inf  # a quota of -1 is no limit
+    for files in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):
+        with suppress(OSError, ValueError, ZeroDivisionError):  # no such files; a quota of "max"
+            text = " ".join((cgroups / file).read_text() for file in files)
+            quota, period = map(int, text.split())
+            return quota / period if quota > 0 else math.inf  # -1 is no limit
+    return math.inf
 
 
 class ForkGuard:
@@ -147,11 +123,7 @@ class ForkGuard:
         self._process_id = os.getpid()
 
     def check(self) -> None:
-        """Check that this is still the same process.
-
-        Raises:
-            EngineError: in a fork.
-        """
+        """Raise an EngineError in a fork."""
         if os.getpid() != self._process_id:
             raise EngineError(
                 "the model was loaded before this process was forked, and cannot compute here; "

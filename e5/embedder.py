@@ -1,8 +1,4 @@
-"""The only path from texts to vectors: combines a checkpoint's prompts, tokenizer and engine.
-
-All code that computes vectors uses it. It applies the prompt template, checks texts and vectors,
-and handles texts that do not fit in memory.
-"""
+"""The only path from texts to vectors: combines a checkpoint's prompts, tokenizer and engine."""
 
 import logging
 import threading
@@ -16,19 +12,13 @@ from e5 import prompts
 from e5.checkpoint import TOKENIZER, Checkpoint, weight_bytes
 from e5.device import ForkGuard, choose_device, choose_dtype, set_threads
 from e5.engine import Engine
-from e5.errors import InputError, NonFiniteError, OutOfMemoryError, TextError, TokenizerError
+from e5.errors import InputError, NonFiniteError, OutOfMemoryError, TextError
 from e5.lora import LoraAdapter
 from e5.packing import TokenIds
 from e5.self_check import self_check
 from e5.settings import Settings
 from e5.texts import check_flag, check_task, check_texts
-from e5.tokenizer import (
-    MISTRAL_GOLDENS,
-    MISTRAL_VOCAB_SIZE,
-    RESTORE_TOKENIZER,
-    Encoding,
-    Tokenizer,
-)
+from e5.tokenizer import MISTRAL_GOLDENS, MISTRAL_VOCAB_SIZE, Encoding, Tokenizer
 from e5.vectors import Vectors, check_dimensions, finish, similarity
 from e5.weights import load_model
 
@@ -59,6 +49,9 @@ class Embedder:
     Attributes:
         name: the checkpoint's folder name and the fingerprint of everything that shapes a vector.
         template: the template of a query's prompt.
+        dimensions: dimensions of a whole vector.
+        max_length: maximum tokens of a text, `<s>` and `</s>` included; longer ones are truncated.
+        max_batch_tokens: maximum tokens computed in one forward.
 
     Example:
         >>> embedder = Embedder.load(Settings(weights="weights/e5-mini"))
@@ -69,19 +62,14 @@ class Embedder:
     """
 
     def __init__(
-        self,
-        engine: Engine,
-        tokenizer: Tokenizer,
-        *,
-        name: str,
-        template: str = prompts.TEMPLATE,
+        self, engine: Engine, tokenizer: Tokenizer, *, name: str, template: str = prompts.TEMPLATE
     ) -> None:
         """Combine loaded parts; `Embedder.load` is the usual way."""
-        self._engine = engine
-        self._tokenizer = tokenizer
+        self.name, self.template = name, template
+        self.dimensions, self.max_length = engine.hidden_size, tokenizer.max_length
+        self.max_batch_tokens = engine.max_batch_tokens
+        self._engine, self._tokenizer = engine, tokenizer
         self._forward_lock, self._fork_guard = threading.Lock(), ForkGuard()
-        self.name = name
-        self.template = template
 
     @classmethod
     def load(cls, settings: Settings) -> "Embedder":
@@ -98,8 +86,7 @@ class Embedder:
         # The device is checked before 14 GB are read.
         device = choose_device(settings.device, weight_bytes=weight_bytes(folder))
         checkpoint = Checkpoint.find(folder)
-        tokenizer_file = checkpoint.folder / TOKENIZER
-        tokenizer = Tokenizer(tokenizer_file, max_length=settings.max_length)
+        tokenizer = Tokenizer(folder / TOKENIZER, max_length=settings.max_length)
         if checkpoint.manifest is None:
             logger.warning("%s has no manifest.json: its files were not verified", settings.weights)
         else:
@@ -111,48 +98,22 @@ class Embedder:
         config = model.config
         if tokenizer.vocab_size > config.vocab_size:
             largest, known = tokenizer.vocab_size - 1, config.vocab_size
-            received = f"it gives ids up to {largest}, and the model has {known} tokens"
-            raise TokenizerError(tokenizer_file, received, RESTORE_TOKENIZER)
+            raise tokenizer.error(f"it gives ids up to {largest}, and the model has {known} tokens")
         if config.vocab_size == MISTRAL_VOCAB_SIZE:
             tokenizer.check(MISTRAL_GOLDENS)
         limits = (settings.max_length, config.max_position_embeddings, config.sliding_window)
-        tokenizer.max_length = min(limit for limit in limits if limit is not None)
-        fingerprint = checkpoint.fingerprint(
-            dtype=str(dtype),
-            max_length=tokenizer.max_length,
-            adapter=None if adapter is None else adapter.digests,
-        )
-        budget = settings.max_batch_tokens
+        length = tokenizer.max_length = min(limit for limit in limits if limit is not None)
+        digests = None if adapter is None else adapter.digests
+        fingerprint = checkpoint.fingerprint(dtype=str(dtype), max_length=length, adapter=digests)
+        name, budget = f"{checkpoint.name}@{fingerprint}", settings.max_batch_tokens
         engine = Engine(model, max_batch_tokens=budget, compiled=settings.compile)
-        name = f"{checkpoint.name}@{fingerprint}"
         embedder = cls(engine, tokenizer, name=name, template=checkpoint.template)
-        encodings = embedder.tokenize(*SELF_CHECK)
-        self_check(engine, [encoding.token_ids for encoding in encodings])
-        logger.info(
-            "serving %s: %.1f M parameters, %s on %s, %d tokens a text, %d a forward",
-            embedder.name,
-            sum(parameter.numel() for parameter in model.parameters()) / 1e6,
-            str(dtype).removeprefix("torch."),
-            device,
-            embedder.max_length,
-            embedder.max_batch_tokens,
-        )
+        self_check(engine, [encoding.token_ids for encoding in embedder.tokenize(*SELF_CHECK)])
+        millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+        size = f"{millions:.1f} M parameters, {str(dtype).removeprefix('torch.')} on {device}"
+        budgets = f"{length} tokens a text, {engine.max_batch_tokens} a forward"
+        logger.info("serving %s: %s, %s", name, size, budgets)
         return embedder
-
-    @property
-    def dimensions(self) -> int:
-        """Dimensions of a whole vector."""
-        return self._engine.hidden_size
-
-    @property
-    def max_length(self) -> int:
-        """Maximum tokens of a text, `<s>` and `</s>` included; longer texts are truncated."""
-        return self._tokenizer.max_length
-
-    @property
-    def max_batch_tokens(self) -> int:
-        """Maximum tokens computed in one forward."""
-        return self._engine.max_batch_tokens
 
     def encode_query(
         self,
@@ -168,13 +129,8 @@ class Embedder:
         Raises:
             TextError: for a text that has no finite vector, or does not fit in memory.
         """
-        texts, fields = check_texts(queries, "queries")
-        check_dimensions(dimensions, self.dimensions)
-        check_flag(normalize, "normalize")
-        check_flag(truncate, "truncate")
-        encodings = self.tokenize(texts, task=check_task(task), fields=fields, truncate=truncate)
-        vectors = finish(self._vectors(encodings, fields), dimensions, normalize=normalize)
-        return vectors[0] if isinstance(queries, str) else vectors
+        flags = {"normalize": normalize, "truncate": truncate}
+        return self._encode("queries", queries, task, dimensions, flags)
 
     def encode_document(
         self,
@@ -186,25 +142,36 @@ class Embedder:
         dimensions: int | None = None,
         truncate: bool = True,
     ) -> Vectors:
-        """See `Encoder.encode_document`.
+        """See `Encoder.encode_document`; raises TextError as `encode_query` does."""
+        flags = {"symmetric": symmetric, "normalize": normalize, "truncate": truncate}
+        return self._encode("documents", documents, task, dimensions, flags)
 
-        Raises:
-            TextError: for a text that has no finite vector, or does not fit in memory.
-        """
-        texts, fields = check_texts(documents, "documents")
+    def _encode(
+        self,
+        side: str,
+        given: str | Sequence[str],
+        task: str,
+        dimensions: int | None,
+        flags: Mapping[str, bool],
+    ) -> Vectors:
+        """The vectors of what was given for the queries or the documents, all of it checked."""
+        texts, fields = check_texts(given, side)
         check_dimensions(dimensions, self.dimensions)
-        check_flag(symmetric, "symmetric")
-        check_flag(normalize, "normalize")
-        check_flag(truncate, "truncate")
+        for name, flag in flags.items():
+            check_flag(flag, name)
         encodings = self.tokenize(
-            documents=texts,
+            texts if side == "queries" else (),
+            texts if side == "documents" else (),
             task=check_task(task),
-            symmetric=symmetric,
+            symmetric=flags.get("symmetric", False),
             fields=fields,
-            truncate=truncate,
+            truncate=flags["truncate"],
         )
-        vectors = finish(self._vectors(encodings, fields), dimensions, normalize=normalize)
-        return vectors[0] if isinstance(documents, str) else vectors
+        computed = self.compute([encoding.token_ids for encoding in encodings])
+        for position, fault in computed.faults.items():
+            raise fault.at(position, fields[position])
+        vectors = finish(computed.vectors, dimensions, normalize=flags["normalize"])
+        return vectors[0] if isinstance(given, str) else vectors
 
     def similarity(self, queries: Vectors, documents: Vectors) -> Vectors:
         """See `Encoder.similarity`."""
@@ -229,12 +196,9 @@ class Embedder:
             task: an instruction or a registered name; "" for none.
             symmetric: treat the task as symmetric; registered symmetric tasks always are.
             fields: the caller's name for each text, for errors.
-            truncate: shorten texts over `max_length`; False makes them an error.
+            truncate: shorten texts over `max_length`; False makes them an InputError.
             one_by_one: use one core and little memory, for corpora. Otherwise all cores share the
                 texts, which slows an engine that computes at the same time.
-
-        Raises:
-            InputError: for a text that is too long if `truncate` is False.
         """
         template = self.template
         texts = [prompts.query_prompt(task, query, template=template) for query in queries]
@@ -242,18 +206,15 @@ class Embedder:
             prompts.document_prompt(task, document, symmetric=symmetric, template=template)
             for document in documents
         ]
-        if one_by_one:
-            encodings = [self._tokenizer.encode([text])[0] for text in texts]
-        else:
-            encodings = self._tokenizer.encode(texts)
+        parts = [[text] for text in texts] if one_by_one else [texts]
+        encodings = [each for part in parts for each in self._tokenizer.encode(part)]
         for position, encoding in enumerate(encodings):
             if encoding.truncated and not truncate:
+                field = f"text {position}" if fields is None else fields[position]
                 num_tokens = self._tokenizer.count(texts[position])
-                raise InputError(
-                    fields[position] if fields is not None else f"text {position}",
-                    f"a text of {num_tokens} tokens with truncate=false",
-                    f"shorten it to {self.max_length} tokens or allow truncation",
-                )
+                received = f"a text of {num_tokens} tokens with truncate=false"
+                remedy = f"shorten it to {self.max_length} tokens or allow truncation"
+                raise InputError(field, received, remedy)
         return encodings
 
     def compute(self, sequences: Sequence[TokenIds]) -> Computed:
@@ -273,13 +234,11 @@ class Embedder:
             if len(sequences) == 1:
                 return Computed(np.zeros((1, self.dimensions), np.float32), {0: error})
             half = len(sequences) // 2
-            parts = [
-                self._compute(part, share_prefixes=share_prefixes)
-                for part in (sequences[:half], sequences[half:])
-            ]
-            vectors = np.concatenate([part.vectors for part in parts])
-            faults = _at_positions(parts[1].faults, range(half, len(sequences)))
-            return Computed(vectors, {**parts[0].faults, **faults})
+            first = self._compute(sequences[:half], share_prefixes=share_prefixes)
+            second = self._compute(sequences[half:], share_prefixes=share_prefixes)
+            faults = _at_positions(second.faults, range(half, len(sequences)))
+            vectors = np.concatenate((first.vectors, second.vectors))
+            return Computed(vectors, {**first.faults, **faults})
         infinite = np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist()
         if infinite and share_prefixes:
             # One text's NaN spreads to the texts that share its prefix: attention gives the tokens
@@ -288,13 +247,6 @@ class Embedder:
             vectors[infinite] = again.vectors
             return Computed(vectors, _at_positions(again.faults, infinite))
         return Computed(vectors, {position: NonFiniteError(position) for position in infinite})
-
-    def _vectors(self, encodings: Sequence[Encoding], fields: Sequence[str]) -> Vectors:
-        """The vectors of all texts; raises the first fault, with the caller's name of the text."""
-        computed = self.compute([encoding.token_ids for encoding in encodings])
-        for position, fault in computed.faults.items():
-            raise fault.at(position, fields[position])
-        return computed.vectors
 
 
 def _at_positions(

@@ -1,8 +1,4 @@
-"""The protocol of everything that turns texts into vectors, in this process or behind a URL.
-
-`Embedder` and `Client` both satisfy `Encoder`. Code that only needs vectors, such as search, takes
-an `Encoder` and works with either.
-"""
+"""The protocol of everything that turns texts into vectors, in this process or behind a URL."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -11,7 +7,7 @@ from e5.vectors import Vectors
 
 
 class Encoder(Protocol):
-    """Texts -> vectors, with the method names of sentence-transformers.
+    """Texts -> vectors, named as in sentence-transformers: an `Embedder` or a `Client`.
 
     Example:
         >>> def best(encoder: Encoder, query: str, documents: list[str]) -> str:
@@ -66,24 +62,10 @@ class Encoder(Protocol):
     ) -> Vectors:
         """Embed documents: without a prompt, or with that of a symmetric task.
 
-        Args:
-            documents: one text or many.
-            task: the task of the queries to compare with; used only if it is symmetric.
-            symmetric: treat the task as symmetric; registered symmetric tasks always are.
-            normalize: as for queries.
-            dimensions: as for queries.
-            truncate: as for queries.
-
-        Returns:
-            float32 `[num_documents, dimensions]` in input order; `[dimensions]` for one string.
-
-        Raises:
-            InputError: for a text that cannot be embedded, or `dimensions` out of range.
+        `task` is the task of the queries to compare with, and is used only if it is symmetric:
+        registered symmetric tasks always are, others if `symmetric` says so. Everything else is as
+        for `encode_query`.
         """
 
     def similarity(self, queries: Vectors, documents: Vectors) -> Vectors:
-        """Cosine x 100, float32 `[num_queries, num_documents]`.
-
-        Raises:
-            InputError: for vectors of different dimensions.
-        """
+        """Cosine x 100, float32 `[num_queries, num_documents]`; InputError if dimensions differ."""

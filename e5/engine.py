@@ -1,8 +1,4 @@
-"""The engine: token ids of any number of texts -> vectors.
-
-It divides the texts into batches, runs their forwards, restores the order and halves batches that
-do not fit in the GPU's memory.
-"""
+"""The engine: token ids of any number of texts -> vectors."""
 
 import logging
 import sys
@@ -32,7 +28,7 @@ PROBE_TOKENS = 4096  # length of the forward that measures memory
 
 
 class Engine:
-    """A model on its device, and the token budget of its forwards.
+    """Divides texts into batches, runs their forwards and restores the order.
 
     Attributes:
         model: in evaluation mode, on its device.
@@ -53,20 +49,15 @@ class Engine:
         compiled: bool = False,
         graphs: bool = True,
     ) -> None:
-        """Prepare forwards of a model, which is in evaluation mode.
+        """Prepare forwards of a model; see the class's attributes.
 
-        Args:
-            model: on its device.
-            max_batch_tokens: the token budget; None chooses it for the device.
-            compiled: use torch.compile.
-            graphs: use CUDA graphs for small batches; False is for comparisons.
+        `max_batch_tokens` of None chooses it for the device. `graphs` of False uses no CUDA graphs
+        for small batches, which is for comparisons.
 
         Raises:
             SettingsError: torch cannot compile on this machine.
         """
-        self.model = model
-        self.hidden_size = model.config.hidden_size
-        self.compiled = compiled
+        self.model, self.hidden_size, self.compiled = model, model.config.hidden_size, compiled
         if compiled:
             _try_to_compile(model)
         on_a_card = uses_varlen(model.device, model.embed_tokens.weight.dtype)
@@ -74,18 +65,11 @@ class Engine:
         self.max_batch_tokens = max_batch_tokens or self._measure_batch_tokens()
 
     def compute(self, sequences: Sequence[TokenIds], *, share_prefixes: bool = True) -> Vectors:
-        """The vector of each text's token ids.
+        """The vector of each text's token ids, float32 `[num_texts, hidden_size]`, in input order.
 
         Identical texts are computed once, neighbours in sorted order share their prefixes, and
-        batches are filled up to `max_batch_tokens`.
-
-        Args:
-            sequences: token ids of each text.
-            share_prefixes: False keeps texts apart, so that a NaN in one cannot reach another.
-
-        Returns:
-            float32 `[num_texts, hidden_size]`, in input order. Some may hold NaN or infinity: the
-            caller must check.
+        batches are filled up to `max_batch_tokens`. Some vectors may hold NaN or infinity: the
+        caller must check. Without `share_prefixes` a NaN in one text cannot reach another.
 
         Raises:
             OutOfMemoryError: for a text that does not fit in memory even alone.
@@ -94,17 +78,13 @@ class Engine:
         distinct = sorted(set(sequences))
         row_numbers = {ids: i for i, ids in enumerate(distinct)}
         vectors = np.empty((len(distinct), self.hidden_size), np.float32)
+        batches = fill(distinct, max_batch_tokens=self.max_batch_tokens, min_shared=min_shared)
         done = 0
-        with tqdm(
-            total=len(distinct), desc="forward", unit="text", delay=2, leave=False, disable=None
-        ) as bar:
-            for batch in fill(
-                distinct, max_batch_tokens=self.max_batch_tokens, min_shared=min_shared
-            ):
-                for rows in self._forward(batch, min_shared):
-                    vectors[done : done + len(rows)] = rows
-                    done += len(rows)
-                    bar.update(len(rows))
+        with tqdm(distinct, "forward", unit="text", delay=2, leave=False, disable=None) as bar:
+            for rows in (rows for batch in batches for rows in self._forward(batch, min_shared)):
+                vectors[done : done + len(rows)] = rows
+                done += len(rows)
+                bar.update(len(rows))
         return vectors[[row_numbers[ids] for ids in sequences]]
 
     def _run(self, batch: PackedBatch) -> torch.Tensor:

@@ -1,9 +1,7 @@
 """Every error that this package raises on purpose.
 
-An error is data: what it is about (`field`), what was there (`received`) and what to do (`remedy`).
-Its text is one sentence made of these, written for the person who caused it and safe to send to a
-caller. Between this project's processes an error travels as the dictionary of `to_dict`, so nobody
-has to read a sentence.
+An error is data, and its text is one sentence made of these, written for the person who caused it
+and safe to send to a caller. Between processes it travels as the dictionary of `to_dict`.
 """
 
 import json
@@ -31,32 +29,23 @@ class E5Error(Exception):
     """
 
     parts: ClassVar[tuple[str, ...]] = ("message",)  # attributes that make the error
+    sentence: ClassVar[str] = "{message}"  # how they make its text
 
     message: str
 
     def __init__(self, message: str) -> None:
         """Keep the sentence."""
-        super().__init__()
-        self._set({"message": message})
+        self._set(message=message)
 
-    def _set(self, values: Mapping[str, object]) -> None:
+    def _set(self, **values: object) -> None:
         """Set the parts; each text is put on one line, whoever wrote it."""
         for name, value in values.items():
             setattr(self, name, one_line(value) if isinstance(value, str) else value)
-        self.message = self._sentence()
+        self.message = self.sentence.format_map(vars(self))
         self.args = (self.message,)
 
-    def _sentence(self) -> str:
-        return self.message
-
-    def __str__(self) -> str:
-        return self.message
-
     def renamed(self, names: Mapping[str, str]) -> Self:
-        """A copy of the error with the caller's name of the field.
-
-        Args:
-            names: the caller's names of fields, by this package's names. Other names stay.
+        """A copy of the error with the caller's name of the field, found by this package's name.
 
         Example:
             >>> error = InputError("documents[0]", "null", "send a string")
@@ -68,7 +57,7 @@ class E5Error(Exception):
 
     def to_dict(self) -> dict[str, Any]:
         """The error as plain values, for JSON: the name of its class as `type`, and its parts."""
-        return {"type": type(self).__name__} | self._values()
+        return {"type": type(self).__name__, **self._values()}
 
     @staticmethod
     def from_dict(data: object) -> "E5Error | None":
@@ -80,14 +69,10 @@ class E5Error(Exception):
         if not isinstance(data, dict) or not isinstance(data.get("type"), str):
             return None
         kind = ERRORS_BY_NAME.get(data["type"])
-        if kind is None:
+        if kind is None or not all(_is_valid(name, data.get(name)) for name in kind.parts):
             return None
-        parts = {name: data.get(name) for name in kind.parts}
-        if not all(_is_valid(name, value) for name, value in parts.items()):
-            return None
-        return kind._of(
-            {n: v[:MAX_RESTORED] if isinstance(v, str) else v for n, v in parts.items()}
-        )
+        parts = ((name, data.get(name)) for name in kind.parts)
+        return kind._of({n: v[:MAX_RESTORED] if isinstance(v, str) else v for n, v in parts})
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the class and the parts, so that errors can cross processes."""
@@ -103,7 +88,7 @@ class E5Error(Exception):
     def _of(cls, values: Mapping[str, object]) -> Self:
         """An error from its parts, whatever its constructor takes."""
         error = cls.__new__(cls)
-        error._set(values)
+        error._set(**values)
         return error
 
 
@@ -112,7 +97,7 @@ def _is_valid(part: str, value: Any) -> bool:
     if part == "position":
         return type(value) is int and value >= 0
     if part == "cause":
-        return isinstance(value, str) and value in get_args(Cause)
+        return value in get_args(Cause)
     if part == "retry_after":
         return value is None or (type(value) in (int, float) and 0 <= value <= MAX_RETRY_AFTER)
     return isinstance(value, str)
@@ -166,9 +151,7 @@ def shortened(text: str, most: int = MAX_SHOWN) -> str:
 
 
 def one_line(text: str) -> str:
-    r"""A text on one line that cannot steer a terminal, whatever it holds.
-
-    Characters that cannot be printed become blanks.
+    r"""A text on one line that cannot steer a terminal: what cannot be printed becomes blanks.
 
     Example:
         >>> one_line("a\x1b[2Jb\nc")
@@ -187,27 +170,19 @@ class FieldError(E5Error):
     """
 
     parts: ClassVar[tuple[str, ...]] = ("field", "received", "remedy")
+    sentence = "{field}: received {received}; {remedy}."
 
     field: str
     received: str
     remedy: str
 
-    def __init__(self, field: str, received: str, remedy: str) -> None:
+    def __init__(self, field: str | PathLike[str], received: str, remedy: str) -> None:
         """Keep the three parts; `remedy` is an imperative without a full stop."""
-        Exception.__init__(self)
-        self._set({"field": field, "received": received, "remedy": remedy})
-
-    def _sentence(self) -> str:
-        return f"{self.field}: received {self.received}; {self.remedy}."
+        self._set(field=fspath(field), received=received, remedy=remedy)
 
 
 class InputError(FieldError):
-    """An input that cannot be used.
-
-    Example:
-        >>> str(InputError("documents[2]", "7", "send a string"))
-        'documents[2]: received 7; send a string.'
-    """
+    """An input that cannot be used."""
 
 
 class SettingsError(FieldError):
@@ -222,12 +197,7 @@ class FileError(FieldError):
         'weights/x: there is no such folder; download the weights.'
     """
 
-    def __init__(self, field: str | PathLike[str], received: str, remedy: str) -> None:
-        """`field` is the file's path."""
-        super().__init__(fspath(field), received, remedy)
-
-    def _sentence(self) -> str:
-        return f"{self.field}: {self.received}; {self.remedy}."
+    sentence = "{field}: {received}; {remedy}."
 
 
 class WeightsError(FileError):
@@ -245,7 +215,7 @@ class TextError(FieldError):
         position: the text's index in the list that was computed.
     """
 
-    parts: ClassVar[tuple[str, ...]] = (*FieldError.parts, "position")
+    parts = (*FieldError.parts, "position")
 
     position: int
 
@@ -273,12 +243,9 @@ class NonFiniteError(TextError):
 
     def __init__(self, position: int, field: str | None = None) -> None:
         """See `TextError`."""
-        super().__init__(
-            field,
-            "a text whose vector holds NaN or infinity",
-            "change or shorten this text, or serve with E5_DTYPE=bfloat16 (or float32)",
-            position=position,
-        )
+        received = "a text whose vector holds NaN or infinity"
+        remedy = "change or shorten this text, or serve with E5_DTYPE=bfloat16 (or float32)"
+        super().__init__(field, received, remedy, position=position)
 
 
 class OutOfMemoryError(TextError):
@@ -286,12 +253,10 @@ class OutOfMemoryError(TextError):
 
     def __init__(self, num_tokens: int, position: int = 0, field: str | None = None) -> None:
         """`num_tokens` is the text's length."""
-        super().__init__(
-            field,
-            f"a text of {num_tokens} tokens, which does not fit in the GPU's memory on its own",
-            "shorten it, lower E5_MAX_LENGTH or use a larger card",
-            position=position,
-        )
+        text = f"a text of {num_tokens} tokens"
+        received = f"{text}, which does not fit in the GPU's memory on its own"
+        remedy = "shorten it, lower E5_MAX_LENGTH or use a larger card"
+        super().__init__(field, received, remedy, position=position)
 
 
 class RequestTooLargeError(FieldError):
@@ -299,11 +264,8 @@ class RequestTooLargeError(FieldError):
 
     def __init__(self, num_tokens: int, max_queue_tokens: int) -> None:
         """`num_tokens` counts all texts of the request."""
-        super().__init__(
-            "queries, documents",
-            f"a request of {num_tokens} tokens",
-            f"send at most {max_queue_tokens} in one (E5_MAX_QUEUE_TOKENS)",
-        )
+        remedy = f"send at most {max_queue_tokens} in one (E5_MAX_QUEUE_TOKENS)"
+        super().__init__("queries, documents", f"a request of {num_tokens} tokens", remedy)
 
 
 class QueueFullError(E5Error):
@@ -330,7 +292,7 @@ class ServiceError(E5Error):
         retry_after: seconds until a busy service takes more, where it says so.
     """
 
-    parts: ClassVar[tuple[str, ...]] = ("message", "cause", "retry_after")
+    parts = ("message", "cause", "retry_after")
 
     cause: Cause
     retry_after: float | None
@@ -339,13 +301,11 @@ class ServiceError(E5Error):
         self, message: str, *, cause: Cause = "other", retry_after: float | None = None
     ) -> None:
         """`message` is the whole sentence."""
-        super().__init__(message)
-        self.cause = cause
-        self.retry_after = retry_after
+        self._set(message=message, cause=cause, retry_after=retry_after)
 
 
 ERRORS_BY_NAME: Mapping[str, type[E5Error]] = {
-    name: value
-    for name, value in list(globals().items())
-    if isinstance(value, type) and issubclass(value, E5Error)
+    name: kind
+    for name, kind in list(globals().items())
+    if isinstance(kind, type) and issubclass(kind, E5Error)
 }

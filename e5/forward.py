@@ -46,8 +46,10 @@ def forward(model: Mistral, batch: PackedBatch, *, compiled: bool = False) -> to
         query, key, value = before(layer, hidden, rotary)
         output = attention(query, key, value, batch.spans, batch.key_index)
         hidden = after(layer, hidden, output)
-    hidden = _final_layer(final_layer, hidden, rotary, batch)
-    return _rms_norm(hidden, model.norm)
+    rows = batch.last_index
+    query, key, value = _before_attention(final_layer, hidden, rotary, rows)
+    output = attention(query, key, value, batch.last_spans, batch.key_index)
+    return _rms_norm(_after_attention(final_layer, hidden[rows], output), model.norm)
 
 
 # [total_tokens, num_heads, head_dim] of the queries, and twice [..., num_key_value_heads, ...]
@@ -58,12 +60,14 @@ def _before_attention(
     layer: Layer,
     hidden: torch.Tensor,  # float32 [total_tokens, hidden_size]
     rotary: torch.Tensor,  # cos and sin, [2, total_tokens, 1, head_dim]
+    rows: torch.Tensor | None = None,
 ) -> Heads:
-    """Queries, keys and values of every token."""
+    """Keys and values of every token, and the queries of all or of some rows."""
     attn = layer.self_attn
     x = _rms_norm(hidden, layer.input_layernorm).to(attn.q_proj.weight.dtype)
+    query_x, query_rotary = (x, rotary) if rows is None else (x[rows], rotary[:, rows])
     return (
-        _rotate(_heads(attn.q_proj(x), attn.head_dim), rotary),
+        _rotate(_heads(attn.q_proj(query_x), attn.head_dim), query_rotary),
         _rotate(_heads(attn.k_proj(x), attn.head_dim), rotary),
         _heads(attn.v_proj(x), attn.head_dim),
     )
@@ -81,19 +85,6 @@ def _after_attention(
     # SwiGLU (Shazeer 2020): down(silu(gate(x)) * up(x))
     gate = F.silu(mlp.gate_proj(x))
     return hidden.add_(mlp.down_proj(gate.mul_(mlp.up_proj(x))))
-
-
-def _final_layer(
-    layer: Layer, hidden: torch.Tensor, rotary: torch.Tensor, batch: PackedBatch
-) -> torch.Tensor:
-    """The layer's result for each text's last token: `[num_texts, hidden_size]`."""
-    attn, rows = layer.self_attn, batch.last_index
-    x = _rms_norm(hidden, layer.input_layernorm).to(attn.q_proj.weight.dtype)
-    key = _rotate(_heads(attn.k_proj(x), attn.head_dim), rotary)
-    value = _heads(attn.v_proj(x), attn.head_dim)
-    query = _rotate(_heads(attn.q_proj(x[rows]), attn.head_dim), rotary[:, rows])
-    output = attention(query, key, value, batch.last_spans, batch.key_index)
-    return _after_attention(layer, hidden[rows], output)
 
 
 @cache
@@ -115,10 +106,7 @@ def _rms_norm(hidden: torch.Tensor, norm: nn.RMSNorm) -> torch.Tensor:
 
 
 def _rotate(x: torch.Tensor, rotary: torch.Tensor) -> torch.Tensor:
-    """Rotary position embedding (Su et al. 2021) in Hugging Face's half-split layout.
-
-    x: `[rows, heads, head_dim]`; rotary: cos and sin, `[2, rows, 1, head_dim]`.
-    """
+    """Rotary position embedding (Su et al. 2021) in Hugging Face's half-split layout."""
     cos, sin = rotary[0], rotary[1]
-    first, second = x.chunk(2, dim=-1)
+    first, second = x.chunk(2, dim=-1)  # of [rows, heads, head_dim]
     return x * cos + torch.cat((-second, first), dim=-1) * sin

@@ -3,26 +3,29 @@
 So `import e5.corpora` costs nothing, and a name loads only what that name needs.
 """
 
+import ast
+import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
 
 def lazy_exports(
-    package: str, modules_by_name: Mapping[str, str]
-) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """The functions `__getattr__` and `__dir__` of a package (PEP 562).
+    package: str,
+) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
+    """The `__all__`, `__getattr__` and `__dir__` of a package (PEP 562), called by its `__init__`.
 
-    Args:
-        package: its name.
-        modules_by_name: the module that defines each public name.
-
-    Example, in the package's `__init__.py`:
-        >>> __getattr__, __dir__ = lazy_exports("e5", {"Settings": "e5.settings"})
-        >>> __getattr__("Settings").__name__, __dir__()
-        ('Settings', ['Settings'])
+    The names are those that the `__init__` imports for type checkers, below `if TYPE_CHECKING:`.
     """
+    modules_by_name = {
+        alias.name: str(node.module)
+        for block in ast.parse(inspect.getsource(sys.modules[package])).body
+        if isinstance(block, ast.If)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
 
     def get(name: str) -> Any:
         if name not in modules_by_name:
@@ -31,4 +34,5 @@ def lazy_exports(
         setattr(sys.modules[package], name, value)  # the next access does not call this function
         return value
 
-    return get, lambda: sorted(modules_by_name)
+    names = sorted(modules_by_name)
+    return names, get, lambda: names

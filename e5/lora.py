@@ -57,18 +57,12 @@ class LoraAdapter:
 
     @classmethod
     def read(cls, folder: Path) -> "LoraAdapter":
-        """Read an adapter's folder.
-
-        Raises:
-            WeightsError: naming the file that is missing, damaged or not supported.
-        """
+        """Read a folder; WeightsError for a file that is missing, damaged or not supported."""
         for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
             if not (folder / name).is_file():
-                raise WeightsError(
-                    folder / name,
-                    "the file is missing",
-                    "set E5_ADAPTER to a folder that peft's save_pretrained wrote as safetensors",
-                )
+                needed = "a folder that peft's save_pretrained wrote as safetensors"
+                remedy = f"set E5_ADAPTER to {needed}"
+                raise WeightsError(folder / name, "the file is missing", remedy)
         config = _read_config(folder / ADAPTER_CONFIG)
         rank, alpha = config["r"], config["lora_alpha"]
         weights = folder / ADAPTER_WEIGHTS
@@ -97,32 +91,25 @@ class LoraAdapter:
         return cls(folder, digests, base, scale, pairs)
 
     def check(self, shapes: Mapping[str, torch.Size], *, source: str) -> None:
-        """Refuse an adapter of another model.
+        """Refuse an adapter of another model by a WeightsError.
 
         Args:
             shapes: the shapes of the checkpoint's tensors, by name.
             source: the origin that the checkpoint's manifest names; "" without a manifest.
-
-        Raises:
-            WeightsError: naming the base or the tensor that does not fit.
         """
         origin = source.partition(" ")[0]
         both_named = HUB_NAME.fullmatch(origin) and HUB_NAME.fullmatch(self.base)
         if both_named and Path(origin).name != Path(self.base).name:  # a copy keeps the name
-            raise WeightsError(
-                self.folder / ADAPTER_CONFIG,
-                f"the adapter was trained on {quoted(self.base)}, and the weights are {origin}",
-                "use the adapter's own base",
-            )
+            base = quoted(self.base)
+            received = f"the adapter was trained on {base}, and the weights are {origin}"
+            raise WeightsError(self.folder / ADAPTER_CONFIG, received, "use the adapter's own base")
         for name, (a, b) in self.pairs.items():
             product = torch.Size((len(b), a.shape[1]))
             if shapes.get(name) != product:
                 actual = list(shapes[name]) if name in shapes else "no such tensor"
-                raise WeightsError(
-                    self.folder / ADAPTER_WEIGHTS,
-                    f"{quoted(name)} asks for {list(product)}, and the weights have {actual}",
-                    "use an adapter of this model",
-                )
+                received = f"{quoted(name)} asks for {list(product)}, and the weights have {actual}"
+                file = self.folder / ADAPTER_WEIGHTS
+                raise WeightsError(file, received, "use an adapter of this model")
 
     def merge(self, name: str, weight: torch.Tensor) -> torch.Tensor:
         """The weight plus s B A, in float32; a weight without a pair stays as it is."""
@@ -146,9 +133,8 @@ def _read_config(path: Path) -> dict[str, Any]:
         received = f"r is {quoted(rank)} and lora_alpha is {quoted(alpha)}"
         remedy = "set r to a whole number above 0 and lora_alpha to a number"
         raise WeightsError(path, received, remedy)
-    unset: tuple[object, ...] = (None, False, {}, [], "none")
-    unknown = [name for name, value in config.items() if name not in KNOWN and value not in unset]
-    if unknown:
-        received = f"it sets {unknown[0]}, which is not merged here"
-        raise WeightsError(path, received, MERGE_WITH_PEFT)
+    for name, value in config.items():
+        if name not in KNOWN and value not in (None, False, {}, [], "none"):
+            received = f"it sets {name}, which is not merged here"
+            raise WeightsError(path, received, MERGE_WITH_PEFT)
     return dict(config)

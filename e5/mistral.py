@@ -16,7 +16,9 @@ from torch import nn
 
 from e5.errors import WeightsError, quoted
 
-USE_MISTRAL = "use the config.json of a Mistral checkpoint"
+
+def _refusal(path: Path, received: str) -> WeightsError:
+    return WeightsError(path, received, "use the config.json of a Mistral checkpoint")
 
 
 class Config(BaseModel):
@@ -50,19 +52,14 @@ class Config(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> "Config":
-        """The configuration in a file.
-
-        Raises:
-            WeightsError: for a file that is not a Mistral configuration, or is not supported.
-        """
+        """The configuration in a file; WeightsError if it is none of a supported Mistral model."""
         try:
             values = json.loads(path.read_text(encoding="utf-8-sig"))
             model_type = values["model_type"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            received = f"not a model configuration ({error})"
-            raise WeightsError(path, received, USE_MISTRAL) from error
+            raise _refusal(path, f"not a model configuration ({error})") from error
         if model_type != "mistral":
-            raise WeightsError(path, f"model_type is {quoted(model_type)}", USE_MISTRAL)
+            raise _refusal(path, f"model_type is {quoted(model_type)}")
         _refuse_unsupported(path, values)
         values |= values.get("rope_parameters") or {}  # where transformers 5 writes rope_theta
         try:
@@ -70,18 +67,14 @@ class Config(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             (name,), rule = first["loc"], first["msg"].removeprefix("Input ")
-            received = f"{name} is {quoted(first['input'])}, and it {rule}"
-            raise WeightsError(path, received, USE_MISTRAL) from error
+            raise _refusal(path, f"{name} is {quoted(first['input'])}, and it {rule}") from error
         if config.num_attention_heads % config.num_key_value_heads:
-            raise WeightsError(
-                path,
-                f"num_attention_heads is {config.num_attention_heads}, which is no multiple of "
-                f"num_key_value_heads, {config.num_key_value_heads}",
-                USE_MISTRAL,
-            )
+            heads = f"num_attention_heads is {config.num_attention_heads}"
+            groups = f"num_key_value_heads, {config.num_key_value_heads}"
+            raise _refusal(path, f"{heads}, which is no multiple of {groups}")
         if config.head_size == 0 or config.head_size % 2:
-            received = f"a head has {config.head_size} dimensions, and rotary embedding turns pairs"
-            raise WeightsError(path, received, USE_MISTRAL)
+            size = f"a head has {config.head_size} dimensions"
+            raise _refusal(path, f"{size}, and rotary embedding turns pairs")
         return config
 
 
@@ -94,12 +87,10 @@ def _refuse_unsupported(path: Path, values: Mapping[str, Any]) -> None:
         scaling = values.get(name) or {}
         kind = scaling.get("rope_type", scaling.get("type")) if isinstance(scaling, dict) else "?"
         if kind not in (None, "default"):
-            received = f"{name} is {quoted(kind)}, and scaled positions are not served"
-            raise WeightsError(path, received, USE_MISTRAL)
+            raise _refusal(path, f"{name} is {quoted(kind)}, and scaled positions are not served")
     architectures = values.get("architectures") or []
     if others := [str(name) for name in architectures if not str(name).startswith("Mistral")]:
-        received = f"architectures has {quoted(others[0])}, and only Mistral is served"
-        raise WeightsError(path, received, USE_MISTRAL)
+        raise _refusal(path, f"architectures has {quoted(others[0])}, and only Mistral is served")
 
 
 class Attention(nn.Module):

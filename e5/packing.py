@@ -20,8 +20,8 @@ the texts' radix tree is computed once, without building a tree.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeAlias
+from dataclasses import dataclass
+from typing import Self, TypeAlias
 
 import torch
 
@@ -34,8 +34,21 @@ MIN_SHARED = 8
 MAX_KEYS_PER_TOKEN = 8
 
 
+class _OnDevice:
+    """The base of dataclasses of tensors."""
+
+    def to(self, device: torch.device, *, non_blocking: bool = True) -> Self:
+        """The same values with their tensors on `device`."""
+        moved = {
+            name: value.to(device, non_blocking=non_blocking)
+            for name, value in vars(self).items()
+            if isinstance(value, torch.Tensor | _OnDevice)
+        }
+        return type(self)(**(vars(self) | moved))
+
+
 @dataclass(frozen=True)
-class Spans:
+class Spans(_OnDevice):
     """Which query rows attend to which keys: text i owns `query_lengths[i]` rows and all its keys.
 
     Its rows are the last `query_lengths[i]` of its `key_lengths[i]` tokens. The tensors are the
@@ -53,26 +66,12 @@ class Spans:
     @classmethod
     def of(cls, query_lengths: Sequence[int], key_lengths: Sequence[int]) -> "Spans":
         """Spans with their cumulative sums, on the CPU."""
-        return cls(
-            tuple(query_lengths),
-            tuple(key_lengths),
-            _cumulative(query_lengths),
-            _cumulative(key_lengths),
-            max(query_lengths),
-            max(key_lengths),
-        )
-
-    def to(self, device: torch.device) -> "Spans":
-        """The same spans with their tensors on `device`."""
-        return replace(
-            self,
-            cu_seqlens_q=self.cu_seqlens_q.to(device, non_blocking=True),
-            cu_seqlens_k=self.cu_seqlens_k.to(device, non_blocking=True),
-        )
+        rows, keys = tuple(query_lengths), tuple(key_lengths)
+        return cls(rows, keys, _cumulative(rows), _cumulative(keys), max(rows), max(keys))
 
 
 @dataclass(frozen=True)
-class PackedBatch:
+class PackedBatch(_OnDevice):
     """The texts of one forward, and how they lie on the flat axis.
 
     Attributes:
@@ -91,17 +90,6 @@ class PackedBatch:
     last_index: torch.Tensor
     spans: Spans
     last_spans: Spans
-
-    def to(self, device: torch.device) -> "PackedBatch":
-        """The same batch on `device`."""
-        return PackedBatch(
-            self.input_ids.to(device, non_blocking=True),
-            self.position_ids.to(device, non_blocking=True),
-            None if self.key_index is None else self.key_index.to(device, non_blocking=True),
-            self.last_index.to(device, non_blocking=True),
-            self.spans.to(device),
-            self.last_spans.to(device),
-        )
 
 
 def pack(texts: Sequence[TokenIds], *, min_shared: int = MIN_SHARED) -> PackedBatch:
@@ -168,12 +156,7 @@ def fill(
 
 
 def shared_tokens(previous: TokenIds, text: TokenIds, min_shared: int) -> int:
-    """How many leading ids `text` shares with `previous`; its last token is never shared.
-
-    Example:
-        >>> shared_tokens((1, 7, 8, 9), (1, 7, 8, 5), min_shared=3)
-        3
-    """
+    """How many leading ids `text` shares with `previous`, its last never; 0 below `min_shared`."""
     limit = min(len(previous), len(text) - 1)
     shared = next((i for i in range(limit) if previous[i] != text[i]), max(limit, 0))
     return shared if shared >= min_shared else 0

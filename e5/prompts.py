@@ -53,12 +53,7 @@ def resolve_task(task: str) -> Task:
 
 
 def query_prompt(task: str, query: str, *, template: str = TEMPLATE) -> str:
-    r"""The text to tokenise for a query: with a prompt, unless the task is blank.
-
-    Args:
-        task: a registered name or an instruction.
-        query: the text.
-        template: the checkpoint's, with `{task}` and `{query}`; by default E5's own.
+    r"""The text to tokenise for a query: with the checkpoint's template, unless the task is blank.
 
     Example:
         >>> query_prompt("web_search_query", "what is snow")[-41:]
@@ -74,15 +69,9 @@ def document_prompt(
 ) -> str:
     r"""The text to tokenise for a document: without a prompt, unless the task is symmetric.
 
-    Args:
-        task: a registered name or an instruction, as for the queries.
-        document: the text.
-        symmetric: treat the task as symmetric; registered symmetric tasks always are.
-        template: as for queries.
+    Registered symmetric tasks always are, and others if `symmetric` says so.
 
     Example:
-        >>> document_prompt("web_search_query", "Snow is frozen water.")
-        'Snow is frozen water.'
         >>> document_prompt("sts_query", "Snow falls.")
         'Instruct: Retrieve semantically similar text.\nQuery: Snow falls.'
     """

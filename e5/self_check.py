@@ -19,7 +19,6 @@ from e5.errors import EngineError
 from e5.forward import forward
 from e5.mistral import Mistral
 from e5.packing import PackedBatch, TokenIds, pack
-from e5.vectors import Vectors, cosine_scores
 
 logger = logging.getLogger(__name__)
 
@@ -29,16 +28,12 @@ CHECKED_LAYERS, CHECKED_TEXTS, CHECKED_LENGTH = 2, 3, 32
 
 
 def self_check(engine: Engine, sequences: Sequence[TokenIds]) -> None:
-    """Check an engine on token ids of a few texts.
+    """Check an engine on token ids of short and long texts.
 
     The vectors must be finite, and each the same alone and in a batch. Where FlashAttention is
     used, it must agree with SDPA on the same device; in 16 bits, the first two layers with float32
-    on the CPU, for a few short texts.
-
-    Args:
-        engine: the engine, on its device.
-        sequences: token ids of short and long texts. Some should share a prefix: if attention were
-            not causal, the tokens after the prefix would change the vectors.
+    on the CPU, for a few short texts. Some texts should share a prefix: if attention were not
+    causal, the tokens after the prefix would change the vectors.
 
     Raises:
         EngineError: naming the check that failed.
@@ -56,19 +51,15 @@ def self_check(engine: Engine, sequences: Sequence[TokenIds]) -> None:
 
 
 def _check_batching(engine: Engine, sequences: Sequence[TokenIds]) -> None:
-    together = engine.compute(sequences)
-    alone = np.concatenate([engine.compute([token_ids]) for token_ids in sequences])
-    if not (np.isfinite(together).all() and np.isfinite(alone).all()):
+    together = torch.from_numpy(engine.compute(sequences))
+    alone = torch.from_numpy(np.concatenate([engine.compute([ids]) for ids in sequences]))
+    if not (together.isfinite().all() and alone.isfinite().all()):
         raise EngineError(
             "self-check: the model produced a vector with NaN or infinity for a plain text; "
             "its weights are damaged, or need another E5_DTYPE."
         )
-    cosine = _least_cosine(together, alone)
-    if not cosine >= LEAST_COSINE:
-        raise EngineError(
-            f"self-check: a text's vector changes with the other texts of its batch (cosine "
-            f"{cosine:.4f}); the attention of this torch build is wrong: use another build."
-        )
+    remedy = "the attention of this torch build is wrong: use another build"
+    _compare("a text's vector changes with the other texts of its batch", together, alone, remedy)
 
 
 def _check_attention(model: Mistral, batch: PackedBatch) -> None:
@@ -83,14 +74,9 @@ def _check_attention(model: Mistral, batch: PackedBatch) -> None:
     for spans in (batch.spans, batch.last_spans):
         query = heads(sum(spans.query_lengths), config.num_attention_heads)
         key, value = (heads(sum(spans.key_lengths), config.num_key_value_heads) for _ in range(2))
-        flash = varlen(query, key, value, spans).float()
-        plain = sdpa(query, key, value, spans).float()
-        cosine = F.cosine_similarity(flash, plain, dim=-1).min().item()
-        if not cosine >= LEAST_COSINE:
-            raise EngineError(
-                f"self-check: FlashAttention and SDPA disagree (cosine {cosine:.4f}); the "
-                "attention of this torch build is wrong on this card: use another build."
-            )
+        flash, plain = (kernel(query, key, value, spans).float() for kernel in (varlen, sdpa))
+        remedy = "the attention of this torch build is wrong on this card: use another build"
+        _compare("FlashAttention and SDPA disagree", flash, plain, remedy)
 
 
 def _check_precision(engine: Engine, texts: Sequence[TokenIds]) -> None:
@@ -100,15 +86,13 @@ def _check_precision(engine: Engine, texts: Sequence[TokenIds]) -> None:
     used, new_ids = torch.unique(batch.input_ids, return_inverse=True)
     batch = replace(batch, input_ids=new_ids)
     shallow = _first_layers(model, used)
-    vectors = forward(shallow, batch.to(model.device), compiled=engine.compiled).cpu().numpy()
-    truth = forward(_first_layers(model, used, cpu, torch.float32), batch).numpy()
-    cosine = _least_cosine(vectors, truth)
-    if not cosine >= LEAST_COSINE:
-        dtype = str(model.embed_tokens.weight.dtype).removeprefix("torch.")
-        raise EngineError(
-            f"self-check: {CHECKED_LAYERS} layers in {dtype} on {model.device} differ from float32 "
-            f"on the CPU (cosine {cosine:.4f}); use another E5_DTYPE or another torch build."
-        )
+    dtype = str(model.embed_tokens.weight.dtype).removeprefix("torch.")
+    _compare(
+        f"{CHECKED_LAYERS} layers in {dtype} on {model.device} differ from float32 on the CPU",
+        forward(shallow, batch.to(model.device), compiled=engine.compiled).cpu(),
+        forward(_first_layers(model, used, cpu, torch.float32), batch),
+        "use another E5_DTYPE or another torch build",
+    )
 
 
 @torch.inference_mode()
@@ -131,5 +115,8 @@ def _first_layers(
     return shallow.eval()
 
 
-def _least_cosine(vectors: Vectors, others: Vectors) -> float:
-    return float(np.diag(cosine_scores(vectors, others)).min()) / 100
+def _compare(failure: str, these: torch.Tensor, others: torch.Tensor, remedy: str) -> None:
+    """Raise an EngineError unless all rows of two tensors have almost the same direction."""
+    cosine = F.cosine_similarity(these, others, dim=-1).min().item()
+    if not cosine >= LEAST_COSINE:
+        raise EngineError(f"self-check: {failure} (cosine {cosine:.4f}); {remedy}.")

@@ -1,7 +1,6 @@
-"""Settings: every `E5_*` environment variable, read in one place.
+"""Settings: every `E5_*` environment variable, read and checked in one place.
 
-Names, types and ranges are checked here. Whether a device or a folder exists is checked by the
-module that uses it.
+Whether a device or a folder exists is checked by the module that uses it.
 """
 
 import os
@@ -16,6 +15,12 @@ DTYPES = ("float16", "bfloat16", "float32")
 FLAGS = {"0": False, "false": False, "1": True, "true": True}
 # Whole numbers and their minimums.
 NUMBERS = {"threads": 1, "max_length": 3, "max_batch_tokens": 1, "max_queue_tokens": 1}
+_TYPES_AND_REMEDIES = {
+    "compile": (bool, "use 0 or 1"),
+    "weights": (str | Path, "use the path of a folder"),
+    "adapter": (str | Path | None, "use the path of a folder"),
+    "device": (str | None, "use cpu or cuda"),
+}
 # Variables that Kubernetes sets in every pod if a service's name begins with e5.
 _KUBERNETES = re.compile(r"_(SERVICE_HOST|SERVICE_PORT|PORT)(_|$)")
 
@@ -37,10 +42,6 @@ class Settings:
         max_batch_tokens: maximum tokens computed in one forward (`E5_MAX_BATCH_TOKENS`); default
             measured from free memory on CUDA, 2048 on a CPU.
         max_queue_tokens: tokens that may wait before requests are refused (`E5_MAX_QUEUE_TOKENS`).
-
-    Example:
-        >>> Settings(weights="weights/e5-mini").max_length
-        4096
     """
 
     weights: str | Path = "weights/e5-mistral-7b-instruct"
@@ -59,17 +60,12 @@ class Settings:
             raise SettingsError("E5_DTYPE", repr(self.dtype), f"use one of {', '.join(DTYPES)}")
         for name, minimum in NUMBERS.items():
             value = getattr(self, name)
-            if name in ("max_batch_tokens", "threads") and value is None:
+            if value is getattr(Settings, name):  # the default
                 continue
             if not isinstance(value, int) or value < minimum:
                 remedy = f"use a whole number from {minimum} on"
                 raise SettingsError(f"E5_{name.upper()}", repr(value), remedy)
-        for name, allowed, remedy in (
-            ("compile", bool, "use 0 or 1"),
-            ("weights", str | Path, "use the path of a folder"),
-            ("adapter", str | Path | None, "use the path of a folder"),
-            ("device", str | None, "use cpu or cuda"),
-        ):
+        for name, (allowed, remedy) in _TYPES_AND_REMEDIES.items():
             if not isinstance(getattr(self, name), allowed):
                 raise SettingsError(f"E5_{name.upper()}", quoted(getattr(self, name)), remedy)
 
@@ -88,19 +84,17 @@ class Settings:
         known = {f"E5_{field.name.upper()}": field.name for field in fields(cls)}
         values: dict[str, str | int] = {}
         for variable in sorted(name for name in environ if name.startswith("E5_")):
-            if variable not in known:
+            name, text = known.get(variable), environ[variable].strip()
+            if name is None:
                 if _KUBERNETES.search(variable):
                     continue
                 remedy = f"use one of {', '.join(known)}"
                 raise SettingsError(variable, "a setting that does not exist", remedy)
-            name, text = known[variable], environ[variable].strip()
-            if not text:
-                continue
-            if name == "compile":
+            if name == "compile" and text:
                 values[name] = FLAGS.get(text.lower(), text)
-                continue
-            try:
-                values[name] = int(text) if name in NUMBERS else text
-            except ValueError as error:
-                raise SettingsError(variable, repr(text[:40]), "use a whole number") from error
+            elif text:
+                try:
+                    values[name] = int(text) if name in NUMBERS else text
+                except ValueError as error:
+                    raise SettingsError(variable, repr(text[:40]), "use a whole number") from error
         return cls(**values)  # type: ignore[arg-type]  # NUMBERS gives each field its type

@@ -1,7 +1,7 @@
-"""One rule for "is this a text that can be embedded?", and its limits.
+"""The rules for texts and options of the Python API, of requests and of corpora.
 
-The Python API, requests and corpora use it. It does not count tokens, so a text that passes may
-still be truncated to `max_length` tokens.
+Each function returns the value itself, or raises an InputError that names the caller's `field`.
+Tokens are not counted, so a text that passes may still be truncated.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,18 +14,9 @@ MAX_TASK = 10_000  # characters; the task is repeated before each query
 
 
 def check_text(text: object, field: str) -> str:
-    """The text itself, if it can be embedded: a string, valid Unicode, not blank, not too long.
-
-    Args:
-        text: the value that a caller sent.
-        field: the caller's name for it.
-
-    Raises:
-        InputError: for any other value.
+    """A text that can be embedded: a string, valid Unicode, not blank, not too long.
 
     Example:
-        >>> check_text("snow", "query")
-        'snow'
         >>> check_text(" ", "documents[1]")
         Traceback (most recent call last):
         e5.errors.InputError: documents[1]: received blank text; send text, or leave the field out.
@@ -40,11 +31,7 @@ def check_text(text: object, field: str) -> str:
 
 
 def check_task(task: object, field: str = "task") -> str:
-    """The task itself, if it can be an instruction or a name; "" means no task.
-
-    Raises:
-        InputError: for a value that is not a string, not valid Unicode, or over `MAX_TASK`.
-    """
+    """A task that can be an instruction or a name: at most `MAX_TASK`; "" means no task."""
     checked = check_unicode(task, field)
     if len(checked) > MAX_TASK:
         raise InputError(field, f"{len(checked)} characters", f"send at most {MAX_TASK} characters")
@@ -53,9 +40,6 @@ def check_task(task: object, field: str = "task") -> str:
 
 def check_texts(texts: object, field: str) -> tuple[list[str], list[str]]:
     """One text or an iterable of texts as a list, and the caller's name for each.
-
-    Raises:
-        InputError: for a value that is not a string or an iterable, or the first text that fails.
 
     Example:
         >>> check_texts("snow", "queries")
@@ -74,27 +58,14 @@ def check_texts(texts: object, field: str) -> tuple[list[str], list[str]]:
 
 
 def check_flag(flag: object, field: str) -> bool:
-    """The flag itself, if it is true or false and nothing else.
-
-    Raises:
-        InputError: for a value of another type.
-
-    Example:
-        >>> check_flag("no", "normalize")
-        Traceback (most recent call last):
-        e5.errors.InputError: normalize: received "no"; send true or false.
-    """
+    """A flag that is true or false and nothing else."""
     if type(flag).__name__ not in ("bool", "bool_"):  # numpy's too
         raise InputError(field, quoted(flag), "send true or false")
     return bool(flag)
 
 
 def check_unicode(text: object, field: str) -> str:
-    """The text itself, if it is a string that can be encoded.
-
-    Raises:
-        InputError: for a value that is not a string, or holds a lone surrogate.
-    """
+    """A string that can be encoded: one without a lone surrogate."""
     if not isinstance(text, str):
         raise InputError(field, quoted(text), "send a string")
     try:

@@ -12,7 +12,7 @@ its ids do not depend on the rest of the text.
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -40,9 +40,7 @@ MISTRAL_GOLDENS: Mapping[str, TokenIds] = {
     "\N{GRINNING FACE} \x00": (1, 28705, 30575, 28705, 3, 2),
 }
 
-RESTORE_TOKENIZER = "restore the checkpoint's own tokenizer.json"
 CHARACTERS_PER_TOKEN = 6  # the first estimate; prose has fewer
-WORD_START = re.compile(" [0-9A-Za-z]")
 # Normalizers that do not look beyond neighbouring characters.
 LOCAL_NORMALIZERS = {"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents"}
 
@@ -61,19 +59,12 @@ class Encoding:
 
 
 class Tokenizer:
-    """A checkpoint's tokenizer, used by this project's rule.
-
-    Example, with the 7B model's own files:
-        >>> tokenizer.encode(["The capital of France is Paris"])[0].token_ids
-        (1, 415, 5565, 302, 4843, 349, 5465, 2)
-    """
+    """A checkpoint's tokenizer, used by this project's rule; `MISTRAL_GOLDENS` has examples."""
 
     def __init__(self, file: Path, *, max_length: int) -> None:
-        """Read a `tokenizer.json`.
+        """Read a `tokenizer.json` as saved by the hub, transformers 4 or transformers 5.
 
-        Args:
-            file: as saved by the hub, transformers 4 or transformers 5.
-            max_length: maximum tokens of a text, both ends included; at least 3.
+        `max_length` is the maximum tokens of a text, both ends included; at least 3.
 
         Raises:
             TokenizerError: for a file that is not a tokenizer, lacks `<s>` or `</s>`, or has added
@@ -83,30 +74,31 @@ class Tokenizer:
         try:
             self._tokenizer = tokenizers.Tokenizer.from_file(self._file)
         except Exception as error:  # the library raises plain Exception
-            received = f"not a readable tokenizer.json ({error})"
-            raise TokenizerError(self._file, received, RESTORE_TOKENIZER) from error
+            raise self.error(f"not a readable tokenizer.json ({error})") from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = True
         added = self._tokenizer.get_added_tokens_decoder().values()
         plain_tokens = [token.content for token in added if not token.special]
         if plain_tokens:  # they would be matched before the model's own pieces
-            received = f"it has added tokens that are not special, such as {plain_tokens[0]!r}"
-            raise TokenizerError(self._file, received, RESTORE_TOKENIZER)
+            first = repr(plain_tokens[0])
+            raise self.error(f"it has added tokens that are not special, such as {first}")
         model = self._tokenizer.model
         if isinstance(model, models.BPE) and model.byte_fallback:
-            self._tokenizer.normalizer = normalizers.Sequence(
-                [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
-            )
+            steps = [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+            self._tokenizer.normalizer = normalizers.Sequence(steps)
             self._tokenizer.pre_tokenizer = None
         self._bos, self._eos = (self._control_id(token) for token in ("<s>", "</s>"))
         self.max_length = max_length
         vocabulary = self._tokenizer.get_vocab(with_added_tokens=False)
         self.vocab_size = max(*vocabulary.values(), self._bos, self._eos) + 1
-        self._joined_pairs: set[str] | None = None  # neighbouring characters inside some token
+        # Whether no token can span the boundary between two neighbouring characters of a text.
+        self._is_boundary: Callable[[str], object] = lambda _: False
         if self._tokenizer.pre_tokenizer is None and self._tokenizer.normalizer is not None:
-            self._joined_pairs = {a + b for piece in vocabulary for a, b in pairwise(piece)}
-        self._words_are_separate = self._joined_pairs is None and self._splits_at_spaces()
+            joined = {a + b for piece in vocabulary for a, b in pairwise(piece)}
+            self._is_boundary = lambda pair: pair.replace(" ", "▁") not in joined
+        elif self._splits_at_spaces():
+            self._is_boundary = re.compile(" [0-9A-Za-z]").match
 
     def encode(self, texts: Sequence[str]) -> list[Encoding]:
         """Token ids of each text, `<s>` first and `</s>` last, at most `max_length` of them.
@@ -134,15 +126,8 @@ class Tokenizer:
 
     def _head(self, text: str, least: int) -> str:
         """A beginning of at least `least` characters whose ids the rest does not change."""
-        for end in range(least, len(text)):
-            pair = text[end - 1 : end + 1]
-            if self._joined_pairs is not None:
-                is_boundary = pair.replace(" ", "▁") not in self._joined_pairs
-            else:
-                is_boundary = self._words_are_separate and bool(WORD_START.match(pair))
-            if is_boundary:
-                return text[:end]
-        return text
+        ends = range(least, len(text))
+        return text[: next((e for e in ends if self._is_boundary(text[e - 1 : e + 1])), None)]
 
     def _splits_at_spaces(self) -> bool:
         """Whether the words between blanks are tokenised independently of each other."""
@@ -157,21 +142,19 @@ class Tokenizer:
         return [word for word, _ in split("ab  cd")] == first + second
 
     def check(self, goldens: Mapping[str, TokenIds]) -> None:
-        """Compare with ids that are known to be right.
-
-        Raises:
-            TokenizerError: naming the first text whose ids differ.
-        """
+        """Compare with ids that are known to be right; TokenizerError for a text that differs."""
         for text, expected in goldens.items():
             ids = self.encode([text])[0].token_ids
             expected = (*expected[:-1][: self.max_length - 1], expected[-1])
             if ids != expected:
-                received = f"it turns {text!r} into {list(ids)} instead of {list(expected)}"
-                raise TokenizerError(self._file, received, RESTORE_TOKENIZER)
+                raise self.error(f"it turns {text!r} into {list(ids)} instead of {list(expected)}")
+
+    def error(self, received: str) -> TokenizerError:
+        """The error about this tokenizer's file."""
+        return TokenizerError(self._file, received, "restore the checkpoint's own tokenizer.json")
 
     def _control_id(self, token: str) -> int:
         token_id = self._tokenizer.token_to_id(token)
         if token_id is None:
-            received = f"it has no {token} token, so it is not a Mistral tokenizer"
-            raise TokenizerError(self._file, received, RESTORE_TOKENIZER)
+            raise self.error(f"it has no {token} token, so it is not a Mistral tokenizer")
         return token_id

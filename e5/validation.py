@@ -27,10 +27,6 @@ def wrong_value(received: str, remedy: str) -> PydanticCustomError:
     """The error that a validator raises where pydantic's own kinds of errors say too little.
 
     Pydantic knows the name of the field, and `input_error` writes the sentence.
-
-    Args:
-        received: what was there.
-        remedy: what to send instead, without a full stop.
     """
     context = {"received": received, "remedy": remedy}
     return PydanticCustomError("wrong_value", "received {received}; {remedy}", context)
@@ -39,9 +35,7 @@ def wrong_value(received: str, remedy: str) -> PydanticCustomError:
 def input_error(error: ValidationError, known_fields: Iterable[str] = ()) -> InputError:
     """The first of pydantic's errors, in the caller's names of the fields.
 
-    Args:
-        error: raised by a model that validated what a caller sent.
-        known_fields: the names of all fields, of a model that forbids others.
+    `known_fields` are the names of all fields, for a model that forbids others.
 
     Example:
         >>> from pydantic import BaseModel
@@ -64,5 +58,6 @@ def input_error(error: ValidationError, known_fields: Iterable[str] = ()) -> Inp
     if kind == "missing" or (value is None and isinstance(path[-1], str)):
         return InputError(field, "nothing", "send it")
     context = details.get("ctx", {})
-    remedy = REMEDIES_BY_KIND.get(kind, details["msg"]).format_map(context)
+    template = REMEDIES_BY_KIND.get(kind)
+    remedy = template.format_map(context) if template else details["msg"]
     return InputError(field, context.get("received", quoted(value)), remedy)

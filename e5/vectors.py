@@ -16,14 +16,7 @@ Vectors: TypeAlias = NDArray[np.float32]
 
 
 def check_dimensions(dimensions: int | None, most: int) -> None:
-    """Refuse more dimensions than a vector has, or fewer than one.
-
-    Args:
-        dimensions: how many to keep; None keeps all.
-        most: dimensions of a whole vector.
-
-    Raises:
-        InputError: naming the range.
+    """Refuse, by an InputError, to keep fewer dimensions than 1 or more than `most`; None is all.
 
     Example:
         >>> check_dimensions(5000, 4096)
@@ -36,15 +29,7 @@ def check_dimensions(dimensions: int | None, most: int) -> None:
 
 
 def finish(vectors: Vectors, dimensions: int | None, *, normalize: bool) -> Vectors:
-    """Keep the first `dimensions` of each vector, then L2-normalise if asked.
-
-    Args:
-        vectors: `[num_texts, hidden]`.
-        dimensions: how many to keep; None keeps all.
-        normalize: divide each vector by its L2 norm; a zero vector stays zero.
-
-    Returns:
-        `[num_texts, dimensions or hidden]`, float32.
+    """Keep the first `dimensions` of each vector, then L2-normalise if asked; zeros stay zeros.
 
     Example:
         >>> finish(np.array([[3, 4, 12]], np.float32), 2, normalize=True)
@@ -60,9 +45,6 @@ def finish(vectors: Vectors, dimensions: int | None, *, normalize: bool) -> Vect
 def as_int8(vectors: Vectors) -> NDArray[np.int8]:
     """Each vector times 127 over its largest element, rounded: cosines stay within rounding.
 
-    Args:
-        vectors: `[num_texts, dimensions]`.
-
     Example:
         >>> as_int8(np.array([[1, -0.5, 0, 0.25]], np.float32))
         array([[127, -64,   0,  32]], dtype=int8)
@@ -76,59 +58,38 @@ def as_int8(vectors: Vectors) -> NDArray[np.int8]:
 def as_bits(vectors: Vectors) -> NDArray[np.uint8]:
     """One bit for each element, 1 if it is above 0; eight to a byte, the first in the highest bit.
 
-    Args:
-        vectors: `[num_texts, dimensions]`.
-
-    Returns:
-        `[num_texts, dimensions / 8]`, rounded up.
-
     Example:
         >>> as_bits(np.array([[1, -0.5, 0, 0.25]], np.float32))
         array([[144]], dtype=uint8)
     """
-    bits: NDArray[np.uint8] = np.packbits(vectors > 0, axis=1)
-    return bits
+    return np.packbits(vectors > 0, axis=1)
 
 
 def encode_base64(vector: Vectors) -> str:
     """One vector as little-endian float32 in base64, as in OpenAI's API.
 
     Example:
-        >>> encode_base64(np.array([1.0], np.float32))
-        'AACAPw=='
+        >>> encode_base64(np.array([1.0], np.float32)), decode_base64(["AACAPw=="])
+        ('AACAPw==', array([[1.]], dtype=float32))
     """
     return base64.b64encode(vector.astype("<f4").tobytes()).decode("ascii")
 
 
 def decode_base64(vectors: Sequence[str]) -> Vectors:
-    """Vectors that were written by `encode_base64`.
-
-    Returns:
-        float32 `[num_texts, dimensions]`, which may be written to.
+    """Vectors that were written by `encode_base64`, as an array that may be written to.
 
     Raises:
         ValueError: for texts that are not base64, or not of one length.
-
-    Example:
-        >>> decode_base64(["AACAPw=="])
-        array([[1.]], dtype=float32)
     """
     rows = [base64.b64decode(text, validate=True) for text in vectors]
     if len({len(row) for row in rows}) != 1:
         raise ValueError("the vectors have different lengths, or there are none")
-    # Little-endian on every machine; `astype` makes a copy that may be written to.
+    # `astype` copies what `frombuffer` gives read-only.
     return np.frombuffer(b"".join(rows), "<f4").reshape(len(rows), -1).astype(np.float32)
 
 
 def cosine_scores(queries: Vectors, documents: Vectors) -> Vectors:
-    """Cosine x 100 of every query with every document, in -100..100.
-
-    Args:
-        queries: `[num_queries, dimensions]`, normalised or not.
-        documents: `[num_documents, dimensions]`, normalised or not.
-
-    Returns:
-        `[num_queries, num_documents]`, float32.
+    """Cosine x 100 of every query with every document, `[num_queries, num_documents]`.
 
     Example:
         >>> cosine_scores(np.array([[2, 0]], np.float32), np.array([[1, 0], [0, 5]], np.float32))
@@ -136,27 +97,15 @@ def cosine_scores(queries: Vectors, documents: Vectors) -> Vectors:
     """
     if not (len(queries) and len(documents)):  # most requests have one side only
         return np.empty((len(queries), len(documents)), np.float32)
-    unit_queries = finish(queries, None, normalize=True)
-    unit_documents = finish(documents, None, normalize=True)
-    return np.clip(unit_queries @ unit_documents.T, -1, 1) * np.float32(100)
+    units = [finish(side, None, normalize=True) for side in (queries, documents)]
+    return np.clip(units[0] @ units[1].T, -1, 1) * np.float32(100)
 
 
 def similarity(queries: Vectors, documents: Vectors) -> Vectors:
-    """`cosine_scores`, also for a single vector on either side.
-
-    Args:
-        queries: `[num_queries, dimensions]`, or `[dimensions]` for one.
-        documents: `[num_documents, dimensions]`, or `[dimensions]` for one.
-
-    Returns:
-        `[num_queries, num_documents]`, float32.
+    """`cosine_scores`, also for a single vector `[dimensions]` on either side.
 
     Raises:
         InputError: for vectors of different dimensions, or values that are not numbers.
-
-    Example:
-        >>> similarity(np.array([2, 0], np.float32), np.array([1, 0], np.float32))
-        array([[100.]], dtype=float32)
     """
     queries, documents = _as_rows(queries, "queries"), _as_rows(documents, "documents")
     if queries.ndim != 2 or queries.shape[1:] != documents.shape[1:]:
@@ -166,7 +115,6 @@ def similarity(queries: Vectors, documents: Vectors) -> Vectors:
 
 
 def _as_rows(vectors: object, field: str) -> Vectors:
-    """The vectors as an array of at least two axes."""
     try:
         rows = np.atleast_2d(np.asarray(vectors))
         if rows.dtype.kind not in "fiu":

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from tqdm import tqdm
 
-from e5.checkpoint import CONFIG, HOW_TO_GET_WEIGHTS, Checkpoint
+from e5.checkpoint import CONFIG, DELETE_FIRST, HOW_TO_GET_WEIGHTS, Checkpoint
 from e5.errors import WeightsError
 from e5.lora import LoraAdapter
 from e5.mistral import Config, Mistral
@@ -60,17 +60,13 @@ def load_model(
             with safe_open(path, framework="pt") as file:
                 tensor = file.get_tensor(stored_name)
             if tensor.shape != shapes[name]:
-                raise WeightsError(
-                    path,
-                    f"tensor {stored_name} has shape {list(tensor.shape)}, and config.json asks "
-                    f"for {list(shapes[name])}",
-                    "use the config.json of these weights",
-                )
+                has, asked = list(tensor.shape), list(shapes[name])
+                received = f"tensor {stored_name} has shape {has}, and config.json asks for {asked}"
+                raise WeightsError(path, received, "use the config.json of these weights")
             if tensor.dtype not in FLOATS:
-                received = (
-                    f"tensor {stored_name} is {tensor.dtype}, and quantised ones are not served"
-                )
-                raise WeightsError(path, received, "save it in float16, bfloat16 or float32")
+                is_quantised = f"is {tensor.dtype}, and quantised ones are not served"
+                remedy = "save it in float16, bfloat16 or float32"
+                raise WeightsError(path, f"tensor {stored_name} {is_quantised}", remedy)
             if adapter is not None:
                 tensor = adapter.merge(name, tensor)
             loaded_dtype = torch.float32 if tensor.ndim == 1 else dtype
@@ -92,8 +88,7 @@ def _tensor_names(path: Path) -> list[str]:
             return list(file.keys())
     except SafetensorError as error:
         received = f"damaged, or not a safetensors file ({error})"
-        remedy = f"delete the file, then {HOW_TO_GET_WEIGHTS}"
-        raise WeightsError(path, received, remedy) from error
+        raise WeightsError(path, received, DELETE_FIRST) from error
 
 
 def _common_prefix(stored: Set[str], expected: Iterable[str]) -> str:

@@ -7,9 +7,15 @@ from pathlib import Path
 import pytest
 
 INIT = """
+from typing import TYPE_CHECKING
+
 from e5.lazy import lazy_exports
 
-__getattr__, __dir__ = lazy_exports(__name__, {"NAME": "a_package.inner", "GONE": "a_package.gone"})
+if TYPE_CHECKING:
+    from a_package.inner import NAME as NAME
+    from a_package.gone import GONE as GONE
+
+__all__, __getattr__, __dir__ = lazy_exports(__name__)
 """
 
 
@@ -36,7 +42,8 @@ def test_a_name_is_imported_when_it_is_first_used(package: str) -> None:
 
 
 def test_dir_lists_the_names_before_they_are_imported(package: str) -> None:
-    assert dir(importlib.import_module(package)) == ["GONE", "NAME"]
+    module = importlib.import_module(package)
+    assert dir(module) == module.__all__ == ["GONE", "NAME"]
     assert "a_package.inner" not in sys.modules
 
 

@@ -11,10 +11,8 @@ import pytest
 import torch
 from checkpoints import TEXTS, load, save_checkpoint
 from damages import edit_json, tensors_of
-from peft import LoraConfig, get_peft_model
 from reference import assert_same
 from safetensors.torch import save_file
-from transformers import MistralConfig, MistralForCausalLM, MistralModel
 
 from e5.checkpoint import CheckpointManifest, hash_files
 from e5.errors import WeightsError
@@ -26,6 +24,9 @@ ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_pro
 
 def save_adapter(base: Path, folder: Path, *, causal: bool = False, **options: Any) -> Path:
     """A random adapter of a checkpoint, saved by peft; its own merge goes to `folder`/merged."""
+    from peft import LoraConfig, get_peft_model  # late: the imports take seconds
+    from transformers import MistralConfig, MistralForCausalLM, MistralModel
+
     torch.manual_seed(7)
     model: Any = MistralModel.from_pretrained(base)
     if causal:

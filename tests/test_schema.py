@@ -265,12 +265,12 @@ def test_the_default_task_is_the_registrys() -> None:
     assert read_input(PREDICT)[0]["properties"]["task"]["default"] == DEFAULT_TASK
 
 
-def test_the_image_and_the_serve_script_have_the_same_number_of_slots() -> None:
+def test_the_image_and_e5_serve_have_the_same_number_of_slots() -> None:
     (decorator,) = find_run(PREDICT).decorator_list
     slots = re.fullmatch(r"concurrent\(max=(\d+)\)", ast.unparse(decorator))
     assert slots is not None, "Cog reads an integer literal only"
-    serve = (ROOT / "scripts" / "serve").read_text(encoding="utf-8")
-    assert re.findall(r"COG_MAX_CONCURRENCY=(\d+)", serve) == [slots[1]]
+    serve = (ROOT / "e5" / "cli" / "serve_command.py").read_text(encoding="utf-8")
+    assert re.findall(r'"COG_MAX_CONCURRENCY": "(\d+)"', serve) == [slots[1]]
 
 
 def test_the_server_hands_every_input_of_run_to_the_request() -> None:

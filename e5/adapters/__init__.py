@@ -1,1 +1,1 @@
-"""Any `Encoder` in the words of other frameworks, each in a module that only its users import."""
+"""Encoders behind the interfaces of other frameworks, in one module for each framework."""

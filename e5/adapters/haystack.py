@@ -1,10 +1,10 @@
-"""Haystack's text and document embedders over any `Encoder`: pipelines search and index with them.
+"""Haystack's text and document embedders over any `Encoder`, for its pipelines.
 
-A saved pipeline names what makes its encoder, and from where. Knows nothing of models or HTTP.
+A saved pipeline holds the name of the function or class that makes the encoder, and its location.
 """
 
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache, cached_property
 from typing import Any, Self, cast
 
@@ -18,33 +18,32 @@ from e5.settings import Settings
 
 @cache
 def load(weights: str) -> Encoder:
-    """The embedder of a weights folder, one for all components; `E5_DEVICE` and such count."""
-    from e5.embedder import Embedder  # and torch, which pipelines over a service do without
+    """Load the embedder of a weights folder once for all components, by the `E5_*` settings."""
+    from e5.embedder import Embedder  # it imports torch, which pipelines over a service do not need
 
     return Embedder.load(replace(Settings.from_env(), weights=weights))
 
 
-@dataclass(eq=False)
-class _Component:
-    """What both have. Asynchronous pipelines run them in threads, as all that have only `run`.
+@dataclass(eq=False, kw_only=True)
+class _EncoderComponent:
+    """What both components share. Asynchronous pipelines run them in threads.
 
     Attributes:
-        encoder: an `Encoder`; or, in pipelines to be saved, what makes one: `Client`, or `load`.
-        location: what it is made from: a URL, or a weights folder.
-        task: of the queries. Documents carry it too if it is a registered symmetric one.
+        encoder: an `Encoder`; or, for pipelines that are saved, `Client` or `load` to make one.
+        location: the argument to make it with: a URL, or a weights folder.
+        task: the task of the queries. Documents get its prompt if it is a registered symmetric one.
         normalize: L2-normalise the vectors.
-        dimensions: the first n are kept, before normalising; None keeps all.
+        dimensions: keep the first n, before normalising; None keeps all.
     """
 
-    encoder: Encoder | Callable[[str], Encoder]
-    location: str | None = None
-    _: KW_ONLY
+    encoder: Encoder | Callable[[str], Encoder] = field(kw_only=False)
+    location: str | None = field(default=None, kw_only=False)
     task: str = "web_search_query"
     normalize: bool = True
     dimensions: int | None = None
 
     @cached_property
-    def _made(self) -> Any:
+    def _ready_encoder(self) -> Any:
         return self.encoder if self.location is None else cast(Any, self.encoder)(self.location)
 
     @property
@@ -52,16 +51,17 @@ class _Component:
         return {name: getattr(self, name) for name in ("task", "normalize", "dimensions")}
 
     def warm_up(self) -> None:
-        """Make the encoder before the first text comes."""
-        self._made  # noqa: B018
+        """Make the encoder before the first text arrives."""
+        self._ready_encoder  # noqa: B018
 
     def close(self) -> None:
-        """Close what was made, such as a client's connections; it is made again when needed."""
-        if self.location is not None and hasattr(made := self.__dict__.pop("_made", None), "close"):
+        """Close an encoder that was made here, such as a client; it is made again when needed."""
+        made = self.__dict__.pop("_ready_encoder", None)
+        if self.location is not None and hasattr(made, "close"):
             made.close()
 
     def to_dict(self) -> dict[str, Any]:
-        """Names, numbers and flags; InputError if no name leads to the encoder."""
+        """The component as plain data; InputError if the encoder cannot be imported by a name."""
         name = f"{self.encoder.__module__}.{getattr(self.encoder, '__qualname__', '<object>')}"
         if self.location is None or "<" in name:
             raise InputError("encoder", shortened(name), "give a class and a location to save it")
@@ -70,31 +70,32 @@ class _Component:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
-        encoder = deserialize_callable(data["init_parameters"]["encoder"])
-        return cls(**{**data["init_parameters"], "encoder": encoder})
+        values = data["init_parameters"]
+        return cls(**{**values, "encoder": deserialize_callable(values["encoder"])})
 
 
 @component
-class E5TextEmbedder(_Component):
+class E5TextEmbedder(_EncoderComponent):
     """Embeds a query: `E5TextEmbedder(Client, "http://127.0.0.1:5000")`."""
 
     @component.output_types(embedding=list[float])
     def run(self, text: str) -> dict[str, Any]:
-        """Its vector, as `embedding`."""
-        return {"embedding": self._made.encode_query([text], **self._options)[0].tolist()}
+        """Return the vector of the query as `embedding`."""
+        return {"embedding": self._ready_encoder.encode_query([text], **self._options)[0].tolist()}
 
 
 @component
-@dataclass(eq=False)
-class E5DocumentEmbedder(_Component):
+@dataclass(eq=False, kw_only=True)
+class E5DocumentEmbedder(_EncoderComponent):
     """Embeds documents: their content, below the named fields of their `meta`, such as a title."""
 
-    meta_fields_to_embed: list[str] = field(default_factory=list, kw_only=True)
+    meta_fields_to_embed: list[str] = field(default_factory=list)
 
     @component.output_types(documents=list[Document])
     def run(self, documents: list[Document]) -> dict[str, Any]:
-        """Copies of them with their vectors, in order."""
+        """Return copies of the documents with their vectors, in order."""
         parts = [[*map(doc.meta.get, self.meta_fields_to_embed), doc.content] for doc in documents]
-        texts = ["\n".join(str(part) for part in some if part is not None) for some in parts]
-        rows = zip(documents, self._made.encode_document(texts, **self._options), strict=True)
-        return {"documents": [replace(doc, embedding=row.tolist()) for doc, row in rows]}
+        texts = ["\n".join(str(part) for part in row if part is not None) for row in parts]
+        vectors = self._ready_encoder.encode_document(texts, **self._options)
+        rows = zip(documents, vectors, strict=True)
+        return {"documents": [replace(doc, embedding=vector.tolist()) for doc, vector in rows]}

@@ -1,25 +1,26 @@
-"""LangChain's `Embeddings` over any `Encoder`: vector stores and retrievers embed with it.
+"""LangChain's `Embeddings` over any `Encoder`, for its vector stores and retrievers."""
 
-Queries are embedded as queries under a task, documents as documents. Knows nothing of models or
-HTTP, nor of LangChain beyond that one class.
-"""
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from langchain_core.embeddings import Embeddings
 
 from e5.encoder import Encoder
+from e5.vectors import Vectors
 
 
+@dataclass(eq=False, kw_only=True)
 class E5Embeddings(Embeddings):
-    """Embeds for LangChain.
+    """Embeds queries under a task, and documents as documents.
 
-    `aembed_query` and `aembed_documents` are inherited: they run the methods below in a thread, so
-    that no event loop waits.
+    The inherited `aembed_query` and `aembed_documents` run the methods below in a thread, so that
+    they do not block the event loop. Errors are those of the encoder.
 
     Attributes:
         encoder: what computes the vectors.
-        task: of the queries. Documents carry it too if it is a registered symmetric one.
+        task: the task of the queries. Documents get its prompt if it is a registered symmetric one.
         normalize: L2-normalise the vectors.
-        dimensions: the first n are kept, before normalising; None keeps all.
+        dimensions: keep the first n, before normalising; None keeps all.
 
     Example:
         >>> embeddings = E5Embeddings(Client("http://127.0.0.1:5000"))
@@ -27,39 +28,19 @@ class E5Embeddings(Embeddings):
         192
     """
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        *,
-        task: str = "web_search_query",
-        normalize: bool = True,
-        dimensions: int | None = None,
-    ) -> None:
-        """Keep the encoder and how to ask it; see the class's attributes."""
-        self.encoder = encoder
-        self.task = task
-        self.normalize = normalize
-        self.dimensions = dimensions
+    encoder: Encoder = field(kw_only=False)
+    task: str = "web_search_query"
+    normalize: bool = True
+    dimensions: int | None = None
 
     def embed_query(self, text: str) -> list[float]:
-        """The vector of a query.
-
-        Raises:
-            E5Error: as `Encoder.encode_query` does.
-        """
-        vectors = self.encoder.encode_query(
-            [text], task=self.task, normalize=self.normalize, dimensions=self.dimensions
-        )
-        vector: list[float] = vectors[0].tolist()
-        return vector
+        """The vector of a query."""
+        return self._embedded(self.encoder.encode_query, [text])[0]
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """The vectors of documents, in their order.
+        """The vectors of documents, in order."""
+        return self._embedded(self.encoder.encode_document, texts)
 
-        Raises:
-            E5Error: as `Encoder.encode_document` does.
-        """
-        vectors = self.encoder.encode_document(
-            texts, task=self.task, normalize=self.normalize, dimensions=self.dimensions
-        )
-        return [vector.tolist() for vector in vectors]
+    def _embedded(self, encode: Callable[..., Vectors], texts: list[str]) -> list[list[float]]:
+        options = {name: getattr(self, name) for name in ("task", "normalize", "dimensions")}
+        return [vector.tolist() for vector in encode(texts, **options)]

@@ -1,25 +1,26 @@
-"""LlamaIndex's `BaseEmbedding` over any `Encoder`: indexes and retrievers embed with it.
-
-Queries are embedded as queries under a task, nodes as documents. Knows nothing of models or HTTP,
-nor of LlamaIndex beyond that one class.
-"""
+"""LlamaIndex's `BaseEmbedding` over any `Encoder`, for its indexes and retrievers."""
 
 import asyncio
+from collections.abc import Callable
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 
 from e5.encoder import Encoder
+from e5.vectors import Vectors
 
 
 class E5Embedding(BaseEmbedding):
-    """Embeds for LlamaIndex.
+    """Embeds queries under a task, and nodes as documents.
+
+    There is no `embeddings_cache`: LlamaIndex looks vectors up by the text alone, and would give a
+    query the vector of a document with the same text.
 
     Attributes:
-        model_name: the encoder's name. With the attributes below it is what LlamaIndex tells
-            one embedding from another by, so that a cached ingestion is not reused for another.
-        task: of the queries. Documents carry it too if it is a registered symmetric one.
+        model_name: the encoder's name. LlamaIndex reuses a cached ingestion only if the name and
+            the attributes below are the same.
+        task: the task of the queries. Nodes get its prompt if it is a registered symmetric one.
         normalize: L2-normalise the vectors.
-        dimensions: the first n are kept, before normalising; None keeps all.
+        dimensions: keep the first n, before normalising; None keeps all.
 
     Example:
         >>> embedding = E5Embedding(Client("http://127.0.0.1:5000"))
@@ -40,23 +41,15 @@ class E5Embedding(BaseEmbedding):
         dimensions: int | None = None,
         embed_batch_size: int = 2048,
     ) -> None:
-        """Ask the encoder its name, and keep how to ask it for vectors.
+        """Keep the encoder and read its name; see the class's attributes.
 
-        There is no `embeddings_cache`: LlamaIndex looks vectors up by the text alone, and would
-        give a query the vector of the document with the same words.
-
-        Args:
-            encoder: what computes the vectors.
-            task: see the class's attributes, as for all others.
-            normalize: see there.
-            dimensions: see there.
-            embed_batch_size: nodes handed over at a time. LlamaIndex's most: the encoder itself
-                cuts them into batches that fit.
+        `embed_batch_size` nodes go to the encoder in one call. The default is LlamaIndex's largest,
+        because the encoder itself splits them into batches.
 
         Raises:
             ServiceError: the encoder is a `Client` whose service cannot be reached.
         """
-        super().__init__(  # type: ignore[call-arg]  # mypy sees the fields of the base alone
+        super().__init__(  # type: ignore[call-arg]  # mypy sees only the fields of the base class
             model_name=encoder.name,
             embed_batch_size=embed_batch_size,
             task=task,
@@ -67,24 +60,21 @@ class E5Embedding(BaseEmbedding):
 
     @classmethod
     def class_name(cls) -> str:
-        """LlamaIndex's name of this class."""
+        """The name of this class in LlamaIndex."""
         return "E5Embedding"
 
+    def _embedded(self, encode: Callable[..., Vectors], texts: list[str]) -> list[list[float]]:
+        options = {name: getattr(self, name) for name in ("task", "normalize", "dimensions")}
+        return [vector.tolist() for vector in encode(texts, **options)]
+
     def _get_query_embedding(self, query: str) -> list[float]:
-        vectors = self._encoder.encode_query(
-            [query], task=self.task, normalize=self.normalize, dimensions=self.dimensions
-        )
-        vector: list[float] = vectors[0].tolist()
-        return vector
+        return self._embedded(self._encoder.encode_query, [query])[0]
 
     def _get_text_embedding(self, text: str) -> list[float]:
         return self._get_text_embeddings([text])[0]
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        vectors = self._encoder.encode_document(
-            texts, task=self.task, normalize=self.normalize, dimensions=self.dimensions
-        )
-        return [vector.tolist() for vector in vectors]
+        return self._embedded(self._encoder.encode_document, texts)
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
         return await asyncio.to_thread(self._get_query_embedding, query)

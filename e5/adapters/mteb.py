@@ -1,8 +1,7 @@
-"""An `mteb` encoder over any `Encoder`: the benchmarks of mteb run on it.
+"""An `mteb` encoder over any `Encoder`, for the benchmarks of mteb.
 
-Each task of mteb is asked under its instruction: the authors', else mteb's own. Queries carry it;
-documents too in symmetric tasks; and all texts of tasks that have no sides, such as similarity or
-classification. Knows nothing of models, HTTP, datasets or scores.
+Each task has the instruction of the model's authors, or else that of mteb. Queries get its prompt;
+so do documents of symmetric tasks, and all texts of tasks without queries, such as classification.
 """
 
 from typing import Any, Unpack
@@ -19,8 +18,7 @@ from e5.errors import InputError
 from e5.prompts import resolve_task
 from e5.vectors import Vectors
 
-# Of all tasks of a type, whatever they are called.
-_TYPES = {
+_TASK_BY_TYPE = {
     "BitextMining": "bitext_query",
     "STS": "sts_query",
     "Summarization": "summarization_query",
@@ -30,14 +28,14 @@ _TYPES = {
 class E5Encoder(AbsEncoder):
     """Encodes for mteb; scores are cosines.
 
-    mteb keeps results by the model's name and revision: here the weights' folder and the
-    fingerprint of all that shapes a vector. What differs from the defaults below is kept apart.
+    mteb keeps results by the model's name and revision, which are the folder of the weights and the
+    fingerprint, and by the options that differ from the defaults.
 
     Args:
         encoder: what computes the vectors.
-        task: of all mteb tasks; None for the own one of each.
+        task: the task of all mteb tasks; None gives each its own.
         normalize: L2-normalise the vectors, as the model's authors do.
-        dimensions: the first n are kept, before normalising; None keeps all.
+        dimensions: keep the first n, before normalising; None keeps all.
 
     Example:
         >>> mteb.evaluate(E5Encoder(Client("http://127.0.0.1:5000")), mteb.get_task("SciFact"))
@@ -53,11 +51,13 @@ class E5Encoder(AbsEncoder):
         normalize: bool = True,
         dimensions: int | None = None,
     ) -> None:
-        """Ask the encoder its name; a `Client` whose service cannot be reached: ServiceError."""
+        """Read the encoder's name; ServiceError if a `Client` cannot reach its service."""
         self.encoder, self.task = encoder, task
         self.options: dict[str, Any] = {"normalize": normalize, "dimensions": dimensions}
         name, _, fingerprint = encoder.name.rpartition("@")
-        apart = {"task": task, "normalize": None if normalize else False, "dimensions": dimensions}
+        defaults = {"task": None, "normalize": True, "dimensions": None}
+        options = {"task": task, **self.options}
+        changed = {key: value for key, value in options.items() if value != defaults[key]}
         self.mteb_model_meta = ModelMeta.create_empty(
             overwrites={
                 "name": f"e5-mistral-service/{name}",
@@ -65,7 +65,7 @@ class E5Encoder(AbsEncoder):
                 "embed_dim": encoder.dimensions if dimensions is None else dimensions,
                 "similarity_fn_name": ScoringFunction.COSINE,
                 "use_instructions": True,
-                "experiment_kwargs": {k: v for k, v in apart.items() if v is not None} or None,
+                "experiment_kwargs": changed or None,
             }
         )
 
@@ -81,20 +81,21 @@ class E5Encoder(AbsEncoder):
     ) -> Vectors:
         """The vectors of one side of a task, float32 `[num_texts, dimensions]`, in order.
 
-        Data sets hold blank texts, which no encoder takes: theirs are zeros, of cosine 0 with all.
-        Batch size and progress are the encoder's own affair, a `precision` is an InputError.
+        Data sets hold blank texts, which no encoder accepts: their vectors are zeros. mteb's batch
+        size and progress bar are ignored; a `precision` is an InputError.
         """
         if "precision" in kwargs:
             raise InputError("precision", str(kwargs["precision"]), "leave it out")
         is_document = prompt_type == PromptType.document
-        name = _TYPES.get(task_metadata.type, task_metadata.name)
+        name = _TASK_BY_TYPE.get(task_metadata.type, task_metadata.name)
         task = name if self.task is None else self.task
         if self.task is None and not is_document and resolve_task(name).instruction == name:
-            task = self.get_instruction(task_metadata, prompt_type)  # the authors have none
+            # The authors have no instruction for it.
+            task = self.get_instruction(task_metadata, prompt_type)
         texts = [text for batch in inputs for text in batch["text"]]
-        some = [i for i, text in enumerate(texts) if text.strip()]
+        filled = [i for i, text in enumerate(texts) if text.strip()]
         encode = self.encoder.encode_document if is_document else self.encoder.encode_query
-        found = encode([texts[i] for i in some], task=task, **self.options)
-        vectors = np.zeros((len(texts), found.shape[1]), np.float32)
-        vectors[some] = found
+        computed = encode([texts[i] for i in filled], task=task, **self.options)
+        vectors = np.zeros((len(texts), computed.shape[1]), np.float32)
+        vectors[filled] = computed
         return vectors

@@ -5,8 +5,6 @@ from typing import TYPE_CHECKING
 from e5.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from e5.cli.entry import main
+    from e5.cli.entry import main as main
 
-__all__ = ["main"]
-
-__getattr__, __dir__ = lazy_exports(__name__, {"main": "e5.cli.entry"})
+__all__, __getattr__, __dir__ = lazy_exports(__name__)

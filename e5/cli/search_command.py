@@ -1,4 +1,4 @@
-"""Search an index.
+"""Search an index for the documents nearest to a query.
 
     e5 search index "how do I rename many files" --top 5
     e5 search index "tea in winter" --where "year >= 2020 and lang = 'en'" --hybrid

@@ -4,16 +4,23 @@ The client only checks and sends texts; the service builds the prompts and compu
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Self
 
-from e5.client.batch import OneModel, Options, embed_batch
+import numpy as np
+
+from e5.client.batch import Options, renumbered, split
 from e5.client.prediction import RemoteAnswer
 from e5.client.remote import DEADLINE_SECONDS, RemoteService
+from e5.errors import InputError, RequestTooLargeError, ServiceError, TextError, quoted
+from e5.prompts import resolve_task
 from e5.texts import check_texts
 from e5.vectors import Vectors, similarity
 
+# Requests of one call at a time: while one is computed, one is tokenised, one answered and one on
+# its way. Even at four tokens a character they fit into the service's queue of a million tokens.
+REQUESTS_PER_CALL = 4
 # Requests of one client, however many calls wait: an eighth of Cog's slots; an answer takes 6 MB.
 REQUESTS_PER_CLIENT = 32
 
@@ -37,8 +44,8 @@ class AsyncClient:
     ) -> None:
         """See `Client`. May be made outside of the event loop."""
         self._remote = RemoteService(url, deadline=deadline, api_key=api_key)
-        self._model = OneModel(self._remote.embed)
         self._slots = asyncio.Semaphore(REQUESTS_PER_CLIENT)
+        self._first: RemoteAnswer | None = None  # the first answer, with a whole vector
         self._identifying: asyncio.Task[RemoteAnswer] | None = None
         self._num_waiting = 0
 
@@ -69,7 +76,7 @@ class AsyncClient:
         dimensions: int | None = None,
         truncate: bool = True,
     ) -> Vectors:
-        """See `Encoder.encode_query`, and `Client.encode_query` for what is raised."""
+        """See `Encoder.encode_query`, and `Client` for what else is raised."""
         options = Options(task, False, normalize, dimensions, truncate)
         return await self._encode("queries", queries, options)
 
@@ -83,7 +90,7 @@ class AsyncClient:
         dimensions: int | None = None,
         truncate: bool = True,
     ) -> Vectors:
-        """See `Encoder.encode_document`, and `Client.encode_document` for what is raised."""
+        """See `Encoder.encode_document`, and `Client` for what else is raised."""
         options = Options(task, symmetric, normalize, dimensions, truncate)
         return await self._encode("documents", documents, options)
 
@@ -104,16 +111,73 @@ class AsyncClient:
         slots: AbstractAsyncContextManager[Any],
         report: Callable[[int], object],
     ) -> Vectors:
-        """Vectors of texts that were checked; see `embed_batch`."""
-        await self._identify()
-        return await embed_batch(self._model, field, texts, options, slots=slots, report=report)
+        """The vectors of texts that were checked, float32 `[num_texts, dimensions]`.
+
+        Each request holds `slots` while it is under way. `report` receives the number of texts of
+        each request once it is answered, in order. The error of the first text that fails is
+        raised; then nothing is sent any more, and what is under way is cancelled.
+        """
+        width = (await self._identify()).vectors.shape[1]
+        inputs = options.to_inputs(width)
+        vectors = np.empty((len(texts), options.dimensions or width), np.float32)
+        own_slots = asyncio.Semaphore(REQUESTS_PER_CALL)
+
+        async def fill(rows: slice) -> None:
+            try:
+                answer = await self._ask({**inputs, field: texts[rows]})
+            except RequestTooLargeError:  # the service is set to accept fewer tokens in a request
+                if rows.stop - rows.start == 1:
+                    raise
+                middle = (rows.start + rows.stop) // 2
+                await fill(slice(rows.start, middle))
+                await fill(slice(middle, rows.stop))
+                return
+            except (InputError, TextError) as error:
+                raise renumbered(error, field, rows) from error
+            if answer.vectors.shape != vectors[rows].shape:
+                raise ServiceError(
+                    f"the service answered vectors of shape {answer.vectors.shape} instead of "
+                    f"{vectors[rows].shape}; check what stands between here and it."
+                )
+            vectors[rows] = answer.vectors
+
+        async def embed(rows: slice) -> int:
+            async with own_slots, slots:
+                await fill(rows)
+            return int(rows.stop - rows.start)
+
+        # The service counts the task with each query; here with documents too, which does no harm.
+        task_characters = len(resolve_task(options.task).instruction)
+        requests = split([task_characters + len(text) for text in texts])
+        tasks = [asyncio.create_task(embed(rows)) for rows in requests]
+        try:
+            for task in tasks:
+                report(await task)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return vectors
+
+    async def _ask(self, inputs: Mapping[str, object]) -> RemoteAnswer:
+        """The answer to one request, if it comes from the same model as the first one."""
+        answer = await self._remote.embed(inputs)
+        first = self._first = self._first or answer
+        if answer.model != first.model:
+            raise ServiceError(
+                f"the service changed its model in between, from {quoted(first.model)} to "
+                f"{quoted(answer.model)}; embed everything again with a new client, because "
+                "vectors of both cannot be compared."
+            )
+        return answer
 
     async def _identify(self) -> RemoteAnswer:
         """The first answer, asked once for all calls that wait for it."""
-        if self._model.first is not None:
-            return self._model.first
+        if self._first is not None:
+            return self._first
         if self._identifying is None:
-            self._identifying = asyncio.create_task(self._model.identify())
+            question = self._ask({"documents": ["a"], "encoding_format": "base64"})
+            self._identifying = asyncio.create_task(question)
         identifying = self._identifying
         self._num_waiting += 1
         try:

@@ -31,6 +31,12 @@ class Client:
     free slot, a full queue, a service that is still starting. Embedding a text twice does no harm.
     On Replicate, which bills each prediction, one is created again only if it cannot have begun.
 
+    Raises, beside the errors of `Encoder`:
+        TextError: for a text that has no finite vector, or does not fit in memory.
+        QueueFullError: more waits at the service than it holds, until the deadline.
+        EngineError: the service's engine broke.
+        ServiceError: the service cannot be reached, or changed its model in between.
+
     Example, with a server of the built-in checkpoint on this port:
         >>> with Client("http://127.0.0.1:5000") as client:
         ...     client.encode_query(["how much protein should a female eat"]).shape
@@ -57,7 +63,8 @@ class Client:
             ServiceError: for a proxy in the environment that cannot be used.
         """
         self._make_client = partial(AsyncClient, url, deadline=deadline, api_key=api_key)
-        self._connections = {os.getpid(): self._connect()}
+        self._connections: dict[int, tuple[AsyncClient, LoopThread]] = {}  # of each process
+        self._connection()
 
     def __enter__(self) -> Self:
         return self
@@ -71,20 +78,12 @@ class Client:
 
     @property
     def name(self) -> str:
-        """The name of the service's model, asked once. Every later answer must come from the same.
-
-        Raises:
-            ServiceError: the service cannot be reached.
-        """
+        """The name of the service's model, asked once. Every later answer must come from it."""
         return self._run(AsyncClient.name)
 
     @property
     def dimensions(self) -> int:
-        """The number of dimensions of a whole vector, asked once.
-
-        Raises:
-            ServiceError: the service cannot be reached.
-        """
+        """The number of dimensions of a whole vector, asked once."""
         return self._run(AsyncClient.dimensions)
 
     def encode_query(
@@ -96,14 +95,7 @@ class Client:
         dimensions: int | None = None,
         truncate: bool = True,
     ) -> Vectors:
-        """See `Encoder.encode_query`.
-
-        Raises:
-            TextError: for a text that has no finite vector, or does not fit in memory.
-            QueueFullError: more waits at the service than it holds, until the deadline.
-            EngineError: the service's engine broke.
-            ServiceError: it cannot be reached, or changed its model in between.
-        """
+        """See `Encoder.encode_query`, and `Client` for what else is raised."""
         options = Options(task, False, normalize, dimensions, truncate)
         return self._encode("queries", queries, options)
 
@@ -117,7 +109,7 @@ class Client:
         dimensions: int | None = None,
         truncate: bool = True,
     ) -> Vectors:
-        """See `Encoder.encode_document`; raises what `encode_query` does."""
+        """See `Encoder.encode_document`, and `Client` for what else is raised."""
         options = Options(task, symmetric, normalize, dimensions, truncate)
         return self._encode("documents", documents, options)
 
@@ -127,9 +119,10 @@ class Client:
 
     def _encode(self, field: str, texts: str | Sequence[str], options: Options) -> Vectors:
         checked, _ = check_texts(texts, field)  # here: an iterator may use this client itself
-        with tqdm(
+        bar = tqdm(
             total=len(checked), desc="embed", unit="text", delay=2, leave=False, disable=None
-        ) as bar:
+        )
+        with bar:
             # The number of callers' threads limits the requests at a time, so nothing else does.
             vectors = self._run(
                 lambda client: client._embed(field, checked, options, nullcontext(), bar.update)
@@ -144,14 +137,10 @@ class Client:
         """Those of this process: a fork can use neither a thread nor sockets of its parent."""
         process = os.getpid()
         if process not in self._connections:
-            client, loop_thread = self._connect()
-            first_client, _ = next(iter(self._connections.values()))
-            client._model.first = first_client._model.first
+            client = self._make_client()
+            for parent, _ in self._connections.values():
+                client._first = client._first or parent._first
+            loop_thread = LoopThread(cleanup=client.aclose)
+            weakref.finalize(self, loop_thread.stop, wait=False)  # if it is never closed
             self._connections.setdefault(process, (client, loop_thread))
         return self._connections[process]
-
-    def _connect(self) -> tuple[AsyncClient, LoopThread]:
-        client = self._make_client()
-        loop_thread = LoopThread(cleanup=client.aclose)
-        weakref.finalize(self, loop_thread.stop, wait=False)  # if it is never closed
-        return client, loop_thread

@@ -4,7 +4,6 @@ import asyncio
 import atexit
 import os
 import threading
-import weakref
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from queue import SimpleQueue
@@ -74,6 +73,7 @@ class LoopThread:
         """Cancel what is under way, clean up and end the loop. A forked process has none."""
         if os.getpid() != self._process:
             return
+        atexit.unregister(self.stop)
         with self._lock:
             self._is_stopped = True
             if self._loop is None:
@@ -90,7 +90,7 @@ class LoopThread:
                 return False
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                _RUNNING.add(self)
+                atexit.register(self.stop)
             if self._thread.ident is None:
                 self._thread.start()
             self._loop.call_soon_threadsafe(function)
@@ -109,12 +109,3 @@ class LoopThread:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._cleanup()
-
-
-_RUNNING: "weakref.WeakSet[LoopThread]" = weakref.WeakSet()
-
-
-@atexit.register
-def _stop_all() -> None:
-    for loop_thread in list(_RUNNING):
-        loop_thread.stop()

@@ -1,21 +1,20 @@
 """The JSON of a prediction -> its vectors, or the error that the service raised.
 
 Nothing that is read is trusted: whatever another process wrote becomes vectors of one width, or an
-`E5Error` of one printable line.
+error of one printable line.
 """
 
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
-from e5.errors import Cause, E5Error, EngineError, InputError, ServiceError, one_line, quoted
+from e5.errors import Cause, E5Error, EngineError, InputError, one_line, quoted
 from e5.vectors import Vectors, decode_base64
 
 MAX_LINE = 500  # characters of a sentence that another process wrote
-
-Value = TypeVar("Value")
+COG_PREFIX = re.compile(r"(Prediction failed: )?(Async prediction failed: )?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,13 +34,30 @@ class RemoteAnswer:
     truncated: list[bool] = field(default_factory=list)
 
 
-def parse_object(body: bytes) -> dict[str, Any]:
-    """The JSON object in a body; {} for a body that is anything else.
+@dataclass(eq=False)
+class RequestFailedError(Exception):
+    """A request without a usable answer. `RemoteService` makes it a ServiceError with its name.
 
-    Example:
-        >>> parse_object(b'{"status": "READY"}'), parse_object(b"<html>")
-        ({'status': 'READY'}, {})
+    Attributes:
+        failure: what happened; like the remedy a part of a sentence.
+        remedy: what to do, as an imperative.
+        cause: that of the ServiceError.
+        retry_after: that of the ServiceError.
+        may_retry: whether the same request may succeed a moment later, and does no harm.
     """
+
+    failure: str
+    remedy: str = "try again"
+    cause: Cause = "other"
+    retry_after: float | None = None
+    may_retry: bool = False
+
+    def __str__(self) -> str:
+        return self.failure
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """The JSON object in a body; {} for a body that is anything else."""
     try:
         parsed = json.loads(body)
     except (ValueError, RecursionError):  # a thousand brackets are valid JSON
@@ -49,22 +65,18 @@ def parse_object(body: bytes) -> dict[str, Any]:
     return parsed if isinstance(parsed, dict) else {}
 
 
-def read_prediction(prediction: Mapping[str, Any], name: str) -> RemoteAnswer:
-    """The answer of a prediction that has ended, at the service of this name.
-
-    Raises:
-        E5Error: if it failed, see `read_error`; ServiceError if it has no usable output.
-    """
+def read_prediction(prediction: Mapping[str, Any]) -> RemoteAnswer:
+    """The answer of a prediction that has ended; raises the error of one that failed."""
     status = prediction.get("status")
     if status == "failed":
         raise read_error(prediction)
     if status != "succeeded":
-        raise service_error(name, f"the prediction ended as {quoted(status)}", "try again")
+        raise RequestFailedError(f"the prediction ended as {quoted(status)}")
     try:
         return read_output(prediction.get("output"))
     except ValueError as error:
         failure = f"its output is not that of this service ({short_line(error)})"
-        raise service_error(name, failure, "check that it is an E5 service") from error
+        raise RequestFailedError(failure, "check that it is an E5 service") from error
 
 
 def read_output(output: Any) -> RemoteAnswer:
@@ -87,18 +99,11 @@ def read_output(output: Any) -> RemoteAnswer:
         raise ValueError("no name of a model")
     if usage is None:
         return RemoteAnswer(vectors, model)
-    tokens = _one_for_each(len(vectors), usage, "tokens", int)
-    return RemoteAnswer(
-        vectors, model, tokens, _one_for_each(len(vectors), usage, "truncated", bool)
-    )
-
-
-def _one_for_each(num_texts: int, usage: Any, name: str, kind: type[Value]) -> list[Value]:
-    """A list of the usage, if it has one value of exactly this type for each text."""
-    values = usage.get(name) if isinstance(usage, dict) else None
-    if not isinstance(values, list) or [type(value) for value in values] != [kind] * num_texts:
-        raise ValueError(f"no usage with {name} of each text")
-    return values
+    for name, kind in (("tokens", int), ("truncated", bool)):
+        values = usage.get(name) if isinstance(usage, dict) else None
+        if not isinstance(values, list) or [type(each) for each in values] != [kind] * len(vectors):
+            raise ValueError(f"no usage with {name} of each text")
+    return RemoteAnswer(vectors, model, usage["tokens"], usage["truncated"])
 
 
 def read_error(prediction: Mapping[str, Any]) -> E5Error:
@@ -110,23 +115,17 @@ def read_error(prediction: Mapping[str, Any]) -> E5Error:
         >>> data = InputError("query", "7", "send a string").to_dict()
         >>> read_error({"error": "Prediction failed: ...", "metrics": {"error": data}})
         InputError('query: received 7; send a string.')
-        >>> read_error({"error": "Worker crashed"})
+        >>> read_error({"error": "Prediction failed: Worker crashed"})
         EngineError('the service failed: Worker crashed.')
     """
     metrics = prediction.get("metrics")
     error = E5Error.from_dict(metrics.get("error")) if isinstance(metrics, dict) else None
-    sentence = short_line(prediction.get("error") or "").rstrip(".")
-    return error or EngineError(f"the service failed: {sentence}.")
+    reason = COG_PREFIX.sub("", str(prediction.get("error") or ""), count=1)
+    return error or EngineError(f"the service failed: {short_line(reason).rstrip('.')}.")
 
 
 def read_schema_refusal(answer: Mapping[str, Any]) -> InputError | None:
-    """The first complaint of Cog's own validation, HTTP 422; None where there is none.
-
-    Example:
-        >>> reason = {"loc": ["body", "input", "queries/1"], "msg": "7 is not a string"}
-        >>> str(read_schema_refusal({"detail": [reason]}))[-50:]
-        'not a string); send what its /openapi.json allows.'
-    """
+    """The first complaint of Cog's own validation, HTTP 422; None where there is none."""
     try:
         first = answer["detail"][0]
         field, reason = short_line(first["loc"][-1]), short_line(first["msg"])
@@ -137,34 +136,13 @@ def read_schema_refusal(answer: Mapping[str, Any]) -> InputError | None:
     return InputError(re.sub(r"/(\d+)$", r"[\1]", field), received, remedy)
 
 
-def service_error(
-    name: str,
-    failure: str,
-    remedy: str,
-    cause: Cause = "other",
-    retry_after: float | None = None,
-) -> ServiceError:
-    """The error of the service of this name."""
-    return ServiceError(f"{name}: {failure}; {remedy}.", cause=cause, retry_after=retry_after)
-
-
 def short_line(text: object) -> str:
-    r"""What another process wrote, on one line of at most `MAX_LINE` characters; no traceback.
-
-    Example:
-        >>> short_line("bell \x07\nand more")
-        'bell and more'
-    """
+    """What another process wrote, on one line of at most `MAX_LINE` characters; no traceback."""
     shown = str(text)[: 4 * MAX_LINE].partition("Traceback (most recent")[0]
     return " ".join(one_line(shown).split())[:MAX_LINE] or "no reason given"
 
 
 def first_line(body: bytes) -> str:
-    r"""The beginning of a body that was not understood, for an error.
-
-    Example:
-        >>> first_line(b"<html>\n<body>"), first_line(b"")
-        ('"<html>"', 'an empty body')
-    """
+    """The beginning of a body that was not understood, quoted for an error."""
     lines = body[:1000].decode(errors="replace").strip().splitlines()
     return quoted(short_line(lines[0])) if lines else "an empty body"

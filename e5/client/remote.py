@@ -1,14 +1,15 @@
 """A running service, one request at a time: its address decides how to talk to it."""
 
 import re
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from e5.client.cog_protocol import CogProtocol
-from e5.client.prediction import RemoteAnswer
+from e5.client.prediction import RemoteAnswer, RequestFailedError
 from e5.client.replicate_protocol import ADDRESS_PREFIXES, ReplicateProtocol
 from e5.client.transport import ClientLimits
-from e5.errors import InputError, quoted
+from e5.errors import InputError, ServiceError, quoted
 
 # Of one request: long enough for a 7B model to be loaded, or for a full queue to empty.
 DEADLINE_SECONDS = 300.0
@@ -24,16 +25,6 @@ class RemoteService:
     Attributes:
         name: the name of the service in errors: its address.
         reports_health: whether `health` tells if the service can compute; false for Replicate.
-
-    Example, with a server of the built-in checkpoint on this port:
-        >>> async def embed() -> list[int]:
-        ...     remote = RemoteService("http://127.0.0.1:5000", deadline=60, retry_seconds=0.5)
-        ...     inputs = {"documents": ["snow"], "encoding_format": "base64"}
-        ...     tokens = (await remote.embed(inputs)).tokens
-        ...     await remote.aclose()
-        ...     return tokens
-        >>> asyncio.run(embed())
-        [3]
     """
 
     def __init__(
@@ -48,26 +39,24 @@ class RemoteService:
         """Connects when it is first used.
 
         Args:
-            address: the URL of a Cog server or a gateway, with its path where it has one;
-                `replicate:owner/name` or `replicate:owner/name:version`; or
-                `replicate-deployment:owner/name`.
-            deadline: seconds in which a request must be answered, sending it again included.
+            address: the `url` of `Client`.
+            deadline: see `Client`.
             retry_seconds: seconds in which a request may be sent again after what failed only for
                 the moment; 0 for never, None for as long as the deadline.
-            api_key: of a gateway that asks for one; Replicate's is in the environment.
+            api_key: see `Client`.
             limits: of answers and pauses.
 
         Raises:
-            InputError: for an argument that cannot be used, and for Replicate without
-                REPLICATE_API_TOKEN.
-            ServiceError: for a proxy in the environment that cannot be used.
+            InputError, ServiceError: see `Client`.
         """
         if not (isinstance(deadline, int | float) and 0 < deadline <= MAX_DEADLINE):
             raise InputError("deadline", quoted(deadline), f"use seconds up to {MAX_DEADLINE:.0f}")
-        is_time = isinstance(retry_seconds, int | float) and retry_seconds >= 0
-        if retry_seconds is not None and not is_time:
-            raise InputError("retry_seconds", quoted(retry_seconds), "use seconds, 0 for none")
-        options: Any = {"deadline": deadline, "retry_seconds": retry_seconds, "limits": limits}
+        wanted = deadline if retry_seconds is None else retry_seconds
+        if not (isinstance(wanted, int | float) and wanted >= 0):
+            raise InputError("retry_seconds", quoted(wanted), "use seconds, 0 for none")
+        self._deadline = deadline
+        seconds = min(wanted, deadline)
+        options: Any = {"deadline": deadline, "retry_seconds": seconds, "limits": limits}
         self._protocol: CogProtocol | ReplicateProtocol
         if isinstance(address, str) and address.startswith(ADDRESS_PREFIXES):
             if api_key is not None:
@@ -79,9 +68,11 @@ class RemoteService:
             if api_key is not None and not (isinstance(api_key, str) and KEY.fullmatch(api_key)):
                 remedy = "use one line of ASCII, without spaces"
                 raise InputError("api_key", "a value that cannot be a key", remedy)
-            self._protocol = CogProtocol(address, api_key=api_key, **options)
+            self._protocol = CogProtocol(address, api_key, **options)
         self.name = self._protocol.name
         self.reports_health = self._protocol.reports_health
+        # READY where the service answers requests, or another status; "" where nothing answers.
+        self.health = self._protocol.health
         self.aclose = self._protocol.aclose  # closes the connections
 
     async def embed(self, inputs: Mapping[str, object]) -> RemoteAnswer:
@@ -96,8 +87,10 @@ class RemoteService:
                 of this kind; `cause` tells which.
             RuntimeError: it was closed.
         """
-        return await self._protocol.embed(inputs)
-
-    async def health(self) -> str:
-        """READY where the service answers requests, or another status; "" where nothing answers."""
-        return await self._protocol.health()
+        try:
+            return await self._protocol.embed(inputs, time.monotonic() + self._deadline)
+        except RequestFailedError as error:
+            sentence = f"{self.name}: {error}; {error.remedy}."
+            raise ServiceError(
+                sentence, cause=error.cause, retry_after=error.retry_after
+            ) from error

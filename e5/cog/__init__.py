@@ -5,18 +5,7 @@ from typing import TYPE_CHECKING
 from e5.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from e5.cog.output import Output
-    from e5.cog.worker import CogWorker
+    from e5.cog.output import Output as Output
+    from e5.cog.worker import CogWorker as CogWorker
 
-__all__ = [
-    "CogWorker",
-    "Output",
-]
-
-__getattr__, __dir__ = lazy_exports(
-    __name__,
-    {
-        "CogWorker": "e5.cog.worker",
-        "Output": "e5.cog.output",
-    },
-)
+__all__, __getattr__, __dir__ = lazy_exports(__name__)

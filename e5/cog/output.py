@@ -38,12 +38,7 @@ class Output(BaseModel):
 
     @classmethod
     def of(cls, answer: Answer, *, encoding_format: str) -> "Output":
-        """Build the output without validation: `embeddings` and `scores` stay arrays until written.
-
-        Args:
-            answer: the service's answer.
-            encoding_format: `float` or `base64`.
-        """
+        """Build it without validation: `embeddings` and `scores` stay arrays until written."""
         as_base64 = encoding_format == "base64"
         vectors, scores = answer.vectors, answer.scores
         return cls.model_construct(

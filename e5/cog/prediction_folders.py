@@ -11,6 +11,7 @@ import re
 import threading
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
@@ -29,71 +30,58 @@ def prediction_id() -> str | None:
     return None
 
 
+@dataclass
 class PredictionFolders:
-    """Cog's folders, and a thread that removes those of ended predictions."""
+    """Cog's folders, and a thread that removes those of ended predictions.
 
-    def __init__(
-        self,
-        root: Path = COG_PREDICTIONS,
-        *,
-        empty_seconds: float = 2.0,
-        numbers_per_second: float = 5000.0,
-        file_seconds: float = 60.0,
-    ) -> None:
-        """Start the thread.
+    Attributes:
+        root: the folder in which Cog makes them.
+        empty_seconds: after the end, until a folder without files is removed.
+        numbers_per_second: folders are kept longer by the answer's numbers divided by this; Cog
+            writes 200 times as many in a second.
+        file_seconds: after its last change, until a file is removed; by then it was sent.
+    """
 
-        Args:
-            root: the folder in which Cog makes them.
-            empty_seconds: after the end, until a folder without files is removed.
-            numbers_per_second: folders are kept longer by the answer's numbers divided by this; Cog
-                writes 200 times as many in a second.
-            file_seconds: after its last change, until a file is removed; by then it was sent.
-        """
-        self.root = root
-        self._empty_seconds, self._file_seconds = empty_seconds, file_seconds
-        self._numbers_per_second = numbers_per_second
+    root: Path = COG_PREDICTIONS
+    empty_seconds: float = 2.0
+    numbers_per_second: float = 5000.0
+    file_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
         self._ended: list[tuple[float, str]] = []  # a heap of times of removal and names
-        self._thread = threading.Thread(target=self._remove, name="e5-predictions", daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._remove, name="e5-predictions", daemon=True).start()
 
     def remove_later(self, num_numbers: int = 0) -> None:
         """At the end of a prediction, plan to remove its folders; its answer has `num_numbers`."""
         if (name := prediction_id()) is not None:
-            self._plan(name, self._empty_seconds + num_numbers / self._numbers_per_second)
+            self._plan(name, self.empty_seconds + num_numbers / self.numbers_per_second)
 
     def check(self) -> None:
-        """Make a folder as Cog does.
-
-        Raises:
-            FileError: where that fails, with the reason.
-        """
+        """Make a folder as Cog does; FileError where that fails."""
         trial = self.root / f"e5-{uuid4().hex}"
         try:
             trial.mkdir(parents=True)
             trial.rmdir()
         except OSError as error:
-            raise FileError(
-                str(self.root),
-                f"cannot be written ({error}), and Cog needs it for each prediction",
-                "make it writable, with room for files",
-            ) from error
+            received = f"cannot be written ({error}), and Cog needs it for each prediction"
+            raise FileError(self.root, received, "make it writable, with room for files") from error
 
     def _plan(self, name: str, seconds: float) -> None:
         heapq.heappush(self._ended, (time.monotonic() + seconds, name))
 
     def _remove(self) -> None:
         while True:
-            time.sleep(self._empty_seconds / 2)
+            time.sleep(self.empty_seconds / 2)
             while self._ended and self._ended[0][0] < time.monotonic():
                 _, name = heapq.heappop(self._ended)
                 if self._has_new_file(self.root / name):
-                    self._plan(name, self._empty_seconds)
+                    self._plan(name, self.empty_seconds)
 
     def _has_new_file(self, folder: Path) -> bool:
         """Remove a prediction's files and folders; True at the first file that is too new."""
         with suppress(OSError):  # what the system does not let us remove stays
             for file in [*folder.glob("inputs/*"), *folder.glob("outputs/*")]:
-                if time.time() - file.lstat().st_mtime < self._file_seconds:
+                if time.time() - file.lstat().st_mtime < self.file_seconds:
                     return True
                 file.unlink()
             for empty in [*folder.iterdir(), folder]:

@@ -4,6 +4,8 @@ import asyncio
 import gc
 import logging
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -11,7 +13,6 @@ from typing import TypeAlias
 
 from e5.cog.json_fields import patch_json_dumps
 from e5.cog.output import Output, build_output
-from e5.cog.parent import end_with_parent
 from e5.cog.prediction_folders import PredictionFolders
 from e5.errors import E5Error, EngineError
 from e5.serving import Answer
@@ -25,11 +26,7 @@ class CogWorker:
     """The process's log, health and predictions, as Cog wants them; `predict.py` shows its use."""
 
     def __init__(self, record_metric: RecordMetric, folders: PredictionFolders) -> None:
-        """Check the folders; `record_metric` is a method of the Cog runner.
-
-        Raises:
-            FileError: where Cog cannot make its folders.
-        """
+        """Check the folders, by FileError; `record_metric` is a method of the Cog runner."""
         folders.check()
         self.record_metric = record_metric
         self.large_outputs = asyncio.Semaphore(1)
@@ -102,3 +99,19 @@ class Prediction:
         return await build_output(
             answer, encoding_format=encoding_format, large_outputs=self.worker.large_outputs
         )
+
+
+def end_with_parent() -> None:
+    """From now on, exit when the parent process has ended, in whatever state this process is.
+
+    Cog's server does not end its worker when it is killed, or stopped while the worker still loads;
+    the worker would keep the weights in memory.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="e5-parent", daemon=True).start()

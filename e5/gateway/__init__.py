@@ -5,34 +5,13 @@ from typing import TYPE_CHECKING
 from e5.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from e5.gateway.app import Gateway
-    from e5.gateway.backend import Backend, InProcessBackend, RemoteBackend
-    from e5.gateway.limits import GatewayLimits
-    from e5.gateway.model_names import ModelNames
-    from e5.gateway.server import serve
-    from e5.gateway.wire import Searchable
+    from e5.gateway.app import Gateway as Gateway
+    from e5.gateway.backend import Backend as Backend
+    from e5.gateway.backend import InProcessBackend as InProcessBackend
+    from e5.gateway.backend import RemoteBackend as RemoteBackend
+    from e5.gateway.limits import GatewayLimits as GatewayLimits
+    from e5.gateway.model_names import ModelNames as ModelNames
+    from e5.gateway.server import serve as serve
+    from e5.gateway.wire import Searchable as Searchable
 
-__all__ = [
-    "Backend",
-    "Gateway",
-    "GatewayLimits",
-    "InProcessBackend",
-    "ModelNames",
-    "RemoteBackend",
-    "Searchable",
-    "serve",
-]
-
-__getattr__, __dir__ = lazy_exports(
-    __name__,
-    {
-        "Backend": "e5.gateway.backend",
-        "Gateway": "e5.gateway.app",
-        "GatewayLimits": "e5.gateway.limits",
-        "InProcessBackend": "e5.gateway.backend",
-        "ModelNames": "e5.gateway.model_names",
-        "RemoteBackend": "e5.gateway.backend",
-        "Searchable": "e5.gateway.wire",
-        "serve": "e5.gateway.server",
-    },
-)
+__all__, __getattr__, __dir__ = lazy_exports(__name__)

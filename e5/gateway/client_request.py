@@ -83,7 +83,8 @@ class ClientRequest:
         prompt = self.prompt.header if queries or not num_own else "own"
         if queries and num_own:
             prompt += f", own {num_own}/{num_prompted}"
-        positions = [*queries, *documents]
+        is_same_order = not queries or not documents or queries[-1] < documents[0]
+        positions = None if is_same_order else [*queries, *documents]
         return ServiceCall(request, prompt, self.build_body, positions, renames, self.reads_disk)
 
 

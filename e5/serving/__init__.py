@@ -5,23 +5,9 @@ from typing import TYPE_CHECKING
 from e5.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from e5.serving.answer import Answer
-    from e5.serving.request import EmbedRequest, RequestLimits
-    from e5.serving.service import Service
+    from e5.serving.request import Answer as Answer
+    from e5.serving.request import EmbedRequest as EmbedRequest
+    from e5.serving.request import RequestLimits as RequestLimits
+    from e5.serving.service import Service as Service
 
-__all__ = [
-    "Answer",
-    "EmbedRequest",
-    "RequestLimits",
-    "Service",
-]
-
-__getattr__, __dir__ = lazy_exports(
-    __name__,
-    {
-        "Answer": "e5.serving.answer",
-        "EmbedRequest": "e5.serving.request",
-        "RequestLimits": "e5.serving.request",
-        "Service": "e5.serving.service",
-    },
-)
+__all__, __getattr__, __dir__ = lazy_exports(__name__)

@@ -1,8 +1,8 @@
-"""Merges the token ids of concurrent requests into common forwards.
+"""Merges the token ids of concurrent requests into common forwards, which one thread runs.
 
 On a GPU one short text takes as long as fifty, because either way all weights are read once. So
-whenever the engine is free, it takes waiting texts, up to its token budget, and computes them in
-one forward; it never waits for more to come. One thread runs all forwards.
+whenever the engine is free, it takes waiting texts, up to its token budget; it never waits for more
+to come.
 """
 
 import asyncio
@@ -84,24 +84,12 @@ _Slice = RequestSlice[_Request]
 
 
 class Batcher:
-    """The queue in front of an embedder, and the thread that empties it.
-
-    Example, inside a coroutine:
-        >>> batcher = Batcher(embedder, max_queue_tokens=1_000_000)
-        >>> (await batcher.embed([(1, 415, 2)])).vectors.shape
-        (1, 4096)
-    """
+    """The queue in front of an embedder, and the thread that empties it."""
 
     def __init__(self, embedder: Embedder, *, max_queue_tokens: int) -> None:
-        """Start the thread.
-
-        Args:
-            embedder: computes the vectors.
-            max_queue_tokens: a request is refused if more tokens than these would wait.
-        """
+        """Start the thread; a request is refused if more than `max_queue_tokens` would wait."""
         sys.setswitchinterval(min(SWITCH_SECONDS, sys.getswitchinterval()))
-        self._embedder = embedder
-        self._max_queue_tokens = max_queue_tokens
+        self._embedder, self._max_queue_tokens = embedder, max_queue_tokens
         self._liveness, self._memory, self._fork_guard = Liveness(), MemoryTrimmer(), ForkGuard()
         self._has_ended = False
         self._queue = RequestQueue[_Request]()
@@ -121,11 +109,7 @@ class Batcher:
             return self._queue.tokens
 
     def check_capacity(self, num_tokens: int) -> None:
-        """Refuse a request of `num_tokens` or more that `embed` would refuse.
-
-        Raises:
-            RequestTooLargeError, QueueFullError, EngineError: as `embed`.
-        """
+        """Refuse a request of `num_tokens` or more with the error with which `embed` would."""
         limit, waiting = self._max_queue_tokens, self.waiting_tokens
         if num_tokens > limit:
             raise RequestTooLargeError(num_tokens, limit)
@@ -137,11 +121,7 @@ class Batcher:
     async def embed(self, sequences: Sequence[TokenIds]) -> BatchedVectors:
         """Queue the texts and wait for their vectors; cancelling takes them out of the queue.
 
-        Raises:
-            RequestTooLargeError: the request has more tokens than the queue can ever hold.
-            QueueFullError: too many tokens are already waiting.
-            TextError: one of these texts has no vector; `position` says which.
-            EngineError: the engine broke, and `healthy` is False from then on; or this is a fork.
+        Raises what `Service.answer` raises for texts that are tokenised, and EngineError in a fork.
         """
         self._fork_guard.check()  # a fork has no thread that would answer
         vectors = np.empty((len(sequences), self._embedder.dimensions), np.float32)

@@ -10,15 +10,7 @@ MAX_BAD_FORWARDS = 16  # in a row, in which no text got a finite vector
 
 
 class Liveness:
-    """The state of one engine. Any thread may read it.
-
-    Example:
-        >>> liveness = Liveness()
-        >>> liveness.forward_started(num_tokens=100)
-        >>> liveness.forward_ended(num_texts=3, num_bad=0)
-        >>> liveness.healthy
-        True
-    """
+    """The state of one engine. Any thread may read it."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """Begin healthy; `clock` gives seconds."""

@@ -1,7 +1,6 @@
 """Gives memory back to the system that the C library keeps after large requests.
 
-glibc keeps freed blocks in the arena of each thread for later. After requests of all shapes that is
-hundreds of megabytes which nobody uses.
+glibc keeps freed blocks of each thread for later: hundreds of megabytes which nobody uses.
 """
 
 import ctypes

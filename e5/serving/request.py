@@ -1,7 +1,7 @@
-"""The request: everything that a caller may send, checked.
+"""The request, which is everything that a caller may send, checked; and the answer to it.
 
-A request is validated here, because Cog validates nothing if it finds no schema file. The embedder
-checks what needs the model: `dimensions` against its size, `truncate` against a text's length.
+A request is checked here because Cog checks nothing if it finds no schema file. What needs the
+model is checked later: `dimensions` against its size, `truncate` against a text's length.
 """
 
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from e5.errors import InputError, quoted
 from e5.prompts import DEFAULT_TASK, resolve_task
 from e5.texts import check_task, check_text, check_texts
 from e5.validation import input_error
+from e5.vectors import Vectors
 
 
 @dataclass(frozen=True)
@@ -91,24 +92,17 @@ class EmbedRequest(BaseModel):
         return request
 
     def check_answer(self, dimensions: int, limits: RequestLimits = _DEFAULT_LIMITS) -> None:
-        """Refuse an answer of so many numbers that writing them as JSON would block the server.
+        """Refuse, by an InputError, an answer of more numbers as JSON than the limit.
 
-        Args:
-            dimensions: of a whole vector.
-            limits: with the greatest number of numbers.
-
-        Raises:
-            InputError: for more of them; base64 has no such limit.
+        `dimensions` are those of a whole vector. Base64 has no limit.
         """
         num_queries, num_documents = len(self.all_queries), len(self.all_documents)
         numbers = (num_queries + num_documents) * (self.dimensions or dimensions)
         numbers += num_queries * num_documents
         if self.encoding_format == "float" and numbers > limits.numbers:
-            raise InputError(
-                "encoding_format",
-                f"'float' for an answer of {numbers} numbers",
-                f"send 'base64' for more than {limits.numbers}, or fewer texts",
-            )
+            received = f"'float' for an answer of {numbers} numbers"
+            remedy = f"send 'base64' for more than {limits.numbers}, or fewer texts"
+            raise InputError("encoding_format", received, remedy)
 
     @cached_property
     def all_queries(self) -> list[str]:
@@ -123,12 +117,9 @@ class EmbedRequest(BaseModel):
     @cached_property
     def num_characters(self) -> int:
         """Characters of all texts, and of the instruction for each text that carries it."""
-        task = resolve_task(self.task)
-        prompted = len(self.all_queries)
-        if self.symmetric or task.symmetric:
-            prompted += len(self.all_documents)
-        texts = sum(map(len, self.all_queries)) + sum(map(len, self.all_documents))
-        return texts + prompted * len(task.instruction)
+        task, texts = resolve_task(self.task), [*self.all_queries, *self.all_documents]
+        prompted = texts if self.symmetric or task.symmetric else self.all_queries
+        return sum(map(len, texts)) + len(prompted) * len(task.instruction)
 
     @cached_property
     def fields(self) -> list[str]:
@@ -139,3 +130,29 @@ class EmbedRequest(BaseModel):
             *(["document"] if self.document is not None else []),
             *(f"documents[{i}]" for i in range(len(self.documents))),
         ]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the service computed for one request.
+
+    Attributes:
+        vectors: float32 `[num_texts, dimensions]`, queries first, then documents.
+        scores: float32 `[num_queries, num_documents]`, cosine x 100; may be empty.
+        tokens: the number of tokens read of each text, in the order of the vectors.
+        truncated: whether each text was truncated.
+        model: name and fingerprint of the model.
+        metrics: `queue_ms`, `forward_ms`, `tokens` and `batch_texts`.
+    """
+
+    vectors: Vectors
+    scores: Vectors
+    tokens: list[int]
+    truncated: list[bool]
+    model: str
+    metrics: dict[str, float]
+
+    @property
+    def num_numbers(self) -> int:
+        """The number of float32 values in vectors and scores together."""
+        return self.vectors.size + self.scores.size

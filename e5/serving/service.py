@@ -1,16 +1,12 @@
-"""The service: one validated request -> one answer, for any interface in front of it.
-
-It tokenises the texts, has the batcher compute the vectors, and normalises and scores these.
-"""
+"""The service: one validated request -> one answer, for any interface in front of it."""
 
 import asyncio
 from functools import partial
 
 from e5.embedder import Embedder
 from e5.errors import TextError
-from e5.serving.answer import Answer
 from e5.serving.batcher import Batcher
-from e5.serving.request import EmbedRequest
+from e5.serving.request import Answer, EmbedRequest
 from e5.settings import Settings
 from e5.vectors import check_dimensions, cosine_scores, finish
 
@@ -68,19 +64,16 @@ class Service:
         embedder, fields = self._embedder, request.fields
         check_dimensions(request.dimensions, embedder.dimensions)
         request.check_answer(embedder.dimensions)
+        options = request.model_dump(include={"task", "symmetric", "truncate"})
         tokenize = partial(
-            embedder.tokenize,
-            request.all_queries,
-            request.all_documents,
-            task=request.task,
-            symmetric=request.symmetric,
-            fields=fields,
-            truncate=request.truncate,
+            embedder.tokenize, request.all_queries, request.all_documents, fields=fields, **options
         )
         if request.num_characters < FEW_CHARACTERS:
             encodings = tokenize()
         else:
-            least_tokens = self._least_tokens(request)
+            texts = (*request.all_queries, *request.all_documents)
+            longest = embedder.max_length
+            least_tokens = sum(min(longest, 2 + len(text) // LONGEST_TOKEN) for text in texts)
             self._batcher.check_capacity(least_tokens)
             async with self._tokenizing:
                 self._batcher.check_capacity(least_tokens)
@@ -105,9 +98,3 @@ class Service:
                 "batch_texts": batched.batch_texts,
             },
         )
-
-    def _least_tokens(self, request: EmbedRequest) -> int:
-        """The least number of tokens that a request can have, without tokenising it."""
-        max_length = self._embedder.max_length
-        texts = (*request.all_queries, *request.all_documents)
-        return sum(min(max_length, 2 + len(text) // LONGEST_TOKEN) for text in texts)

@@ -9,7 +9,7 @@ two forwards.
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Generic, TypeVar
 
@@ -18,21 +18,14 @@ from e5.packing import MIN_SHARED, TokenIds, shared_tokens
 
 @dataclass(eq=False)
 class QueuedRequest:
-    """The texts of one request, and how many of them were given to forwards.
-
-    Attributes:
-        sequences: token ids of each text.
-        num_taken: texts given to a forward so far.
-        waiting_tokens: the number of tokens of the other texts.
-        was_skipped: whether it was the first of the queue, and the last forward had none of it.
-    """
+    """The texts of one request, as token ids, and how many of them were given to forwards."""
 
     sequences: Sequence[TokenIds]
 
     def __post_init__(self) -> None:
-        self.num_taken = 0
-        self.waiting_tokens = sum(map(len, self.sequences))
-        self.was_skipped = False
+        self.num_taken = 0  # texts
+        self.waiting_tokens = sum(map(len, self.sequences))  # of the other texts
+        self.was_skipped = False  # it was the first of the queue, and the last forward had none
 
     @property
     def is_over(self) -> bool:
@@ -62,6 +55,7 @@ class RequestSlice(Generic[R]):
         return self.request.sequences[self.start : self.stop]
 
 
+@dataclass(eq=False)
 class RequestQueue(Generic[R]):
     """Requests in the order in which they came, except that large ones go to the end repeatedly.
 
@@ -72,9 +66,7 @@ class RequestQueue(Generic[R]):
         [[(1, 8, 2)], [(1, 7, 2), (1, 7, 2), (1, 7, 2)]]
     """
 
-    def __init__(self) -> None:
-        """Begin empty."""
-        self.requests: deque[R] = deque()
+    requests: deque[R] = field(default_factory=deque)
 
     @property
     def tokens(self) -> int:
@@ -116,22 +108,20 @@ class RequestQueue(Generic[R]):
             self.requests.rotate(-1)
 
 
+@dataclass(eq=False)
 class _Forward(Generic[R]):
-    def __init__(self, token_budget: int) -> None:
-        self.slices: list[RequestSlice[R]] = []
-        self._budget = token_budget
-        self._last: TokenIds = ()  # what is shared with it is computed once, and counted once
+    budget: int
+    last: TokenIds = ()  # what is shared with it is computed once, and counted once
+    slices: list[RequestSlice[R]] = field(default_factory=list)
 
     def add(self, request: R, max_tokens: int, *, whole: bool = False) -> int:
         """Take the texts that fit in the budget and `max_tokens`; if `whole`, all texts or none.
 
-        A text that is longer than any forward fits in an empty one.
-
-        Returns:
-            The number of tokens that the taken texts need.
+        A text that is longer than any forward fits in an empty one. Returns the tokens that the
+        taken texts need.
         """
-        start, last, tokens = request.num_taken, self._last, 0
-        stop, max_tokens = start, min(max_tokens, self._budget)
+        start, last, tokens = request.num_taken, self.last, 0
+        stop, max_tokens = start, min(max_tokens, self.budget)
         for ids in islice(request.sequences, start, None):
             own = len(ids) - shared_tokens(last, ids, MIN_SHARED)
             if tokens + own > max_tokens and (whole or self.slices or stop > start):
@@ -141,8 +131,8 @@ class _Forward(Generic[R]):
             return 0
         part = RequestSlice(request, start, stop)
         self.slices.append(part)
-        self._budget = max(0, self._budget - tokens)
-        self._last = last
+        self.budget = max(0, self.budget - tokens)
+        self.last = last
         request.num_taken = stop
         request.waiting_tokens -= sum(map(len, part.sequences))
         return tokens

@@ -1,1 +1,1 @@
-"""From a clone to a verdict on a machine with a card: steps, their lines, and a report."""
+"""The acceptance of a checkpoint on a machine with a card: steps and a report of their lines."""

@@ -1,11 +1,12 @@
-"""From a clone to a verdict: everything that a machine with a card has to show, in one command.
+"""Tries everything that a machine with a card must do, in one command, and gives a verdict.
 
     ./scripts/accept                                            the 7B model on this machine's card
-    ./scripts/accept --weights weights/e5-mini --device cpu     what can be shown without one
+    ./scripts/accept --weights weights/e5-mini --device cpu     what can be tried without a card
     ./scripts/accept --quick ...                                the same steps with fewer texts
 
-Runs each step in a process of its own, so that one that dies fails alone, and writes
-docs/accept/MACHINE-DATE.json and .md after each. Run again, it repeats only what has not passed.
+Each step runs in a process of its own, so that a step that dies stops no other. After each step
+the report docs/accept/MACHINE-DATE.json and .md is written. A second run repeats only what has not
+passed.
 """
 
 import argparse
@@ -18,11 +19,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from acceptance.candidate import QUICK, ROOT, Candidate, Workload
 from acceptance.lines import Line, passes
 from acceptance.report import Report
-from acceptance.subject import QUICK, ROOT, Subject, Workload
 
-# A module of this package, and its function; each step imports its own alone.
+# The module and the function of each step. A step imports only its own module.
 STEPS = {
     "machine": "machine.machine",
     "weights": "machine.weights",
@@ -31,7 +32,7 @@ STEPS = {
     "fidelity": "vectors.fidelity",
     "odd texts": "vectors.odd_texts",
     "memory": "vectors.memory",
-    "truth": "truth.truth",
+    "truth": "mteb_scores.scores",
     "speed": "speed.speed",
     "server": "serving.server",
     "image": "serving.image",
@@ -40,7 +41,7 @@ LOG_LINES = 40
 
 
 def main() -> int:
-    """Run what has not passed; 0 when nothing failed."""
+    """Run the steps that have not passed; return 0 if nothing failed."""
     parser = argparse.ArgumentParser(
         prog="accept", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -48,51 +49,54 @@ def main() -> int:
         "--weights",
         type=Path,
         default=ROOT / "weights/e5-mistral-7b-instruct",
-        help="a checkpoint's folder; the default is downloaded where it is missing",
+        help="a folder of a checkpoint; the default one is downloaded if it is missing",
     )
-    parser.add_argument("--device", help="cuda, cuda:1 or cpu (default: a card, and no CPU)")
+    parser.add_argument("--device", help="cuda, cuda:1 or cpu (default: cuda)")
     parser.add_argument(
-        "--out", type=Path, default=ROOT / "docs/accept", help="where reports lie (%(default)s)"
+        "--out",
+        type=Path,
+        default=ROOT / "docs/accept",
+        help="the folder of the reports (%(default)s)",
     )
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="fewer texts, requests and rounds: shows that the steps work, in half a minute",
+        help="use fewer texts, requests and rounds: shows in half a minute that the steps work",
     )
-    parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)  # in the child
+    parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)  # for the child process
     options = parser.parse_args()
-    subject = Subject(
+    candidate = Candidate(
         options.weights.resolve(), options.device or "cuda", QUICK if options.quick else Workload()
     )
     if options.step:
         module, function = STEPS[options.step].split(".")
-        lines = getattr(importlib.import_module(f"acceptance.{module}"), function)(subject)
+        lines = getattr(importlib.import_module(f"acceptance.{module}"), function)(candidate)
         options.out.write_text(json.dumps([vars(line) for line in lines]))
         return 0
-    report = Report(options.out.resolve(), subject.facts())
+    report = Report(options.out.resolve(), candidate.facts())
     for step in STEPS:
         if report.passed(step):
             print(f"{step}: has passed before")
             continue
         print(f"{step} ...", flush=True)
         started = time.monotonic()
-        lines, log = _run(step, subject)
+        lines, log = _run(step, candidate)
         report.add(step, lines, seconds=time.monotonic() - started, log=log)
         for line in lines:
             aim = f"  ({line.aim})" if line.aim else ""
             print(f"  {line.result:8} {line.what}: {line.figure}{aim}", flush=True)
     passed = report.finish()
-    print(f"\n{'passed' if passed else 'FAILED'}: {report.path.with_suffix('.md')} says it all")
+    print(f"\n{'passed' if passed else 'FAILED'}: the report is {report.path.with_suffix('.md')}")
     return 0 if passed else 1
 
 
-def _run(step: str, subject: Subject) -> tuple[list[Line], str]:
-    """A step's lines and the end of its log; one that fails if it died."""
+def _run(step: str, candidate: Candidate) -> tuple[list[Line], str]:
+    """Run a step; return its lines and the end of its log. If it died, its one line has failed."""
     with tempfile.TemporaryDirectory() as folder:
-        told, log = Path(folder) / "lines.json", Path(folder) / "log"
-        command = [sys.executable, "-m", "acceptance", "--step", step, "--out", str(told)]
-        command += ["--weights", str(subject.weights), "--device", subject.device]
-        command += ["--quick"] if subject.workload == QUICK else []
+        output, log = Path(folder) / "lines.json", Path(folder) / "log"
+        command = [sys.executable, "-m", "acceptance", "--step", step, "--out", str(output)]
+        command += ["--weights", str(candidate.weights), "--device", candidate.device]
+        command += ["--quick"] if candidate.workload == QUICK else []
         with log.open("wb") as file:
             environment = os.environ | {"PYTHONFAULTHANDLER": "1"}
             code = subprocess.run(command, stdout=file, stderr=file, env=environment).returncode
@@ -101,7 +105,7 @@ def _run(step: str, subject: Subject) -> tuple[list[Line], str]:
         if code != 0:
             last = tail.rpartition("\n")[2]
             return [passes("the step itself", f"ended with {code}: {last}", False)], tail
-        return [Line(**line) for line in json.loads(told.read_text())], tail
+        return [Line(**line) for line in json.loads(output.read_text())], tail
 
 
 if __name__ == "__main__":

@@ -1,7 +1,4 @@
-"""What a step says: lines with a figure, and whether it passes.
-
-Knows nothing of steps, models or files.
-"""
+"""The lines of a report: each has a figure and may pass or fail."""
 
 from dataclasses import dataclass
 
@@ -13,10 +10,10 @@ class Line:
     """One line of a report.
 
     Attributes:
-        what: was looked at.
-        figure: what was found, with its unit; or why nothing was.
-        result: PASSED, FAILED, NOT_RUN, or FIGURE: found, without a bound.
-        aim: what would pass.
+        what: what was tried.
+        figure: the result with its unit, or the reason why there is none.
+        result: PASSED, FAILED, NOT_RUN, or FIGURE, which is a result without a bound.
+        aim: the bound of the result.
     """
 
     what: str
@@ -26,12 +23,12 @@ class Line:
 
 
 def passes(what: str, figure: object, passed: bool, aim: str = "") -> Line:
-    """A line that passes or fails."""
+    """Make a line that passes or fails."""
     return Line(what, str(figure), PASSED if passed else FAILED, aim)
 
 
 def at_least(what: str, value: float, bound: float, unit: str = "") -> Line:
-    """Passes from `bound` on; NaN fails.
+    """Make a line that passes from `bound` on; NaN fails.
 
     >>> at_least("cosine", 0.99995, 0.999)
     Line(what='cosine', figure='0.99995', result='passed', aim='at least 0.999')
@@ -40,7 +37,7 @@ def at_least(what: str, value: float, bound: float, unit: str = "") -> Line:
 
 
 def at_most(what: str, value: float, bound: float, unit: str = "") -> Line:
-    """Passes up to `bound`; NaN fails.
+    """Make a line that passes up to `bound`; NaN fails.
 
     >>> at_most("self-check", 1.25, 1, " s")
     Line(what='self-check', figure='1.25 s', result='FAILED', aim='at most 1 s')
@@ -49,7 +46,7 @@ def at_most(what: str, value: float, bound: float, unit: str = "") -> Line:
 
 
 def near(what: str, value: float, truth: float, tolerance: float) -> Line:
-    """Passes within `tolerance` of the truth.
+    """Make a line that passes within `tolerance` of the truth.
 
     >>> near("BIOSSES", 0.8512, 0.855, 0.005).result
     'passed'
@@ -59,12 +56,12 @@ def near(what: str, value: float, truth: float, tolerance: float) -> Line:
 
 
 def not_run(what: str, why: str) -> Line:
-    """Nothing was found out."""
+    """Make a line that says why something was not tried."""
     return Line(what, why, NOT_RUN)
 
 
 def in_digits(value: float, unit: str = "") -> str:
-    """Six digits, without an exponent where that reads better.
+    """Format a value with six digits and its unit.
 
     >>> in_digits(14261659648.0), in_digits(1234.5678, " ms")
     ('1.42617e+10', '1234.57 ms')

@@ -1,7 +1,7 @@
-"""An mteb task of its own: sentence pairs and how alike they are, without a network.
+"""An mteb task that needs no network: sentence pairs and their similarity, from 0 to 5.
 
-Written for this project; 0 is unrelated, 5 is the same. Its score by the built-in checkpoint is
-known, so it shows whether mteb, the adapter and the service's rules still fit together.
+The pairs were written for this project. The score of the built-in checkpoint is known, so the task
+shows whether mteb, the adapter and the service still work together.
 """
 
 import importlib
@@ -31,7 +31,7 @@ PAIRS = [
     ("Snow fell all night.", "It was snowing through the night.", 4.9),
     ("The bridge was built in 1890.", "The tower was built in 1925.", 1.5),
     ("Bees make honey from nectar.", "Honey is made by bees.", 4.3),
-    ("The recipe needs three eggs.", "The football match ended in a draw.", 0.1),
+    ("The recipe needs three eggs.", "The football match ended in a rng.", 0.1),
     ("A plane lands at the airport.", "An aircraft is landing.", 4.1),
     ("The river is deep here.", "The lake is shallow there.", 1.6),
     ("I like coffee more than tea.", "I prefer coffee to tea.", 5.0),
@@ -45,7 +45,7 @@ PAIRS = [
 
 
 class LocalPairs(AbsTaskSTS):
-    """The pairs as an STS task; Spearman's rank correlation is its score."""
+    """The pairs as an STS task, whose score is Spearman's rank correlation."""
 
     metadata = TaskMetadata(
         name="LocalPairs",
@@ -61,8 +61,8 @@ class LocalPairs(AbsTaskSTS):
     min_score, max_score = 0, 5
 
     def load_data(self, num_proc: int | None = None, **kwargs: Any) -> None:  # noqa: ARG002
-        """Nothing is fetched."""
-        datasets: Any = importlib.import_module("datasets")  # of mteb, without types
+        """Make the data set from the pairs; nothing is fetched."""
+        datasets: Any = importlib.import_module("datasets")  # mteb needs it; it has no types
 
         columns = dict(
             zip(

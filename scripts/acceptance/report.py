@@ -1,7 +1,6 @@
 """The report: a JSON file that grows step by step, and a page that is made from it.
 
-An unfinished report of the same card, weights and commit is taken up again. Knows the lines of
-steps, not what they look at.
+An unfinished report of the same card, weights and commit is continued.
 """
 
 import json
@@ -16,26 +15,26 @@ from typing import Any
 from acceptance.lines import FAILED, NOT_RUN, PASSED, Line
 
 INTRODUCTION = """\
-What `./scripts/accept` found on this machine. Every line was measured or tried there; a line
+The results of `./scripts/accept` on this machine. Every line was measured or tried there; a line
 without a bound is a figure.
 """
 SEND = """\
 Please open an issue with this page and the JSON file beside it: both hold figures, versions and the
-last lines of failed steps, but no texts, keys or paths of yours. A failed line stops nothing else.
-After a change, or an interruption, run the same command again: what passed is not repeated. To
-begin anew, delete the JSON file.
+last lines of failed steps, but none of your texts, keys or paths. A failed line stops nothing else.
+After a change or an interruption, run the same command again: it does not repeat what has passed.
+To start anew, delete the JSON file.
 """
 
 
 class Report:
-    """The lines of every step so far, on disk after each."""
+    """The lines of all steps so far; they are written after each step."""
 
     def __init__(self, folder: Path, facts: Mapping[str, str]) -> None:
-        """Go on with the report of these facts that is not finished or not passed; or begin one.
+        """Continue the report of these facts if it is of today or unfinished, or start a new one.
 
         Args:
-            folder: of all reports.
-            facts: machine, weights and commit; a report is of one such set.
+            folder: the folder of all reports.
+            facts: machine, weights, commit and the like, which a report is about.
         """
         folder.mkdir(parents=True, exist_ok=True)
         name = re.sub(r"[^a-z0-9]+", "-", facts["machine"].lower()).strip("-")
@@ -51,7 +50,7 @@ class Report:
         self.data["finished"] = False
 
     def passed(self, step: str) -> bool:
-        """Whether a step needs no repetition."""
+        """Whether a step was run and no line failed."""
         return step in self.data["steps"] and not self.failures(step)
 
     def failures(self, step: str) -> list[Line]:
@@ -63,7 +62,7 @@ class Report:
         return [Line(**line) for line in self.data["steps"][step]["lines"]]
 
     def add(self, step: str, lines: Sequence[Line], *, seconds: float, log: str) -> None:
-        """Keep a step's lines; of one that failed, the end of its log too."""
+        """Add the lines of a step, and the end of its log if it failed."""
         self.data["steps"][step] = {
             "lines": [asdict(line) for line in lines],
             "seconds": round(seconds, 1),
@@ -73,7 +72,7 @@ class Report:
         self._write()
 
     def finish(self) -> bool:
-        """All steps are through; whether none of their lines failed."""
+        """Mark the report as finished, and return whether no line failed."""
         self.data["finished"] = True
         self._write()
         return not any(self.failures(step) for step in self.data["steps"])
@@ -85,7 +84,7 @@ class Report:
         ):
             new = path.with_name(f".{path.name}")
             new.write_text(text)
-            os.replace(new, path)  # never half a report
+            os.replace(new, path)  # so that there is never half a report
 
     def page(self) -> str:
         """The report as Markdown."""
@@ -104,12 +103,12 @@ class Report:
             INTRODUCTION,
             _table(["", ""], list(self.data["facts"].items())),
         ]
-        for step, told in steps.items():
+        for step, entry in steps.items():
             rows = [(line.result, line.what, line.figure, line.aim) for line in self.lines(step)]
-            parts.append(f"## {step.capitalize()} ({told['seconds']:g} s)\n")
+            parts.append(f"## {step.capitalize()} ({entry['seconds']:g} s)\n")
             parts.append(_table(["", "what", "found", "to pass"], rows))
-            if "log" in told:
-                parts.append(f"The end of its log:\n\n```text\n{told['log']}\n```\n")
+            if "log" in entry:
+                parts.append(f"The end of its log:\n\n```text\n{entry['log']}\n```\n")
         return "\n".join([*parts, "## What to send us\n", SEND])
 
 

@@ -1,6 +1,6 @@
-"""The speed: the engine beside sentence-transformers and what the card can do at most.
+"""The step about speed: the engine, sentence-transformers and the card's ceiling.
 
-Takes the benchmark's own rows. On a CPU they are figures without a bound.
+The rows are those of the benchmark. On a CPU they are figures without a bound.
 """
 
 import argparse
@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 import torch
 
+from acceptance.candidate import Candidate
 from acceptance.lines import Line, at_least, not_run
-from acceptance.subject import Subject
 from benchmarks.engine import CEILING, OURS, engine_rows
 from benchmarks.machine import measured_ceilings
-from benchmarks.neighbours import Neighbours
+from benchmarks.other_processes import OtherProcesses
 
 WORKLOADS = (
     "one pair",
@@ -24,35 +24,35 @@ WORKLOADS = (
 PEER = "sentence-transformers"
 
 
-def speed(subject: Subject) -> Sequence[Line]:
-    """Latency and throughput by workload, and the ratio to the peer's best batch size."""
-    neighbours = Neighbours()
-    workloads = WORKLOADS if subject.on_a_card else WORKLOADS[:2]
-    ceilings = measured_ceilings(torch.device(subject.device))
+def speed(candidate: Candidate) -> Sequence[Line]:
+    """Measure latency and throughput by workload, and the ratio to the peer's best batch size."""
+    others = OtherProcesses()
+    workloads = WORKLOADS if candidate.on_a_card else WORKLOADS[:2]
+    ceilings = measured_ceilings(torch.device(candidate.device))
     lines = [
         Line("largest matrix product", f"{ceilings['matmul TFLOP/s']:g} TFLOP/s"),
         Line("copy", f"{ceilings['copy TB/s']:g} TB/s"),
     ]
     arguments = argparse.Namespace(
-        weights=str(subject.weights),
-        device=subject.device,
+        weights=str(candidate.weights),
+        device=candidate.device,
         layers=None,
         workloads=",".join(workloads),
-        rounds=subject.workload.rounds,
+        rounds=candidate.workload.rounds,
     )
     rows = engine_rows(arguments)
     for workload in workloads:
-        here = {row["system"]: row for row in rows if row["workload"] == workload}
-        ours = here[OURS]
+        by_system = {row["system"]: row for row in rows if row["workload"] == workload}
+        ours = by_system[OURS]
         share = f"{ours['% of ceiling']:g} % of {CEILING.partition(': ')[2]}"
         rate = f"{ours['ms']:g} ms, {ours['tokens/s']:g} tokens/s, {share}, spread {ours['spread']}"
         lines.append(Line(workload, rate))
-        peers = [row["ours is faster by"] for system, row in here.items() if PEER in system]
+        peers = [row["ours is faster by"] for system, row in by_system.items() if PEER in system]
         what = f"{workload}: times as fast as {PEER} at its best batch size"
         if not peers:
             lines.append(not_run(what, f"{PEER} is not installed"))
-        elif subject.on_a_card:
+        elif candidate.on_a_card:
             lines.append(at_least(what, min(peers), 1))
         else:
             lines.append(Line(what, f"{min(peers):g}"))
-    return [*lines, Line("cores that other processes took meanwhile", f"{neighbours.cores():.2f}")]
+    return [*lines, Line("cores that other processes took meanwhile", f"{others.cores():.2f}")]

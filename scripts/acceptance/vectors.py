@@ -1,7 +1,4 @@
-"""The vectors' part: loading, dtypes beside each other, odd texts, memory.
-
-Knows nothing of HTTP, clocks of requests or published scores.
-"""
+"""The steps about vectors: loading, fidelity of the dtypes, odd texts, memory."""
 
 import json
 import logging
@@ -14,8 +11,8 @@ import numpy as np
 import psutil
 import torch
 
+from acceptance.candidate import Candidate
 from acceptance.lines import Line, at_least, at_most, in_digits, not_run, passes
-from acceptance.subject import Subject
 from benchmarks.rounds import peak_gib, reset_peak
 from benchmarks.texts import english_words
 from e5.checkpoint import CONFIG, weight_bytes
@@ -23,8 +20,8 @@ from e5.embedder import Embedder
 from e5.vectors import Vectors, cosine_scores
 
 LEAST_COSINE = 0.999
-# One for each thing that has broken a tokenizer or a kernel somewhere.
-ODD = [
+# Each has broken a tokenizer or a kernel somewhere.
+ODD_TEXTS = [
     *("a", ".", "\u200b.", "\x00\x01\x1b[31m", "</s>", "<s> <unk> </s>", "Instruct: \nQuery: "),
     *("🦜" * 300, "e\u0301" * 500, "雪は凍った水です。" * 40, "ثلج ماء متجمد " * 60, "न" * 700),
     *("\n" * 2000 + "x", "a" * 9000, "0123456789 " * 900, "{}[]()<>" * 500, "\ufffd\ufdd0" * 50),
@@ -32,15 +29,15 @@ ODD = [
 ]
 
 
-def loading(subject: Subject) -> Sequence[Line]:
-    """From files to a checked engine."""
+def loading(candidate: Candidate) -> Sequence[Line]:
+    """Load the checkpoint and time the self-check."""
     seconds: list[float] = []
     with _self_checks(seconds):
         started = time.perf_counter()
-        embedder = subject.load()
+        embedder = candidate.load()
         taken = time.perf_counter() - started
     check = Line("self-check", in_digits(round(seconds[0], 2), " s"))
-    if subject.on_a_card:
+    if candidate.on_a_card:
         check = at_most("self-check", seconds[0], 1, " s")
     limits = f"{embedder.max_length} tokens a text, {embedder.max_batch_tokens} a forward"
     return [
@@ -53,35 +50,35 @@ def loading(subject: Subject) -> Sequence[Line]:
 
 @contextmanager
 def _self_checks(seconds: list[float]) -> Iterator[None]:
-    """Collect what the self-check says that it took."""
+    """Collect the seconds that the self-check logs."""
 
-    class Collect(logging.Handler):
+    class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if isinstance(record.args, tuple):
                 seconds.extend(x for x in record.args if isinstance(x, float))
 
-    logger, collect = logging.getLogger("e5.self_check"), Collect()
+    logger, collector = logging.getLogger("e5.self_check"), Collector()
     logger.setLevel(logging.INFO)
-    logger.addHandler(collect)
+    logger.addHandler(collector)
     yield
-    logger.removeHandler(collect)
+    logger.removeHandler(collector)
 
 
-def fidelity(subject: Subject) -> Sequence[Line]:
-    """float16 and bfloat16 on the device beside float32 on the CPU, for a few texts."""
-    need, free = 2 * weight_bytes(subject.weights) * 1.1, psutil.virtual_memory().available
-    texts = some_texts(subject.workload.beside_float32)
-    found = {dtype: _embed(subject.load(dtype=dtype), texts) for dtype in ("float16", "bfloat16")}
+def fidelity(candidate: Candidate) -> Sequence[Line]:
+    """Compare float16 and bfloat16 on the device with float32 on the CPU, for a few texts."""
+    needed, free = 2 * weight_bytes(candidate.weights) * 1.1, psutil.virtual_memory().available
+    texts = random_texts(candidate.workload.beside_float32)
+    found = {dtype: _embed(candidate.load(dtype=dtype), texts) for dtype in ("float16", "bfloat16")}
     pair = "float16 and bfloat16"
-    lines = [_alike(pair, found["float16"], found["bfloat16"])]
-    if need > free:
-        why = f"needs {need / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free"
+    lines = [_cosine_line(pair, found["float16"], found["bfloat16"])]
+    if needed > free:
+        why = f"needs {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free"
         return [*lines, not_run("beside float32 on the CPU", why)]
-    truth = _embed(subject.load(dtype="float32", device="cpu"), texts)
-    return [*(_alike(f"{dtype} and float32", found[dtype], truth) for dtype in found), *lines]
+    truth = _embed(candidate.load(dtype="float32", device="cpu"), texts)
+    return [*(_cosine_line(f"{dtype} and float32", found[dtype], truth) for dtype in found), *lines]
 
 
-def _alike(what: str, ours: Vectors, theirs: Vectors) -> Line:
+def _cosine_line(what: str, ours: Vectors, theirs: Vectors) -> Line:
     least = float(np.diag(cosine_scores(ours, theirs)).min()) / 100
     return at_least(f"{what}: least cosine of {len(ours)} texts", least, LEAST_COSINE)
 
@@ -94,36 +91,36 @@ def _embed(embedder: Embedder, texts: Sequence[str]) -> Vectors:
     return np.concatenate(vectors)
 
 
-def odd_texts(subject: Subject) -> Sequence[Line]:
-    """No text, however long or odd, gives a vector that is not finite."""
-    embedder = subject.load()
-    # More tokens than are read.
-    long = [" ".join(some_texts(400, seed)) for seed in range(subject.workload.too_long)]
-    encodings = embedder.tokenize(documents=[*ODD, *long])
+def odd_texts(candidate: Candidate) -> Sequence[Line]:
+    """Check that the vectors of long and odd texts are finite."""
+    embedder = candidate.load()
+    # Each has more tokens than the model reads.
+    long = [" ".join(random_texts(400, seed)) for seed in range(candidate.workload.too_long)]
+    encodings = embedder.tokenize(documents=[*ODD_TEXTS, *long])
     computed = embedder.compute([encoding.token_ids for encoding in encodings])
     finite = bool(np.isfinite(computed.vectors).all())
     count = f"{len(computed.faults)} of {len(encodings)} texts"
-    cut = sum(encoding.truncated for encoding in encodings)
+    truncated = sum(encoding.truncated for encoding in encodings)
     return [
         passes("texts whose vector is not finite", count, not computed.faults and finite, "0"),
-        Line("of them too long, and cut", str(cut)),
+        Line("of them too long, and truncated", str(truncated)),
     ]
 
 
-def memory(subject: Subject) -> Sequence[Line]:
-    """The peak of full forwards beside what deploy.md promises."""
-    device = torch.device(subject.device)
-    embedder = subject.load()
-    config = json.loads((subject.weights / CONFIG).read_text(encoding="utf-8-sig"))
-    size = weight_bytes(subject.weights)
-    # A token: two float32 residual streams, two inputs and two halves of the MLP in 16 bits.
-    token = 12 * config["hidden_size"] + 4 * config["intermediate_size"]
-    estimate = (size + token * embedder.max_batch_tokens) / 2**30
+def memory(candidate: Candidate) -> Sequence[Line]:
+    """Compare the peak of memory in full forwards with the estimate in deploy.md."""
+    device = torch.device(candidate.device)
+    embedder = candidate.load()
+    config = json.loads((candidate.weights / CONFIG).read_text(encoding="utf-8-sig"))
+    size = weight_bytes(candidate.weights)
+    # A token needs two float32 residual streams, and two inputs and two MLP halves in 16 bits.
+    token_bytes = 12 * config["hidden_size"] + 4 * config["intermediate_size"]
+    estimate = (size + token_bytes * embedder.max_batch_tokens) / 2**30
     reset_peak(device)
-    embedder.encode_document(some_texts(subject.workload.in_memory))
-    embedder.encode_document(" ".join(some_texts(400)))
+    embedder.encode_document(random_texts(candidate.workload.in_memory))
+    embedder.encode_document(" ".join(random_texts(400)))
     peak = peak_gib(device)
-    if not subject.on_a_card:
+    if not candidate.on_a_card:
         return [Line("peak of the process", in_digits(round(peak, 2), " GiB"))]
     free, total = torch.cuda.mem_get_info(device)
     taken = (total - free) / 2**30
@@ -134,7 +131,7 @@ def memory(subject: Subject) -> Sequence[Line]:
     ]
 
 
-def some_texts(count: int, seed: int = 0) -> list[str]:
-    """English words in sentences of 5 to 60."""
-    draw, words = random.Random(seed), english_words()
-    return [" ".join(draw.choices(words, k=draw.randint(5, 60))) for _ in range(count)]
+def random_texts(count: int, seed: int = 0) -> list[str]:
+    """Texts of 5 to 60 random English words."""
+    rng, words = random.Random(seed), english_words()
+    return [" ".join(rng.choices(words, k=rng.randint(5, 60))) for _ in range(count)]

@@ -1,1 +1,1 @@
-"""How fast and how faithful: every figure of docs/benchmarks, as `python -m benchmarks`."""
+"""The benchmarks: speed, memory and fidelity, for the figures of docs/benchmarks."""

@@ -2,30 +2,33 @@
 
     ./scripts/benchmark --threads 1 --out docs/benchmarks/cpu-engine
 
-Random weights of the 7B model's layer shapes (all 32 layers on CUDA, 8 on a CPU, so that the saving
-in the last layer is not flattered), or a real checkpoint.
+The model has random weights in the 7B model's layer shapes, or is a real checkpoint. Random models
+have 32 layers on CUDA and 8 on a CPU, so that the saving in the last layer does not weigh too much.
 
-    engine    texts/s beside sentence-transformers, the padded pair and the matrix products alone
+    engine    texts/s compared with sentence-transformers, padded pairs and bare matrix products
     fidelity  agreement with the unmodified, padded float32 model
     growth    cost per token from 10 to 10,000 texts
-    launches  kernels one by one, by CUDA graphs, and compiled
+    launches  the forward with kernels launched one by one, by CUDA graphs, and compiled
     loading   peak memory while a checkpoint is loaded
     start     seconds from the command to the first answer, by stage
     http      throughput and latency over HTTP, 1 to 128 clients
-    gateway   requests of one text a second, beside scripts/serve and Cog alone; needs wrk
+    gateway   requests per second of one text, compared with scripts/serve and Cog; needs wrk
     crowd     up to 256 clients with one query each, by the gateway and by Cog (--engine)
-    answers   what the answer costs above the forward
+    answers   the time of an answer above that of the forward
     fairness  small requests beside large ones
     soak      memory and folders of the server over 100,000 requests (--requests)
     peaks     memory of the worker while each kind of large request is answered
-    faults    what callers and accidents do to a server, and how many answers were wrong
+    faults    how many answers are wrong after faults of clients and of the server
     corpus    scripts/embed_corpus from 1,000 to 100,000 documents
-    share     its rate beside that of the engine alone
+    share     the rate of embedding a corpus as a share of the engine's own
+    reuse     runs over a corpus that changes
+    long      documents of many characters
     search    recall, size and milliseconds of an index
+    million   the same for a million made-up vectors
 
-Where nothing can be installed, `PYTHONPATH=scripts:. python -m benchmarks` needs torch and
-transformers for the first three; without sentence-transformers or matplotlib, the peer's rows or
-the plot are left out.
+Where nothing can be installed, `PYTHONPATH=scripts:. python -m benchmarks` runs the first three
+with torch and transformers alone. Without sentence-transformers the peer's rows are left out, and
+without matplotlib the plot.
 """
 
 import argparse
@@ -40,10 +43,11 @@ from typing import Any
 import torch
 
 from benchmarks.machine import machine_facts
-from benchmarks.neighbours import Neighbours, what_is_wrong
+from benchmarks.other_processes import OtherProcesses, busy_machine_message
 from benchmarks.rounds import ROUNDS
 
-# A module of this package, and its function. Imported when asked for: they need other packages.
+# The module and the function of each section. The modules need different packages, so only those of
+# the chosen sections are imported.
 SECTIONS = {
     "engine": "engine.engine_rows",
     "fidelity": "engine.fidelity_rows",
@@ -51,79 +55,87 @@ SECTIONS = {
     "launches": "launches.launch_rows",
     "loading": "loading.loading_rows",
     "start": "loading.start_rows",
-    "http": "serving.http_rows",
-    "gateway": "doors.door_rows",
-    "crowd": "crowd.crowd_rows",
-    "answers": "serving.answer_rows",
+    "http": "http_latency.http_rows",
+    "gateway": "gateway_rates.gateway_rows",
+    "crowd": "many_clients.many_clients_rows",
+    "answers": "http_latency.answer_rows",
     "fairness": "endurance.fairness_rows",
     "soak": "endurance.soak_rows",
-    "peaks": "peaks.peak_rows",
+    "peaks": "memory_peaks.peak_rows",
     "faults": "faults.fault_rows",
     "corpus": "corpora.corpus_rows",
     "share": "corpora.share_rows",
-    "reuse": "mirror.reuse_rows",
-    "long": "mirror.long_rows",
+    "reuse": "corpus_updates.reuse_rows",
+    "long": "corpus_updates.long_rows",
     "search": "corpora.search_rows",
     "million": "corpora.million_rows",
 }
 
 
 def main() -> int:
-    """Run the sections asked for; print tables, write JSON, draw the plot."""
+    """Run the chosen sections; print tables, write JSON, draw the plot."""
     parser = argparse.ArgumentParser(
         prog="benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--sections", default="engine", help="comma list; default engine")
-    parser.add_argument("--device", help="cpu or cuda; default CUDA where there is one")
-    parser.add_argument("--layers", type=int, help="of the random weights, for engine and http")
+    parser.add_argument(
+        "--sections", default="engine", help="names separated by commas; default engine"
+    )
+    parser.add_argument("--device", help="cpu or cuda; default CUDA if there is a card")
+    parser.add_argument(
+        "--layers", type=int, help="layers of the random weights, for engine and http"
+    )
     parser.add_argument("--weights", help="a checkpoint folder instead of random weights")
     parser.add_argument(
         "--engine",
         choices=("real", "simulated:a40", "simulated:h100"),
         default="real",
-        help="for crowd: compute, or spend a card's time",
+        help="for crowd: compute, or take the time that a card would take",
     )
-    parser.add_argument("--requests", type=int, default=100_000, help="for soak and faults")
-    parser.add_argument("--threads", type=int, help="CPU threads for everything")
-    parser.add_argument("--workloads", help="comma list, to run only these")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"at least {ROUNDS}")
-    parser.add_argument("--out", type=Path, help="write OUT.json and OUT.png")
+    parser.add_argument(
+        "--requests", type=int, default=100_000, help="number of requests, for soak and faults"
+    )
+    parser.add_argument("--threads", type=int, help="CPU threads of the engine and of the server")
+    parser.add_argument("--workloads", help="names separated by commas: run only these")
+    parser.add_argument(
+        "--rounds", type=int, default=ROUNDS, help=f"number of rounds, at least {ROUNDS}"
+    )
+    parser.add_argument("--out", type=Path, help="write the files OUT.json and OUT.png")
     arguments = parser.parse_args()
     unknown = set(arguments.sections.split(",")) - SECTIONS.keys()
     if unknown:
-        parser.error(f"--sections: there is no {', '.join(unknown)}")
+        parser.error(f"--sections: received {', '.join(unknown)}; use {', '.join(SECTIONS)}")
     if arguments.rounds < ROUNDS:
-        parser.error(f"--rounds: received {arguments.rounds}; fewer than {ROUNDS} say nothing")
+        parser.error(f"--rounds: received {arguments.rounds}; use {ROUNDS} or more")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
         os.environ["OMP_NUM_THREADS"] = str(arguments.threads)  # for the server's worker as well
-    neighbours = Neighbours()
+    others = OtherProcesses()
     time.sleep(2)
-    _refuse(neighbours)
+    _exit_if_busy(others)
     report: dict[str, Any] = {"machine": machine_facts(arguments)}
     print(json.dumps(report["machine"]))
     for section in arguments.sections.split(","):
         print(f"\n{section}")
-        neighbours = Neighbours()
+        others = OtherProcesses()
         module, function = SECTIONS[section].split(".")
         rows_of = getattr(importlib.import_module(f"benchmarks.{module}"), function)
         report[section] = rows_of(arguments)
-        _refuse(neighbours)
+        _exit_if_busy(others)
         _print_table(report[section])
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
-        _draw(report, arguments.out.with_suffix(".png"))
+        _plot(report, arguments.out.with_suffix(".png"))
     return 0
 
 
-def _refuse(neighbours: Neighbours) -> None:
-    if sentence := what_is_wrong(neighbours.cores()):
-        sys.exit(sentence)
+def _exit_if_busy(others: OtherProcesses) -> None:
+    if message := busy_machine_message(others.cores()):
+        sys.exit(message)
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
-    """Rows as aligned columns."""
+    """Print rows as aligned columns."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     widths = [
         max(len(column), *(len(str(row.get(column, ""))) for row in rows)) for column in columns
@@ -133,8 +145,8 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     print(flush=True)
 
 
-def _draw(report: dict[str, Any], path: Path) -> None:
-    """Throughput by workload beside the peers, and against clients."""
+def _plot(report: dict[str, Any], path: Path) -> None:
+    """Plot the throughput of all systems by workload, and of the server by clients."""
     try:
         import matplotlib
     except ImportError:
@@ -143,7 +155,7 @@ def _draw(report: dict[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    panels = {"engine": _draw_engine, "http": _draw_http}
+    panels = {"engine": _plot_engine, "http": _plot_http}
     shown = [section for section in panels if section in report]
     if not shown:
         return
@@ -159,21 +171,21 @@ def _draw(report: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _draw_engine(rows: list[dict[str, Any]], axis: Any) -> None:
+def _plot_engine(rows: list[dict[str, Any]], axis: Any) -> None:
     rows = [row for row in rows if "tokens/s" in row]
     workloads = list(dict.fromkeys(row["workload"] for row in rows))
     systems = list(dict.fromkeys(row["system"] for row in rows))
     height = 0.8 / len(systems)
     for i, system in enumerate(systems):
-        mine = {row["workload"]: row["tokens/s"] for row in rows if row["system"] == system}
-        places = [w + i * height for w, name in enumerate(workloads) if name in mine]
-        axis.barh(places, list(mine.values()), height, label=system)
+        rates = {row["workload"]: row["tokens/s"] for row in rows if row["system"] == system}
+        positions = [w + i * height for w, name in enumerate(workloads) if name in rates]
+        axis.barh(positions, list(rates.values()), height, label=system)
     axis.set_yticks([w + 0.4 for w in range(len(workloads))], workloads)
     axis.invert_yaxis()
     axis.set_xlabel("tokens/s, of the texts as sent")
 
 
-def _draw_http(rows: list[dict[str, Any]], axis: Any) -> None:
+def _plot_http(rows: list[dict[str, Any]], axis: Any) -> None:
     measured = [row for row in rows if isinstance(row["clients"], int)]
     clients, rates = [row["clients"] for row in measured], [row["texts/s"] for row in measured]
     axis.plot(clients, rates, "o-", label="over HTTP")

@@ -1,6 +1,6 @@
-"""Corpora from end to end: embedding beside the engine's own rate, growth, and search.
+"""Corpora from end to end: embedding compared with the engine's own rate, growth, and search.
 
-Real English texts through the built-in checkpoint, unless another is named. Knows nothing of HTTP.
+The texts are real English; the checkpoint is the built-in one, unless another is named.
 """
 
 import argparse
@@ -17,25 +17,25 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.machine import child
-from benchmarks.subjects import MINI, saved_checkpoint
+from benchmarks.models import MINI, saved_checkpoint
 from benchmarks.texts import real_texts
-from e5.corpora import Corpus, Index, Loop, ShardFolder, embed_corpus
+from e5.corpora import Corpus, Index, Loop, ShardFolder, embed_corpus, encode_vectors
 from e5.corpora.documents import Document, Passage
-from e5.corpora.shard import Shard, encode_vectors, shard_name
+from e5.corpora.shard import Shard, shard_name
 from e5.embedder import Embedder
 from e5.settings import Settings
 from e5.vectors import Vectors, cosine_scores
 
 SIZES = (1_000, 10_000, 100_000)
-UNIT = 2048  # rows
+ROWS_PER_SHARD = 2048
 QUERIES = 500
-TURNS = 5  # of the loop, between runs of the engine alone: machines drift
+LOOP_RUNS = 5  # each lies between two runs of the engine alone, because machines drift
 
 
 def corpus_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Cost a document and peak memory of embedding a corpus.
+    """Cost per document and peak memory of embedding a corpus.
 
-    The sizes take turns, because machines drift; each size's median run counts.
+    Each round runs every size, because machines drift; a row is the median run of its size.
     """
     weights = Path(arguments.weights or MINI)
     texts = real_texts(SIZES[-1])
@@ -44,9 +44,9 @@ def corpus_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         folder = Path(name)
         for size in SIZES:
             write_jsonl(folder / f"{size}.jsonl", texts[:size])
-        for turn in range(arguments.rounds):
+        for number in range(arguments.rounds):
             for size in SIZES:
-                row = _run(weights, folder / f"{size}.jsonl", folder / f"out-{size}-{turn}")
+                row = _run(weights, folder / f"{size}.jsonl", folder / f"out-{size}-{number}")
                 runs[size].append(row)
     rows = [{"documents": size} | _median(runs[size]) for size in SIZES]
     first = rows[0]["us/token"]
@@ -70,14 +70,14 @@ print(json.dumps([done.documents, done.tokens, report.elapsed, peak_gib(torch.de
 
 
 def _median(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """The run of median cost, with the least and the greatest."""
+    """The run of median cost, with the least and the greatest cost."""
     ordered = sorted(runs, key=lambda row: row["us/token"])
     costs = {"least": ordered[0]["us/token"], "greatest": ordered[-1]["us/token"]}
     return ordered[len(ordered) // 2] | costs
 
 
 def _run(weights: Path, corpus: Path, out: Path) -> dict[str, Any]:
-    """One run, in a process of its own: what scripts/embed_corpus does."""
+    """Embed a corpus in a process of its own, as scripts/embed_corpus does."""
     documents, tokens, seconds, peak = json.loads(child(_CHILD, weights, corpus, out))
     size = sum(file.stat().st_size for file in out.glob("*.parquet"))
     return {
@@ -93,43 +93,43 @@ def _run(weights: Path, corpus: Path, out: Path) -> dict[str, Any]:
 def share_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """The rate of embedding a corpus as a share of the engine's own.
 
-    For the built-in checkpoint, beside which tokenising counts, and for two layers of the 7B
-    model's shapes.
+    The rows are of the built-in checkpoint, where tokenising takes a notable part of the time, and
+    of two layers in the 7B model's shapes.
     """
     texts = real_texts(SIZES[1])
     with tempfile.TemporaryDirectory() as name, saved_checkpoint(arguments, layers=2) as large:
         return [
-            {"weights": "built-in"} | _share(MINI, texts, UNIT, Path(name) / "a"),
+            {"weights": "built-in"} | _share(MINI, texts, ROWS_PER_SHARD, Path(name) / "a"),
             {"weights": "7B shapes, 2 layers"} | _share(large, texts[:128], 32, Path(name) / "b"),
         ]
 
 
-def _share(weights: Path, texts: list[str], unit: int, folder: Path) -> dict[str, Any]:
-    """The loop's rate over that of computing the same token ids alone, before and after."""
+def _share(weights: Path, texts: list[str], rows_per_shard: int, folder: Path) -> dict[str, Any]:
+    """The loop's rate over that of the engine alone, before and after it, on the same token ids."""
     embedder = Embedder.load(Settings(weights=weights))
     loop = Loop(lambda: embedder)
     folder.mkdir()
     write_jsonl(folder / "in.jsonl", texts)
     corpus = Corpus(str(folder / "in.jsonl"))
-    busy = time.process_time()
+    started = time.process_time()
     encodings = embedder.tokenize(documents=texts, one_by_one=True)
-    tokenising = time.process_time() - busy
+    tokenising = time.process_time() - started
     ids = [encoding.token_ids for encoding in encodings]
 
-    def alone() -> float:
+    def engine_seconds() -> float:
         started = time.perf_counter()
-        for i in range(0, len(ids), unit):
-            embedder.compute(ids[i : i + unit])
+        for i in range(0, len(ids), rows_per_shard):
+            embedder.compute(ids[i : i + rows_per_shard])
         return time.perf_counter() - started
 
-    busy = time.process_time()
-    before = alone()
-    computing = time.process_time() - busy
+    started = time.process_time()
+    before = engine_seconds()
+    computing = time.process_time() - started
     ratios = []
-    for turn in tqdm(range(TURNS), "turns", leave=False):
-        out = ShardFolder(str(folder / f"out-{turn}"))
-        taken = embed_corpus(corpus, out, loop, rows_per_shard=unit).elapsed
-        after = alone()
+    for number in tqdm(range(LOOP_RUNS), "runs", leave=False):
+        out = ShardFolder(str(folder / f"out-{number}"))
+        taken = embed_corpus(corpus, out, loop, rows_per_shard=rows_per_shard).elapsed
+        after = engine_seconds()
         ratios.append((before + after) / 2 / taken)
         before = after
     return {
@@ -142,32 +142,32 @@ def _share(weights: Path, texts: list[str], unit: int, folder: Path) -> dict[str
 
 
 def search_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Recall@10 beside the exact search, time to build, size, milliseconds a query."""
+    """Recall@10 against the exact search, time to build, size, and milliseconds per query."""
     embedder = Embedder.load(Settings(weights=arguments.weights or MINI))
     texts = real_texts(SIZES[-1] + QUERIES)
     documents = embedder.encode_document(texts[QUERIES:])
     queries = embedder.encode_query(texts[:QUERIES])
-    standins = clustered(20_000 + QUERIES, 4096)
+    clusters = clustered(20_000 + QUERIES, 4096)
     torch.set_num_threads(1)
     return [
         {"vectors": f"{len(documents)} texts by {embedder.name}"} | _search(documents, queries),
-        {"vectors": "20000 clustered stand-ins"} | _search(standins[QUERIES:], standins[:QUERIES]),
+        {"vectors": "20000 clustered stand-ins"} | _search(clusters[QUERIES:], clusters[:QUERIES]),
     ]
 
 
 def million_rows(_: argparse.Namespace) -> list[dict[str, Any]]:
-    """The same for a million made-up vectors of 192 dimensions."""
+    """The rows of `search_rows` for a million made-up vectors of 192 dimensions."""
     vectors = clustered(1_000_000 + 100, 192)
     torch.set_num_threads(1)
     return [{"vectors": "1,000,000 clustered stand-ins"} | _search(vectors[100:], vectors[:100])]
 
 
 def clustered(count: int, dimensions: int) -> Vectors:
-    """Made-up vectors in clusters of about 50, as real texts have their topics."""
-    draw = np.random.default_rng(0)
-    centres = draw.standard_normal((count // 50, dimensions))
-    own = centres[draw.integers(len(centres), size=count)]
-    noisy: Vectors = (own + 0.7 * draw.standard_normal(own.shape)).astype(np.float32)
+    """Made-up vectors in clusters of about 50, like texts of one topic."""
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((count // 50, dimensions))
+    own = centres[rng.integers(len(centres), size=count)]
+    noisy: Vectors = (own + 0.7 * rng.standard_normal(own.shape)).astype(np.float32)
     return noisy
 
 
@@ -201,12 +201,12 @@ def _search(vectors: Vectors, queries: Vectors) -> dict[str, Any]:
 
 
 def _as_shards(vectors: Vectors, folder: Path) -> ShardFolder:
-    """Vectors as if a corpus had been embedded; a document's id is its row."""
+    """Write vectors as the shards of a corpus; a document's id is its row number."""
     corpus = Corpus(str(folder / "corpus.jsonl"), id_column="id")
     shards = ShardFolder(str(folder / "shards"))
     shards.begin(shards.check("made-up@0123456789ab", vectors.shape[1], corpus))
-    for number, first in enumerate(range(0, len(vectors), UNIT)):
-        part = vectors[first : first + UNIT]
+    for number, first in enumerate(range(0, len(vectors), ROWS_PER_SHARD)):
+        part = vectors[first : first + ROWS_PER_SHARD]
         rows = range(first, first + len(part))
         documents = [Document(str(row), f"text {row}") for row in rows]
         parts = [[Passage(document.text, 0, len(document.text))] for document in documents]
@@ -220,13 +220,13 @@ def _recall(index: Index, vectors: Vectors, queries: Vectors, top: int = 10) -> 
     shares = []
     for query in queries:
         scores = cosine_scores(query[None], vectors)[0]
-        least = np.partition(scores, -top)[-top]  # equal texts are equally good
+        least = np.partition(scores, -top)[-top]  # equal texts count as equally good
         found = [int(hit.id) for hit in index.search(query, top)]
         shares.append(np.mean(scores[found] >= least - 0.01))
     return float(np.mean(shares))
 
 
 def write_jsonl(path: Path, texts: Sequence[str]) -> None:
-    """One `{"id", "text"}` a line; the id is the row."""
+    """Write a line `{"id", "text"}` for each text; the id is the row number."""
     lines = [json.dumps({"id": str(i), "text": text}) for i, text in enumerate(texts)]
     path.write_text("\n".join(lines) + "\n")

@@ -1,7 +1,4 @@
-"""The engine beside its peers and its ceiling, on the same weights and token ids; and its fidelity.
-
-Knows nothing of HTTP or corpora.
-"""
+"""The engine compared with its peers and its ceiling, on the same weights; and its fidelity."""
 
 import argparse
 import random
@@ -20,9 +17,10 @@ from transformers import MistralConfig, MistralModel
 from transformers.models.mistral.modeling_mistral import MistralDecoderLayer
 
 from benchmarks.machine import measured_ceilings
+from benchmarks.models import MINI, model_under_test, packed
 from benchmarks.rounds import Times, side_by_side
-from benchmarks.subjects import MINI, Workload, packed, subject, workloads_of
 from benchmarks.texts import english_words
+from benchmarks.workloads import Workload, workloads_of
 from e5.device import choose_device, choose_dtype
 from e5.embedder import Embedder
 from e5.engine import Engine
@@ -36,9 +34,9 @@ READING = "floor: reading the layers' weights once"
 
 
 def engine_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Every workload through every system."""
-    everything: list[dict[str, Any]] = []
-    with subject(arguments) as (model, folder):
+    """Run every workload through every system."""
+    rows: list[dict[str, Any]] = []
+    with model_under_test(arguments) as (model, folder):
         embedder = _embedder(model, folder)
         peer = _sentence_transformer(model, folder)
         weight_bytes = sum(weight.nbytes for weight in model.layers.parameters())
@@ -49,10 +47,10 @@ def engine_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             ids = _token_ids(embedder, workload)
             runs = _runs(model, embedder, peer, workload)
             times = side_by_side(runs, model.device, rounds=arguments.rounds, name=name)
-            everything += [_row(name, system, ids, times) for system in runs]
+            rows += [_row(name, system, ids, times) for system in runs]
             floor = weight_bytes / (measured_ceilings(model.device)["copy TB/s"] * 1e9)
-            everything.append({"workload": name, "system": READING, "ms": round(floor, 2)})
-    return everything
+            rows.append({"workload": name, "system": READING, "ms": round(floor, 2)})
+    return rows
 
 
 def _embedder(model: MistralModel, folder: Path) -> Embedder:
@@ -68,33 +66,33 @@ def _token_ids(embedder: Embedder, workload: Workload) -> list[TokenIds]:
 def _row(
     workload: str, system: str, ids: Sequence[TokenIds], times: dict[str, Times]
 ) -> dict[str, Any]:
-    mine = times[system]
+    own = times[system]
     tokens = sum(map(len, ids))
     return {
         "workload": workload,
         "system": system,
         "tokens": tokens,
-        **mine.columns(),
-        "texts/s": round(len(ids) / mine.median, 2),
-        "tokens/s": round(tokens / mine.median, 1),
-        "peak GiB": round(mine.peak, 2),
-        "% of ceiling": round(100 / times[CEILING].ratio(mine), 1),
-        "ours is faster by": round(times[OURS].ratio(mine), 2),
+        **own.columns(),
+        "texts/s": round(len(ids) / own.median, 2),
+        "tokens/s": round(tokens / own.median, 1),
+        "peak GiB": round(own.peak, 2),
+        "% of ceiling": round(100 / times[CEILING].ratio(own), 1),
+        "ours is faster by": round(times[OURS].ratio(own), 2),
     }
 
 
 def _runs(
     model: MistralModel, embedder: Embedder, peer: Any, workload: Workload
 ) -> dict[str, Callable[[], object]]:
-    """Each system as a call that embeds the workload's texts once."""
-    ids, texts = _token_ids(embedder, workload), workload.as_read
+    """Each system as a function that embeds the workload's texts once."""
+    ids, texts = _token_ids(embedder, workload), workload.with_prompts
     runs: dict[str, Callable[[], object]] = {
         CEILING: _matrix_products(model, ids, embedder),
         OURS: lambda: embedder.compute(_token_ids(embedder, workload)),
         "padded pair per call": lambda: _padded_pairs(model, ids),
     }
     if peer is not None:
-        for size in (32, 8, 1):  # the default, and what may be its best
+        for size in (32, 8, 1):  # the default, and others that may be its best
             if size == 32 or size < len(texts):
                 runs[f"sentence-transformers, batch {size}"] = partial(
                     peer.encode, texts, batch_size=size, show_progress_bar=False
@@ -105,7 +103,7 @@ def _runs(
 def _matrix_products(
     model: MistralModel, ids: Sequence[TokenIds], embedder: Embedder
 ) -> Callable[[], None]:
-    """Every linear layer once on as many rows as our forward gives it, and nothing else."""
+    """A function that applies every linear layer once, to as many rows as our forward does."""
     layers: list[MistralDecoderLayer] = list(model.layers)
     batches = []
     for texts in fill(sorted(set(ids)), max_batch_tokens=embedder.max_batch_tokens):
@@ -135,14 +133,14 @@ def _matrix_products(
 
 
 def _padded_pairs(model: MistralModel, ids: Sequence[TokenIds]) -> None:
-    """The original predictor's way: two texts a call."""
+    """Compute two texts per call, as the original predictor did."""
     for i in range(0, len(ids), 2):
         _padded_pair(model, ids[i : i + 2])
 
 
 @torch.inference_mode()
 def _padded_pair(model: MistralModel, texts: Sequence[TokenIds]) -> torch.Tensor:
-    """Transformers' own forward: padded, all of every layer; the last tokens' states in float32."""
+    """The last tokens' states in float32, by transformers' own forward with padding."""
     lengths = torch.tensor([len(text) for text in texts])
     mask = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
     padded = torch.nn.utils.rnn.pad_sequence(
@@ -156,11 +154,14 @@ def _padded_pair(model: MistralModel, texts: Sequence[TokenIds]) -> torch.Tensor
 
 
 def _sentence_transformer(model: MistralModel, folder: Path) -> Any:
-    """sentence-transformers over the same weights, with last-token pooling; None without it."""
+    """sentence-transformers with the same weights and last-token pooling, or None without it."""
     try:
         return _new_sentence_transformer(model, folder)
-    except (ImportError, ValueError) as error:  # missing, or of a version that cannot load this
-        print(f"no sentence-transformers ({error}): its rows are left out", file=sys.stderr)
+    except (
+        ImportError,
+        ValueError,
+    ) as error:  # it is missing, or its version cannot load the model
+        print(f"sentence-transformers is left out: {error}", file=sys.stderr)
         return None
 
 
@@ -169,7 +170,7 @@ def _new_sentence_transformer(model: MistralModel, folder: Path) -> Any:
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
     with tempfile.TemporaryDirectory() as name:
-        # A one-layer stand-in, only to build the object; the real weights are put in its place.
+        # The object is built with a model of one layer, which the real one replaces.
         tiny = MistralConfig(
             hidden_size=64,
             intermediate_size=64,
@@ -192,22 +193,22 @@ def _new_sentence_transformer(model: MistralModel, folder: Path) -> Any:
 def growth_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Cost per token from ten texts to ten thousand, at the 7B model's layer shapes.
 
-    The small sizes are measured before and after the large one, in many calls: a machine's speed
-    drifts by more than they differ.
+    The small sizes are measured before and after the large one, in many calls, because a machine's
+    speed drifts by more than they differ.
     """
-    with subject(arguments, layers=2) as (model, folder):
+    with model_under_test(arguments, layers=2) as (model, folder):
         embedder = _embedder(model, folder)
-        draw = random.Random(0)
+        rng = random.Random(0)
         words = english_words()
-        texts = [" ".join(draw.choices(words, k=draw.randint(20, 60))) for _ in range(10_000)]
+        texts = [" ".join(rng.choices(words, k=rng.randint(20, 60))) for _ in range(10_000)]
         ids = _token_ids(embedder, Workload(documents=tuple(texts)))
         embedder.compute(ids[:10])
-        small = {10: 50, 100: 5, 1000: 1}  # texts a call: calls
+        small = {10: 50, 100: 5, 1000: 1}  # calls by the number of texts per call
         seconds = dict.fromkeys((*small, len(ids)), 0.0)
         tokens = dict.fromkeys(seconds, 0)
-        for calls in (small, {len(ids): 1}, small):
-            for count, times in calls.items():
-                for i in tqdm(range(times), f"{count} texts a call", leave=False):
+        for calls_by_count in (small, {len(ids): 1}, small):
+            for count, calls in calls_by_count.items():
+                for i in tqdm(range(calls), f"{count} texts a call", leave=False):
                     part = ids[i * count : (i + 1) * count]
                     started = time.perf_counter()
                     embedder.compute(part)
@@ -228,9 +229,9 @@ def growth_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 def fidelity_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Agreement of each dtype with the unmodified, padded model in float32 on the same ids."""
     weights = Path(arguments.weights or MINI)
-    draw = random.Random(2)
+    rng = random.Random(2)
     words = english_words()
-    texts = [" ".join(draw.choices(words, k=draw.randint(1, 400))) for _ in range(500)]
+    texts = [" ".join(rng.choices(words, k=rng.randint(1, 400))) for _ in range(500)]
     device = choose_device(arguments.device)
     reference = MistralModel.from_pretrained(weights, dtype=torch.float32).eval()
     torch.nn.Module.to(reference, device)

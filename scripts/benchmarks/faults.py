@@ -1,7 +1,6 @@
-"""What callers and accidents do to a running server, and what it answers: nothing may be wrong.
+"""Faults of clients and of a running server, and how many of its answers are wrong: none may be.
 
-Each row is a fault: how often it was tried, and how many answers were not as they must be. Not
-timed. Knows nothing of how the server is started, nor of the engine inside.
+A row says how often a fault was tried and how many answers were wrong. Nothing is timed.
 """
 
 import argparse
@@ -25,33 +24,33 @@ import numpy as np
 import psutil
 from tqdm import tqdm
 
+from benchmarks.models import MINI, ROOT
 from benchmarks.server import running
-from benchmarks.subjects import MINI, ROOT
 from benchmarks.texts import english_words
 from e5.embedder import Embedder
 from e5.settings import Settings
 from e5.vectors import Vectors, cosine_scores
 
-CLIENTS, SLOW, PIPELINED = 16, 400, 50
+CLIENTS, SLOW_CONNECTIONS, PIPELINED = 16, 400, 50
 LEAST_COSINE = 99.99  # x 100
 Row = dict[str, Any]
 
 
 def fault_rows(arguments: argparse.Namespace) -> list[Row]:
-    """Every fault in turn on one server; the last one kills its worker."""
+    """Try every fault on one server; the last one kills its worker."""
     weights = Path(arguments.weights or MINI).resolve()
-    draw, words = random.Random(0), english_words()
-    texts = [" ".join(draw.choices(words, k=draw.randint(1, 40))) for _ in range(500)]
+    rng, words = random.Random(0), english_words()
+    texts = [" ".join(rng.choices(words, k=rng.randint(1, 40))) for _ in range(500)]
     truth = Embedder.load(Settings(weights=weights, device="cpu")).encode_document(texts)
     with running(E5_WEIGHTS=str(weights), E5_DEVICE="cpu") as url:
-        asked = Asked(url, texts, truth)
+        server = ServerUnderTest(url, texts, truth)
         faults: dict[str, Callable[[], tuple[int, int]]] = {
-            "mixed requests at a time": lambda: asked.mixed(arguments.requests),
-            "beside 400 slow connections": asked.beside_slow_ones,
-            "pipelined on one connection": asked.pipelined,
-            "half-closed after the request": asked.half_closed,
-            "hung up before the answer": asked.hung_up,
-            "the worker is killed by SIGSEGV": asked.killed,
+            "mixed requests at a time": lambda: server.mixed(arguments.requests),
+            "beside 400 slow connections": server.beside_slow_connections,
+            "pipelined on one connection": server.pipelined,
+            "half-closed after the request": server.half_closed,
+            "hung up before the answer": server.hung_up,
+            "the worker is killed by SIGSEGV": server.killed,
         }
         rows = []
         for fault, run in faults.items():
@@ -60,40 +59,40 @@ def fault_rows(arguments: argparse.Namespace) -> list[Row]:
     return rows
 
 
-class Asked:
-    """One server, and texts whose vectors are known."""
+class ServerUnderTest:
+    """A server, and texts whose vectors are known."""
 
     def __init__(self, url: str, texts: list[str], truth: Vectors) -> None:
-        """`truth`: a vector for each text."""
+        """Keep the texts and the true vector of each."""
         self._url, self._texts, self._truth = url, texts, truth
         self._address = (urlsplit(url).hostname or "", urlsplit(url).port or 0)
         limits = httpx2.Limits(max_connections=None)
         self._client = httpx2.Client(base_url=url, timeout=120, limits=limits, trust_env=False)
 
     def mixed(self, requests: int) -> tuple[int, int]:
-        """Requests of one to twenty texts from several clients; each vector is compared."""
+        """Send requests of one to twenty texts from several clients; compare every vector."""
         with ThreadPoolExecutor(CLIENTS) as pool:
-            done = pool.map(self._is_right, range(requests))
+            done = pool.map(self._answers_correctly, range(requests))
             right = sum(tqdm(done, total=requests, unit="request", leave=False))
         return requests, requests - right
 
-    def _is_right(self, number: int) -> bool:
-        draw = random.Random(number)
-        some = draw.sample(range(len(self._texts)), draw.choice((1, 1, 1, 2, 5, 20)))
-        response = self._client.post("/predictions", json=self._body(some))
-        while response.status_code == 409:  # Cog frees a slot after the answer
+    def _answers_correctly(self, number: int) -> bool:
+        rng = random.Random(number)
+        numbers = rng.sample(range(len(self._texts)), rng.choice((1, 1, 1, 2, 5, 20)))
+        response = self._client.post("/predictions", json=self._body(numbers))
+        while response.status_code == 409:  # Cog frees a slot after it has sent the answer
             time.sleep(0.01)
-            response = self._client.post("/predictions", json=self._body(some))
-        return self._fits(response.json(), some)
+            response = self._client.post("/predictions", json=self._body(numbers))
+        return self._is_correct(response.json(), numbers)
 
-    def _body(self, some: list[int]) -> dict[str, Any]:
-        return {"input": {"documents": [self._texts[i] for i in some]}}
+    def _body(self, numbers: list[int]) -> dict[str, Any]:
+        return {"input": {"documents": [self._texts[i] for i in numbers]}}
 
-    def _fits(self, answer: dict[str, Any], some: list[int]) -> bool:
+    def _is_correct(self, answer: dict[str, Any], numbers: list[int]) -> bool:
         if answer.get("status") != "succeeded":
             return False
         vectors = np.array(answer["output"]["embeddings"], np.float32)
-        return bool(np.diag(cosine_scores(vectors, self._truth[some])).min() >= LEAST_COSINE)
+        return bool(np.diag(cosine_scores(vectors, self._truth[numbers])).min() >= LEAST_COSINE)
 
     def _request(self, number: int) -> bytes:
         body = json.dumps(self._body([number]))
@@ -101,73 +100,79 @@ class Asked:
         return f"{head}Content-Type: application/json\r\n\r\n{body}".encode()
 
     def _read(self, stream: Any, number: int) -> bool:
-        """One answer of a raw connection."""
+        """Read one answer from a raw connection, and say whether it is correct."""
         status = stream.readline()
         length = 0
         while (line := stream.readline().strip()) != b"":
             name, _, value = line.partition(b":")
             if name.lower() == b"content-length":
                 length = int(value)
-        return b" 200 " in status and self._fits(json.loads(stream.read(length)), [number])
+        return b" 200 " in status and self._is_correct(json.loads(stream.read(length)), [number])
 
-    def beside_slow_ones(self) -> tuple[int, int]:
-        """Others are answered while connections send a byte now and then; so are these."""
-        waiting = [socket.create_connection(self._address) for _ in range(SLOW)]
+    def beside_slow_connections(self) -> tuple[int, int]:
+        """Send requests beside connections that send a byte now and then; both are answered."""
+        connections = [socket.create_connection(self._address) for _ in range(SLOW_CONNECTIONS)]
         stop = threading.Event()
 
-        def drip() -> None:
-            for place in range(20):
-                for number, one in enumerate(waiting):
-                    one.sendall(self._request(number)[place : place + 1])
+        def send_slowly() -> None:
+            for i in range(20):
+                for number, connection in enumerate(connections):
+                    connection.sendall(self._request(number)[i : i + 1])
                 stop.wait(0.2)
 
-        dripping = threading.Thread(target=drip)
-        dripping.start()
+        sender = threading.Thread(target=send_slowly)
+        sender.start()
         _, wrong = self.mixed(500)
         stop.set()
-        dripping.join()
-        for number, one in enumerate(waiting):
-            with one, one.makefile("rb") as stream:
-                one.sendall(self._request(number)[20:])
+        sender.join()
+        for number, connection in enumerate(connections):
+            with connection, connection.makefile("rb") as stream:
+                connection.sendall(self._request(number)[20:])
                 wrong += not self._read(stream, number)
-        return 500 + SLOW, wrong
+        return 500 + SLOW_CONNECTIONS, wrong
 
     def pipelined(self) -> tuple[int, int]:
-        """Requests that do not wait for answers are answered in their order."""
-        with socket.create_connection(self._address) as one, one.makefile("rb") as stream:
-            one.sendall(b"".join(map(self._request, range(PIPELINED))))
+        """Send requests without waiting for answers; they are answered in their order."""
+        with (
+            socket.create_connection(self._address) as connection,
+            connection.makefile("rb") as stream,
+        ):
+            connection.sendall(b"".join(map(self._request, range(PIPELINED))))
             return PIPELINED, sum(not self._read(stream, number) for number in range(PIPELINED))
 
     def half_closed(self) -> tuple[int, int]:
-        """A client that will send no more is given up by Cog, and takes nobody along."""
+        """Close the sending half after the request; Cog gives up this client, and no other."""
         for number in range(PIPELINED):
-            with socket.create_connection(self._address) as one, one.makefile("rb") as stream:
-                one.sendall(self._request(number))
-                one.shutdown(socket.SHUT_WR)
-                stream.read()  # an answer or nothing, but an end
+            with (
+                socket.create_connection(self._address) as connection,
+                connection.makefile("rb") as stream,
+            ):
+                connection.sendall(self._request(number))
+                connection.shutdown(socket.SHUT_WR)
+                stream.read()  # an answer or nothing; but the connection ends
         _, wrong = self.mixed(100)
         return PIPELINED + 100, wrong
 
     def hung_up(self) -> tuple[int, int]:
-        """Who leaves takes nobody along."""
+        """Close connections before the answer; other clients are answered."""
         for number in range(PIPELINED):
-            with socket.create_connection(self._address) as one:
-                one.sendall(self._request(number))
+            with socket.create_connection(self._address) as connection:
+                connection.sendall(self._request(number))
         _, wrong = self.mixed(100)
         return PIPELINED + 100, wrong
 
     def killed(self) -> tuple[int, int]:
-        """Health says so, and so does the probe, within half a minute."""
-        below = psutil.Process().children(recursive=True)
-        worker = max(below, key=lambda process: int(process.memory_info().rss))
+        """Kill the worker; the health check and the probe report it within half a minute."""
+        descendants = psutil.Process().children(recursive=True)
+        worker = max(descendants, key=lambda process: int(process.memory_info().rss))
         worker.send_signal(signal.SIGSEGV)
         environment = os.environ | {"PORT": str(self._address[1])}
         probe = [sys.executable, str(ROOT / "scripts/probe")]
         end = time.monotonic() + 30
         while time.monotonic() < end:
             health = self._client.get("/health-check").json()["status"]
-            seen = subprocess.run(probe, env=environment, capture_output=True).returncode
-            if health == "UNHEALTHY" and seen == 1:
+            code = subprocess.run(probe, env=environment, capture_output=True).returncode
+            if health == "UNHEALTHY" and code == 1:
                 return 1, 0
             time.sleep(0.5)
         return 1, 1

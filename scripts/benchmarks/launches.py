@@ -1,6 +1,6 @@
-"""The forward on a card in three ways: kernels launched one by one, by CUDA graphs, and compiled.
+"""The forward on a card with kernels launched one by one, by CUDA graphs, and compiled.
 
-Random weights of the 7B model's shapes, random token ids. Knows nothing of texts.
+The weights are random, in the 7B model's shapes, and so are the token ids.
 """
 
 import argparse
@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from benchmarks.models import packed, random_model
 from benchmarks.rounds import side_by_side
-from benchmarks.subjects import packed, random_model
 from e5.device import choose_device, choose_dtype
 from e5.engine import Engine
 from e5.packing import TokenIds
@@ -19,7 +19,7 @@ PLAIN, GRAPHS, COMPILED = "one by one", "graphs", "graphs, E5_COMPILE=1"
 
 
 def launch_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Every workload in every way; on a CPU there are no graphs, and nothing is saved by them."""
+    """Run every workload in every way; on a CPU there are no graphs, so they save nothing."""
     device = choose_device(arguments.device)
     layers = arguments.layers or (32 if device.type == "cuda" else 2)
     model = packed(random_model(layers, device, choose_dtype(None, device)))
@@ -42,10 +42,10 @@ def launch_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _workloads() -> dict[str, Sequence[TokenIds]]:
-    draw = random.Random(0)
+    rng = random.Random(0)
 
     def text(tokens: int) -> TokenIds:
-        return (1, *draw.choices(range(3, 32_000), k=tokens - 2), 2)
+        return (1, *rng.choices(range(3, 32_000), k=tokens - 2), 2)
 
     prompt = text(20)[:-1]
 

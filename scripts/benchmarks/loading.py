@@ -1,7 +1,4 @@
-"""Peak memory and time of loading a checkpoint, and of a start by stage, each in its own process.
-
-Knows nothing of texts or vectors.
-"""
+"""Peak memory and time of loading a checkpoint, and the stages of a start, in child processes."""
 
 import argparse
 import json
@@ -11,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.machine import child
-from benchmarks.subjects import MINI, saved_checkpoint
+from benchmarks.models import MINI, saved_checkpoint
 from e5.device import choose_device, choose_dtype
 
 _CHILD = """
@@ -30,7 +27,7 @@ print((peak_gib(host) - before) * 2**30, time.perf_counter() - started)
 
 
 def loading_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Peak resident memory above the process's own, against the size of the weight files."""
+    """Peak memory that loading adds to the process, relative to the size of the weight files."""
     device = choose_device(arguments.device)
     dtype = str(choose_dtype(None, device)).removeprefix("torch.")
     with saved_checkpoint(arguments, layers=8) as folder:
@@ -71,29 +68,29 @@ print(json.dumps(stages))
 """
 
 
-_IMPORTED = {
+_IMPORTS_BY_COMMAND = {
     "predict": "import predict",
     "embed_corpus": "from e5.corpora import embed_corpus",
 }
 
 
 def start_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Seconds from the command to the first answer, by stage: the median of rounds.
+    """Seconds from the command to the first answer, by stage: medians of the rounds.
 
-    The built-in checkpoint, by two commands, and one of 4 GB in the 7B model's shapes. Files are in
-    the page cache.
+    The rows are of the built-in checkpoint by two commands, and of one of 4 GB in the 7B model's
+    shapes. The files are in the page cache.
     """
     device = choose_device(arguments.device)
     rows = []
     with saved_checkpoint(arguments, layers=8) as large:
         for command, folder in (("predict", MINI), ("embed_corpus", MINI), ("predict", large)):
-            told = [
-                json.loads(child(_START, folder, time.time(), device, _IMPORTED[command]))
+            runs = [
+                json.loads(child(_START, folder, time.time(), device, _IMPORTS_BY_COMMAND[command]))
                 for _ in range(arguments.rounds)
             ]
             size = sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))
-            stages = {name: round(median(one[name] for one in told), 2) for name in told[0]}
-            whole = round(median(sum(one.values()) for one in told), 2)
-            named = {"command": command, "checkpoint GB": round(size / 1e9, 2)}
-            rows.append({**named, **stages, "all": whole})
+            stages = {name: round(median(run[name] for run in runs), 2) for name in runs[0]}
+            total = round(median(sum(run.values()) for run in runs), 2)
+            head = {"command": command, "checkpoint GB": round(size / 1e9, 2)}
+            rows.append({**head, **stages, "all": total})
     return rows

@@ -1,7 +1,4 @@
-"""The machine that measures: its name, its ceilings, its versions, and processes of their own.
-
-Knows nothing of models, texts or the systems that are compared.
-"""
+"""The machine that measures: its name, its ceilings, its versions, and runs in child processes."""
 
 import argparse
 import os
@@ -9,6 +6,8 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,7 +20,7 @@ from e5.device import choose_device, choose_dtype
 
 
 def machine_facts(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What the figures were taken on, with which versions, by which command."""
+    """The machine, the versions and the command of a run."""
     device = choose_device(arguments.device)
     versions = {}
     for package in ("torch", "transformers", "sentence-transformers", "cog"):
@@ -41,7 +40,7 @@ def machine_facts(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def machine_name(device: torch.device) -> str:
-    """The card's name, or the processor's as far as it says."""
+    """The name of the card or of the processor; it may be empty if the system has none."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")
@@ -67,12 +66,27 @@ def measured_ceilings(device: torch.device) -> dict[str, float]:
 
 
 def child(code: str, *arguments: object, **environment: str) -> str:
-    """What Python code prints in a process of its own, which finds `e5` and `benchmarks`."""
+    """Run Python code in a child process that can import `e5` and `benchmarks`.
+
+    Returns:
+        What the code prints.
+    """
     scripts = Path(__file__).resolve().parents[1]
-    others = os.environ.get("PYTHONPATH", "")
-    paths = {"PYTHONPATH": os.pathsep.join([str(scripts), str(scripts.parent), others])}
+    inherited = os.environ.get("PYTHONPATH", "")
+    paths = {"PYTHONPATH": os.pathsep.join([str(scripts), str(scripts.parent), inherited])}
     command = [sys.executable, "-c", code, *map(str, arguments)]
     environ = os.environ | paths | environment
     return subprocess.run(
         command, env=environ, check=True, stdout=subprocess.PIPE, text=True
     ).stdout
+
+
+@contextmanager
+def pinned(cores: list[int]) -> Iterator[None]:
+    """Keep the processes that are started inside on these cores."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, set(cores))
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)

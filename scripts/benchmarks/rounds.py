@@ -1,7 +1,6 @@
-"""Systems side by side in interleaved rounds: seconds a call, ratios, peaks of memory.
+"""Measures systems in interleaved rounds: seconds per call, ratios, peaks of memory.
 
-A machine's speed drifts, so a system is only compared with what another took in the same round.
-Knows nothing of what the systems compute.
+The speed of a machine drifts, so systems are compared within the same round only.
 """
 
 import math
@@ -16,20 +15,20 @@ import torch
 from tqdm import tqdm
 
 ROUNDS = 5
-NOISY = 0.2  # a spread above which a row is marked
-SHORT = 0.05  # seconds: a call that takes less is made several times a round
+LARGE_SPREAD = 0.2  # rows with a larger spread are marked
+MIN_SECONDS = 0.05  # a shorter call is repeated within a round until it takes so long
 
 
 @dataclass
 class Times:
-    """Seconds a call in each round, and the peak of memory in GiB."""
+    """Seconds per call in each round, and the peak of memory in GiB."""
 
     seconds: list[float] = field(default_factory=list)
     peak: float = 0.0
 
     @property
     def median(self) -> float:
-        """The middle of the rounds, in seconds."""
+        """The median of the rounds, in seconds."""
         return statistics.median(self.seconds)
 
     @property
@@ -38,19 +37,20 @@ class Times:
         return (max(self.seconds) - min(self.seconds)) / self.median
 
     def ratio(self, other: "Times") -> float:
-        """How many times longer the other took: the median of the ratios round by round."""
+        """How many times longer the other system took: the median of the ratios of the rounds."""
         pairs = zip(other.seconds, self.seconds, strict=True)
-        return statistics.median(theirs / mine for theirs, mine in pairs)
+        return statistics.median(longer / own for longer, own in pairs)
 
     def columns(self) -> dict[str, Any]:
-        """Median, least and greatest in milliseconds; a mark where they lie far apart."""
+        """Median, least and greatest in milliseconds, and the spread, with `!` if it is large."""
         low, high = min(self.seconds), max(self.seconds)
         columns: dict[str, Any] = {
             "ms": _digits(self.median * 1e3),
             "least": _digits(low * 1e3),
             "greatest": _digits(high * 1e3),
         }
-        return columns | {"spread": f"{self.spread:.0%}{' !' if self.spread > NOISY else ''}"}
+        mark = " !" if self.spread > LARGE_SPREAD else ""
+        return columns | {"spread": f"{self.spread:.0%}{mark}"}
 
 
 def _digits(value: float) -> float:
@@ -64,14 +64,14 @@ def side_by_side(
     rounds: int = ROUNDS,
     name: str = "",
 ) -> dict[str, Times]:
-    """Times of every run, after one call of each that warms up.
+    """Measure every system after a warm-up.
 
-    Each round runs all of them, in an order that begins one further on than in the round before.
+    Each round runs all systems. Its order starts one system later than that of the round before.
     """
     calls = {}
     for system, run in tqdm(runs.items(), f"{name}: warm-up", leave=False):
-        _seconds(run, 1, device)  # compiles, reads from the disk, chooses kernels
-        calls[system] = math.ceil(SHORT / max(_seconds(run, 1, device), 1e-6))
+        _seconds(run, 1, device)  # the first call compiles, reads from the disk and chooses kernels
+        calls[system] = math.ceil(MIN_SECONDS / max(_seconds(run, 1, device), 1e-6))
     times = {system: Times() for system in runs}
     order = list(runs)
     for number in tqdm(range(rounds), f"{name}: rounds", leave=False):
@@ -84,7 +84,7 @@ def side_by_side(
 
 
 def _seconds(run: Callable[[], object], calls: int, device: torch.device) -> float:
-    """Seconds a call."""
+    """Seconds per call."""
     _synchronize(device)
     started = time.perf_counter()
     for _ in range(calls):
@@ -99,7 +99,7 @@ def _synchronize(device: torch.device) -> None:
 
 
 def reset_peak(device: torch.device) -> None:
-    """Begin to watch the peak of memory anew."""
+    """Reset the peak of memory."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:
@@ -109,7 +109,7 @@ def reset_peak(device: torch.device) -> None:
 def peak_gib(device: torch.device) -> float:
     """The peak since `reset_peak`, weights included: allocated on CUDA, resident on a CPU.
 
-    Of this process alone; getrusage would begin with its parent's.
+    It is that of this process; getrusage would include the peak of the parent.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30

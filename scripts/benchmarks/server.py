@@ -1,7 +1,4 @@
-"""A Cog server, or a gateway, on a free port for as long as it is measured.
-
-Knows nothing of what is asked or measured.
-"""
+"""Runs a Cog server or a gateway on a free port while it is measured."""
 
 import os
 import socket
@@ -24,7 +21,7 @@ Predict = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 @contextmanager
 def serve(stub: str = "predict.py:Predictor", **environment: str) -> Iterator[Predict]:
-    """Start a server; yields a function: a prediction's inputs -> Cog's answer. See `running`."""
+    """Start a server as `running` does; yield a function from inputs to Cog's answer."""
     limits = httpx2.Limits(max_connections=None)
     with (
         running(stub, **environment) as url,
@@ -32,20 +29,20 @@ def serve(stub: str = "predict.py:Predictor", **environment: str) -> Iterator[Pr
     ):
 
         def predict(inputs: Mapping[str, Any]) -> dict[str, Any]:
-            answer: dict[str, Any] = ask(client, inputs).json()
+            answer: dict[str, Any] = request_prediction(client, inputs).json()
             return answer
 
         yield predict
 
 
-def ask(client: httpx2.Client, inputs: Mapping[str, Any]) -> httpx2.Response:
-    """A prediction; asks again while Cog has no slot.
+def request_prediction(client: httpx2.Client, inputs: Mapping[str, Any]) -> httpx2.Response:
+    """Request a prediction, again and again while Cog has no free slot.
 
     Raises:
-        RuntimeError: with the answer, if it is a failure.
+        RuntimeError: the prediction failed; the message holds the answer.
     """
     answer = client.post("/predictions", json={"input": inputs})
-    while answer.status_code == 409:  # a slot is free only after its answer
+    while answer.status_code == 409:  # Cog frees a slot after it has sent the answer
         time.sleep(0.01)
         answer = client.post("/predictions", json={"input": inputs})
     if b'"status":"succeeded"' not in answer.content:
@@ -57,23 +54,23 @@ def ask(client: httpx2.Client, inputs: Mapping[str, Any]) -> httpx2.Response:
 def running(
     stub: str = "predict.py:Predictor", *, module: str = "cog.server.http", **environment: str
 ) -> Iterator[str]:
-    """Start a Cog server as scripts/serve does, or a gateway; yields its URL.
+    """Start a Cog server as scripts/serve does, or a gateway; yield its URL.
 
     Args:
         stub: FILE:CLASS of the predictor, FILE relative to the project's folder.
-        module: what is run. It answers `/health-check` as Cog does.
-        environment: more variables. Of the caller's own, `E5_*` and `COG_*` are left out.
+        module: the module that is run. It must answer `/health-check` as Cog does.
+        environment: more variables. The caller's own `E5_*` and `COG_*` are not passed on.
 
     Raises:
-        RuntimeError: with its log, where it does not come up.
+        RuntimeError: the server did not start; the message holds its log.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("E5_", "COG_"))}
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        # Each prediction leaves folders under TMPDIR.
+        # Each prediction leaves folders in TMPDIR.
         settings = {
             "PATH": path,
             "PORT": str(port),
@@ -94,7 +91,7 @@ def running(
         url = f"http://127.0.0.1:{port}"
         try:
             if not _is_ready(url, process):
-                raise RuntimeError(f"the server did not come up:\n{log.read_text()}")
+                raise RuntimeError(f"the server did not start:\n{log.read_text()}")
             yield url
         finally:
             process.terminate()

@@ -1,12 +1,12 @@
-"""The whole service over an engine that computes nothing: what is measured is what is around it.
+"""The service over an engine that does not compute, so that only the service itself takes time.
 
-`python -m benchmarks.simulated` is the gateway; `Served` is the predictor for Cog, and `Empty` one
-that does nothing at all. Texts are checked and tokenised as ever, and each vector is the same.
+`python -m benchmarks.simulated` runs the gateway. `SimulatedPredictor` is the predictor for Cog,
+and `EmptyPredictor` does nothing. Texts are checked and tokenised as usual; all vectors are equal.
 
-SIMULATED names the engine. `free` costs nothing. `a40` and `h100` cost what such a card would: per
-forward the greater of reading the weights and computing the tokens, with the interpreter released;
-meanwhile the host launches kernels one by one, in Python. That is an estimate, no measurement.
-`real` computes.
+The variable SIMULATED names the engine. `free` takes no time. `a40` and `h100` take the time of
+such a card: a forward takes as long as reading the weights or as computing the tokens, whichever is
+longer. Meanwhile the host launches the kernels one by one and holds Python's lock, as torch does.
+These times are estimates, not measurements. `real` computes.
 """
 
 import os
@@ -32,26 +32,26 @@ from e5.vectors import Vectors
 from predict import Predictor
 
 HIDDEN_SIZE = 4096  # the 7B model's
-LAUNCHES, LAUNCH_SECONDS = 1042, 14e-6  # counted and timed on an H100's host, 2026-11-27
-GRAPH_SECONDS = 0.5e-3  # where a CUDA graph launches them; measured there too
+LAUNCHES, LAUNCH_SECONDS = 1042, 14e-6  # kernels of a forward, on the host of an H100, 2026-11-27
+GRAPH_SECONDS = 0.5e-3  # all launches by a CUDA graph; measured on the same host
 
 
 @dataclass(frozen=True)
 class Card:
-    """Seconds to read the 7B model's weights once, and tokens a second of large batches."""
+    """Seconds to read the 7B model's weights once, and tokens per second of large batches."""
 
-    reading: float
-    rate: float
+    read_seconds: float
+    tokens_per_second: float
 
 
 CARDS = {"a40": Card(0.020, 10_700), "h100": Card(0.0042, 71_000)}
 
 
-class Simulated(Engine):
-    """Spends a card's time. Texts are packed as ever."""
+class SimulatedEngine(Engine):
+    """Takes the time of a card. Texts are packed as usual."""
 
     def __init__(self, card: Card) -> None:
-        """Of the 7B model's width, without a model."""
+        """Set the width and the token budget of the 7B model; no model is loaded."""
         self.hidden_size = HIDDEN_SIZE
         self.max_batch_tokens = MAX_CUDA_BATCH_TOKENS
         self._card = card
@@ -60,10 +60,10 @@ class Simulated(Engine):
         self, texts: Sequence[TokenIds], min_shared: int = MIN_SHARED
     ) -> Iterator[Vectors]:
         batch = pack(texts, min_shared=min_shared)
-        seconds = max(self._card.reading, len(batch.input_ids) / self._card.rate)
+        seconds = max(self._card.read_seconds, len(batch.input_ids) / self._card.tokens_per_second)
         launched = time.perf_counter()
         if size_for(texts) is None:
-            for number in range(1, LAUNCHES + 1):  # holds the interpreter, as torch does
+            for number in range(1, LAUNCHES + 1):  # this holds Python's lock, as torch does
                 while time.perf_counter() < launched + number * LAUNCH_SECONDS:
                     pass
         else:
@@ -73,12 +73,12 @@ class Simulated(Engine):
 
 
 def embedder_of(engine: str) -> Embedder:
-    """The checkpoint that `E5_WEIGHTS` names, with another engine."""
+    """Load the checkpoint that `E5_WEIGHTS` names, with the named engine."""
     settings = Settings.from_env()
     if engine in CARDS:
         folder = Path(settings.weights)
         tokenizer = Tokenizer(folder / TOKENIZER, max_length=settings.max_length)
-        return Embedder(Simulated(CARDS[engine]), tokenizer, name=f"{folder.name}@simulated")
+        return Embedder(SimulatedEngine(CARDS[engine]), tokenizer, name=f"{folder.name}@simulated")
     embedder = Embedder.load(settings)
     if engine == "free":
         vectors = np.ones((4096, embedder.dimensions), np.float32)
@@ -90,30 +90,30 @@ def embedder_of(engine: str) -> Embedder:
     return embedder
 
 
-class Served(Predictor):
-    """The predictor of predict.py, with that engine."""
+class SimulatedPredictor(Predictor):
+    """The predictor of predict.py, with the engine that SIMULATED names."""
 
     def setup(self) -> None:
         """Replace the service that predict.py loads."""
         super().setup()
-        self.service = Service(embedder_of(_engine()), max_queue_tokens=1_000_000)
+        self.service = Service(embedder_of(_engine_name()), max_queue_tokens=1_000_000)
 
 
-class Empty(BaseRunner):  # type: ignore[misc]
-    """Cog alone."""
+class EmptyPredictor(BaseRunner):  # type: ignore[misc]
+    """A predictor that does nothing, to measure Cog alone."""
 
     async def run(self, query: str = Input(), encoding_format: str = Input(default="")) -> str:
-        """Nothing."""
+        """Return the inputs."""
         return query + encoding_format
 
 
-def _engine() -> str:
+def _engine_name() -> str:
     return os.environ.get("SIMULATED", "free")
 
 
 def main() -> None:
-    """The gateway at `PORT`, until SIGTERM."""
-    embedder = embedder_of(_engine())
+    """Serve the gateway on the port `PORT` until SIGTERM."""
+    embedder = embedder_of(_engine_name())
     backend = InProcessBackend(embedder, Service(embedder, max_queue_tokens=1_000_000))
     gateway = Gateway(backend, ModelNames(embedder.name))
     uvloop.run(serve(gateway, host="127.0.0.1", port=int(os.environ["PORT"])))

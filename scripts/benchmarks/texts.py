@@ -1,7 +1,7 @@
-"""English without a download: everyday words, and many real texts.
+"""English text that needs no download: everyday words, and many real paragraphs.
 
-The texts are the documentation strings of this Python's standard library and of what is installed
-beside the project: which there are depends on the versions of both.
+The paragraphs are from the documentation strings of Python's standard library and of the installed
+packages, so they depend on the versions of both.
 """
 
 import random
@@ -13,7 +13,7 @@ from e5.prompts import TASKS
 
 
 def english_words() -> list[str]:
-    """Everyday words of English prose: those of the registered instructions, some 200."""
+    """About 200 everyday words: those of the registered instructions."""
     prose = " ".join(task.instruction for task in TASKS.values())
     return sorted({word.lower() for word in prose.split() if word.isalpha()})
 
@@ -22,7 +22,7 @@ def real_texts(count: int) -> list[str]:
     """Distinct paragraphs of six words or more, in a fixed order that mixes their sources.
 
     Raises:
-        RuntimeError: where there are not so many.
+        RuntimeError: fewer than `count` paragraphs are found.
     """
     found: dict[str, None] = {}
     paths = sysconfig.get_paths()
@@ -37,8 +37,8 @@ def real_texts(count: int) -> list[str]:
                     found[text] = None
     if len(found) < count:
         raise RuntimeError(
-            f"{len(found)} texts in the documentation of this Python; {count} are needed: install "
-            "more packages beside the project."
+            f"found {len(found)} texts in the installed packages, but {count} are needed; "
+            "install more packages."
         )
     return random.Random(0).sample(list(found), count)
 

@@ -1,1 +1,1 @@
-"""How the built-in checkpoint is made and measured: text, teacher, student, evaluation."""
+"""The training and the evaluation of the built-in checkpoint e5-mini."""

@@ -1,10 +1,10 @@
-"""Score checkpoints on the evaluation set, beside BM25, TF-IDF and the teacher.
+"""Score checkpoints on the evaluation set, and compare them with BM25, TF-IDF and the teacher.
 
     ./scripts/evaluate weights/e5-mini
-    ./scripts/evaluate weights/e5-mini --smaller    what smaller vectors cost in quality
+    ./scripts/evaluate weights/e5-mini --smaller    how much quality smaller vectors cost
 
-Each folder goes through the project's own Embedder. The Debian titles are fetched by apt if they
-are not in the work folder of the training; --without-titles leaves that row out.
+Each checkpoint is loaded by the project's own Embedder. apt fetches the Debian titles if the work
+folder of the training does not hold them; --without-titles leaves their columns out.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from training import systems
-from training.measures import MEANS, measure, measure_tasks
+from training.measures import MEAN_COLUMNS, measure, measure_tasks
 from training.report import table
 from training.sources import descriptions, fetch
 from training.texts import held_out_pairs
@@ -34,17 +34,21 @@ def main() -> int:
         nargs="*",
         type=Path,
         default=[ROOT / "weights/e5-mini"],
-        help="checkpoints; default the built-in one",
+        help="folders of checkpoints; the default is the built-in one",
     )
     parser.add_argument(
         "--snapshot",
         type=Path,
         default=ROOT / "build/e5-mini/snapshot",
-        help="of the text; default that of the training",
+        help="the folder of the fetched text; the default is that of the training",
     )
-    parser.add_argument("--without-titles", action="store_true")
-    parser.add_argument("--smaller", action="store_true", help="the folders' vectors made smaller")
-    parser.add_argument("--json", type=Path, help="write the rows there")
+    parser.add_argument(
+        "--without-titles", action="store_true", help="do not fetch and measure Debian titles"
+    )
+    parser.add_argument(
+        "--smaller", action="store_true", help="measure the vectors when stored in fewer bytes"
+    )
+    parser.add_argument("--json", type=Path, help="a file to write the rows to")
     arguments = parser.parse_args()
     titles = []
     if not arguments.without_titles:
@@ -54,10 +58,10 @@ def main() -> int:
     for folder in arguments.folders:
         system, embedder = systems.checkpoint(folder)
         if arguments.smaller:
-            for name, (size, smaller) in tqdm(systems.smaller(embedder).items()):
+            for name, (size, smaller) in tqdm(systems.stored_smaller(embedder).items()):
                 row = {"stored": name, "bytes": size} | measure(smaller, titles)
-                # Rescored scores are on two scales: their order counts, their means do not.
-                rows.append({k: v for k, v in row.items() if k not in MEANS})
+                # Rescored scores are on two scales, so their means say nothing.
+                rows.append({k: v for k, v in row.items() if k not in MEAN_COLUMNS})
         else:
             tasks = measure_tasks(embedder)
             rows.append({"system": embedder.name} | measure(system, titles) | tasks)

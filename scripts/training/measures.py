@@ -1,13 +1,13 @@
-"""The evaluation set and what is measured on it.
+"""The measures of the evaluation.
 
-questions      150 queries, each with one right passage and three that share its words in another
-               sense: how often the right one is first (chance: 37.5)
-behind         the same with 200 words of other matters behind every passage
-pairs          200 sentence pairs graded 0 to 5: Spearman's correlation with the scores
-answers        the queries of our own writing that are held out from training, each among all of
-               their passages: how often one of its own two is first
-titles         1000 Debian package titles, each among 1000 descriptions: recall@1 and MRR
-same domain    how often a passage's nearest neighbour is of its own domain
+questions      150 queries, each with one right passage and three distractors that share its words
+               in another sense: how often the right passage scores highest (37.5 by chance)
+behind         the same with 200 words on other subjects after every passage
+pairs          200 sentence pairs graded 0 to 5: Spearman's correlation of the scores and grades
+answers        queries that the project wrote and that are held out from training, each searched
+               among all their passages: how often one of its own two scores highest
+titles         1000 Debian package titles, each searched among 1000 descriptions: recall@1 and MRR
+same domain    how often a passage's nearest neighbour has the same domain
 """
 
 import json
@@ -24,26 +24,28 @@ from training.systems import Scores, System
 from training.texts import split_written
 
 HERE = Path(__file__).parent
-MEANS = ("right", "above distractors")  # of scores; all else goes by their order
+# The columns that are means of scores. All others depend on the order of the scores only.
+MEAN_COLUMNS = ("right", "above distractors")
 TOPIC_TASK = "TwentyNewsgroupsClustering"
 
 
-def read(name: str) -> list[dict[str, Any]]:
+def read_items(name: str) -> list[dict[str, Any]]:
     """The items of an evaluation file."""
     return [json.loads(line) for line in (HERE / name).read_text().splitlines()]
 
 
 def measure(system: System, titles: Sequence[Pair]) -> dict[str, Any]:
-    """All measures that every kind of system has."""
-    items = read("questions.jsonl")
-    plain = _choices(system, items, [""] * len(items))
+    """Take all measures that any system allows."""
+    items = read_items("questions.jsonl")
+    plain = _passage_scores(system, items, [""] * len(items))
+    longer = _passage_scores(system, items, _fillers(items, 200))
     found = {
         "questions": int(_right(plain).sum()),
-        "behind 200 words": int(_right(_choices(system, items, _fillers(items, 200))).sum()),
+        "behind 200 words": int(_right(longer).sum()),
         "right": round(float(plain[:, 0].mean()), 1),
         "above distractors": round(float(plain[:, 0].mean() - plain[:, 1:].mean()), 1),
     }
-    pairs = read("pairs.jsonl")
+    pairs = read_items("pairs.jsonl")
     first, second = ([pair[side] for pair in pairs] for side in ("a", "b"))
     grades = [pair["grade"] for pair in pairs]
     scores = np.diag(system(first, second, True))
@@ -59,8 +61,8 @@ def measure(system: System, titles: Sequence[Pair]) -> dict[str, Any]:
 
 
 def measure_tasks(embedder: Embedder) -> dict[str, Any]:
-    """What the task changes, for a checkpoint that reads instructions."""
-    items = read("questions.jsonl")
+    """Measure what the task changes, for a checkpoint that reads instructions."""
+    items = read_items("questions.jsonl")
     texts = [item["right"] for item in items]
     domains = np.array([item["domain"] for item in items])
     queries = [item["query"] for item in items]
@@ -85,11 +87,14 @@ def _answers(system: System) -> float:
     return round(float((owners[best] == np.arange(len(pairs))).mean()), 3)
 
 
-def _choices(system: System, items: list[dict[str, Any]], behind: Sequence[str]) -> Scores:
-    """Scores of each item's four passages, the right one first: `[num_items, 4]`."""
+def _passage_scores(system: System, items: list[dict[str, Any]], fillers: Sequence[str]) -> Scores:
+    """Score each item's four passages, with the fillers after them: `[num_items, 4]`.
+
+    The right passage stands in the first column.
+    """
     passages = [
-        f"{text} {more}".strip()
-        for item, more in zip(items, behind, strict=True)
+        f"{text} {filler}".strip()
+        for item, filler in zip(items, fillers, strict=True)
         for text in (item["right"], *item["distractors"])
     ]
     scores = system([item["query"] for item in items], passages, False)
@@ -97,12 +102,12 @@ def _choices(system: System, items: list[dict[str, Any]], behind: Sequence[str])
 
 
 def _right(scores: Scores) -> Any:
-    """Whether the right passage scores strictly higher than all others."""
+    """Tell for each item whether the right passage scores strictly higher than all others."""
     return scores[:, 0] > scores[:, 1:].max(axis=1)
 
 
 def _fillers(items: list[dict[str, Any]], num_words: int) -> list[str]:
-    """For each item, the right passages of others, of other domains, in a fixed order."""
+    """For each item, join right passages of items of other domains, in a fixed order."""
     texts = [item["right"] for item in items]
     found = []
     for i in range(len(items)):
@@ -116,7 +121,7 @@ def _fillers(items: list[dict[str, Any]], num_words: int) -> list[str]:
 
 
 def _ranks(scores: Scores) -> Any:
-    """The rank of the document in the same place, 1 the best; ties count against it."""
+    """The rank of each query's own document, which has the same index; ties count against it."""
     return (scores >= np.diag(scores)[:, None]).sum(axis=1)
 
 

@@ -1,7 +1,4 @@
-"""What is written beside the trained weights: manifest, loss curve, README; and tables.
-
-Knows nothing of how the figures came about.
-"""
+"""The files that are written beside the trained weights: manifest, loss curve, README."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,9 +8,9 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from e5.checkpoint import CheckpointManifest, checkpoint_files, hash_files
-from training.loop import WEIGHTS
+from training.loop import LOSS_WEIGHTS
 
-GOLDENS = (
+GOLDEN_TEXTS = (
     "The capital of France is Paris",
     "Hello, my dog is cute. How can I help you?",
     "</s>",
@@ -24,17 +21,20 @@ README = Path(__file__).parent / "README.template.md"
 
 
 def write_manifest(folder: Path, tokenizer: Tokenizer) -> None:
-    """Digests of the files, and ids that the tokenizer must give: the library's own, not ours."""
+    """Write the digests of the files, and the ids that the tokenizer must give for some texts.
+
+    The ids come from the library `tokenizers`, not from the service's own tokenizer.
+    """
     tokenizer.encode_special_tokens = True
     goldens = {
-        text: (1, *tokenizer.encode(text, add_special_tokens=False).ids, 2) for text in GOLDENS
+        text: (1, *tokenizer.encode(text, add_special_tokens=False).ids, 2) for text in GOLDEN_TEXTS
     }
     files = hash_files(folder, [*checkpoint_files(folder), "tokenizer_config.json"])
     CheckpointManifest("trained by ./scripts/train_mini", files, goldens).write(folder)
 
 
-def draw(curve: Sequence[Mapping[str, float]], path: Path) -> None:
-    """The loss and its parts against steps, averaged over 25 entries."""
+def plot_losses(curve: Sequence[Mapping[str, float]], path: Path) -> None:
+    """Plot the parts of the loss against the steps, averaged over 25 entries."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -46,7 +46,7 @@ def draw(curve: Sequence[Mapping[str, float]], path: Path) -> None:
         "matrix": "error of the cosine matrix",
         "answers": "InfoNCE, steps with answers",
     }.items():
-        weight = WEIGHTS[name]
+        weight = LOSS_WEIGHTS[name]
         points = [(entry["step"], weight * entry[name]) for entry in curve if entry[name]]
         parts = [points[i : i + 25] for i in range(0, len(points), 25)]
         means = [[sum(column) / len(part) for column in zip(*part, strict=True)] for part in parts]
@@ -59,7 +59,7 @@ def draw(curve: Sequence[Mapping[str, float]], path: Path) -> None:
 
 
 def write_readme(folder: Path, facts: Mapping[str, Any]) -> None:
-    """The weights' README: recipe, sources, hashes, and the table of `scripts/evaluate`."""
+    """Write the README of the weights: recipe, sources, hashes, and the table of the evaluation."""
     rows = json.loads((folder / "evaluation.json").read_text())
     manifest = CheckpointManifest.read(folder)
     assert manifest is not None
@@ -80,7 +80,7 @@ def write_readme(folder: Path, facts: Mapping[str, Any]) -> None:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as a Markdown table; a row may lack some of the columns.
+    """Format rows as a Markdown table; a row may lack some of the columns.
 
     Example:
         >>> print(table([{"system": "ours", "right": 58.6}, {"system": "BM25"}]))

@@ -1,10 +1,9 @@
-"""The text that e5-mini learns from: fetched once, and read into plain records.
+"""The text that e5-mini is trained on: it is fetched once and read into plain records.
 
-Debian's package lists and two of its packages, by the machine's own apt and without root, and what
-the project wrote itself (`written/*.jsonl`). None of the fetched text is shipped. Knows nothing of
-teachers, tokens or models.
+The machine's own apt fetches Debian's package lists and two of its packages, without root. The
+project wrote the rest itself (`written/*.jsonl`). None of the fetched text is shipped.
 
-    descriptions    Debian's of its packages: title -> description (each package's free licence)
+    descriptions    titles and descriptions of Debian packages (each package's free licence)
     definitions     WordNet 3.0: definitions and examples (WordNet licence)
     help pages      GNOME's user documentation (CC BY-SA 3.0)
     written         queries with passages, by domain or by sense of an ambiguous word (MIT, ours)
@@ -24,7 +23,7 @@ PACKAGES = ("wordnet-base", "gnome-user-docs")
 
 @dataclass(frozen=True)
 class Pair:
-    """A query and passages that answer it. Pairs of one `group` are each other's hard negatives."""
+    """A query and passages that answer it. Pairs of one group are hard negatives for each other."""
 
     query: str
     passages: tuple[str, ...]
@@ -32,23 +31,23 @@ class Pair:
 
 
 def fetch(folder: Path) -> None:
-    """Bring Debian's lists and packages into `folder`; what is there stays as it is.
+    """Fetch Debian's lists and packages into `folder`, unless it holds them already.
 
     Raises:
-        subprocess.CalledProcessError: where apt fails; its own words are on the screen.
+        subprocess.CalledProcessError: apt fails; it has printed the reason itself.
     """
     done = folder / "snapshot.json"
     if done.is_file():
         return
     for name in ("lists/partial", "archives/partial", "packages"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    place = folder.resolve()
+    root = folder.resolve()
     options = {
-        "Dir::State::Lists": f"{place}/lists",
-        "Dir::Cache": str(place),
+        "Dir::State::Lists": f"{root}/lists",
+        "Dir::Cache": str(root),
         "Acquire::Languages": "en",
         "Acquire::GzipIndexes": "false",  # some images keep the lists compressed
-        "APT::Sandbox::User": "root",  # root would give the folder away to another user
+        "APT::Sandbox::User": "root",  # otherwise root would hand the folder to the user _apt
     }
     apt = ["apt-get", "--quiet", *(f"-o{name}={value}" for name, value in options.items())]
     subprocess.run([*apt, "update"], check=True)
@@ -61,25 +60,25 @@ def fetch(folder: Path) -> None:
     done.write_text(json.dumps(facts, indent=1) + "\n")
 
 
-def release(head: str) -> tuple[str, str]:
-    r"""What a list of packages calls itself, and its date.
+def release(header: str) -> tuple[str, str]:
+    r"""Read the name and the date of a package list from its header.
 
     Example:
         >>> release("Label: Debian\nCodename: bookworm\nDate: Sat, 11 Jul 2026 10:16:37 UTC\n")
         ('Debian bookworm', 'Sat, 11 Jul 2026 10:16:37 UTC')
     """
-    fields = dict(re.findall(r"^(Label|Codename|Date): (.*)$", head, re.MULTILINE))
+    fields = dict(re.findall(r"^(Label|Codename|Date): (.*)$", header, re.MULTILINE))
     return f"{fields['Label']} {fields['Codename']}", fields["Date"]
 
 
 def descriptions(folder: Path) -> list[Pair]:
-    """Title -> description of every Debian package; of those that read alike, one."""
+    """Read titles and descriptions of Debian packages, one pair of those that are alike."""
     found: dict[str, Pair] = {}
     for path in sorted((folder / "lists").glob("*_i18n_Translation-en")):
         for record in path.read_text().split("\n\n"):
             if pair := _description(record.partition("\nDescription-en: ")[2]):
-                found.setdefault(_key(pair.query), pair)
-    alike = {_key(pair.passages[0])[:80]: pair for pair in found.values()}
+                found.setdefault(_comparison_key(pair.query), pair)
+    alike = {_comparison_key(pair.passages[0])[:80]: pair for pair in found.values()}
     return sorted(alike.values(), key=lambda pair: pair.query)
 
 
@@ -93,21 +92,21 @@ def _description(text: str) -> Pair | None:
 
 
 def definitions(folder: Path) -> Iterator[tuple[str, str, list[str]]]:
-    """Of each WordNet synset: its words, its definition, its examples.
+    """Yield the words, the definition and the examples of each WordNet synset.
 
     Example:
         ("dog, domestic dog", "a member of the genus Canis ...", ["the dog barked all night"])
     """
     for part in ("noun", "verb", "adj", "adv"):
         for line in (folder / f"packages/usr/share/wordnet/data.{part}").read_text().splitlines():
-            if not line.startswith("  "):  # the licence
+            if not line.startswith("  "):  # those lines are the licence
                 yield _synset(line)
 
 
 def _synset(line: str) -> tuple[str, str, list[str]]:
     # offset file kind count word id word id ... | definition; "example"; "example"
-    facts, _, gloss = line.partition(" | ")
-    fields = facts.split()
+    head, _, gloss = line.partition(" | ")
+    fields = head.split()
     words = [
         word.partition("(")[0].replace("_", " ")
         for word in fields[4 : 4 + 2 * int(fields[3], 16) : 2]
@@ -117,17 +116,19 @@ def _synset(line: str) -> tuple[str, str, list[str]]:
 
 
 def help_pages(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """Of each page of GNOME's help: its title, its paragraphs."""
+    """Yield the title and the paragraphs of each page of GNOME's help."""
     for path in sorted((folder / "packages/usr/share/help/C").rglob("*.page")):
         page = path.read_text()
         title = re.search(r"<title>(.*?)</title>", page, re.DOTALL)
-        paragraphs = [_plain(match) for match in re.findall(r"<p>(.*?)</p>", page, re.DOTALL)]
+        paragraphs = [
+            _without_markup(match) for match in re.findall(r"<p>(.*?)</p>", page, re.DOTALL)
+        ]
         if title and paragraphs:
-            yield _plain(title[1]), [text for text in paragraphs if len(text.split()) > 4]
+            yield _without_markup(title[1]), [text for text in paragraphs if len(text.split()) > 4]
 
 
 def written() -> list[Pair]:
-    """What the project wrote itself."""
+    """Read the pairs that the project wrote itself."""
     return [
         Pair(item["query"], tuple(item["passages"]), item.get("word") or item["domain"])
         for path in sorted(WRITTEN.glob("*.jsonl"))
@@ -136,7 +137,7 @@ def written() -> list[Pair]:
 
 
 def sentences(text: str) -> list[str]:
-    """Split at the ends of sentences; good enough for training text.
+    """Split a text at the ends of its sentences, well enough for training.
 
     Example:
         >>> sentences("It rained. We stayed, e.g. at home.")
@@ -145,7 +146,7 @@ def sentences(text: str) -> list[str]:
     return re.split(r"(?<=[.!?])\s+(?=[A-Z])", text)
 
 
-def _plain(markup: str) -> str:
+def _without_markup(markup: str) -> str:
     return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", "", markup))).strip()
 
 
@@ -153,5 +154,5 @@ def _first_words(text: str, count: int) -> str:
     return " ".join(text.split()[:count])
 
 
-def _key(text: str) -> str:
+def _comparison_key(text: str) -> str:
     return re.sub(r"[^a-z]+", " ", text.lower())

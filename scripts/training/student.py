@@ -1,7 +1,4 @@
-"""The student: a small MistralModel, how it begins, its training forward, and its export.
-
-Knows ids and vectors. Knows nothing of texts, teachers or losses.
-"""
+"""The student, a small MistralModel: its first weights, its training forward, and its export."""
 
 import json
 from collections.abc import Sequence
@@ -16,14 +13,14 @@ from transformers.models.mistral.modeling_mistral import MistralDecoderLayer, ap
 from e5.vectors import Vectors
 
 HIDDEN, LAYERS, HEADS, KEY_VALUE_HEADS, HEAD_DIM, MLP = 192, 3, 8, 4, 48, 384
-TOGETHER = 32  # texts padded to the longest of them for attention
+ATTENTION_TEXTS = 32  # texts that are padded to the longest of them for attention
 
 
 def new_student(piece_vectors: Vectors) -> MistralModel:
-    """A student near mean pooling over its token embeddings.
+    """Make a student that starts near mean pooling over its token embeddings.
 
     Args:
-        piece_vectors: `[vocab_size, HIDDEN]`, what each piece means to the teacher; unit vectors.
+        piece_vectors: `[vocab_size, HIDDEN]`, the teacher's unit vector of each token.
     """
     torch.manual_seed(0)
     config = MistralConfig(
@@ -50,7 +47,7 @@ def new_student(piece_vectors: Vectors) -> MistralModel:
         for layer in layers:
             attn = layer.self_attn
             groups = HEADS // KEY_VALUE_HEADS
-            strength = 1 if layer is layers[-1] else 0.25  # only the last one pools at first
+            strength = 1 if layer is layers[-1] else 0.25  # at first only the last layer pools
             copied = torch.eye(HIDDEN).view(KEY_VALUE_HEADS, HEAD_DIM, HIDDEN)
             copied = copied.repeat_interleave(groups, dim=0).flatten(0, 1).T / groups
             attn.v_proj.weight.copy_(torch.eye(HIDDEN) + 0.02 * torch.randn(HIDDEN, HIDDEN))
@@ -59,15 +56,16 @@ def new_student(piece_vectors: Vectors) -> MistralModel:
 
 
 def decoder_layers(model: MistralModel) -> list[MistralDecoderLayer]:
-    """The model's layers, under their own type."""
+    """The model's layers, with their own type."""
     return list(model.layers)
 
 
 def forward(model: MistralModel, texts: Sequence[Sequence[int]]) -> torch.Tensor:
     """The normalised hidden state of each text's last token, with gradients: `[num_texts, hidden]`.
 
-    One flat axis, shortest text first; only attention is padded, a few texts of like length at a
-    time, on the right, where causal attention never looks. The last layer for last tokens only.
+    The tokens lie on one flat axis, the shortest text first. Only attention pads, for a few texts
+    of similar length at a time, and on the right, where causal attention does not look. The last
+    layer computes the last tokens only.
     """
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     lengths = [len(texts[i]) for i in order]
@@ -98,23 +96,23 @@ def forward(model: MistralModel, texts: Sequence[Sequence[int]]) -> torch.Tensor
 
 
 def _attention(
-    query: torch.Tensor,  # [sum of rows, heads, head_dim], text after text, as all here
+    query: torch.Tensor,  # [sum of rows, heads, head_dim], text after text, like key and value
     key: torch.Tensor,
     value: torch.Tensor,
     lengths: Sequence[int],
-    rows: Sequence[int],  # of each text: all its tokens, or its last
+    rows: Sequence[int],  # query rows of each text: all its tokens, or the last one
 ) -> torch.Tensor:
     starts, row_starts = np.cumsum([0, *lengths]), np.cumsum([0, *rows])
     mixed = []
-    for i in range(0, len(lengths), TOGETHER):
-        part = slice(i, i + TOGETHER)
+    for i in range(0, len(lengths), ATTENTION_TEXTS):
+        part = slice(i, i + ATTENTION_TEXTS)
         keys, own_keys = _padded(starts[:-1][part], lengths[part])
         queries, own_rows = _padded(row_starts[:-1][part], rows[part])
         q, k, v = (
             x.index_select(0, index.flatten()).view(*index.shape, *x.shape[1:]).transpose(1, 2)
             for x, index in ((query, queries), (key, keys), (value, keys))
         )
-        last_only = q.shape[2] == 1  # last tokens see all of their own text
+        last_only = q.shape[2] == 1  # a last token attends to all tokens of its text
         padded = F.scaled_dot_product_attention(
             *(q, k, v),
             attn_mask=own_keys[:, None, None] if last_only else None,
@@ -128,14 +126,14 @@ def _attention(
 
 
 def _padded(starts: Vectors, lengths: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Flat positions of some texts' tokens, `[texts, longest]`, and which are not padding."""
+    """The flat positions of the texts' tokens, `[texts, longest]`, and which are not padding."""
     column = torch.arange(max(lengths))[None]
     own = column < torch.tensor(lengths)[:, None]
     return torch.from_numpy(starts)[:, None] + column * own, own
 
 
 def export(model: MistralModel, folder: Path) -> None:
-    """The plain checkpoint folder, in the 7B model's dtype; the tokenizer's own files apart."""
+    """Write a checkpoint folder in float16, as the 7B model's is, but not `tokenizer.json`."""
     folder.mkdir(parents=True, exist_ok=True)
     half = MistralModel(model.config)
     half.load_state_dict(model.state_dict())
@@ -154,12 +152,12 @@ def export(model: MistralModel, folder: Path) -> None:
 
 
 def principal_axes(labels: Vectors) -> Vectors:
-    """The `HIDDEN` directions that hold most of the labels, uncentred: `[384, HIDDEN]`."""
+    """The first `HIDDEN` principal axes of the labels, without centring: `[384, HIDDEN]`."""
     _, axes = np.linalg.eigh(labels.T.astype(np.float64) @ labels)
     return np.ascontiguousarray(axes[:, ::-1][:, :HIDDEN]).astype(np.float32)
 
 
 def unit(vectors: Vectors) -> Vectors:
-    """L2-normalised rows."""
+    """L2-normalise the rows."""
     scaled: Vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
     return scaled

@@ -1,7 +1,4 @@
-"""The records of `sources` as training text: distinct texts, pairs, long texts, swapped words.
-
-Knows what is trained on and what is held out. Knows nothing of ids, models or optimisers.
-"""
+"""The training corpus, made from the records of `sources`, and what is held out from it."""
 
 import hashlib
 import json
@@ -16,39 +13,41 @@ import numpy as np
 from e5.vectors import Vectors
 from training import sources
 from training.sources import Pair
-from training.vocabulary import words_of
+from training.vocabulary import split_words
 
 HERE = Path(__file__).parent
 HELD_OUT = 1000  # Debian pairs for the evaluation
-SHARED_WORDS = 6  # a training text with as many words in a row from an evaluation text is left out
+# A text is left out if it shares so many words in a row with a text of the evaluation.
+SHARED_WORDS = 6
 
 
 @dataclass
 class Corpus:
-    """Distinct texts, and by their indices the pairs they form.
+    """Distinct texts and, by their indices, the pairs that they form.
 
     Attributes:
-        texts: every text to be labelled by the teacher.
-        pairs: query, passages, group; those of Debian, of WordNet and of our own writing.
-        fillers: sentences from which long texts are built.
-        left_out: texts dropped because they share words with the evaluation set.
+        texts: every text that the teacher labels.
+        pairs: by source, the index of a query, those of its passages, and the pair's group.
+        fillers: the indices of sentences from which long texts are built.
+        left_out: the number of pairs that were left out because they hold evaluation text.
+        index_by_text: the index of each text.
     """
 
     texts: list[str] = field(default_factory=list)
     pairs: dict[str, list[tuple[int, list[int], str]]] = field(default_factory=dict)
     fillers: list[int] = field(default_factory=list)
     left_out: int = 0
-    places: dict[str, int] = field(default_factory=dict)
+    index_by_text: dict[str, int] = field(default_factory=dict)
 
     def add(self, text: str) -> int:
-        """The index of a text, added if it is new."""
-        place = self.places.setdefault(text, len(self.texts))
-        if place == len(self.texts):
+        """Add a text if it is new, and return its index."""
+        index = self.index_by_text.setdefault(text, len(self.texts))
+        if index == len(self.texts):
             self.texts.append(text)
-        return place
+        return index
 
-    def add_pairs(self, kind: str, pairs: Sequence[Pair], leaks: "Leaks") -> None:
-        """Pairs none of whose texts leaks evaluation text."""
+    def add_pairs(self, kind: str, pairs: Sequence[Pair], leaks: "LeakDetector") -> None:
+        """Add the pairs none of whose texts holds text of the evaluation."""
         for pair in pairs:
             if any(leaks.found_in(text) for text in (pair.query, *pair.passages)):
                 self.left_out += 1
@@ -57,20 +56,21 @@ class Corpus:
             self.pairs.setdefault(kind, []).append((self.add(pair.query), passages, pair.group))
 
 
-class Leaks:
-    """The evaluation set's texts, to be kept out of training."""
+class LeakDetector:
+    """Finds text of the evaluation set, which must not be trained on."""
 
     def __init__(self, held_out: Sequence[Pair] = ()) -> None:
         """Remember every run of words of the evaluation files, and the held-out pairs' texts."""
         self._runs = {run for text in evaluation_texts() for run in _runs(text)}
-        # Package descriptions repeat stock phrases, so of those only whole texts count.
-        self._wholes = {
-            tuple(words_of(text)) for pair in held_out for text in (pair.query, *pair.passages)
+        # Package descriptions share phrases, so only their whole texts count.
+        self._whole_texts = {
+            tuple(split_words(text)) for pair in held_out for text in (pair.query, *pair.passages)
         }
 
     def found_in(self, text: str) -> bool:
-        """Whether a text holds one of them; one shorter than a run counts only as a whole."""
-        return tuple(words_of(text)) in self._wholes or not self._runs.isdisjoint(_runs(text))
+        """Whether a text shares a run of words with the evaluation, or is a held-out text."""
+        words = tuple(split_words(text))
+        return words in self._whole_texts or not self._runs.isdisjoint(_runs(text))
 
 
 def evaluation_texts() -> list[str]:
@@ -84,43 +84,50 @@ def evaluation_texts() -> list[str]:
 
 
 def _runs(text: str) -> list[tuple[str, ...]]:
-    words = words_of(text)
+    """All runs of `SHARED_WORDS` words; for a shorter text, all its words."""
+    words = split_words(text)
     if len(words) <= SHARED_WORDS:
         return [tuple(words)]
     return [tuple(words[i : i + SHARED_WORDS]) for i in range(len(words) - SHARED_WORDS + 1)]
 
 
 def held_out_pairs(pairs: Sequence[Pair]) -> list[Pair]:
-    """The Debian pairs of the evaluation: those whose titles hash lowest, whatever the snapshot."""
+    """The Debian pairs of the evaluation: those whose titles have the lowest hashes.
+
+    So they hardly depend on the snapshot.
+    """
     return sorted(pairs, key=lambda pair: hashlib.sha256(pair.query.encode()).digest())[:HELD_OUT]
 
 
 def split_written() -> tuple[list[Pair], list[Pair]]:
-    """Our own pairs: those to train on, and those of every twentieth group, for the evaluation."""
+    """The project's own pairs, split into those to train on and those for the evaluation.
+
+    One group in twenty is held out as a whole.
+    """
     pairs = sources.written()
     groups = sorted({pair.group for pair in pairs})
-    kept_back = set(random.Random(0).sample(groups, len(groups) // 20))
+    held_out = set(random.Random(0).sample(groups, len(groups) // 20))
     return (
-        [pair for pair in pairs if pair.group not in kept_back],
-        [pair for pair in pairs if pair.group in kept_back],
+        [pair for pair in pairs if pair.group not in held_out],
+        [pair for pair in pairs if pair.group in held_out],
     )
 
 
 def gather(snapshot: Path) -> Corpus:
-    """All natural and written text, less what the evaluation asks about."""
+    """Gather the training corpus from all sources, without the text of the evaluation."""
     corpus = Corpus()
     described = sources.descriptions(snapshot)
-    kept_back = held_out_pairs(described)
-    leaks = Leaks(kept_back)
-    kept_titles = {pair.query for pair in kept_back}
-    corpus.add_pairs("debian", [p for p in described if p.query not in kept_titles], leaks)
+    held_out = held_out_pairs(described)
+    leaks = LeakDetector(held_out)
+    held_out_titles = {pair.query for pair in held_out}
+    corpus.add_pairs("debian", [p for p in described if p.query not in held_out_titles], leaks)
     trained_on, _ = split_written()
     corpus.add_pairs("written", trained_on, leaks)
     wordnet, examples = [], []
-    for words, definition, shown in sources.definitions(snapshot):
-        if shown and words.islower():  # common senses; neither names nor species
+    for words, definition, sentences in sources.definitions(snapshot):
+        if sentences and words.islower():  # common senses: no names and no species
             wordnet.append(Pair(words, (definition,), "wordnet"))
-        examples += [text for text in shown if len(text.split()) > 3]
+        examples += [text for text in sentences if len(text.split()) > 3]
     corpus.add_pairs("wordnet", wordnet, leaks)
     pages = []
     for title, paragraphs in sources.help_pages(snapshot):
@@ -132,43 +139,43 @@ def gather(snapshot: Path) -> Corpus:
     return corpus
 
 
-class Swapper:
-    """Sentences -> others of the same shape: content words give way to neighbours in meaning."""
+class WordReplacer:
+    """Replaces content words of a sentence by words of similar meaning."""
 
     def __init__(self, words: Sequence[str], vectors: Vectors) -> None:
-        """Find each word's nearest ones among `words` by the teacher's unit vectors of them."""
-        self._near: dict[str, list[str]] = {}
+        """Find the nearest of `words` for each of them, by the teacher's unit vectors."""
+        self._similar: dict[str, list[str]] = {}
         for i in range(0, len(words), 1024):
             scores = vectors[i : i + 1024] @ vectors.T
             nearest = np.argsort(-scores, axis=1, kind="stable")[:, 1:9]
-            for word, places in zip(words[i : i + 1024], nearest, strict=True):
-                self._near[word] = [words[place] for place in places]
+            for word, indices in zip(words[i : i + 1024], nearest, strict=True):
+                self._similar[word] = [words[index] for index in indices]
 
-    def swap(self, text: str, draw: random.Random) -> str:
-        """The text with about a third of its content words swapped."""
+    def replace(self, text: str, rng: random.Random) -> str:
+        """Replace about a third of a text's content words."""
 
-        def other(match: re.Match[str]) -> str:
-            near = self._near.get(match[0].lower())
-            return draw.choice(near) if near and draw.random() < 0.35 else match[0]
+        def replacement(match: re.Match[str]) -> str:
+            similar = self._similar.get(match[0].lower())
+            return rng.choice(similar) if similar and rng.random() < 0.35 else match[0]
 
-        return re.sub(r"[A-Za-z]{4,}", other, text)
+        return re.sub(r"[A-Za-z]{4,}", replacement, text)
 
 
-def swappable(corpus: Corpus, known: Sequence[str]) -> list[str]:
-    """The content words of a corpus among those that the teacher knows, its most frequent first."""
-    used = {word for text in corpus.texts for word in words_of(text) if len(word) > 3}
+def replaceable_words(corpus: Corpus, known: Sequence[str]) -> list[str]:
+    """The content words of a corpus that are among `known`, in the order of `known`."""
+    used = {word for text in corpus.texts for word in split_words(text) if len(word) > 3}
     return [word for word in known if word in used][:12_000]
 
 
-def add_swapped(corpus: Corpus, swapper: Swapper, copies: int) -> list[int]:
-    """Add swapped copies of our own texts; returns their indices."""
+def add_copies(corpus: Corpus, replacer: WordReplacer, copies: int) -> list[int]:
+    """Add copies of the project's own texts, with words replaced, and return their indices."""
     written = [i for query, passages, _ in corpus.pairs["written"] for i in (query, *passages)]
-    leaks = Leaks()
-    draw = random.Random(1)
+    leaks = LeakDetector()
+    rng = random.Random(1)
     added = []
     for i in written:
         for _ in range(copies):
-            text = swapper.swap(corpus.texts[i], draw)
-            if text not in corpus.places and not leaks.found_in(text):
+            text = replacer.replace(corpus.texts[i], rng)
+            if text not in corpus.index_by_text and not leaks.found_in(text):
                 added.append(corpus.add(text))
     return added

@@ -2,9 +2,9 @@
 
     ./scripts/train_mini --out weights/e5-mini
 
-Fetches text (Debian, by apt), labels it with the teacher, trains, exports, evaluates. Whatever is
-done lies in the work folder and is not done again: stop it at any moment, run it again. With the
-same work folder less `state.pt`, or a copy of its `snapshot`, a second run trains on the same text.
+Fetches text (Debian, by apt), labels it with the teacher, trains, exports and evaluates. It can be
+stopped at any moment: run again, it continues from the results in the work folder. A second run
+trains on the same text if it has the same work folder without `state.pt`, or a copy of `snapshot`.
 """
 
 import argparse
@@ -16,12 +16,12 @@ from pathlib import Path
 import torch
 
 from training import report
-from training.lessons import Lessons
+from training.batches import BatchSampler
 from training.loop import train
 from training.sources import fetch
 from training.student import export, new_student, principal_axes, unit
 from training.teacher import Teacher
-from training.texts import Swapper, add_swapped, gather, swappable
+from training.texts import WordReplacer, add_copies, gather, replaceable_words
 from training.vocabulary import build_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,46 +29,48 @@ STEPS, VOCABULARY, COPIES = 8000, 16_384, 4
 
 
 def main() -> int:
-    """Run every stage that is not done yet."""
+    """Run every stage whose result is missing."""
     parser = argparse.ArgumentParser(
         prog="train_mini",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
+    parser.add_argument("--out", type=Path, required=True, help="the folder of the new checkpoint")
     parser.add_argument(
         "--work",
         type=Path,
         default=ROOT / "build/e5-mini",
-        help="kept between runs; default the project's build/e5-mini",
+        help="a folder that is kept between runs; the default is build/e5-mini",
     )
-    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument(
-        "--beside", type=Path, nargs="*", default=[], help="other checkpoints for the table"
+        "--steps", type=int, default=STEPS, help="training steps; default %(default)s"
+    )
+    parser.add_argument(
+        "--beside", type=Path, nargs="*", default=[], help="other checkpoints to evaluate"
     )
     arguments = parser.parse_args()
     work = arguments.work
-    # With another number sums come in another order, and so on to the weights.
+    # Another number of threads adds in another order, which changes the weights.
     torch.set_num_threads(2)
     torch.use_deterministic_algorithms(True)
     fetch(work / "snapshot")
     corpus = gather(work / "snapshot")
     teacher = Teacher()
-    words = swappable(corpus, teacher.words())
-    swapped = add_swapped(corpus, Swapper(words, teacher.embed(words)), COPIES)
-    print(f"{len(corpus.texts):,} texts, {corpus.left_out} left out for the evaluation's sake")
+    words = replaceable_words(corpus, teacher.vocabulary_words())
+    copies = add_copies(corpus, WordReplacer(words, teacher.embed(words)), COPIES)
+    print(f"{len(corpus.texts):,} texts; {corpus.left_out} pairs left out: the evaluation has them")
     labels = teacher.embed(corpus.texts, work / "labels")
     axes = principal_axes(labels)
-    tokenizer = build_tokenizer(corpus.texts, teacher.words(), VOCABULARY)
+    tokenizer = build_tokenizer(corpus.texts, teacher.vocabulary_words(), VOCABULARY)
     vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
     pieces = [piece.replace("▁", "") or "." for piece, _ in vocabulary]
     model = new_student(unit(teacher.embed(pieces, work / "labels") @ axes))
-    lessons = Lessons(corpus, unit(labels @ axes), swapped, tokenizer)
-    curve = train(model, lessons, arguments.steps, work / "state.pt")
+    batches = BatchSampler(corpus, unit(labels @ axes), copies, tokenizer)
+    curve = train(model, batches, arguments.steps, work / "state.pt")
     export(model, arguments.out)
     tokenizer.save(str(arguments.out / "tokenizer.json"), pretty=False)
     report.write_manifest(arguments.out, tokenizer)
-    report.draw(curve, arguments.out / "loss.png")
+    report.plot_losses(curve, arguments.out / "loss.png")
     facts = json.loads((work / "snapshot" / "snapshot.json").read_text()) | {
         "texts": len(corpus.texts),
         "pairs": {kind: len(pairs) for kind, pairs in corpus.pairs.items()},
@@ -77,7 +79,7 @@ def main() -> int:
     }
     folders = [arguments.out, *arguments.beside]
     options = ["--snapshot", work / "snapshot", "--json", arguments.out / "evaluation.json"]
-    # In a process of its own: as the service computes, without this one's torch settings.
+    # A process of its own computes as the service does, without the torch settings made here.
     subprocess.run([sys.executable, "-m", "training.evaluate", *folders, *options], check=True)
     report.write_readme(arguments.out, facts)
     return 0

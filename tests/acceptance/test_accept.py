@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from acceptance.__main__ import STEPS, _run
+from acceptance.candidate import Candidate
 from acceptance.lines import FAILED, NOT_RUN, PASSED, at_least, at_most, near, not_run, passes
 from acceptance.report import Report
-from acceptance.subject import Subject
 
 ROOT = Path(__file__).resolve().parents[2]
 MINI = ROOT / "weights/e5-mini"
@@ -62,7 +62,7 @@ def test_a_step_that_dies_fails_alone_and_says_why(
     weights = tmp_path / "broken"
     shutil.copytree(MINI, weights)
     (weights / "config.json").write_text("{}")
-    lines, log = _run("loading", Subject(weights, "cpu"))
+    lines, log = _run("loading", Candidate(weights, "cpu"))
     assert [line.result for line in lines] == [FAILED]
     assert "config.json" in lines[0].figure
     assert "WeightsError" in log

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from server import ROOT, serve
 
-from e5.client.client import Client
+from e5 import Client
 from e5.embedder import Embedder
 from e5.encoder import Encoder
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from adapter_contract import WHOLE, Contract, Door, assert_same
+from adapter_contract import WHOLE, Contract, TriedAdapter, assert_same
 
-from e5.client.client import Client
+from e5 import Client
 from e5.embedder import Embedder
 from e5.encoder import Encoder
 from e5.errors import InputError, ServiceError
@@ -36,7 +36,7 @@ def alone(name: str, component: Any) -> Pipeline:
 
 
 class Haystack:
-    """A `Door`: with await through a pipeline, which runs such components in threads."""
+    """A `TriedAdapter`: with await through a pipeline, which runs such components in threads."""
 
     def __init__(self, text_embedder: TextEmbedder, document_embedder: DocumentEmbedder) -> None:
         """Mypy sees here that both follow Haystack's protocols."""
@@ -78,7 +78,7 @@ def vectors_of(outputs: dict[str, Any]) -> list[list[float]]:
 
 
 class TestContract(Contract):
-    def door(self, encoder: Encoder, **options: Any) -> Door:
+    def adapter(self, encoder: Encoder, **options: Any) -> TriedAdapter:
         return Haystack(E5TextEmbedder(encoder, **options), E5DocumentEmbedder(encoder, **options))
 
 

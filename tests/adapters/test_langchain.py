@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from adapter_contract import Contract, Door
+from adapter_contract import Contract, TriedAdapter
 
 from e5.encoder import Encoder
 
@@ -21,7 +21,7 @@ from e5.adapters.langchain import E5Embeddings
 
 @dataclass
 class LangChain:
-    """A `Door`."""
+    """A `TriedAdapter`."""
 
     embeddings: E5Embeddings
 
@@ -39,7 +39,7 @@ class LangChain:
 
 
 class TestContract(Contract):
-    def door(self, encoder: Encoder, **options: Any) -> Door:
+    def adapter(self, encoder: Encoder, **options: Any) -> TriedAdapter:
         return LangChain(E5Embeddings(encoder, **options))
 
 

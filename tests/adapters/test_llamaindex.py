@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from adapter_contract import MANY, WHOLE, Contract, Door, assert_same
+from adapter_contract import MANY, WHOLE, Contract, TriedAdapter, assert_same
 
 from e5.encoder import Encoder
 
@@ -22,7 +22,7 @@ TEXTS = ["Snow is frozen water.", "A summit is a mountain top.", "Amber is resin
 
 @dataclass
 class LlamaIndex:
-    """A `Door`."""
+    """A `TriedAdapter`."""
 
     embedding: E5Embedding
 
@@ -40,7 +40,7 @@ class LlamaIndex:
 
 
 class TestContract(Contract):
-    def door(self, encoder: Encoder, **options: Any) -> Door:
+    def adapter(self, encoder: Encoder, **options: Any) -> TriedAdapter:
         return LlamaIndex(E5Embedding(encoder, **options))
 
 

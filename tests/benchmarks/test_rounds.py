@@ -1,4 +1,4 @@
-"""Systems take turns; ratios are those of one round; and a busy machine gives no figure."""
+"""Each round measures every system, ratios are of one round, and a busy machine gives no figure."""
 
 import doctest
 import os
@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import load, neighbours, rounds
-from benchmarks.neighbours import BUSY, Neighbours, what_is_wrong
+from benchmarks import load_generator, other_processes, rounds
+from benchmarks.other_processes import BUSY, OtherProcesses, busy_machine_message
 from benchmarks.rounds import Times, side_by_side
 from benchmarks.simulated import HIDDEN_SIZE, embedder_of
 
@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 SPIN = [sys.executable, "-c", "while True: pass"]
 
 
-def test_each_round_has_every_system_and_begins_with_another() -> None:
+def test_each_round_has_every_system_and_starts_with_another() -> None:
     called: list[str] = []
 
     def system(name: str) -> None:
@@ -31,9 +31,9 @@ def test_each_round_has_every_system_and_begins_with_another() -> None:
     runs = {name: lambda name=name: system(name) for name in "abc"}
     times = side_by_side(runs, CPU, rounds=4)
     measured = called[2 * len(runs) :]  # two calls of each warm up
-    turns = ["".join(measured[i : i + 3]) for i in range(0, len(measured), 3)]
-    assert turns == ["abc", "bca", "cab", "abc"]
-    assert all(len(one.seconds) == 4 and one.peak > 0 for one in times.values())
+    orders = ["".join(measured[i : i + 3]) for i in range(0, len(measured), 3)]
+    assert orders == ["abc", "bca", "cab", "abc"]
+    assert all(len(each.seconds) == 4 and each.peak > 0 for each in times.values())
 
 
 def test_a_ratio_is_that_of_the_same_round() -> None:
@@ -43,38 +43,38 @@ def test_a_ratio_is_that_of_the_same_round() -> None:
     assert ours.median == 2
 
 
-def test_rounds_that_lie_far_apart_are_marked() -> None:
-    calm, wild = Times([1.0, 1.05, 1.1]), Times([1.0, 1.05, 1.4])
-    assert calm.columns() == {"ms": 1050.0, "least": 1000.0, "greatest": 1100.0, "spread": "10%"}
-    assert wild.columns()["spread"] == "38% !"
+def test_a_large_spread_is_marked() -> None:
+    steady, noisy = Times([1.0, 1.05, 1.1]), Times([1.0, 1.05, 1.4])
+    assert steady.columns() == {"ms": 1050.0, "least": 1000.0, "greatest": 1100.0, "spread": "10%"}
+    assert noisy.columns()["spread"] == "38% !"
 
 
-def test_a_busy_process_that_is_not_ours_is_seen() -> None:
+def test_a_busy_process_that_is_no_child_is_counted() -> None:
     code = (
-        "import time; from benchmarks.neighbours import Neighbours\n"
-        "seen = Neighbours(); time.sleep(2); print(seen.cores())"
+        "import time; from benchmarks.other_processes import OtherProcesses\n"
+        "others = OtherProcesses(); time.sleep(2); print(others.cores())"
     )
     environment = os.environ | {"PYTHONPATH": f"{ROOT}/scripts:{ROOT}"}
     spinning = subprocess.Popen(SPIN)
     try:
         command = [sys.executable, "-c", code]
-        told = subprocess.run(command, env=environment, capture_output=True, text=True)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
     finally:
         spinning.kill()
         spinning.wait()
-    assert float(told.stdout) > BUSY
+    assert float(done.stdout) > BUSY
 
 
-def test_our_own_children_are_no_neighbours() -> None:
+def test_child_processes_are_not_counted() -> None:
     spinning = subprocess.Popen(SPIN)
     try:
-        seen = Neighbours()
-        ours = {key for key in seen._seconds if key[0] == spinning.pid}
+        others = OtherProcesses()
+        ours = {key for key in others._seconds if key[0] == spinning.pid}
     finally:
         spinning.kill()
         spinning.wait()
     assert not ours
-    assert what_is_wrong(0.02) == ""
+    assert busy_machine_message(0.02) == ""
 
 
 @pytest.mark.slow
@@ -83,7 +83,7 @@ def test_no_figure_is_written_beside_a_busy_process(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": f"{ROOT}/scripts:{ROOT}"}
     spinning = subprocess.Popen(SPIN)
     try:
-        told = subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-m", "benchmarks", "--sections", "fidelity", "--out", str(out)],
             env=environment,
             capture_output=True,
@@ -92,18 +92,18 @@ def test_no_figure_is_written_beside_a_busy_process(tmp_path: Path) -> None:
     finally:
         spinning.kill()
         spinning.wait()
-    assert told.returncode == 1
-    assert "no figure is kept" in told.stderr
+    assert done.returncode == 1
+    assert "no figure is kept" in done.stderr
     assert not list(tmp_path.iterdir())
 
 
-def test_examples_in_docstrings_give_what_they_say() -> None:
-    for module in (load, neighbours, rounds):
+def test_examples_in_docstrings_are_correct() -> None:
+    for module in (load_generator, other_processes, rounds):
         assert doctest.testmod(module, raise_on_error=True).failed == 0
 
 
-def test_no_two_queries_of_a_load_are_alike() -> None:
-    queries = [load.query(number) for number in range(500)]
+def test_no_two_queries_of_the_load_generator_are_equal() -> None:
+    queries = [load_generator.query(number) for number in range(500)]
     assert len(set(queries)) == 500
     assert all(a != b for a, b in pairwise(queries))
 

@@ -14,7 +14,8 @@ from subprocess import CompletedProcess
 import httpx2
 import pytest
 from commands import Run
-from server import START_SECONDS, free_port
+from ports import free_port
+from server import START_SECONDS
 
 from e5.cli import download_weights_command
 from e5.cli.extras import SUBCOMMANDS

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 from commands import Run
-from server import ROOT, free_port, serve
+from ports import free_port
+from server import ROOT, serve
 
 from e5.settings import Settings
 

@@ -16,15 +16,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_cog import Inputs, failed, fake_cog, succeeded
+from fake_cog import (
+    BEFORE_THE_FIRST,
+    Inputs,
+    failing_but_first_last,
+    fake_cog,
+    succeeded,
+)
 from fake_http import Reply
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ports import free_port
 from server import ROOT
 
 import e5
 from e5.client import Client
-from e5.client.batch import REQUEST_TEXTS, REQUESTS_PER_CALL
+from e5.client.async_client import REQUESTS_PER_CALL
+from e5.client.batch import REQUEST_TEXTS
 from e5.embedder import Embedder
 from e5.encoder import Encoder
 from e5.errors import (
@@ -236,37 +244,39 @@ def test_the_task_counts_with_each_text() -> None:
 
 
 def test_a_few_requests_are_under_way_at_a_time() -> None:
-    lock, now, most = threading.Lock(), 0, 0
+    lock, now, most, full = threading.Lock(), 0, 0, threading.Event()
 
-    def reply(_: int, inputs: Inputs) -> Reply:
+    def reply(number: int, inputs: Inputs) -> Reply:
         nonlocal now, most
         with lock:
             now += 1
             most = max(most, now)
-        time.sleep(0.03)
+            if now == REQUESTS_PER_CALL:
+                full.set()
+        if number:  # the first one asks for the model
+            assert full.wait(60)
+            time.sleep(0.03)
         with lock:
             now -= 1
         return succeeded(inputs)
 
-    with fake_cog(reply) as cog, Client(cog.url, deadline=20) as client:
+    with fake_cog(reply) as cog, Client(cog.url, deadline=60) as client:
         client.encode_document(numbers(12 * REQUEST_TEXTS))
     assert most == REQUESTS_PER_CALL
     assert len(cog.inputs) == 1 + 12
 
 
 def test_the_first_text_that_fails_is_named_and_the_rest_is_not_sent() -> None:
-    def reply(number: int, inputs: Inputs) -> Reply:
-        if number == 0:
-            return succeeded(inputs)
-        time.sleep(0.2 if inputs["documents"][0] == "0" else 0.05)
-        return failed(InputError("documents[0]", "x", "send y"))
-
-    with fake_cog(reply) as cog, Client(cog.url, deadline=20) as client:
+    released = threading.Event()
+    with (
+        fake_cog(failing_but_first_last(released)) as cog,
+        Client(cog.url, deadline=60) as client,
+    ):
         refused = error_of(client.encode_document, numbers(100_000))
         assert refused == (InputError, "documents[0]: received x; send y.")
-        sent = len(cog.inputs)
-        time.sleep(0.3)
-        assert len(cog.inputs) <= sent + REQUESTS_PER_CALL
+        released.set()
+        time.sleep(0.1)
+        assert len(cog.inputs) <= 1 + BEFORE_THE_FIRST + REQUESTS_PER_CALL
 
 
 # Its model
@@ -282,14 +292,24 @@ def test_the_service_is_asked_for_its_model_once() -> None:
         assert len(cog.inputs) == 2
 
 
+def test_a_model_that_changes_is_an_error_from_then_on() -> None:
+    def reply(number: int, inputs: Inputs) -> Reply:
+        return succeeded(inputs, model="toy@0" if number < 2 else "toy@1")
+
+    with fake_cog(reply) as cog, Client(cog.url) as client:
+        client.encode_query("1")
+        for _ in range(2):
+            with pytest.raises(ServiceError, match=r'changed .* from "toy@0" to "toy@1"; embed'):
+                client.encode_query("2")
+        assert client.name == "toy@0"
+
+
 def test_a_service_that_cannot_be_reached_is_an_error_of_ours() -> None:
-    with fake_cog(echo) as cog:
-        pass
-    with Client(cog.url, deadline=0.2) as client:
+    with Client(f"http://127.0.0.1:{free_port()}", deadline=0.2) as client:
         for use in (lambda: client.name, lambda: client.encode_query("a")):
             kind, sentence = error_of(use)
             assert kind is ServiceError
-            assert "Connection refused" in sentence
+            assert "no connection (" in sentence
 
 
 def test_a_closed_client_cannot_be_used() -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -21,6 +22,14 @@ MODEL = "replicate-deployment:you/e5"
 
 def echo(_: int, inputs: Inputs) -> Reply:
     return succeeded(inputs)
+
+
+@pytest.fixture(autouse=True)
+def _interrupts() -> Iterator[None]:
+    """SIGINT is KeyboardInterrupt, also in a shell's background, where it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def test_closing_ends_a_call_that_another_thread_waits_for() -> None:

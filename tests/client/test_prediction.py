@@ -25,7 +25,7 @@ from e5.client.prediction import (
     read_schema_refusal,
     short_line,
 )
-from e5.cog.output import Output
+from e5.cog import Output
 from e5.errors import (
     E5Error,
     EngineError,
@@ -35,7 +35,7 @@ from e5.errors import (
     QueueFullError,
     RequestTooLargeError,
 )
-from e5.serving.answer import Answer
+from e5.serving import Answer
 from e5.vectors import Vectors
 
 ROW = "AACAPwAAAEA="  # [1, 2]
@@ -165,6 +165,9 @@ def test_an_error_of_ours_is_itself_again(error: E5Error) -> None:
     [
         ("Worker crashed", "the service failed: Worker crashed."),
         ("Exception: x.", "the service failed: Exception: x."),
+        ("Prediction failed: x.", "the service failed: x."),
+        ("Prediction failed: Async prediction failed: x", "the service failed: x."),
+        ("Prediction failed: ", "the service failed: no reason given."),
         # A sentence is for people, whatever it looks like.
         (
             "InputError: queries[0]: received 7; send a string.",
@@ -246,4 +249,4 @@ def test_bytes_are_little_endian_whatever_this_machine_is(row: list[float]) -> N
 
 def test_the_examples_give_what_they_say() -> None:
     result = doctest.testmod(prediction, raise_on_error=True)
-    assert result.attempted >= 6
+    assert result.attempted >= 3

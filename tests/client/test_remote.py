@@ -22,7 +22,7 @@ from e5.client.transport import ClientLimits
 from e5.errors import InputError, ServiceError
 
 MODEL = "replicate-deployment:you/e5"
-QUICK = ClientLimits(first_poll=0.01, longest_poll=0.05)
+QUICK = ClientLimits(first_poll=0.01)
 
 
 def test_cog_and_replicate_give_the_same() -> None:
@@ -171,12 +171,12 @@ def test_cancelling_a_create_ends_at_once_and_replicate_ends_it_itself() -> None
 
 def test_cancelling_closes_the_connection_to_cog() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        listening.settimeout(20)
+        listening.settimeout(60)
 
         def closed() -> bool:
             connection, _ = listening.accept()
             with connection:
-                connection.settimeout(20)
+                connection.settimeout(60)
                 while connection.recv(65536):
                     arrived.set()
                 return True
@@ -196,7 +196,7 @@ def test_cancelling_closes_the_connection_to_cog() -> None:
 
 
 def test_many_requests_are_under_way_at_a_time() -> None:
-    together = threading.Barrier(50, timeout=20)
+    together = threading.Barrier(50, timeout=60)
 
     def reply(_: int, inputs: Inputs) -> Reply:
         together.wait()
@@ -208,7 +208,7 @@ def test_many_requests_are_under_way_at_a_time() -> None:
         assert await service.health() == "READY"
 
     with fake_cog(reply) as cog:
-        with_service(cog.url, use)
+        with_service(cog.url, use, deadline=60)
 
 
 def test_a_pause_is_not_one_of_the_event_loop() -> None:
@@ -222,7 +222,7 @@ def test_a_pause_is_not_one_of_the_event_loop() -> None:
 
     busy: Reply = (429, {"status": "failed"}, {"Retry-After": "1"})
     with fake_cog(lambda number, inputs: succeeded(inputs) if number else busy) as cog:
-        assert with_service(cog.url, use) > 10
+        assert with_service(cog.url, use) > 5
 
 
 def test_a_busy_service_is_reported_at_once_where_nobody_waits() -> None:

@@ -1,15 +1,15 @@
 """Each failure of a request is understood; answers, pauses, limits and addresses hold."""
 
 import asyncio
-import doctest
 import logging
-import math
 import random
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -19,15 +19,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from e5.client import transport
-from e5.client.transport import (
-    Backoff,
-    HttpResponse,
-    NoAnswerError,
-    Transport,
-    _timeout,
-    check_url,
-)
-from e5.errors import InputError
+from e5.client.prediction import RequestFailedError
+from e5.client.transport import ClientLimits, HttpResponse, Transport, check_url, retry
+from e5.errors import InputError, QueueFullError
 
 
 def soon(seconds: float = 60) -> float:
@@ -41,6 +35,44 @@ def caused(error: Exception, *causes: BaseException) -> Exception:
         last.__cause__ = cause
         last = cause
     return error
+
+
+class Server(Transport):
+    """A server without a protocol."""
+
+    late_remedy = "wait longer"
+    address_remedy = "check the address"
+
+
+def server(url: str, answer_bytes: int = 2**20) -> Server:
+    limits = ClientLimits(answer_bytes=answer_bytes)
+    return Server("x", url, {"X-Key": "2"}, deadline=60, retry_seconds=60, limits=limits)
+
+
+def failed(error: Exception, *, silence: float = 9, is_billed: bool = False) -> RequestFailedError:
+    """What a request ends in where the HTTP library raises this error."""
+
+    def raising(*_: object, **__: object) -> Any:
+        raise error
+
+    async def connected() -> None:
+        transport = server("http://127.0.0.1")
+        transport._http.stream = raising  # type: ignore[method-assign]
+        try:
+            await transport.request("POST", "/", end=soon(), silence=silence, is_billed=is_billed)
+        finally:
+            await transport.aclose()
+
+    with pytest.raises(RequestFailedError) as caught:
+        asyncio.run(connected())
+    return caught.value
+
+
+def kind_of(error: Exception) -> str:
+    """Whether a request may be sent again after this error: always, if it costs nothing, or not."""
+    if failed(error, is_billed=True).may_retry:
+        return "refused"
+    return "lost" if failed(error).may_retry else "broken"
 
 
 # Why there is no answer
@@ -86,23 +118,25 @@ def caused(error: Exception, *causes: BaseException) -> Exception:
     ],
 )
 def test_each_failure_is_refused_lost_or_broken(error: Exception, kind: str, reason: str) -> None:
-    found = NoAnswerError.of(error, end=soon())
-    assert found.kind == kind
+    found = failed(error)
+    assert kind_of(error) == kind
+    assert found.cause == "unreachable"
     assert reason in str(found)
 
 
 @pytest.mark.parametrize("timeout", [httpx2.ReadTimeout, httpx2.WriteTimeout, httpx2.PoolTimeout])
-def test_silence_is_late_at_the_end_and_a_lost_connection_before(timeout: Any) -> None:
-    silent = NoAnswerError.of(timeout("timed out"), end=soon(), silence=7)
-    assert (silent.kind, str(silent)) == ("lost", "silent for 7 s")
-    assert NoAnswerError.of(timeout("timed out"), end=soon(0)).kind == "late"
-    assert NoAnswerError.of(timeout("timed out"), end=soon(0.005)).kind == "late"
+def test_silence_is_a_lost_connection_before_the_end_and_late_at_it(timeout: Any) -> None:
+    assert kind_of(timeout("timed out")) == "lost"
+    assert "(silent for 7 s)" in str(failed(timeout("timed out"), silence=7))
+    late = failed(TimeoutError())
+    assert (str(late), late.cause) == ("no answer within the deadline of 60 s", "deadline")
+    assert kind_of(TimeoutError()) == "broken"  # it is not sent again
 
 
 @given(st.text())
 @example("\x1b[31m\x07\n\u202e")
-def test_a_reason_is_one_printable_line(words: str) -> None:
-    reason = str(NoAnswerError.of(httpx2.ReadError(words), end=soon()))
+def test_a_reason_is_one_printable_line(text: str) -> None:
+    reason = transport._reason(httpx2.ReadError(text))
     assert reason
     assert reason.isprintable()
 
@@ -114,7 +148,7 @@ def request(url: str, *args: Any, answer_bytes: int = 2**20, **options: Any) -> 
     """The response to one request."""
 
     async def connected() -> HttpResponse:
-        transport = Transport("the server", url, {"X-Key": "2"}, answer_bytes=answer_bytes)
+        transport = server(url, answer_bytes)
         try:
             return await transport.request("GET", *args, **{"end": soon(), **options})
         finally:
@@ -160,32 +194,36 @@ def test_each_failure_is_distinguished() -> None:
         "/ssh": lambda: b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
     }
 
-    def kind(url: str, path: str, **options: Any) -> str:
-        with pytest.raises(NoAnswerError) as caught:
+    def failure(url: str, path: str, **options: Any) -> tuple[str, bool]:
+        with pytest.raises(RequestFailedError) as caught:
             request(url, path, answer_bytes=1000, **options)
-        return caught.value.kind
+        return caught.value.cause, caught.value.may_retry
 
+    late, lost, broken = ("deadline", False), ("unreachable", True), ("unreachable", False)
     with serve_http(lambda asked: replies[asked.path]()) as url:
-        assert kind(url, "/drips", end=soon(0.2)) == "late"
-        assert kind(url, "/silent", end=soon(0.2)) == "late"
-        assert kind(url, "/silent", silence=0.2) == "lost"
-        assert kind(url, "/much") == "broken"
-        assert kind(url, "/half") == "lost"
-        assert kind(url, "/ssh") == "broken"
+        assert failure(url, "/drips", end=soon(0.2)) == late
+        assert failure(url, "/silent", end=soon(0.2)) == late
+        assert failure(url, "/silent", silence=0.2) == lost
+        assert failure(url, "/silent", silence=0.2, is_billed=True) == broken
+        assert failure(url, "/much") == broken
+        assert failure(url, "/half") == lost
+        assert failure(url, "/half", is_billed=True) == broken
+        assert failure(url, "/ssh") == broken
         assert len(request(url, "/enough", answer_bytes=1000).body) == 1000
         ended.set()
-    assert kind(url, "/") == "refused"
-    assert kind("http://no-such-host.invalid", "/") == "broken"
+    assert failure(url, "/") == lost
+    assert failure(url, "/", is_billed=True) == lost  # nothing was sent
+    assert failure("http://no-such-host.invalid", "/") == broken
 
 
 def test_a_connection_that_broke_is_made_again() -> None:
     async def three(url: str) -> list[str]:
-        transport, results = Transport("x", url, {}, answer_bytes=100), []
+        transport, results = server(url), []
         for path in ("/half", "/", "/half"):
             try:
                 results.append((await transport.request("GET", path, end=soon())).body.decode())
-            except NoAnswerError as error:
-                results.append(error.kind)
+            except RequestFailedError as error:
+                results.append("lost" if error.may_retry else "broken")
         await transport.aclose()
         return results
 
@@ -193,31 +231,48 @@ def test_a_connection_that_broke_is_made_again() -> None:
         assert asyncio.run(three(url)) == ["lost", "hello", "lost"]
 
 
-# Limits
-
-
-def test_a_timeout_is_the_time_that_is_left_or_the_silence_that_is_allowed() -> None:
-    assert _timeout(soon(6000), 5) == httpx2.Timeout(5)
-    timeout = _timeout(soon(6000), math.inf)
-    assert timeout.read is not None
-    assert 5000 < timeout.read <= 6000
-    assert timeout.connect == transport.CONNECT_SECONDS
-    assert _timeout(soon(-5), math.inf) == httpx2.Timeout(0.001)
-
-
 # Pauses
 
 
-def test_pauses_grow_and_differ() -> None:
-    backoff = Backoff(3600)
-    pauses = [backoff.next_pause("busy") or 0.0 for _ in range(14)]
+def pauses(
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+    *,
+    failures: int = 14,
+    retry_after: float | None = None,
+    at_least: float = 0.0,
+) -> list[float]:
+    """The pauses between the tries of something that fails so often; no time passes."""
+    found: list[float] = []
+
+    async def sleep(pause: float) -> None:
+        found.append(pause)
+
+    async def attempt() -> None:
+        if len(found) < failures:
+            raise RequestFailedError("no connection", retry_after=retry_after, may_retry=True)
+
+    patched = SimpleNamespace(**{**vars(asyncio), "sleep": sleep})
+    monkeypatch.setattr(transport, "asyncio", patched)
+    with suppress(RequestFailedError):
+        asyncio.run(retry(attempt, "http://host", seconds, at_least=at_least))
+    return found
+
+
+def test_pauses_grow_and_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = pauses(monkeypatch, 3600)
     longest = [min(0.02 * 2**i, 5) for i in range(14)]
-    assert all(0.5 * most <= pause <= most for pause, most in zip(pauses, longest, strict=True))
-    assert len({pause / most for pause, most in zip(pauses, longest, strict=True)}) == 14
+    assert all(0.5 * most <= pause <= most for pause, most in zip(found, longest, strict=True))
+    assert len({pause / most for pause, most in zip(found, longest, strict=True)}) == 14
 
 
-def test_a_pause_is_as_long_as_asked_for() -> None:
-    assert all(30 <= (Backoff(60).next_pause("busy", 30) or 0.0) <= 37.5 for _ in range(50))
+@pytest.mark.parametrize("wanted", [{"retry_after": 30}, {"at_least": 30}])
+def test_a_pause_is_as_long_as_asked_for(
+    wanted: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = pauses(monkeypatch, 60, failures=50, **wanted)
+    assert len(found) == 50
+    assert all(30 <= pause <= 37.5 for pause in found)
 
 
 @pytest.mark.parametrize(
@@ -228,25 +283,43 @@ def test_a_pause_after_which_no_answer_could_come_is_none(
     seconds: float, named: float, goes_on: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(random, "uniform", lambda least, _most: least)
-    assert (Backoff(seconds).next_pause("busy", named) is not None) == goes_on
+    assert bool(pauses(monkeypatch, seconds, failures=1, retry_after=named)) == goes_on
 
 
 def test_one_warning_comes_after_some_two_seconds(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(random, "uniform", lambda _least, most: most)
-    backoff, waited = Backoff(3600), 0.0
     with caplog.at_level(logging.WARNING):
-        while not caplog.records:
-            waited += backoff.next_pause("http://host: no connection.") or 0.0
-        for _ in range(5):
-            backoff.next_pause("more")
-        Backoff(60).next_pause("long", 10)
-    assert 1 < waited < 4
+        assert 1 < sum(pauses(monkeypatch, 3600, failures=6)) < 4
+        assert caplog.messages == []
+        for failures in (8, 14):
+            pauses(monkeypatch, 3600, failures=failures)
+        pauses(monkeypatch, 60, failures=5, retry_after=10)
     assert caplog.messages == [
         "http://host: no connection. Trying for 3600 s more.",
-        "long Trying for 60 s more.",
+        "http://host: no connection. Trying for 3600 s more.",
+        "http://host: no connection. Trying for 60 s more.",
     ]
+
+
+def test_only_what_may_pass_is_tried_again() -> None:
+    def tries(error: Exception) -> int:
+        count = 0
+
+        async def attempt() -> None:
+            nonlocal count
+            count += 1
+            raise error
+
+        with pytest.raises(type(error)):
+            asyncio.run(retry(attempt, "x", 0.1))
+        return count
+
+    assert tries(RequestFailedError("x")) == 1
+    assert tries(InputError("x", "y", "z")) == 1
+    assert tries(RequestFailedError("x", may_retry=True)) > 1
+    assert tries(QueueFullError(9, 5, 10)) > 1
 
 
 # Addresses
@@ -279,8 +352,3 @@ def test_what_is_no_server_s_address_is_refused(url: Any, part: str) -> None:
     assert caught.value.field == "url"
     assert part in str(caught.value)
     assert "secret" not in str(caught.value)
-
-
-def test_the_examples_give_what_they_say() -> None:
-    result = doctest.testmod(transport, raise_on_error=True)
-    assert result.attempted >= 4

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from e5.cog.output import Output, build_output
-from e5.serving.answer import Answer
+from e5.serving import Answer
 from e5.vectors import encode_base64
 
 

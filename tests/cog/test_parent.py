@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 from corpus_tools import ROOT
-from server import free_port
+from ports import free_port
 
 PARENT = """
 import subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", '''
 import time
-from e5.cog.parent import end_with_parent
+from e5.cog.worker import end_with_parent
 end_with_parent()
 print("ready", flush=True)
 time.sleep(600)

@@ -10,7 +10,7 @@ import pytest
 from e5.cog.prediction_folders import PredictionFolders
 from e5.cog.worker import CogWorker
 from e5.errors import EngineError, FileError, InputError
-from e5.serving.answer import Answer
+from e5.serving import Answer
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from e5.corpora.shard import Dtype, decode_vectors, encode_vectors
-from e5.gateway.cohere import quantize
 
 LEAST = {"float32": 1, "float16": 0.999999, "int8": 0.999, "binary": 0.7}  # cosines
 
@@ -28,9 +27,3 @@ def test_a_zero_vector_stays_zero_and_float16_overflows_to_infinity() -> None:
     nothing = np.zeros((1, 8), np.float32)
     assert encode_vectors(nothing, "int8").tolist() == [[0] * 8]
     assert np.isinf(encode_vectors(np.full((1, 8), 1e6, np.float32), "float16")).all()
-
-
-def test_the_gateway_has_the_same_rules() -> None:
-    vectors = np.random.default_rng(0).standard_normal((5, 64)).astype(np.float32)
-    assert (quantize(vectors, "int8") == encode_vectors(vectors, "int8")).all()
-    assert (quantize(vectors, "ubinary") == encode_vectors(vectors, "binary")).all()

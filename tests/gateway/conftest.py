@@ -6,18 +6,18 @@ import pytest
 from browser import Browser, start
 from checkpoints import load
 from gateway_server import WEIGHTS, GatewayServer, serve_gateway
-from gateway_tools import Door, FakeBackend
+from gateway_tools import FakeBackend, LocalGateway
 
 from e5.embedder import Embedder
 from e5.gateway.backend import InProcessBackend
-from e5.serving.service import Service
+from e5.serving import Service
 
 
 @pytest.fixture(scope="session")
-def door(embedder: Embedder) -> Door:
+def local(embedder: Embedder) -> LocalGateway:
     """A gateway in front of the small checkpoint."""
     backend = InProcessBackend(embedder, Service(embedder, max_queue_tokens=1_000_000))
-    return Door(backend, model=embedder.name, aliases={"text-embedding-3-small": "small"})
+    return LocalGateway(backend, model=embedder.name, aliases={"text-embedding-3-small": "small"})
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from gateway_tools import MODEL, Door, FakeBackend, sentence_of
+from gateway_tools import MODEL, FakeBackend, LocalGateway, sentence_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
@@ -24,8 +24,7 @@ from e5.errors import (
     ServiceError,
 )
 from e5.gateway.limits import GatewayLimits
-from e5.serving.answer import Answer
-from e5.serving.request import EmbedRequest
+from e5.serving import Answer, EmbedRequest
 
 TEXTS = {"input": ["snow", "rain"]}
 BODIES: dict[str, Any] = {  # of every route that computes
@@ -59,13 +58,13 @@ def told_by(response: httpx2.Response, path: str, status: int) -> str:
 
 
 def test_all_routes_are_asked_here() -> None:
-    routes = [r for r in Door(FakeBackend()).gateway.app.routes if isinstance(r, Route)]
+    routes = [r for r in LocalGateway(FakeBackend()).gateway.app.routes if isinstance(r, Route)]
     assert {route.path for route in routes if "POST" in (route.methods or ())} == BODIES.keys()
 
 
 @pytest.mark.parametrize("path", BODIES)
 def test_an_answer_says_what_was_done(path: str, fake: FakeBackend) -> None:
-    response = Door(fake).post(path, BODIES[path], {"x-request-id": "mine-7"})
+    response = LocalGateway(fake).post(path, BODIES[path], {"x-request-id": "mine-7"})
     assert response.status_code == 200, response.text
     assert response.headers["x-e5-model"] == MODEL
     assert response.headers["x-e5-prompt"]
@@ -76,7 +75,7 @@ def test_an_answer_says_what_was_done(path: str, fake: FakeBackend) -> None:
 
 @pytest.mark.parametrize("path", TOLD)
 def test_what_is_only_told_needs_no_key(path: str, fake: FakeBackend) -> None:
-    response = Door(fake, keys=["k"]).get(path, headers={"origin": "http://elsewhere"})
+    response = LocalGateway(fake, keys=["k"]).get(path, headers={"origin": "http://elsewhere"})
     assert response.status_code == 200, response.text
     assert response.headers["x-request-id"]
     assert "access-control-allow-origin" not in response.headers
@@ -87,12 +86,12 @@ class TestKeys:
     def test_one_of_them_must_come_with_what_costs_something(
         self, path: str, fake: FakeBackend
     ) -> None:
-        door = Door(fake, keys=["first", "second"])
+        local = LocalGateway(fake, keys=["first", "second"])
         method, options = ("POST", {"json": BODIES[path]}) if path in BODIES else ("GET", {})
 
         def status(**headers: str) -> int:
             named = {name.replace("_", "-"): value for name, value in headers.items()}
-            return door.send(method, path, headers=named, **options).status_code
+            return local.send(method, path, headers=named, **options).status_code
 
         for key in ("first", "second"):
             assert status(authorization=f"Bearer {key}") == 200
@@ -102,7 +101,7 @@ class TestKeys:
             assert status(authorization=f"Bearer {wrong}") == 401
             assert status(x_api_key=wrong) == 401
         assert status(authorization="Basic first") == 401
-        refused = door.send(method, path, **options)
+        refused = local.send(method, path, **options)
         assert "the key is missing or wrong" in told_by(refused, path, 401)
         assert refused.headers["www-authenticate"] == "Bearer"
 
@@ -110,9 +109,9 @@ class TestKeys:
         self, fake: FakeBackend, caplog: pytest.LogCaptureFixture
     ) -> None:
         with caplog.at_level(logging.DEBUG, "e5"):
-            door = Door(fake, keys=["first"])
+            local = LocalGateway(fake, keys=["first"])
             for key in ("first", "very-wrong"):
-                door.post("/v1/embeddings", TEXTS, {"authorization": f"Bearer {key}"})
+                local.post("/v1/embeddings", TEXTS, {"authorization": f"Bearer {key}"})
         assert "401" in caplog.text
         assert "first" not in caplog.text
         assert "very-wrong" not in caplog.text
@@ -138,22 +137,22 @@ class TestRefusals:
     @pytest.mark.parametrize("path", BODIES)
     @pytest.mark.parametrize(("error", "status"), CAUSES, ids=lambda value: str(value)[:30])
     def test_the_status_tells_the_cause(self, path: str, error: Exception, status: int) -> None:
-        door = Door(FakeBackend(outcome=error))
-        response = door.post(path, BODIES[path])
+        local = LocalGateway(FakeBackend(outcome=error))
+        response = local.post(path, BODIES[path])
         sentence = told_by(response, path, status)
         assert "secret" not in sentence
         assert ("retry-after" in response.headers) == (status in (429, 503))
-        assert door.counted("requests_total", route=path, status=str(status)) == 1
-        failures = door.counted("backend_failures_total", status=str(status))
+        assert local.counted("requests_total", route=path, status=str(status)) == 1
+        failures = local.counted("backend_failures_total", status=str(status))
         assert failures == (1 if status >= 502 else 0)
-        assert door.counted("in_flight") == 0
+        assert local.counted("in_flight") == 0
 
     def test_the_log_has_the_traceback_and_not_what_an_exception_says(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         with caplog.at_level(logging.DEBUG, "e5"):
-            door = Door(FakeBackend(outcome=RuntimeError(SECRET)))
-            door.post("/v1/embeddings", {"input": SECRET}, {"x-request-id": "find-me"})
+            local = LocalGateway(FakeBackend(outcome=RuntimeError(SECRET)))
+            local.post("/v1/embeddings", {"input": SECRET}, {"x-request-id": "find-me"})
         assert "request find-me to /v1/embeddings failed: RuntimeError" in caplog.text
         assert "in answer" in caplog.text
         assert SECRET not in caplog.text
@@ -163,7 +162,7 @@ class TestRefusals:
         self, sent: str, fake: FakeBackend, caplog: pytest.LogCaptureFixture
     ) -> None:
         with caplog.at_level(logging.DEBUG, "e5"):
-            response = Door(fake).post(
+            response = LocalGateway(fake).post(
                 "/v1/embeddings",
                 {"input": None},
                 {"x-request-id": sent.encode()},  # type: ignore[dict-item]
@@ -179,19 +178,19 @@ class TestRefusals:
     ) -> None:
         if (method, path) == ("GET", "/"):
             return
-        response = Door(fake).send(method, path)
+        response = LocalGateway(fake).send(method, path)
         assert "does not take this method" in sentence_of(response, 405)
         assert "POST" in response.headers["allow"]
 
     @pytest.mark.parametrize("path", ["/v1", "/nothing", "/v1/embeddings/", "/%00", "/v1/%0a"])
     def test_no_route_is_404(self, path: str, fake: FakeBackend) -> None:
-        assert "there is no such route" in sentence_of(Door(fake).get(path), 404)
+        assert "there is no such route" in sentence_of(LocalGateway(fake).get(path), 404)
 
     def test_a_model_that_is_not_here_is_404(self, fake: FakeBackend) -> None:
-        door = Door(fake, aliases={"ada": "small-query"})
+        local = LocalGateway(fake, aliases={"ada": "small-query"})
         for response in (
-            door.post("/v1/embeddings", TEXTS | {"model": "gpt"}),
-            door.get("/v1/models/gpt"),
+            local.post("/v1/embeddings", TEXTS | {"model": "gpt"}),
+            local.get("/v1/models/gpt"),
         ):
             assert "this service has small, small-query, small-passage, ada" in sentence_of(
                 response, 404
@@ -213,7 +212,7 @@ class TestRefusals:
     def test_whatever_comes_is_no_failure_of_ours(
         self, method: str, path: str, body: bytes, kind: str
     ) -> None:
-        response = Door(FakeBackend()).send(
+        response = LocalGateway(FakeBackend()).send(
             method, path, content=body, headers={"content-type": kind}
         )
         assert response.status_code < 500
@@ -230,8 +229,8 @@ class TestLimits:
             return await FakeBackend().answer(request)
 
         async def story() -> list[httpx2.Response]:
-            door = Door(FakeBackend(outcome=wait), limits=GatewayLimits(in_flight=4))
-            async with door.client() as client:
+            local = LocalGateway(FakeBackend(outcome=wait), limits=GatewayLimits(in_flight=4))
+            async with local.client() as client:
                 asking = [
                     asyncio.create_task(client.post("/v1/embeddings", json=TEXTS))
                     for _ in range(10)
@@ -250,47 +249,47 @@ class TestLimits:
                 assert answer.headers["retry-after"] == "1"
 
     def test_more_texts_or_characters_than_a_request_may_have(self, fake: FakeBackend) -> None:
-        door = Door(fake)
-        told = sentence_of(door.post("/v1/embeddings", {"input": ["a"] * 2049}), 400)
+        local = LocalGateway(fake)
+        told = sentence_of(local.post("/v1/embeddings", {"input": ["a"] * 2049}), 400)
         assert told == "input: received 2049 texts; send at most 2048 in one request."
-        told = sentence_of(door.post("/v1/embeddings", {"input": ["a" * 1_000_001]}), 400)
+        told = sentence_of(local.post("/v1/embeddings", {"input": ["a" * 1_000_001]}), 400)
         assert told.startswith("input[0]: received 1000001 characters")
-        told = sentence_of(door.post("/v1/embeddings", {"input": ["a" * 999_999] * 11}), 400)
+        told = sentence_of(local.post("/v1/embeddings", {"input": ["a" * 999_999] * 11}), 400)
         assert told.startswith("input: received 10999989 characters")
         assert not fake.asked
 
 
 class TestReadiness:
     def test_ready_is_whether_it_can_answer_now(self, fake: FakeBackend) -> None:
-        door = Door(fake)
-        assert door.get("/ready").status_code == 200
+        local = LocalGateway(fake)
+        assert local.get("/ready").status_code == 200
         fake.is_ready = False
-        assert sentence_of(door.get("/ready"), 503)
-        assert door.get("/health").status_code == 200
+        assert sentence_of(local.get("/ready"), 503)
+        assert local.get("/health").status_code == 200
         fake.is_ready = True
-        door.gateway.drain()
-        assert "stopping" in sentence_of(door.get("/ready"), 503)
-        response = door.post("/v1/embeddings", TEXTS)
+        local.gateway.drain()
+        assert "stopping" in sentence_of(local.get("/ready"), 503)
+        response = local.post("/v1/embeddings", TEXTS)
         assert response.status_code == 200  # what still comes is answered
         assert response.headers["connection"] == "close"
 
     def test_a_backend_that_cannot_tell_is_said(self) -> None:
-        door = Door(FakeBackend(info_outcome=ServiceError("gone.", cause="unreachable")))
-        assert sentence_of(door.get("/info"), 503)
+        local = LocalGateway(FakeBackend(info_outcome=ServiceError("gone.", cause="unreachable")))
+        assert sentence_of(local.get("/info"), 503)
 
     def test_closing_lets_go_of_the_backend(self, fake: FakeBackend) -> None:
-        asyncio.run(Door(fake).gateway.close())
+        asyncio.run(LocalGateway(fake).gateway.close())
         assert fake.is_closed
 
 
 def test_metrics_count_what_was_answered() -> None:
-    door = Door(FakeBackend())
-    door.post("/v1/embeddings", TEXTS)
-    door.post("/v1/embeddings", {"input": None})
-    door.get("/nothing")
+    local = LocalGateway(FakeBackend())
+    local.post("/v1/embeddings", TEXTS)
+    local.post("/v1/embeddings", {"input": None})
+    local.get("/nothing")
     values = {
         (sample.name, sample.labels.get("route"), sample.labels.get("status")): sample.value
-        for family in text_string_to_metric_families(door.get("/metrics").text)
+        for family in text_string_to_metric_families(local.get("/metrics").text)
         for sample in family.samples
         if "le" not in sample.labels
     }
@@ -306,7 +305,7 @@ def test_metrics_count_what_was_answered() -> None:
 
 @pytest.mark.parametrize("error", [QueueFullError(1, 2, 3), InputError("documents[1]", "7", "no")])
 def test_errors_have_the_callers_words(error: E5Error) -> None:
-    response = Door(FakeBackend(outcome=error)).post("/v1/embeddings", TEXTS)
+    response = LocalGateway(FakeBackend(outcome=error)).post("/v1/embeddings", TEXTS)
     told = sentence_of(response, response.status_code)
     assert "documents" not in told
     assert told.startswith("input[1]: ") == isinstance(error, InputError)

@@ -7,7 +7,6 @@ import asyncio
 import os
 import signal
 import threading
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,19 +18,19 @@ from checkpoints import load
 from fake_cog import fake_cog, succeeded
 from fake_http import Reply
 from gateway_server import WEIGHTS
-from gateway_tools import Door, sentence_of
+from gateway_tools import LocalGateway, sentence_of
+from remote_calls import eventually
 from server import Server, serve
 
 from e5.embedder import Embedder
 from e5.errors import E5Error, EngineError, ServiceError
 from e5.gateway.backend import InProcessBackend, RemoteBackend
-from e5.serving.request import EmbedRequest
-from e5.serving.service import Service
+from e5.serving import EmbedRequest, Service
 
 TEXTS = ["Frozen water.", "a\nline break", "雪 😀", "A car."]
 APART = [f"{number} " + "snow and rain " * 300 for number in range(400)]  # they share no prefix
 LONG = {"model": "e5-mini", "input": APART}  # seconds
-Story = Callable[[Door, httpx2.AsyncClient], Awaitable[Any]]
+Story = Callable[[LocalGateway, httpx2.AsyncClient], Awaitable[Any]]
 
 
 class TestInProcess:
@@ -76,10 +75,10 @@ def told(server: Server, story: Story) -> Any:
 
     async def whole() -> Any:
         backend = await RemoteBackend.find(str(server.client.base_url))
-        door = Door(backend, model=(await backend.info()).name)
+        local = LocalGateway(backend, model=(await backend.info()).name)
         try:
-            async with door.client() as client:
-                return await story(door, client)
+            async with local.client() as client:
+                return await story(local, client)
         finally:
             await backend.close()
 
@@ -97,7 +96,7 @@ class TestBeforeCog:
     def test_the_vectors_are_the_models(self, cog: Server) -> None:
         python = load(WEIGHTS)
 
-        async def story(_: Door, client: httpx2.AsyncClient) -> None:
+        async def story(_: LocalGateway, client: httpx2.AsyncClient) -> None:
             assert (await client.get("/ready")).status_code == 200
             for role, truth in {
                 "query": python.encode_query(TEXTS, normalize=True),
@@ -115,7 +114,7 @@ class TestBeforeCog:
         told(cog, story)
 
     def test_a_wrong_text_is_named_as_the_caller_sent_it(self, cog: Server) -> None:
-        async def story(_: Door, client: httpx2.AsyncClient) -> None:
+        async def story(_: LocalGateway, client: httpx2.AsyncClient) -> None:
             body = {"model": "e5-mini", "input": ["a", "word " * 5000], "truncate": "NONE"}
             sentence = sentence_of(await client.post("/v1/embeddings", json=body), 400)
             assert sentence.startswith("input[1]: received a text of ")
@@ -125,7 +124,7 @@ class TestBeforeCog:
     def test_more_than_it_may_ever_hold_is_413_and_a_full_queue_429(self) -> None:
         environment = {"E5_MAX_QUEUE_TOKENS": "6000"}
 
-        async def story(_: Door, client: httpx2.AsyncClient) -> None:
+        async def story(_: LocalGateway, client: httpx2.AsyncClient) -> None:
             sentence_of(await client.post("/v1/embeddings", json=LONG), 413)
             body = {"model": "e5-mini", "input": ["snow and rain " * 300] * 5}
             answers = await asyncio.gather(
@@ -141,7 +140,7 @@ class TestBeforeCog:
             told(server, story)
 
     def test_no_free_slot_is_429_and_nobody_is_lost(self) -> None:
-        async def story(_: Door, client: httpx2.AsyncClient) -> None:
+        async def story(_: LocalGateway, client: httpx2.AsyncClient) -> None:
             body = {"model": "e5-mini", "input": ["snow and rain " * 300] * 20}
             answers = await asyncio.gather(
                 *(client.post("/v1/embeddings", json=body) for _ in range(8))
@@ -163,15 +162,13 @@ class TestBeforeCog:
     def test_killed_in_the_middle_of_a_request(self, victim: str) -> None:
         with serve(WEIGHTS, stop=False) as server:
 
-            async def story(door: Door, client: httpx2.AsyncClient) -> None:
+            async def story(local: LocalGateway, client: httpx2.AsyncClient) -> None:
                 asking = asyncio.create_task(client.post("/v1/embeddings", json=LONG))
-                await asyncio.sleep(1.0)
-                assert not asking.done()
+                await eventually(lambda: server.num_running() == 1)
                 if victim == "the server":
                     os.killpg(server.process.pid, signal.SIGKILL)
                 else:
                     os.kill(worker_of(server.process.pid), signal.SIGKILL)
-                started = time.monotonic()
                 # Cog never answers some of what it takes just then.
                 others = []
                 for _ in range(40):
@@ -181,10 +178,9 @@ class TestBeforeCog:
                 for answer in await asyncio.gather(asking, *others):
                     assert answer.status_code in (429, 502, 503), answer.text
                     sentence_of(answer, answer.status_code)
-                assert time.monotonic() - started < 60
                 assert (await client.get("/ready")).status_code == 503
                 assert (await client.get("/health")).status_code == 200
-                assert door.counted("in_flight") == 0
+                assert local.counted("in_flight") == 0
 
             told(server, story)
 
@@ -221,7 +217,7 @@ def test_what_a_dead_worker_never_answers_is_given_up() -> None:
     release = threading.Event()
 
     def reply(number: int, inputs: dict[str, Any]) -> Reply:
-        if number and not release.wait(60):
+        if number and not release.wait(120):
             raise AssertionError("given up too late")
         return succeeded(inputs)
 
@@ -234,7 +230,7 @@ def test_what_a_dead_worker_never_answers_is_given_up() -> None:
             await asyncio.sleep(0.2 * 2.5)
             assert not any(task.done() for task in asking)
             cog.health = (200, {"status": "UNHEALTHY"})
-            async with asyncio.timeout(20):  # the server itself ends them after a minute
+            async with asyncio.timeout(60):  # the server itself ends them after two minutes
                 answers = await asyncio.gather(*asking, return_exceptions=True)
             for told in answers:
                 assert isinstance(told, ServiceError)

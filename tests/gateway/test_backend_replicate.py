@@ -16,7 +16,7 @@ from fake_replicate import (
     FakeReplicate,
     fake_replicate,
 )
-from gateway_tools import Door, sentence_of
+from gateway_tools import LocalGateway, sentence_of
 
 from e5.errors import E5Error, InputError, NonFiniteError, RequestTooLargeError
 from e5.gateway.backend import RemoteBackend
@@ -33,8 +33,8 @@ def asked(api: FakeReplicate, *bodies: dict[str, Any]) -> list[httpx2.Response]:
 
     async def story() -> list[httpx2.Response]:
         backend = await RemoteBackend.find(ADDRESS)
-        door = Door(backend, model=(await backend.info()).name)
-        async with door.client() as client:
+        local = LocalGateway(backend, model=(await backend.info()).name)
+        async with local.client() as client:
             answers = [await client.post("/v1/embeddings", json=body) for body in bodies]
         await backend.close()
         return answers

@@ -14,7 +14,7 @@ import httpx2
 import numpy as np
 import orjson
 import pytest
-from gateway_tools import Door, FakeBackend, answer_of, sentence_of
+from gateway_tools import FakeBackend, LocalGateway, answer_of, sentence_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from watched import run, until
@@ -73,11 +73,11 @@ def backend() -> FakeBackend:
 
 
 @pytest.fixture(scope="module")
-def door(backend: FakeBackend) -> Iterator[Door]:
+def local(backend: FakeBackend) -> Iterator[LocalGateway]:
     """One gateway for many tests, because it keeps the process that parses large bodies."""
-    door = Door(backend)
-    yield door
-    door.gateway._parser.close()
+    local = LocalGateway(backend)
+    yield local
+    local.gateway._parser.close()
 
 
 @pytest.mark.parametrize("sized", [bytes, large])
@@ -89,31 +89,33 @@ class TestWhatIsNoObject:
          b"[" * 100_000, b'{"a":' * 5000, b"\x00", b"\xef\xbb\xbf{}"],
     )  # fmt: skip
     def test_what_is_no_json_is_refused(
-        self, door: Door, backend: FakeBackend, text: bytes, sized: Any
+        self, local: LocalGateway, backend: FakeBackend, text: bytes, sized: Any
     ) -> None:
         backend.asked.clear()
-        sentence = sentence_of(door.post(PATH, sized(text)), 400)
+        sentence = sentence_of(local.post(PATH, sized(text)), 400)
         assert sentence.startswith("the body: received what is not JSON (")
         assert backend.asked == []
 
     @pytest.mark.parametrize("text", [b"null", b"[]", b'"input"', b"5", b"true", b'["a", "b"]'])
-    def test_what_is_no_object_is_refused(self, door: Door, text: bytes, sized: Any) -> None:
-        sentence = sentence_of(door.post(PATH, sized(text)), 400)
+    def test_what_is_no_object_is_refused(
+        self, local: LocalGateway, text: bytes, sized: Any
+    ) -> None:
+        sentence = sentence_of(local.post(PATH, sized(text)), 400)
         assert sentence.startswith("the body: received ")
         assert sentence.endswith("; send a JSON object.")
 
     @pytest.mark.slow
-    def test_nested_lists_are_refused_at_any_depth(self, door: Door, sized: Any) -> None:
+    def test_nested_lists_are_refused_at_any_depth(self, local: LocalGateway, sized: Any) -> None:
         for depth in (10, 500, 1000, 1024, 2000):
             text = b'{"input": ' + b"[" * depth + b"]" * depth + b"}"
-            sentence_of(door.post(PATH, sized(text)), 400)
+            sentence_of(local.post(PATH, sized(text)), 400)
             text = b'{"input": "a", "x": ' + b'{"a":' * depth + b"1" + b"}" * depth + b"}"
-            assert door.post(PATH, sized(text)).status_code in (200, 400)
+            assert local.post(PATH, sized(text)).status_code in (200, 400)
 
-    def test_an_object_is_read(self, door: Door, backend: FakeBackend, sized: Any) -> None:
+    def test_an_object_is_read(self, local: LocalGateway, backend: FakeBackend, sized: Any) -> None:
         text = '{"input": "snöw ☃ \\u0000 \\ud83d\\ude42", "x": [1e300, 18446744073709551616]}'
         backend.asked.clear()
-        response = door.post(PATH, sized(text.encode()))
+        response = local.post(PATH, sized(text.encode()))
         assert response.status_code == 200, response.text
         assert backend.asked[0].documents == ["snöw ☃ \x00 🙂"]
 
@@ -125,41 +127,41 @@ class TestHeaders:
          "multipart/form-data; boundary=x"],
     )  # fmt: skip
     def test_another_content_type_is_415(self, fake: FakeBackend, kind: str) -> None:
-        response = Door(fake).post(PATH, {"input": "a"}, {"content-type": kind})
+        response = LocalGateway(fake).post(PATH, {"input": "a"}, {"content-type": kind})
         assert sentence_of(response, 415).endswith("; send application/json.")
 
     def test_no_content_type_is_taken_for_json(self, fake: FakeBackend) -> None:
-        assert Door(fake).send("POST", PATH, content=b'{"input": "a"}').status_code == 200
+        assert LocalGateway(fake).send("POST", PATH, content=b'{"input": "a"}').status_code == 200
         empty = {"content-type": ""}
-        assert Door(fake).post(PATH, {"input": "a"}, empty).status_code == 200
+        assert LocalGateway(fake).post(PATH, {"input": "a"}, empty).status_code == 200
 
     @pytest.mark.parametrize(
         "kind", ["application/json; charset=utf-8", "Application/JSON", "application/json ;a=b"]
     )
     def test_parameters_of_the_type_do_not_matter(self, fake: FakeBackend, kind: str) -> None:
-        response = Door(fake).post(PATH, {"input": "a"}, {"content-type": kind})
+        response = LocalGateway(fake).post(PATH, {"input": "a"}, {"content-type": kind})
         assert response.status_code == 200
 
     @pytest.mark.parametrize("coding", ["gzip", "br", "deflate", "identity, gzip", ""])
     def test_an_encoded_body_is_415(self, fake: FakeBackend, coding: str) -> None:
-        response = Door(fake).post(PATH, b"\x1f\x8b", {"content-encoding": coding})
+        response = LocalGateway(fake).post(PATH, b"\x1f\x8b", {"content-encoding": coding})
         assert sentence_of(response, 415).startswith("Content-Encoding: received ")
-        plain = Door(fake).post(PATH, {"input": "a"}, {"content-encoding": "identity"})
+        plain = LocalGateway(fake).post(PATH, {"input": "a"}, {"content-encoding": "identity"})
         assert plain.status_code == 200
 
 
 class TestSize:
     def test_a_body_over_the_limit_is_413(self, fake: FakeBackend) -> None:
-        door = Door(fake)
-        sentence = sentence_of(door.post(PATH, b"x" * (LIMITS.body_bytes + 1)), 413)
+        local = LocalGateway(fake)
+        sentence = sentence_of(local.post(PATH, b"x" * (LIMITS.body_bytes + 1)), 413)
         assert str(LIMITS.body_bytes) in sentence
 
         async def pieces() -> AsyncIterator[bytes]:  # without Content-Length
             for _ in range(33):
                 yield b"x" * 2**20
 
-        sentence_of(door.send("POST", PATH, content=pieces(), headers=JSON), 413)
-        assert door.post(PATH, {"input": "a"}).status_code == 200
+        sentence_of(local.send("POST", PATH, content=pieces(), headers=JSON), 413)
+        assert local.post(PATH, {"input": "a"}).status_code == 200
 
     def test_a_body_that_says_it_is_too_large_is_not_read(self, fake: FakeBackend) -> None:
         async def endless() -> AsyncIterator[bytes]:
@@ -167,13 +169,13 @@ class TestSize:
             yield b""
 
         headers = {**JSON, "content-length": str(10**15)}
-        sentence_of(Door(fake).send("POST", PATH, content=endless(), headers=headers), 413)
+        sentence_of(LocalGateway(fake).send("POST", PATH, content=endless(), headers=headers), 413)
 
     def test_ten_million_characters_are_embedded(self, fake: FakeBackend) -> None:
         texts = ["snow " * 150_000] * 13
-        assert Door(fake).post(PATH, {"input": texts}).status_code == 200
+        assert LocalGateway(fake).post(PATH, {"input": texts}).status_code == 200
         assert fake.asked[0].documents == texts
-        sentence = sentence_of(Door(fake).post(PATH, {"input": [*texts, *texts[:1]]}), 400)
+        sentence = sentence_of(LocalGateway(fake).post(PATH, {"input": [*texts, *texts[:1]]}), 400)
         assert sentence.startswith("input: received 10500000 characters")
 
 
@@ -209,43 +211,45 @@ class TestParsing:
             assert len(pickle.dumps(caught.value)) < 1000  # not the body with it
 
     def test_a_parser_that_was_killed_is_replaced(self, fake: FakeBackend) -> None:
-        door, text = Door(fake), large(b'{"input": "a"}')
-        assert door.post(PATH, text).status_code == 200
-        pool = door.gateway._parser._pool
+        local, text = LocalGateway(fake), large(b'{"input": "a"}')
+        assert local.post(PATH, text).status_code == 200
+        pool = local.gateway._parser._pool
         assert pool is not None
         for process in list(pool._processes.values()):
             assert process.pid is not None
             os.kill(process.pid, signal.SIGKILL)
 
         async def story() -> None:
-            async with door.client() as client:
+            async with local.client() as client:
                 asked = [client.post(PATH, content=text, headers=JSON) for _ in range(3)]
                 assert {r.status_code for r in await asyncio.gather(*asked)} == {200}
 
         run(story)
-        door.gateway._parser.close()
+        local.gateway._parser.close()
 
     def test_a_parser_is_deaf_to_the_terminal(self, fake: FakeBackend) -> None:
-        door, text = Door(fake), large(b'{"input": "a"}')
-        assert door.post(PATH, text).status_code == 200
-        pool = door.gateway._parser._pool
+        local, text = LocalGateway(fake), large(b'{"input": "a"}')
+        assert local.post(PATH, text).status_code == 200
+        pool = local.gateway._parser._pool
         assert pool is not None
         for process in pool._processes.values():
             assert process.pid is not None
             os.kill(process.pid, signal.SIGINT)
-        assert door.post(PATH, text).status_code == 200
-        assert door.gateway._parser._pool is pool
-        door.gateway._parser.close()
+        assert local.post(PATH, text).status_code == 200
+        assert local.gateway._parser._pool is pool
+        local.gateway._parser.close()
 
 
 class TestOthersGoOn:
     """What is large holds up nobody: other requests are answered, and the loop's clock ticks."""
 
-    def watch(self, door: Door, status: int, **options: Any) -> tuple[float, httpx2.Response]:
+    def watch(
+        self, local: LocalGateway, status: int, **options: Any
+    ) -> tuple[float, httpx2.Response]:
         found: list[Any] = []
 
         async def story() -> None:
-            async with door.client() as client, Heartbeat() as heart:
+            async with local.client() as client, Heartbeat() as heart:
                 asked = asyncio.create_task(client.post(PATH, **options))
                 answered = 0
                 while not asked.done():
@@ -257,9 +261,9 @@ class TestOthersGoOn:
                 found.extend((heart.longest, await asked))
 
         # The parser's process is there already: a gateway starts it once.
-        assert door.post(PATH, large(b'{"input": "a"}')).status_code == 200
+        assert local.post(PATH, large(b'{"input": "a"}')).status_code == 200
         run(story)
-        door.gateway._parser.close()
+        local.gateway._parser.close()
         longest, response = found
         assert response.status_code == status
         assert longest < LONGEST_GAP
@@ -268,13 +272,13 @@ class TestOthersGoOn:
     @pytest.mark.slow
     def test_while_sixteen_million_numbers_are_refused(self, fake: FakeBackend) -> None:
         text = b'{"input": [' + b"1," * 16_000_000 + b"1]}"
-        _, response = self.watch(Door(fake), 400, content=text, headers=JSON)
+        _, response = self.watch(LocalGateway(fake), 400, content=text, headers=JSON)
         sentence = sentence_of(response, 400)
         assert "check_embedding_ctx_length=False" in sentence
 
     def test_while_many_characters_are_read(self, fake: FakeBackend) -> None:
         text = orjson.dumps({"input": ["snow " * 900] * 2048})
-        self.watch(Door(fake), 200, content=text, headers=JSON)
+        self.watch(LocalGateway(fake), 200, content=text, headers=JSON)
 
     @pytest.mark.slow
     @pytest.mark.parametrize("form", ["float", "base64"])
@@ -285,7 +289,9 @@ class TestOthersGoOn:
             return answer_of(vectors[: len(request.fields)])
 
         content = orjson.dumps({"input": ["a"] * 2048, "encoding_format": form})
-        _, response = self.watch(Door(FakeBackend(outcome)), 200, content=content, headers=JSON)
+        _, response = self.watch(
+            LocalGateway(FakeBackend(outcome)), 200, content=content, headers=JSON
+        )
         data = orjson.loads(response.content)["data"]
         assert len(data) == 2048
         if form == "float":

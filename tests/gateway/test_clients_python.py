@@ -33,7 +33,7 @@ KEY = "any"  # the gateway here asks for none; most clients insist on one
 
 
 @dataclass(frozen=True)
-class Door:
+class TriedClient:
     """A client, as its users have it.
 
     Attributes:
@@ -51,19 +51,19 @@ def installed(module: str) -> Any:
     return pytest.importorskip(module, reason=f"{module} is not installed", exc_type=ImportError)
 
 
-def openai_by_model_name(url: str) -> Door:
+def openai_by_model_name(url: str) -> TriedClient:
     client = installed("openai").OpenAI(base_url=f"{url}/v1", api_key=KEY)
 
     def embed(model: str, texts: list[str]) -> list[Any]:
         answer = client.embeddings.create(model=model, input=texts)  # asks for base64
         return [row.embedding for row in answer.data]
 
-    return Door(
+    return TriedClient(
         lambda text: embed("e5-mini-query", [text])[0], lambda texts: embed("e5-mini", texts)
     )
 
 
-def openai_by_input_type(url: str) -> Door:
+def openai_by_input_type(url: str) -> TriedClient:
     client = installed("openai").OpenAI(base_url=f"{url}/v1", api_key=KEY)
 
     def embed(role: str, texts: list[str]) -> list[Any]:
@@ -72,36 +72,38 @@ def openai_by_input_type(url: str) -> Door:
         )
         return [row.embedding for row in answer.data]
 
-    return Door(lambda text: embed("query", [text])[0], lambda texts: embed("passage", texts))
+    return TriedClient(
+        lambda text: embed("query", [text])[0], lambda texts: embed("passage", texts)
+    )
 
 
-def langchain_openai(url: str) -> Door:
+def langchain_openai(url: str) -> TriedClient:
     def side(model: str) -> Any:
         return installed("langchain_openai").OpenAIEmbeddings(
             model=model, base_url=f"{url}/v1", api_key=KEY, check_embedding_ctx_length=False
         )
 
-    return Door(side("e5-mini-query").embed_query, side("e5-mini-passage").embed_documents)
+    return TriedClient(side("e5-mini-query").embed_query, side("e5-mini-passage").embed_documents)
 
 
-def langchain_nvidia(url: str) -> Door:
+def langchain_nvidia(url: str) -> TriedClient:
     client = installed("langchain_nvidia_ai_endpoints").NVIDIAEmbeddings(
         model="e5-mini", base_url=f"{url}/v1", api_key=KEY
     )
-    return Door(client.embed_query, client.embed_documents)
+    return TriedClient(client.embed_query, client.embed_documents)
 
 
-def langchain_cohere(url: str) -> Door:
+def langchain_cohere(url: str) -> TriedClient:
     client = installed("langchain_cohere").CohereEmbeddings(
         model="e5-mini",
         base_url=url,
         cohere_api_key=KEY,
         max_retries=1,  # by default it asks three times, also after a 400
     )
-    return Door(client.embed_query, client.embed_documents)
+    return TriedClient(client.embed_query, client.embed_documents)
 
 
-def cohere_v2(url: str) -> Door:
+def cohere_v2(url: str) -> TriedClient:
     client = installed("cohere").ClientV2(api_key=KEY, base_url=url)
 
     def embed(role: str, texts: list[str]) -> Any:
@@ -110,42 +112,44 @@ def cohere_v2(url: str) -> Door:
         )
         return answer.embeddings.float_
 
-    return Door(
+    return TriedClient(
         lambda text: embed("search_query", [text])[0],
         lambda texts: embed("search_document", texts),
     )
 
 
-def cohere_v1(url: str) -> Door:
+def cohere_v1(url: str) -> TriedClient:
     client = installed("cohere").Client(api_key=KEY, base_url=url)
 
     def embed(role: str, texts: list[str]) -> Any:
         return client.embed(texts=texts, model="e5-mini", input_type=role).embeddings
 
-    return Door(
+    return TriedClient(
         lambda text: embed("search_query", [text])[0],
         lambda texts: embed("search_document", texts),
     )
 
 
-def voyageai(url: str) -> Door:
+def voyageai(url: str) -> TriedClient:
     client = installed("voyageai").Client(api_key=KEY, base_url=f"{url}/v1")
 
     def embed(role: str, texts: list[str]) -> Any:
         return client.embed(texts, model="e5-mini", input_type=role).embeddings
 
-    return Door(lambda text: embed("query", [text])[0], lambda texts: embed("document", texts))
+    return TriedClient(
+        lambda text: embed("query", [text])[0], lambda texts: embed("document", texts)
+    )
 
 
-def hugging_face(url: str) -> Door:
+def hugging_face(url: str) -> TriedClient:
     client = installed("huggingface_hub").InferenceClient(model=url)
-    return Door(
+    return TriedClient(
         lambda text: client.feature_extraction(text, prompt_name="query")[0],
         client.feature_extraction,
     )
 
 
-def litellm(url: str) -> Door:
+def litellm(url: str) -> TriedClient:
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # or it asks the network for prices
     embedding = installed("litellm").embedding
 
@@ -159,27 +163,31 @@ def litellm(url: str) -> Door:
         )
         return [row["embedding"] for row in answer.data]
 
-    return Door(lambda text: embed("query", [text])[0], lambda texts: embed("passage", texts))
+    return TriedClient(
+        lambda text: embed("query", [text])[0], lambda texts: embed("passage", texts)
+    )
 
 
-def llamaindex_openai(url: str) -> Door:
+def llamaindex_openai(url: str) -> TriedClient:
     def side(model: str) -> Any:
         return installed("llama_index.embeddings.openai_like").OpenAILikeEmbedding(
             model_name=model, api_base=f"{url}/v1", api_key=KEY, embed_batch_size=2048
         )
 
     query, document = side("e5-mini-query"), side("e5-mini-passage")
-    return Door(query.get_query_embedding, document.get_text_embedding_batch, keeps_lines=False)
+    return TriedClient(
+        query.get_query_embedding, document.get_text_embedding_batch, keeps_lines=False
+    )
 
 
-def llamaindex_cohere(url: str) -> Door:
+def llamaindex_cohere(url: str) -> TriedClient:
     client = installed("llama_index.embeddings.cohere").CohereEmbedding(
         model_name=COHERE_NAME, api_key=KEY, base_url=url, embed_batch_size=96
     )
-    return Door(client.get_query_embedding, client.get_text_embedding_batch)
+    return TriedClient(client.get_query_embedding, client.get_text_embedding_batch)
 
 
-def llamaindex_tei(url: str) -> Door:
+def llamaindex_tei(url: str) -> TriedClient:
     module = installed("llama_index.embeddings.text_embeddings_inference")
     client = module.TextEmbeddingsInference(
         model_name="e5-mini",
@@ -188,20 +196,20 @@ def llamaindex_tei(url: str) -> Door:
         text_instruction="",
         embed_batch_size=2048,
     )
-    return Door(client.get_query_embedding, client.get_text_embedding_batch)
+    return TriedClient(client.get_query_embedding, client.get_text_embedding_batch)
 
 
-def haystack_door(query: Any, document: Any) -> Door:
+def haystack_door(query: Any, document: Any) -> TriedClient:
     from haystack import Document
 
     def documents(texts: list[str]) -> Any:
         found = document.run([Document(content=text) for text in texts])["documents"]
         return [one.embedding for one in found]
 
-    return Door(lambda text: query.run(text)["embedding"], documents)
+    return TriedClient(lambda text: query.run(text)["embedding"], documents)
 
 
-def haystack_openai(url: str) -> Door:
+def haystack_openai(url: str) -> TriedClient:
     embedders = installed("haystack.components.embedders")
     to = {"api_key": _secret(), "api_base_url": f"{url}/v1"}
     return haystack_door(
@@ -215,7 +223,7 @@ def haystack_openai(url: str) -> Door:
     )
 
 
-def haystack_cohere(url: str) -> Door:
+def haystack_cohere(url: str) -> TriedClient:
     embedders = installed("haystack_integrations.components.embedders.cohere")
     to = {"api_key": _secret(), "api_base_url": url, "model": "e5-mini"}
     return haystack_door(
@@ -224,7 +232,7 @@ def haystack_cohere(url: str) -> Door:
     )
 
 
-def haystack_nvidia(url: str) -> Door:
+def haystack_nvidia(url: str) -> TriedClient:
     embedders = installed("haystack_integrations.components.embedders.nvidia")
     to = {"api_key": _secret(), "api_url": f"{url}/v1", "model": "e5-mini"}
     query = embedders.NvidiaTextEmbedder(**to)
@@ -234,7 +242,7 @@ def haystack_nvidia(url: str) -> Door:
     return haystack_door(query, document)
 
 
-def haystack_hugging_face(url: str) -> Door:
+def haystack_hugging_face(url: str) -> TriedClient:
     embedders = installed("haystack_integrations.components.embedders.huggingface_api")
     to = {"api_type": "text_embeddings_inference", "api_params": {"url": url}, "token": _secret()}
     return haystack_door(
@@ -272,17 +280,17 @@ SPLITTING_DOORS = [
 ]
 # These put them into requests as one above.
 LIKE_ANOTHER = [openai_by_input_type, cohere_v1, voyageai, LITELLM]
-DOORS = [*SPLITTING_DOORS, *LIKE_ANOTHER, *LONG_DOORS]
-MANY_DOORS = [
+CLIENTS = [*SPLITTING_DOORS, *LIKE_ANOTHER, *LONG_DOORS]
+MANY_TEXT_CLIENTS = [
     *SPLITTING_DOORS,
-    *(pytest.param(door, marks=LONG) for door in (openai_by_input_type, cohere_v1, voyageai)),
+    *(pytest.param(client, marks=LONG) for client in (openai_by_input_type, cohere_v1, voyageai)),
     pytest.param(litellm, marks=[*LITELLM.marks, LONG]),
     *LONG_DOORS,
 ]
 
 
-def name_of(door: Any) -> str:
-    name: str = door.__name__
+def name_of(client: Any) -> str:
+    name: str = client.__name__
     return name
 
 
@@ -293,9 +301,9 @@ def gateway() -> Iterator[GatewayServer]:
         hang_up(running)
 
 
-@pytest.fixture(scope="module", params=DOORS, ids=name_of)
-def door(request: pytest.FixtureRequest, gateway: GatewayServer) -> Door:
-    made: Door = request.param(gateway.url)
+@pytest.fixture(scope="module", params=CLIENTS, ids=name_of)
+def client(request: pytest.FixtureRequest, gateway: GatewayServer) -> TriedClient:
+    made: TriedClient = request.param(gateway.url)
     return made
 
 
@@ -307,15 +315,15 @@ def cosines(found: Any, truth: Any) -> Any:
     return (found * truth).sum(axis=-1) / lengths
 
 
-def test_a_query_is_embedded_as_a_query(door: Door, python: Embedder) -> None:
-    found = door.query(QUERY)
+def test_a_query_is_embedded_as_a_query(client: TriedClient, python: Embedder) -> None:
+    found = client.query(QUERY)
     assert cosines(found, python.encode_query(QUERY)) >= 0.999999
     assert cosines(found, python.encode_document(QUERY)) < 0.99
 
 
-def test_documents_are_embedded_as_documents(door: Door, python: Embedder) -> None:
-    texts = DOCUMENTS if door.keeps_lines else [text.replace("\n", " ") for text in DOCUMENTS]
-    found = door.documents(DOCUMENTS)
+def test_documents_are_embedded_as_documents(client: TriedClient, python: Embedder) -> None:
+    texts = DOCUMENTS if client.keeps_lines else [text.replace("\n", " ") for text in DOCUMENTS]
+    found = client.documents(DOCUMENTS)
     assert cosines(found, python.encode_document(texts)).min() >= 0.999999
 
 
@@ -325,15 +333,17 @@ def truth(python: Embedder) -> Vectors:
     return python.encode_document(MANY)
 
 
-@pytest.mark.parametrize("door", MANY_DOORS, indirect=True, ids=name_of, scope="module")
-def test_2048_texts_keep_their_order(door: Door, truth: Vectors) -> None:
-    assert cosines(door.documents(MANY), truth).min() >= 0.999999
+@pytest.mark.parametrize("client", MANY_TEXT_CLIENTS, indirect=True, ids=name_of, scope="module")
+def test_2048_texts_keep_their_order(client: TriedClient, truth: Vectors) -> None:
+    assert cosines(client.documents(MANY), truth).min() >= 0.999999
     assert cosines(truth[:-1], truth[1:]).max() < 0.9999  # a neighbour's vector would be seen
 
 
-def test_a_bad_text_costs_one_request_and_is_named(door: Door, gateway: GatewayServer) -> None:
+def test_a_bad_text_costs_one_request_and_is_named(
+    client: TriedClient, gateway: GatewayServer
+) -> None:
     before, bad_before = gateway.counted(), gateway.counted(status="400")
     with pytest.raises(Exception, match=r"received blank text|leave the field out"):
-        door.documents(["snow", " "])
+        client.documents(["snow", " "])
     assert gateway.counted() - before == 1
     assert gateway.counted(status="400") - bad_before == 1

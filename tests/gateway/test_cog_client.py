@@ -67,5 +67,5 @@ def test_a_wrong_key_is_said(gateway: GatewayServer) -> None:
 
 @pytest.mark.parametrize("key", ["two words", "", "a\nb", "é", 7])
 def test_what_is_no_key_is_refused_without_showing_it(key: Any) -> None:
-    with pytest.raises(InputError, match=r"^api_key: received what is no key; use one line"):
+    with pytest.raises(InputError, match=r"^api_key: received a value that cannot be a key; use"):
         Client("http://127.0.0.1:1", api_key=key)

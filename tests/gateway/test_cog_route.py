@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gateway_tools import Door, FakeBackend, sentence_of
+from gateway_tools import FakeBackend, LocalGateway, sentence_of
 
-from e5.cog.output import Output
+from e5.cog import Output
 from e5.embedder import Embedder
 from e5.errors import (
     E5Error,
@@ -33,10 +33,10 @@ INPUTS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("encoding_format", ["float", "base64"])
 @pytest.mark.parametrize("inputs", INPUTS)
 def test_the_output_is_that_of_predict_py(
-    door: Door, embedder: Embedder, inputs: dict[str, Any], encoding_format: str
+    local: LocalGateway, embedder: Embedder, inputs: dict[str, Any], encoding_format: str
 ) -> None:
     inputs = inputs | {"encoding_format": encoding_format}
-    response = door.post("/predictions", {"input": inputs})
+    response = local.post("/predictions", {"input": inputs})
     assert response.status_code == 200, response.text
     assert response.json()["status"] == "succeeded"
     service = Service(embedder, max_queue_tokens=1_000_000)
@@ -64,8 +64,8 @@ def test_the_output_is_that_of_predict_py(
         ({"input": {"query": "a", "colour": "red"}}, "colour: received an unknown input"),
     ],
 )
-def test_a_wrong_input_is_400_in_cog_s_form(door: Door, body: Any, sentence: str) -> None:
-    response = door.post("/predictions", body)
+def test_a_wrong_input_is_400_in_cog_s_form(local: LocalGateway, body: Any, sentence: str) -> None:
+    response = local.post("/predictions", body)
     answer = response.json()
     assert response.status_code == 400
     assert answer["status"] == "failed"
@@ -73,9 +73,9 @@ def test_a_wrong_input_is_400_in_cog_s_form(door: Door, body: Any, sentence: str
     assert answer["error"] == f"InputError: {answer['message']}"
 
 
-def test_each_answer_says_what_was_put_before_the_texts(door: Door) -> None:
+def test_each_answer_says_what_was_put_before_the_texts(local: LocalGateway) -> None:
     def header(**inputs: Any) -> str:
-        return door.post("/predictions", {"input": inputs}).headers["x-e5-prompt"]
+        return local.post("/predictions", {"input": inputs}).headers["x-e5-prompt"]
 
     assert header(query="snow", document="ice", task="Find twins") == 'query "Find twins"'
     assert header(document="ice", task="Find twins") == "document"
@@ -83,11 +83,11 @@ def test_each_answer_says_what_was_put_before_the_texts(door: Door) -> None:
 
 
 def test_health_check_is_that_of_cog(fake: FakeBackend) -> None:
-    door = Door(fake)
-    assert door.get("/health-check").json() == {"status": "READY"}
+    local = LocalGateway(fake)
+    assert local.get("/health-check").json() == {"status": "READY"}
     fake.is_ready = False
-    assert door.get("/health-check").json() == {"status": "UNHEALTHY"}
-    assert sentence_of(door.get("/ready"), 503)
+    assert local.get("/health-check").json() == {"status": "UNHEALTHY"}
+    assert sentence_of(local.get("/ready"), 503)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,9 @@ def test_health_check_is_that_of_cog(fake: FakeBackend) -> None:
     ],
 )
 def test_an_error_comes_as_data_beside_its_sentence(error: E5Error) -> None:
-    response = Door(FakeBackend(outcome=error)).post("/predictions", {"input": {"document": "a"}})
+    response = LocalGateway(FakeBackend(outcome=error)).post(
+        "/predictions", {"input": {"document": "a"}}
+    )
     body = response.json()
     assert body["metrics"] == {"error": error.to_dict()}
     again = E5Error.from_dict(body["metrics"]["error"])
@@ -110,7 +112,9 @@ def test_an_error_comes_as_data_beside_its_sentence(error: E5Error) -> None:
 
 def test_what_a_remote_service_says_of_itself_stays_with_the_operator() -> None:
     error = ServiceError("http://secret: busy.", cause="busy", retry_after=7)
-    response = Door(FakeBackend(outcome=error)).post("/predictions", {"input": {"document": "a"}})
+    response = LocalGateway(FakeBackend(outcome=error)).post(
+        "/predictions", {"input": {"document": "a"}}
+    )
     assert "secret" not in response.text
     again = E5Error.from_dict(response.json()["metrics"]["error"])
     assert isinstance(again, ServiceError)

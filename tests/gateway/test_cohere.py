@@ -6,11 +6,12 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
-from gateway_tools import Door, FakeBackend, cosine, sentence_of
+from gateway_tools import FakeBackend, LocalGateway, cosine, sentence_of
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as stn
 
+from e5.corpora import encode_vectors
 from e5.embedder import Embedder
 from e5.gateway import cohere
 from e5.gateway.cohere import EmbeddingType, quantize
@@ -30,8 +31,8 @@ BATCHES = stn.arrays(
 )
 
 
-def embeddings(door: Door, version: int, **more: Any) -> Any:
-    response = door.post(f"/v{version}/embed", {"texts": TEXTS, **more})
+def embeddings(local: LocalGateway, version: int, **more: Any) -> Any:
+    response = local.post(f"/v{version}/embed", {"texts": TEXTS, **more})
     assert response.status_code == 200, response.text
     return response.json()["embeddings"]
 
@@ -49,10 +50,10 @@ class TestEmbed:
     )
     @pytest.mark.parametrize("version", [1, 2])
     def test_a_role_gets_its_vector(
-        self, door: Door, embedder: Embedder, version: int, role: str | None, side: str
+        self, local: LocalGateway, embedder: Embedder, version: int, role: str | None, side: str
     ) -> None:
         more = {"model": "small", "input_type": role, "embedding_types": ["float"]}
-        found = embeddings(door, version, **more)["float"]
+        found = embeddings(local, version, **more)["float"]
         expected = (
             embedder.encode_document(TEXTS)
             if side == "document"
@@ -65,13 +66,13 @@ class TestEmbed:
             assert np.linalg.norm(one) == pytest.approx(1, abs=1e-6)
 
     def test_version_1_without_types_is_flat_and_both_have_what_clients_need(
-        self, door: Door
+        self, local: LocalGateway
     ) -> None:
-        first = door.post("/v1/embed", {"texts": TEXTS, "model": "small"}).json()
+        first = local.post("/v1/embed", {"texts": TEXTS, "model": "small"}).json()
         assert first["response_type"] == "embeddings_floats"
         assert np.shape(first["embeddings"]) == (3, 64)
         assert first["texts"] == TEXTS
-        second = door.post("/v2/embed", {"texts": TEXTS, "model": "small"}).json()
+        second = local.post("/v2/embed", {"texts": TEXTS, "model": "small"}).json()
         assert second["response_type"] == "embeddings_by_type"
         assert second["embeddings"] == {"float": first["embeddings"]}
         for version, answer in (("1", first), ("2", second)):
@@ -80,8 +81,8 @@ class TestEmbed:
             assert answer["meta"]["api_version"]["version"] == version
 
     @pytest.mark.parametrize("version", [1, 2])
-    def test_every_type_is_the_same_vector(self, door: Door, version: int) -> None:
-        found = embeddings(door, version, embedding_types=list(TYPES))
+    def test_every_type_is_the_same_vector(self, local: LocalGateway, version: int) -> None:
+        found = embeddings(local, version, embedding_types=list(TYPES))
         assert set(found) == set(TYPES)
         floats = np.array(found["float"], np.float32)
         decoded = [np.frombuffer(base64.b64decode(row), "<f4") for row in found["base64"]]
@@ -93,70 +94,73 @@ class TestEmbed:
         np.testing.assert_array_equal(bits, floats > 0)
         np.testing.assert_array_equal(np.array(found["binary"]) + 128, found["ubinary"])
 
-    def test_types_that_are_asked_for_twice_come_once(self, door: Door) -> None:
-        assert list(embeddings(door, 2, embedding_types=["int8", "float", "int8"])) == [
+    def test_types_that_are_asked_for_twice_come_once(self, local: LocalGateway) -> None:
+        assert list(embeddings(local, 2, embedding_types=["int8", "float", "int8"])) == [
             "int8",
             "float",
         ]
 
     @pytest.mark.parametrize("wrong", ["float", [], ["floats"], [None], [["float"]], 5])
-    def test_other_types_are_refused(self, door: Door, wrong: Any) -> None:
-        response = door.post("/v2/embed", {"texts": TEXTS, "embedding_types": wrong})
+    def test_other_types_are_refused(self, local: LocalGateway, wrong: Any) -> None:
+        response = local.post("/v2/embed", {"texts": TEXTS, "embedding_types": wrong})
         assert sentence_of(response, 400).startswith("embedding_types")
 
-    def test_dimensions_are_kept(self, door: Door, embedder: Embedder) -> None:
-        found = embeddings(door, 2, output_dimension=8)["float"]
+    def test_dimensions_are_kept(self, local: LocalGateway, embedder: Embedder) -> None:
+        found = embeddings(local, 2, output_dimension=8)["float"]
         expected = embedder.encode_document(TEXTS, dimensions=8, normalize=True)
         np.testing.assert_allclose(found, expected, atol=1e-4)
-        response = door.post("/v2/embed", {"texts": TEXTS, "output_dimension": 9999})
+        response = local.post("/v2/embed", {"texts": TEXTS, "output_dimension": 9999})
         assert sentence_of(response, 400) == "output_dimension: received 9999; use 1 to 64."
 
-    def test_version_2_takes_inputs_of_parts(self, door: Door) -> None:
+    def test_version_2_takes_inputs_of_parts(self, local: LocalGateway) -> None:
         inputs = [{"content": [{"type": "text", "text": text}]} for text in TEXTS]
-        found = door.post("/v2/embed", {"inputs": inputs}).json()["embeddings"]["float"]
-        assert found == embeddings(door, 2)["float"]
+        found = local.post("/v2/embed", {"inputs": inputs}).json()["embeddings"]["float"]
+        assert found == embeddings(local, 2)["float"]
         parts = [{"content": [{"type": "text", "text": text} for text in TEXTS]}]
-        joined = door.post("/v2/embed", {"inputs": parts}).json()["embeddings"]["float"]
-        whole = door.post("/v2/embed", {"texts": ["\n".join(TEXTS)]}).json()["embeddings"]["float"]
+        joined = local.post("/v2/embed", {"inputs": parts}).json()["embeddings"]["float"]
+        whole = local.post("/v2/embed", {"texts": ["\n".join(TEXTS)]}).json()["embeddings"]["float"]
         assert joined == whole
 
     @pytest.mark.parametrize(
         "item",
         ["snow", {}, {"content": []}, {"content": "a"}, {"content": [{"type": "image_url"}]}, None],
     )
-    def test_an_input_that_is_no_text_is_named(self, door: Door, item: Any) -> None:
+    def test_an_input_that_is_no_text_is_named(self, local: LocalGateway, item: Any) -> None:
         good = {"content": [{"type": "text", "text": "snow"}]}
-        response = door.post("/v2/embed", {"inputs": [good, item]})
+        response = local.post("/v2/embed", {"inputs": [good, item]})
         assert sentence_of(response, 400).startswith("inputs[1]: received ")
 
-    def test_images_and_too_many_inputs_are_refused(self, door: Door) -> None:
+    def test_images_and_too_many_inputs_are_refused(self, local: LocalGateway) -> None:
         for texts in ({}, {"texts": ["a"]}):
-            response = door.post("/v2/embed", {"images": ["data:..."], **texts})
+            response = local.post("/v2/embed", {"images": ["data:..."], **texts})
             sentence = sentence_of(response, 400)
             assert sentence == "images: received images; send texts: this model reads nothing else."
         good = {"content": [{"type": "text", "text": "snow"}]}
-        sentence = sentence_of(door.post("/v2/embed", {"inputs": [good] * 3000}), 400)
+        sentence = sentence_of(local.post("/v2/embed", {"inputs": [good] * 3000}), 400)
         assert sentence.startswith("inputs: received 3000 texts")
 
     @pytest.mark.parametrize("version", [1, 2])
-    def test_a_bad_text_and_a_bad_model_are_named(self, door: Door, version: int) -> None:
+    def test_a_bad_text_and_a_bad_model_are_named(self, local: LocalGateway, version: int) -> None:
         path = f"/v{version}/embed"
-        assert sentence_of(door.post(path, {"texts": ["a", ""]}), 400).startswith("texts[1]: ")
-        assert sentence_of(door.post(path, {"texts": "a"}), 400).startswith("texts: ")
-        assert sentence_of(door.post(path, {}), 400) == "texts: received nothing; send it."
+        assert sentence_of(local.post(path, {"texts": ["a", ""]}), 400).startswith("texts[1]: ")
+        assert sentence_of(local.post(path, {"texts": "a"}), 400).startswith("texts: ")
+        assert sentence_of(local.post(path, {}), 400) == "texts: received nothing; send it."
         assert "'embed-v4'" in sentence_of(
-            door.post(path, {"texts": ["a"], "model": "embed-v4"}), 404
+            local.post(path, {"texts": ["a"], "model": "embed-v4"}), 404
         )
 
     @pytest.mark.parametrize(("say", "cuts"), [("END", True), ("NONE", False), (None, True)])
     def test_truncate_reaches_the_service(
         self, fake: FakeBackend, say: str | None, cuts: bool
     ) -> None:
-        assert Door(fake).post("/v2/embed", {"texts": ["a"], "truncate": say}).status_code == 200
+        assert (
+            LocalGateway(fake).post("/v2/embed", {"texts": ["a"], "truncate": say}).status_code
+            == 200
+        )
         assert fake.asked[-1].truncate is cuts
 
-    def test_start_is_refused(self, door: Door) -> None:
-        sentence = sentence_of(door.post("/v2/embed", {"texts": ["a"], "truncate": "START"}), 400)
+    def test_start_is_refused(self, local: LocalGateway) -> None:
+        sentence = sentence_of(local.post("/v2/embed", {"texts": ["a"], "truncate": "START"}), 400)
         assert sentence == 'truncate: received "START"; send one of NONE, END, true, false.'
 
 
@@ -169,10 +173,10 @@ class TestRerank:
 
     @pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank", "/rerank"])
     def test_documents_come_best_first_with_their_cosine(
-        self, door: Door, embedder: Embedder, path: str
+        self, local: LocalGateway, embedder: Embedder, path: str
     ) -> None:
         body = {"query": QUERY, "documents": DOCUMENTS, "model": "small"}
-        response = door.post(path, body)
+        response = local.post(path, body)
         expected = self.scores(embedder, "web_search_query")
         for rows in (response.json()["results"], response.json()["data"]):
             assert [row["index"] for row in rows] == list(np.argsort(-expected))
@@ -185,30 +189,30 @@ class TestRerank:
         assert response.headers["x-e5-prompt"].startswith('query "Given a web search query')
 
     @pytest.mark.parametrize("name", ["top_n", "top_k"])
-    def test_only_the_best_come_where_asked(self, door: Door, name: str) -> None:
+    def test_only_the_best_come_where_asked(self, local: LocalGateway, name: str) -> None:
         body = {"query": QUERY, "documents": DOCUMENTS}
-        every = door.post("/rerank", body).json()["results"]
-        assert door.post("/rerank", {**body, name: 2}).json()["results"] == every[:2]
-        assert door.post("/rerank", {**body, name: 99}).json()["results"] == every
-        sentence = sentence_of(door.post("/rerank", {**body, name: 0}), 400)
+        every = local.post("/rerank", body).json()["results"]
+        assert local.post("/rerank", {**body, name: 2}).json()["results"] == every[:2]
+        assert local.post("/rerank", {**body, name: 99}).json()["results"] == every
+        sentence = sentence_of(local.post("/rerank", {**body, name: 0}), 400)
         assert sentence == f"{name}: received 0; send 1 or more."
 
-    def test_documents_may_be_objects_and_come_back_where_asked(self, door: Door) -> None:
+    def test_documents_may_be_objects_and_come_back_where_asked(self, local: LocalGateway) -> None:
         body = {
             "query": QUERY,
             "documents": [{"text": text, "id": i} for i, text in enumerate(DOCUMENTS)],
             "return_documents": True,
         }
-        answer = door.post("/v1/rerank", body).json()
+        answer = local.post("/v1/rerank", body).json()
         for row, datum in zip(answer["results"], answer["data"], strict=True):
             assert row["document"] == {"text": DOCUMENTS[row["index"]]}  # Cohere, Jina
             assert datum["document"] == DOCUMENTS[row["index"]]  # Voyage
 
     @pytest.mark.parametrize("field", ["task", "instruction"])
-    def test_the_task_can_be_set(self, door: Door, embedder: Embedder, field: str) -> None:
+    def test_the_task_can_be_set(self, local: LocalGateway, embedder: Embedder, field: str) -> None:
         for task in ("SciFact", "Find what cools a drink", "sts_query"):
             body = {"query": QUERY, "documents": DOCUMENTS, field: task}
-            rows = door.post("/rerank", body).json()["results"]
+            rows = local.post("/rerank", body).json()["results"]
             symmetric = task in TASKS and TASKS[task].symmetric
             expected = self.scores(embedder, task, symmetric)
             for row in rows:
@@ -227,9 +231,11 @@ class TestRerank:
             ({"documents": ["a"] * 2048}, "documents: received 2049 texts"),
         ],
     )
-    def test_what_is_wrong_is_named(self, door: Door, change: dict[str, Any], start: str) -> None:
+    def test_what_is_wrong_is_named(
+        self, local: LocalGateway, change: dict[str, Any], start: str
+    ) -> None:
         body = {"query": QUERY, "documents": DOCUMENTS} | change
-        assert sentence_of(door.post("/v2/rerank", body), 400).startswith(start)
+        assert sentence_of(local.post("/v2/rerank", body), 400).startswith(start)
 
 
 class TestQuantize:
@@ -266,3 +272,9 @@ class TestQuantize:
 def test_examples_give_what_they_say() -> None:
     result = doctest.testmod(cohere, raise_on_error=True)
     assert (result.attempted > 0, result.failed) == (True, 0)
+
+
+def test_fewer_bits_are_those_of_stored_corpora() -> None:
+    vectors = np.random.default_rng(0).standard_normal((5, 64)).astype(np.float32)
+    assert (quantize(vectors, "int8") == encode_vectors(vectors, "int8")).all()
+    assert (quantize(vectors, "ubinary") == encode_vectors(vectors, "binary")).all()

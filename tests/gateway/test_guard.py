@@ -6,11 +6,10 @@ from typing import Any
 
 import httpx2
 import pytest
-from gateway_tools import Door, FakeBackend, sentence_of
+from gateway_tools import FakeBackend, LocalGateway, sentence_of
 
 from e5.gateway.limits import GatewayLimits
-from e5.serving.answer import Answer
-from e5.serving.request import EmbedRequest
+from e5.serving import Answer, EmbedRequest
 
 BODY = b'{"input": "snow"}'
 HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"17")]
@@ -35,7 +34,7 @@ class Caller:
     async def send(self, message: Any) -> None:
         self.answered.append(message)
 
-    async def ask(self, door: Door) -> None:
+    async def ask(self, local: LocalGateway) -> None:
         scope = {
             "type": "http",
             "asgi": {"version": "3.0"},
@@ -46,7 +45,7 @@ class Caller:
             "query_string": b"",
             "headers": HEADERS,
         }
-        await door.gateway.app(scope, self.receive, self.send)
+        await local.gateway.app(scope, self.receive, self.send)
 
 
 class Slow:
@@ -68,25 +67,25 @@ class Slow:
 
 
 def test_a_request_is_given_up_when_its_caller_hangs_up() -> None:
-    async def story() -> tuple[Door, bool]:
+    async def story() -> tuple[LocalGateway, bool]:
         slow, caller = Slow(), Caller()
-        door = Door(FakeBackend(outcome=slow))
-        asking = asyncio.create_task(caller.ask(door))
+        local = LocalGateway(FakeBackend(outcome=slow))
+        asking = asyncio.create_task(caller.ask(local))
         await asyncio.wait_for(slow.has_begun.wait(), 60)
         caller.is_gone.set()
         await asyncio.wait_for(asking, 60)
-        return door, slow.was_cancelled
+        return local, slow.was_cancelled
 
-    door, was_cancelled = asyncio.run(story())
+    local, was_cancelled = asyncio.run(story())
     assert was_cancelled
-    assert door.counted("in_flight") == 0
-    assert door.counted("requests_total", route="/v1/embeddings", status="400") == 1
+    assert local.counted("in_flight") == 0
+    assert local.counted("requests_total", route="/v1/embeddings", status="400") == 1
 
 
 def test_a_caller_who_stays_is_answered() -> None:
     async def story() -> list[dict[str, Any]]:
         caller = Caller()
-        await caller.ask(Door(FakeBackend()))
+        await caller.ask(LocalGateway(FakeBackend()))
         return caller.answered
 
     assert asyncio.run(story())[0]["status"] == 200
@@ -95,7 +94,7 @@ def test_a_caller_who_stays_is_answered() -> None:
 def test_a_cancellation_from_elsewhere_goes_on() -> None:
     async def story() -> None:
         slow, caller = Slow(), Caller()
-        asking = asyncio.create_task(caller.ask(Door(FakeBackend(outcome=slow))))
+        asking = asyncio.create_task(caller.ask(LocalGateway(FakeBackend(outcome=slow))))
         await asyncio.wait_for(slow.has_begun.wait(), 60)
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -110,7 +109,7 @@ def test_what_takes_too_long_is_504() -> None:
 
     async def story() -> tuple[httpx2.Response, bool]:
         slow = Slow()
-        async with Door(FakeBackend(outcome=slow), limits=limits).client() as client:
+        async with LocalGateway(FakeBackend(outcome=slow), limits=limits).client() as client:
             response = await client.post("/v1/embeddings", json={"input": "snow"})
         return response, slow.was_cancelled
 
@@ -127,10 +126,10 @@ def test_bodies_together_have_a_bound_and_are_forgotten() -> None:
         yield b'"}'
 
     async def story() -> None:
-        door = Door(FakeBackend(), limits=GatewayLimits(held_bytes=3000))
+        local = LocalGateway(FakeBackend(), limits=GatewayLimits(held_bytes=3000))
         headers = {"content-type": "application/json"}
         is_first_in, may_end = asyncio.Event(), asyncio.Event()
-        async with door.client() as client:
+        async with local.client() as client:
 
             async def send(content: Any) -> httpx2.Response:
                 return await client.post("/v1/embeddings", content=content, headers=headers)

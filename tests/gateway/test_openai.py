@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gateway_tools import Door, FakeBackend, cosine, sentence_of
+from gateway_tools import FakeBackend, LocalGateway, cosine, sentence_of
 
 from e5.embedder import Embedder
 from e5.gateway.roles import Prompt
@@ -21,8 +21,10 @@ def vectors_of(answer: dict[str, Any]) -> list[Any]:
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_an_answer_has_all_that_a_client_reads(door: Door, embedder: Embedder, route: str) -> None:
-    response = door.post(route, {"input": ["snow", "ice"], "model": "small", "user": "u"})
+def test_an_answer_has_all_that_a_client_reads(
+    local: LocalGateway, embedder: Embedder, route: str
+) -> None:
+    response = local.post(route, {"input": ["snow", "ice"], "model": "small", "user": "u"})
     assert response.status_code == 200
     answer = response.json()
     assert answer["object"] == "list"
@@ -63,9 +65,9 @@ def test_an_answer_has_all_that_a_client_reads(door: Door, embedder: Embedder, r
     ],
 )
 def test_a_role_decides_the_prompt(
-    door: Door, embedder: Embedder, more: dict[str, Any], header: str
+    local: LocalGateway, embedder: Embedder, more: dict[str, Any], header: str
 ) -> None:
-    response = door.post("/v1/embeddings", {"input": "snow", **more})
+    response = local.post("/v1/embeddings", {"input": "snow", **more})
     assert response.headers["x-e5-prompt"] == header
     side, _, instruction = header.partition(" ")
     task = instruction.strip('"')
@@ -77,27 +79,31 @@ def test_a_role_decides_the_prompt(
     assert cosine(vectors_of(response.json())[0], expected) >= 0.999999
 
 
-def test_vectors_are_normalised_unless_asked_otherwise(door: Door, embedder: Embedder) -> None:
-    usual = door.post("/v1/embeddings", {"input": "snow"}).json()
+def test_vectors_are_normalised_unless_asked_otherwise(
+    local: LocalGateway, embedder: Embedder
+) -> None:
+    usual = local.post("/v1/embeddings", {"input": "snow"}).json()
     assert np.linalg.norm(vectors_of(usual)[0]) == pytest.approx(1, abs=1e-6)
-    raw = door.post("/v1/embeddings", {"input": "snow", "normalize": False}).json()
+    raw = local.post("/v1/embeddings", {"input": "snow", "normalize": False}).json()
     np.testing.assert_allclose(vectors_of(raw)[0], embedder.encode_document("snow"), rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["dimensions", "output_dimension"])
-def test_dimensions_are_kept_before_normalising(door: Door, embedder: Embedder, name: str) -> None:
-    (found,) = vectors_of(door.post("/v1/embeddings", {"input": "snow", name: 5}).json())
+def test_dimensions_are_kept_before_normalising(
+    local: LocalGateway, embedder: Embedder, name: str
+) -> None:
+    (found,) = vectors_of(local.post("/v1/embeddings", {"input": "snow", name: 5}).json())
     expected = embedder.encode_document("snow", dimensions=5, normalize=True)
     np.testing.assert_allclose(found, expected, atol=1e-6)
     for wrong, remedy in ((65, "use 1 to 64"), (0, "send 1 or more"), (1.5, "send a whole number")):
-        sentence = sentence_of(door.post("/v1/embeddings", {"input": "snow", name: wrong}), 400)
+        sentence = sentence_of(local.post("/v1/embeddings", {"input": "snow", name: wrong}), 400)
         assert sentence == f"{name}: received {wrong}; {remedy}."
 
 
-def test_base64_holds_the_same_float32(door: Door) -> None:
+def test_base64_holds_the_same_float32(local: LocalGateway) -> None:
     def ask(form: str | None) -> list[Any]:
         body = {"input": ["snow", "ice"], "encoding_format": form}
-        return vectors_of(door.post("/v1/embeddings", body).json())
+        return vectors_of(local.post("/v1/embeddings", body).json())
 
     decoded = [np.frombuffer(base64.b64decode(row), "<f4") for row in ask("base64")]
     np.testing.assert_array_equal(decoded, np.array(ask("float"), np.float32))
@@ -107,62 +113,66 @@ def test_base64_holds_the_same_float32(door: Door) -> None:
 @pytest.mark.parametrize(
     "tokens", [[[12840, 374, 12056]], [12840, 374], [[1]] * 500, [[1, 2] * 4000] * 20]
 )
-def test_token_ids_are_refused_with_the_setting_that_helps(door: Door, tokens: Any) -> None:
-    sentence = sentence_of(door.post("/v1/embeddings", {"input": tokens}), 400)
+def test_token_ids_are_refused_with_the_setting_that_helps(
+    local: LocalGateway, tokens: Any
+) -> None:
+    sentence = sentence_of(local.post("/v1/embeddings", {"input": tokens}), 400)
     assert TOKEN_IDS_REMEDY in sentence
     assert "check_embedding_ctx_length=False" in sentence
 
 
-def test_a_model_that_is_not_served_is_404_with_those_that_are(door: Door) -> None:
-    response = door.post("/v1/embeddings", {"input": "snow", "model": "gpt-4"})
+def test_a_model_that_is_not_served_is_404_with_those_that_are(local: LocalGateway) -> None:
+    response = local.post("/v1/embeddings", {"input": "snow", "model": "gpt-4"})
     sentence = sentence_of(response, 404)
     for name in ("'gpt-4'", "small", "small-query", "small-passage", "text-embedding-3-small"):
         assert name in sentence
     assert response.json()["error"]["param"] == "model"
 
 
-def test_a_long_text_is_cut_and_said_to_be_or_refused(fake: FakeBackend, door: Door) -> None:
+def test_a_long_text_is_cut_and_said_to_be_or_refused(
+    fake: FakeBackend, local: LocalGateway
+) -> None:
     long = "snow " * 5000
-    response = door.post("/v1/embeddings", {"input": ["ice", long]})
+    response = local.post("/v1/embeddings", {"input": ["ice", long]})
     assert response.headers["x-e5-truncated"] == "1/2"
     assert response.json()["usage"]["truncated"] == [False, True]
     assert response.json()["usage"]["tokens"][1] == 4096
     for say in ({"truncate": "NONE"}, {"truncate": False}, {"truncation": False}):
-        sentence = sentence_of(door.post("/v1/embeddings", {"input": ["ice", long], **say}), 400)
+        sentence = sentence_of(local.post("/v1/embeddings", {"input": ["ice", long], **say}), 400)
         assert sentence.startswith("input[1]: received a text of 5003 tokens")
     for say in ({"truncate": "END"}, {"truncate": True}, {"truncation": True}):
-        door = Door(fake)
-        assert door.post("/v1/embeddings", {"input": [long], **say}).status_code == 200
+        local = LocalGateway(fake)
+        assert local.post("/v1/embeddings", {"input": [long], **say}).status_code == 200
         assert fake.asked[-1].truncate
 
 
 @pytest.mark.slow
-def test_2048_texts_keep_their_order(door: Door, embedder: Embedder) -> None:
+def test_2048_texts_keep_their_order(local: LocalGateway, embedder: Embedder) -> None:
     texts = [f"number {i}" for i in range(MAX_TEXTS)]
-    response = door.post("/v1/embeddings", {"input": texts, "dimensions": 32})
+    response = local.post("/v1/embeddings", {"input": texts, "dimensions": 32})
     found = np.array(vectors_of(response.json()))
     some = [0, 1, 777, 1024, 2046, 2047]
     expected = embedder.encode_document([texts[i] for i in some], dimensions=32, normalize=True)
     np.testing.assert_allclose(found[some], expected, atol=1e-4)
     assert len(np.unique(found.round(5), axis=0)) == MAX_TEXTS
-    refused = door.post("/v1/embeddings", {"input": [*texts, "one more"]})
+    refused = local.post("/v1/embeddings", {"input": [*texts, "one more"]})
     assert sentence_of(refused, 400).startswith("input: received 2049 texts; send at most 2048")
 
 
-def test_models_are_listed_and_told_one_by_one(door: Door) -> None:
+def test_models_are_listed_and_told_one_by_one(local: LocalGateway) -> None:
     for path in ("/v1/models", "/models"):
-        listed = door.get(path).json()
+        listed = local.get(path).json()
         assert listed["object"] == "list"
         names = [model["id"] for model in listed["data"]]
         assert names == ["small", "small-query", "small-passage", "text-embedding-3-small"]
         for name, model in zip(names, listed["data"], strict=True):
             assert set(model) == {"id", "object", "created", "owned_by"}
-            assert door.get(f"{path}/{name}").json() == model
-        assert "'gpt-4'" in sentence_of(door.get(f"{path}/gpt-4"), 404)
-        assert "'a/b'" in sentence_of(door.get(f"{path}/a%2Fb"), 404)
+            assert local.get(f"{path}/{name}").json() == model
+        assert "'gpt-4'" in sentence_of(local.get(f"{path}/gpt-4"), 404)
+        assert "'a/b'" in sentence_of(local.get(f"{path}/a%2Fb"), 404)
 
 
 def test_a_name_with_a_slash_may_be_encoded_or_not() -> None:
-    door = Door(FakeBackend(), model="e5-mistral-7b-instruct@0123456789ab")
+    local = LocalGateway(FakeBackend(), model="e5-mistral-7b-instruct@0123456789ab")
     for name in ("intfloat/e5-mistral-7b-instruct", "intfloat%2Fe5-mistral-7b-instruct-query"):
-        assert door.get(f"/v1/models/{name}").json()["id"] == name.replace("%2F", "/")
+        assert local.get(f"/v1/models/{name}").json()["id"] == name.replace("%2F", "/")

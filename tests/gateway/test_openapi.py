@@ -3,7 +3,7 @@
 import doctest
 from typing import Any
 
-from gateway_tools import Door, FakeBackend
+from gateway_tools import FakeBackend, LocalGateway
 from starlette.routing import Route
 
 from e5.gateway import openapi
@@ -26,20 +26,20 @@ class NoIndex:
 
 
 def described(index: NoIndex | None = None) -> dict[str, Any]:
-    document: dict[str, Any] = Door(FakeBackend(), index=index).get("/openapi.json").json()
+    document: dict[str, Any] = LocalGateway(FakeBackend(), index=index).get("/openapi.json").json()
     return document
 
 
 def test_it_names_every_route_and_no_other() -> None:
     for index in (None, NoIndex()):
-        door = Door(FakeBackend(), index=index)
-        document = door.get("/openapi.json").json()
+        local = LocalGateway(FakeBackend(), index=index)
+        document = local.get("/openapi.json").json()
         in_document = {
             (path.replace("{name}", "{name:path}"), method.upper())
             for path, methods in document["paths"].items()
             for method in methods
         }
-        routes = [route for route in door.gateway.app.routes if isinstance(route, Route)]
+        routes = [route for route in local.gateway.app.routes if isinstance(route, Route)]
         served = {(r.path, method) for r in routes for method in set(r.methods or ()) - {"HEAD"}}
         assert in_document == served
 

@@ -21,7 +21,7 @@ from corpus_tools import embed, write_corpus
 from gateway_server import GatewayServer, serve_gateway
 from page_tools import MARKUP, calm_page, choose, fill, needs_chromium, ranking, run
 
-from e5.corpora.index import Index
+from e5.corpora import Index
 from e5.embedder import Embedder
 from e5.vectors import Vectors
 

@@ -5,13 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 from corpus_tools import embed, write_corpus
-from gateway_tools import Door, FakeBackend, sentence_of
+from gateway_tools import FakeBackend, LocalGateway, sentence_of
 
-from e5.corpora.index import Index
-from e5.corpora.shard_folder import ShardFolder
+from e5.corpora import Index, ShardFolder
 from e5.embedder import Embedder
 from e5.gateway.backend import InProcessBackend
-from e5.serving.service import Service
+from e5.serving import Service
 
 TEXTS = ["Snow is frozen water.", "A summit is a mountain top.", "Ice is cold.", "Tea is hot."]
 OWN = "Instruct: Find twins\nQuery: snow"
@@ -26,9 +25,9 @@ def index(embedder: Embedder, tmp_path_factory: pytest.TempPathFactory) -> Index
 
 
 @pytest.fixture(scope="module")
-def door(embedder: Embedder, index: Index) -> Door:
+def local(embedder: Embedder, index: Index) -> LocalGateway:
     backend = InProcessBackend(embedder, Service(embedder, max_queue_tokens=1_000_000))
-    return Door(backend, model=embedder.name, index=index)
+    return LocalGateway(backend, model=embedder.name, index=index)
 
 
 def scores(embedder: Embedder, query: str, **options: Any) -> dict[str, float]:
@@ -38,9 +37,9 @@ def scores(embedder: Embedder, query: str, **options: Any) -> dict[str, float]:
 
 
 def test_hits_come_best_first_with_the_scores_of_the_direct_call(
-    door: Door, embedder: Embedder, index: Index
+    local: LocalGateway, embedder: Embedder, index: Index
 ) -> None:
-    response = door.post("/search", {"query": "snow"})
+    response = local.post("/search", {"query": "snow"})
     hits = response.json()["hits"]
     expected = scores(embedder, "snow", task=index.task)
     assert [hit["text"] for hit in hits] == sorted(TEXTS, key=lambda text: -expected[text])
@@ -53,17 +52,19 @@ def test_hits_come_best_first_with_the_scores_of_the_direct_call(
     assert response.headers["x-e5-truncated"] == "0/1"
 
 
-def test_the_task_can_be_set_and_a_query_may_bring_its_own(door: Door, embedder: Embedder) -> None:
-    best = door.post("/search", {"query": "snow", "task": "Find twins"}).json()["hits"]
-    assert door.post("/search", {"query": OWN}).json()["hits"] == best
+def test_the_task_can_be_set_and_a_query_may_bring_its_own(
+    local: LocalGateway, embedder: Embedder
+) -> None:
+    best = local.post("/search", {"query": "snow", "task": "Find twins"}).json()["hits"]
+    assert local.post("/search", {"query": OWN}).json()["hits"] == best
     expected = scores(embedder, "snow", task="Find twins")
     assert best[0]["score"] == pytest.approx(max(expected.values()), abs=0.1)
-    assert door.post("/search", {"query": OWN}).headers["x-e5-prompt"] == "own"
+    assert local.post("/search", {"query": OWN}).headers["x-e5-prompt"] == "own"
 
 
-def test_as_many_come_as_were_asked_for(door: Door) -> None:
+def test_as_many_come_as_were_asked_for(local: LocalGateway) -> None:
     for top in (1, 2, 1000):
-        hits = door.post("/search", {"query": "snow", "top": top}).json()["hits"]
+        hits = local.post("/search", {"query": "snow", "top": top}).json()["hits"]
         assert len(hits) == min(top, len(TEXTS))
 
 
@@ -80,16 +81,16 @@ def test_as_many_come_as_were_asked_for(door: Door) -> None:
         ({"query": "snow", "task": 5}, "task: received 5"),
     ],
 )
-def test_what_is_wrong_is_named(door: Door, body: dict[str, Any], start: str) -> None:
-    assert sentence_of(door.post("/search", body), 400).startswith(start)
+def test_what_is_wrong_is_named(local: LocalGateway, body: dict[str, Any], start: str) -> None:
+    assert sentence_of(local.post("/search", body), 400).startswith(start)
 
 
 def test_an_index_of_another_model_is_refused(index: Index) -> None:
     fake = FakeBackend(dimensions=64)
-    sentence = sentence_of(Door(fake, index=index).post("/search", {"query": "snow"}), 400)
+    sentence = sentence_of(LocalGateway(fake, index=index).post("/search", {"query": "snow"}), 400)
     assert index.manifest.model in sentence
     assert np.all([request.dimensions == index.dimensions for request in fake.asked])
 
 
 def test_without_an_index_there_is_no_such_route(fake: FakeBackend) -> None:
-    sentence_of(Door(fake).post("/search", {"query": "snow"}), 404)
+    sentence_of(LocalGateway(fake).post("/search", {"query": "snow"}), 404)

@@ -6,11 +6,12 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
+from http.client import parse_headers
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,6 +19,7 @@ import httpx2
 import pytest
 from gateway_server import WEIGHTS, GatewayServer, serve_gateway
 from server import ROOT
+from waiting import SECONDS, wait_until
 
 from e5.gateway.server import DRAIN_SECONDS
 
@@ -25,18 +27,26 @@ BODY: dict[str, Any] = {"model": "e5-mini", "input": "snow"}
 LONG: dict[str, Any] = {"model": "e5-mini", "input": ["snow and rain " * 300] * 40}  # a second
 
 
-def sent(gateway: GatewayServer, data: bytes, *, seconds: float = 5.0) -> bytes:
-    """What the gateway answers to these bytes, until it hangs up or is silent for a second."""
+@contextmanager
+def connection(gateway: GatewayServer) -> Iterator[socket.socket]:
     address = urlsplit(gateway.url)
-    answer = b""
-    with socket.create_connection((str(address.hostname), address.port or 0), seconds) as wire:
-        with suppress(OSError):
-            wire.sendall(data)
-        wire.settimeout(1.0)
-        with suppress(OSError):
-            while piece := wire.recv(65536):
-                answer += piece
-    return answer
+    with socket.create_connection((str(address.hostname), address.port or 0), SECONDS) as wire:
+        yield wire
+
+
+def answers(
+    gateway: GatewayServer, data: bytes, *, count: int = 1
+) -> list[tuple[int, dict[str, Any]]]:
+    """Status and body of the responses to these bytes, until the gateway hangs up."""
+    found: list[tuple[int, dict[str, Any]]] = []
+    with connection(gateway) as wire, wire.makefile("rb") as stream, suppress(ConnectionError):
+        wire.sendall(data)
+        while len(found) < count and (line := stream.readline()):
+            status, headers = int(line.split()[1]), parse_headers(stream)
+            if status != 100:
+                assert headers["x-request-id"]
+                found.append((status, json.loads(stream.read(int(headers["content-length"])))))
+    return found
 
 
 def posted(body: bytes, *headers: str, version: str = "1.1", path: str = "/v1/embeddings") -> bytes:
@@ -49,22 +59,6 @@ def posted(body: bytes, *headers: str, version: str = "1.1", path: str = "/v1/em
         *headers,
     ]
     return "\r\n".join([*lines, "", ""]).encode() + body
-
-
-def read(answer: bytes) -> list[tuple[int, dict[str, Any]]]:
-    """Status and body of each response in these bytes."""
-    found = []
-    while answer:
-        head, _, rest = answer.partition(b"\r\n\r\n")
-        status = int(head.split()[1])
-        headers = dict(
-            line.lower().split(": ", 1) for line in head.decode().split("\r\n")[1:] if ": " in line
-        )
-        length = int(headers.get("content-length", "0"))
-        assert headers["x-request-id"]
-        found.append((status, json.loads(rest[:length])))
-        answer = rest[length:]
-    return found
 
 
 @pytest.mark.slow
@@ -85,22 +79,23 @@ class TestBytes:
     def test_what_is_no_http_is_400_or_a_refusal_and_never_a_5xx(
         self, gateway: GatewayServer, data: bytes
     ) -> None:
-        for status, body in read(sent(gateway, data)):
+        for status, body in answers(gateway, data):
             assert 400 <= status < 500
             assert body["message"].endswith(".")
         assert gateway.client.get("/health").status_code == 200
 
-    def test_a_header_that_does_not_end_is_cut_off(self, gateway: GatewayServer) -> None:
-        data = b"GET /health HTTP/1.1\r\nhost: a\r\nx: " + b"a" * 1_000_000
-        assert all(400 <= status < 500 for status, _ in read(sent(gateway, data)))
-        assert gateway.client.get("/health").status_code == 200
+    def test_a_header_that_does_not_end_holds_up_nobody(self, gateway: GatewayServer) -> None:
+        with connection(gateway) as wire:
+            with suppress(ConnectionError):
+                wire.sendall(b"GET /health HTTP/1.1\r\nhost: a\r\nx: " + b"a" * 1_000_000)
+            assert gateway.client.get("/health").status_code == 200
 
     def test_pipelined_requests_are_answered_in_their_order(self, gateway: GatewayServer) -> None:
         bodies = [json.dumps({"model": "e5-mini", "input": ["a"] * n}).encode() for n in (3, 1, 2)]
         bodies.insert(1, b"no json")
-        answers = read(sent(gateway, b"".join(posted(body) for body in bodies)))
-        assert [status for status, _ in answers] == [200, 400, 200, 200]
-        assert [len(body["data"]) for status, body in answers if status == 200] == [3, 1, 2]
+        found = answers(gateway, b"".join(posted(body) for body in bodies), count=4)
+        assert [status for status, _ in found] == [200, 400, 200, 200]
+        assert [len(body["data"]) for status, body in found if status == 200] == [3, 1, 2]
 
     @pytest.mark.parametrize(
         ("headers", "version"),
@@ -116,27 +111,20 @@ class TestBytes:
         self, gateway: GatewayServer, headers: tuple[str, ...], version: str
     ) -> None:
         data = posted(json.dumps(BODY).encode(), *headers, version=version)
-        answer = sent(gateway, data).removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
-        ((status, body),) = read(answer)
+        ((status, body),) = answers(gateway, data)
         assert status == 200, body
         assert len(body["data"]) == 1
 
     def test_a_caller_who_sends_slowly_or_leaves_holds_up_nobody(
         self, gateway: GatewayServer
     ) -> None:
-        address = urlsplit(gateway.url)
-        wires = [
-            socket.create_connection((str(address.hostname), address.port or 0)) for _ in range(300)
-        ]
-        for wire in wires:
-            wire.sendall(posted(b"x" * 100)[:-50])
-        for wire in wires[::2]:
-            wire.shutdown(socket.SHUT_WR)
-        started = time.monotonic()
-        assert gateway.client.post("/v1/embeddings", json=BODY).status_code == 200
-        assert time.monotonic() - started < 30
-        for wire in wires:
-            wire.close()
+        with ExitStack() as stack:
+            wires = [stack.enter_context(connection(gateway)) for _ in range(300)]
+            for wire in wires:
+                wire.sendall(posted(b"x" * 100)[:-50])
+            for wire in wires[::2]:
+                wire.shutdown(socket.SHUT_WR)
+            assert gateway.client.post("/v1/embeddings", json=BODY).status_code == 200
         assert "Traceback" not in gateway.log
 
     def test_a_body_over_the_limit_is_413_with_and_without_its_length(
@@ -151,64 +139,64 @@ class TestBytes:
                 assert "32" in answer.json()["error"]["message"]
 
 
+def begun_requests(gateway: GatewayServer) -> int:
+    """How many requests for vectors have arrived, answered or not."""
+    num_in_flight = gateway.counted("e5_gateway_in_flight") - 1  # the question itself
+    return num_in_flight + gateway.counted(route="/v1/embeddings")
+
+
 @pytest.mark.slow
 class TestTheEnd:
-    def test_what_is_in_flight_is_answered_and_ready_says_503(self) -> None:
+    def test_what_is_in_flight_is_answered(self) -> None:
         with serve_gateway(stop=False) as gateway, ThreadPoolExecutor() as pool:
             asking = [pool.submit(gateway.client.post, "/v1/embeddings", json=LONG) for _ in "abcd"]
-            time.sleep(0.5)
+            wait_until(lambda: begun_requests(gateway) == 4)
             gateway.process.send_signal(signal.SIGTERM)
-            time.sleep(0.2)
-            assert gateway.client.get("/ready").status_code == 503
-            assert gateway.client.get("/health").status_code == 200
             for answer in asking:
                 assert answer.result().status_code == 200
                 assert len(answer.result().json()["data"]) == 40
-            assert gateway.process.wait(60) == 0
+            assert gateway.process.wait(SECONDS) == 0
             assert "Traceback" not in gateway.log
 
     def test_under_load_no_accepted_request_is_lost(self) -> None:
         statuses: Counter[object] = Counter()
-        with serve_gateway(stop=False) as gateway:
-            ended, stopping = threading.Event(), threading.Event()
+        signalled: list[float] = []
 
-            def ask() -> None:
-                with httpx2.Client(base_url=gateway.url, trust_env=False) as client:
-                    while not ended.is_set():
-                        try:
-                            answer = client.post("/v1/embeddings", json=BODY)
-                        except httpx2.TransportError:
-                            # It takes no more. Reset, or closed without a word: the kernel had
-                            # taken the connection, the gateway not yet.
-                            statuses["refused" if stopping.is_set() else "lost"] += 1
-                            return
-                        statuses[answer.status_code] += 1
+        def ask(url: str) -> None:
+            with httpx2.Client(base_url=url, timeout=SECONDS, trust_env=False) as client:
+                while True:
+                    try:
+                        answer = client.post("/v1/embeddings", json=BODY)
+                    except httpx2.TransportError:
+                        # It takes no more. Reset, or closed without a word: the kernel had
+                        # taken the connection, the gateway not yet.
+                        is_over = signalled and time.monotonic() > signalled[0] + DRAIN_SECONDS
+                        statuses["refused" if is_over else "lost"] += 1
+                        return
+                    statuses[answer.status_code] += 1
 
-            threads = [threading.Thread(target=ask) for _ in range(16)]
-            for thread in threads:
-                thread.start()
-            time.sleep(1.0)
+        with ThreadPoolExecutor(16) as pool, serve_gateway(stop=False) as gateway:
+            asking = [pool.submit(ask, gateway.url) for _ in range(16)]
+            wait_until(lambda: statuses[200] > 50)
+            signalled.append(time.monotonic())
             gateway.process.send_signal(signal.SIGTERM)
-            time.sleep(0.9 * DRAIN_SECONDS)  # until then all are answered
-            stopping.set()
-            code = gateway.process.wait(60)
-            ended.set()
-            for thread in threads:
-                thread.join()
+            code = gateway.process.wait(SECONDS)
+            for each in asking:
+                each.result()
             assert code == 0
             assert set(statuses) == {200, "refused"}
-            assert statuses[200] > 50
             assert "Traceback" not in gateway.log
 
-    def test_the_second_signal_ends_at_once(self) -> None:
-        with serve_gateway(stop=False) as gateway, ThreadPoolExecutor() as pool:
+    def test_after_the_first_signal_ready_says_503_and_the_second_ends_at_once(self) -> None:
+        with serve_gateway(stop=False, drain_seconds=600) as gateway, ThreadPoolExecutor() as pool:
             body = {"model": "e5-mini", "input": ["snow and rain " * 300] * 1000}
             asking = pool.submit(gateway.client.post, "/v1/embeddings", json=body)
-            time.sleep(0.5)
-            for _ in range(2):
-                gateway.process.send_signal(signal.SIGINT)
-                time.sleep(0.1)
-            gateway.process.wait(60)
+            wait_until(lambda: begun_requests(gateway) == 1)
+            gateway.process.send_signal(signal.SIGTERM)
+            wait_until(lambda: gateway.client.get("/ready").status_code == 503)
+            assert gateway.client.get("/health").status_code == 200
+            gateway.process.send_signal(signal.SIGINT)
+            gateway.process.wait(SECONDS)
             with suppress(httpx2.TransportError):
                 assert asking.result().status_code >= 500
 
@@ -241,7 +229,7 @@ def begun(arguments: list[str], **environment: str) -> subprocess.CompletedProce
         },
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=SECONDS,
         check=False,
     )
 
@@ -282,7 +270,7 @@ def test_keys_texts_and_what_would_move_a_cursor_never_reach_the_log() -> None:
             gateway.client.post("/v1/embeddings", json=body)
             gateway.client.post("/v1/embeddings", json=body, headers={"authorization": "Bearer no"})
         gateway.client.get("/a-secret-text%1b%0aforged?a-secret-text")
-        sent(gateway, b"GET /a-secret-text\x1b[2J HTTP/1.1\r\na-secret-text\r\n\r\n")
+        answers(gateway, b"GET /a-secret-text\x1b[2J HTTP/1.1\r\na-secret-text\r\n\r\n")
         for secret in ("the-secret-key", "a-secret-text", "forged", "\x1b"):
             assert secret not in gateway.log
         assert " 401 for /v1/embeddings, request " in gateway.log

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gateway_tools import Door, FakeBackend, cosine, sentence_of
+from gateway_tools import FakeBackend, LocalGateway, cosine, sentence_of
 
 from e5.embedder import Embedder
 from e5.gateway.wire import TOKEN_IDS_REMEDY
@@ -16,16 +16,16 @@ SOURCE = "what is frozen water"
 @pytest.mark.parametrize("path", ["/embed", "/"])
 class TestEmbed:
     def test_texts_become_a_list_of_vectors(
-        self, door: Door, embedder: Embedder, path: str
+        self, local: LocalGateway, embedder: Embedder, path: str
     ) -> None:
-        found = door.post(path, {"inputs": TEXTS}).json()
+        found = local.post(path, {"inputs": TEXTS}).json()
         expected = embedder.encode_document(TEXTS, normalize=True)
         np.testing.assert_allclose(found, expected, atol=1e-4)
         for one, other in zip(found, expected, strict=True):
             assert cosine(one, other) >= 0.999999
 
-    def test_one_text_becomes_a_list_of_one(self, door: Door, path: str) -> None:
-        assert np.shape(door.post(path, {"inputs": "snow"}).json()) == (1, 64)
+    def test_one_text_becomes_a_list_of_one(self, local: LocalGateway, path: str) -> None:
+        assert np.shape(local.post(path, {"inputs": "snow"}).json()) == (1, 64)
 
     @pytest.mark.parametrize(
         ("prompt_name", "side"),
@@ -40,9 +40,9 @@ class TestEmbed:
         ],
     )
     def test_the_prompts_name_decides(
-        self, door: Door, embedder: Embedder, path: str, prompt_name: str | None, side: str
+        self, local: LocalGateway, embedder: Embedder, path: str, prompt_name: str | None, side: str
     ) -> None:
-        response = door.post(path, {"inputs": "snow", "prompt_name": prompt_name})
+        response = local.post(path, {"inputs": "snow", "prompt_name": prompt_name})
         assert response.headers["x-e5-prompt"].partition(" ")[0] == side
         task = "web_search_query" if prompt_name == "query" else str(prompt_name)
         expected = (
@@ -52,21 +52,21 @@ class TestEmbed:
         )
         assert cosine(response.json()[0], expected) >= 0.999999
 
-    def test_normalize_is_obeyed(self, door: Door, embedder: Embedder, path: str) -> None:
+    def test_normalize_is_obeyed(self, local: LocalGateway, embedder: Embedder, path: str) -> None:
         body = {"inputs": TEXTS, "truncate": True, "normalize": False}  # as Haystack sends it
         np.testing.assert_allclose(
-            door.post(path, body).json(), embedder.encode_document(TEXTS), atol=1e-3
+            local.post(path, body).json(), embedder.encode_document(TEXTS), atol=1e-3
         )
 
-    def test_options_may_stand_in_parameters(self, door: Door, path: str) -> None:
+    def test_options_may_stand_in_parameters(self, local: LocalGateway, path: str) -> None:
         options = {"prompt_name": "query", "normalize": False, "dimensions": 4}
-        beside = door.post(path, {"inputs": TEXTS, **options}).json()
-        inside = door.post(path, {"inputs": TEXTS, "parameters": options}).json()
+        beside = local.post(path, {"inputs": TEXTS, **options}).json()
+        inside = local.post(path, {"inputs": TEXTS, "parameters": options}).json()
         assert beside == inside
         assert np.shape(inside) == (3, 4)
 
     def test_nulls_and_rights_of_hugging_faces_client_are_absent(
-        self, door: Door, path: str
+        self, local: LocalGateway, path: str
     ) -> None:
         body = {
             "inputs": TEXTS,
@@ -74,7 +74,7 @@ class TestEmbed:
             "truncation_direction": "Right",
             "encoding_format": None,
         }
-        assert door.post(path, body).json() == door.post(path, {"inputs": TEXTS}).json()
+        assert local.post(path, body).json() == local.post(path, {"inputs": TEXTS}).json()
 
     @pytest.mark.parametrize(
         ("more", "start"),
@@ -90,48 +90,50 @@ class TestEmbed:
         ],
     )
     def test_what_is_wrong_is_named_and_error_is_a_string(
-        self, door: Door, path: str, more: dict[str, Any], start: str
+        self, local: LocalGateway, path: str, more: dict[str, Any], start: str
     ) -> None:
-        response = door.post(path, {"inputs": TEXTS, **more})
+        response = local.post(path, {"inputs": TEXTS, **more})
         assert sentence_of(response, 400).startswith(start)
         assert isinstance(response.json()["error"], str)
 
-    def test_truncate_false_is_obeyed(self, door: Door, path: str) -> None:
-        response = door.post(path, {"inputs": ["a", "snow " * 5000], "truncate": False})
+    def test_truncate_false_is_obeyed(self, local: LocalGateway, path: str) -> None:
+        response = local.post(path, {"inputs": ["a", "snow " * 5000], "truncate": False})
         assert sentence_of(response, 400).startswith("inputs[1]: received a text of 5003 tokens")
 
 
 @pytest.mark.parametrize("path", ["/similarity", "/"])
 class TestSimilarity:
-    def ask(self, door: Door, path: str, **parameters: Any) -> Any:
+    def ask(self, local: LocalGateway, path: str, **parameters: Any) -> Any:
         inputs = {"source_sentence": SOURCE, "sentences": TEXTS}
         body: dict[str, Any] = {"inputs": inputs}
         if parameters:
             body["parameters"] = parameters
-        response = door.post(path, body)
+        response = local.post(path, body)
         assert response.status_code == 200, response.text
         return response.json()
 
-    def test_a_cosine_for_each_sentence(self, door: Door, embedder: Embedder, path: str) -> None:
+    def test_a_cosine_for_each_sentence(
+        self, local: LocalGateway, embedder: Embedder, path: str
+    ) -> None:
         documents = embedder.encode_document(TEXTS)
         bare = embedder.similarity(embedder.encode_document(SOURCE), documents)[0] / 100
-        np.testing.assert_allclose(self.ask(door, path), bare, atol=1e-5)
+        np.testing.assert_allclose(self.ask(local, path), bare, atol=1e-5)
 
     def test_a_query_is_compared_with_documents(
-        self, door: Door, embedder: Embedder, path: str
+        self, local: LocalGateway, embedder: Embedder, path: str
     ) -> None:
         documents = embedder.encode_document(TEXTS)
         query = embedder.similarity(embedder.encode_query(SOURCE), documents)[0] / 100
-        np.testing.assert_allclose(self.ask(door, path, prompt_name="query"), query, atol=1e-5)
+        np.testing.assert_allclose(self.ask(local, path, prompt_name="query"), query, atol=1e-5)
 
     def test_under_a_symmetric_task_all_carry_it(
-        self, door: Door, embedder: Embedder, path: str
+        self, local: LocalGateway, embedder: Embedder, path: str
     ) -> None:
         documents = embedder.encode_document(TEXTS, task="sts_query")
         query = embedder.encode_query(SOURCE, task="sts_query")
         expected = embedder.similarity(query, documents)[0] / 100
         np.testing.assert_allclose(
-            self.ask(door, path, prompt_name="sts_query"), expected, atol=1e-5
+            self.ask(local, path, prompt_name="sts_query"), expected, atol=1e-5
         )
 
     @pytest.mark.parametrize(
@@ -145,15 +147,19 @@ class TestSimilarity:
             ({"source_sentence": "a", "sentences": ["b", 5]}, "inputs.sentences[1]: received 5"),
         ],
     )
-    def test_what_is_wrong_is_named(self, door: Door, path: str, inputs: Any, start: str) -> None:
-        assert sentence_of(door.post(path, {"inputs": inputs}), 400).startswith(start)
+    def test_what_is_wrong_is_named(
+        self, local: LocalGateway, path: str, inputs: Any, start: str
+    ) -> None:
+        assert sentence_of(local.post(path, {"inputs": inputs}), 400).startswith(start)
 
 
 class TestRanks:
     @pytest.mark.parametrize("with_text", [False, True])
-    def test_texts_come_best_first(self, door: Door, embedder: Embedder, with_text: bool) -> None:
+    def test_texts_come_best_first(
+        self, local: LocalGateway, embedder: Embedder, with_text: bool
+    ) -> None:
         body = {"query": SOURCE, "texts": TEXTS, "return_text": with_text, "raw_scores": True}
-        rows = door.post("/rerank", body).json()
+        rows = local.post("/rerank", body).json()
         documents = embedder.encode_document(TEXTS)
         expected = embedder.similarity(embedder.encode_query(SOURCE), documents)[0] / 100
         assert [row["index"] for row in rows] == list(np.argsort(-expected))
@@ -172,14 +178,16 @@ class TestRanks:
             ({"truncation_direction": "Left"}, "truncation_direction: received"),
         ],
     )
-    def test_what_is_wrong_is_named(self, door: Door, change: dict[str, Any], start: str) -> None:
-        response = door.post("/rerank", {"query": SOURCE, "texts": TEXTS} | change)
+    def test_what_is_wrong_is_named(
+        self, local: LocalGateway, change: dict[str, Any], start: str
+    ) -> None:
+        response = local.post("/rerank", {"query": SOURCE, "texts": TEXTS} | change)
         assert sentence_of(response, 400).startswith(start)
         assert isinstance(response.json()["error"], str)
 
 
-def test_info_says_what_is_served(door: Door, embedder: Embedder) -> None:
-    told = door.get("/info").json()
+def test_info_says_what_is_served(local: LocalGateway, embedder: Embedder) -> None:
+    told = local.get("/info").json()
     name, _, fingerprint = embedder.name.partition("@")
     assert told["model_id"] == name
     assert told["model_sha"] == fingerprint
@@ -191,4 +199,4 @@ def test_info_says_what_is_served(door: Door, embedder: Embedder) -> None:
 
 def test_info_of_a_backend_that_is_gone_is_a_refusal(fake: FakeBackend) -> None:
     fake.info_outcome = OSError("secret")
-    assert "secret" not in sentence_of(Door(fake).get("/info"), 502)
+    assert "secret" not in sentence_of(LocalGateway(fake).get("/info"), 502)

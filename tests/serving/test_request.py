@@ -1,13 +1,14 @@
-"""What a request may be, and how it is refused otherwise."""
+"""What a request may be, how it is refused otherwise, and how large an answer is."""
 
 import tracemalloc
 from typing import Any
 
+import numpy as np
 import pytest
 
 from e5.errors import InputError
 from e5.prompts import TASKS
-from e5.serving.request import EmbedRequest, RequestLimits
+from e5.serving.request import Answer, EmbedRequest, RequestLimits
 from e5.texts import MAX_CHARACTERS, MAX_TASK
 
 INPUTS = (
@@ -212,3 +213,9 @@ def test_refusing_costs_little_whatever_the_body(documents: list[object], part: 
         tracemalloc.stop()
     assert part in str(caught.value)
     assert peak < 2_000_000  # bytes: nothing was copied
+
+
+def test_the_numbers_of_an_answer_are_those_of_its_vectors_and_scores() -> None:
+    vectors, scores = np.zeros((3, 8), np.float32), np.zeros((1, 2), np.float32)
+    answer = Answer(vectors, scores, [5, 3, 3], [False] * 3, "e5@0", metrics={})
+    assert answer.num_numbers == 26

@@ -14,8 +14,7 @@ from watched import POISON, WatchedEngine, run, until
 
 from e5.embedder import Embedder
 from e5.errors import InputError, NonFiniteError, QueueFullError, RequestTooLargeError
-from e5.serving.answer import Answer
-from e5.serving.request import EmbedRequest
+from e5.serving.request import Answer, EmbedRequest
 from e5.serving.service import FEW_CHARACTERS, MAX_TOKENIZING, Service
 from e5.settings import Settings
 

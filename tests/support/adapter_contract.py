@@ -1,6 +1,6 @@
 """What an adapter is held to, whatever its framework: an encoder's own vectors, and no surprises.
 
-Knows no framework: each says in a `Door` how it is asked.
+Knows no framework: each says in a `TriedAdapter` how it is asked.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ MANY = [f"{number} amber lanterns" for number in range(2048)]
 BLANK = "received blank text; send text, or leave the field out."
 
 
-class Door(Protocol):
+class TriedAdapter(Protocol):
     """The two sides of an adapter, with and without await."""
 
     def query(self, text: str) -> list[float]:
@@ -92,7 +92,7 @@ class Held:
 class Contract:
     """The tests. A framework's own class says how its adapter is made."""
 
-    def door(self, encoder: Encoder, **options: Any) -> Door:
+    def adapter(self, encoder: Encoder, **options: Any) -> TriedAdapter:
         """The adapter over an encoder, with these options of the adapter."""
         raise NotImplementedError
 
@@ -105,52 +105,54 @@ class Contract:
     def test_any_mixture_of_texts_has_the_encoder_s_own_vectors(
         self, encoder: Encoder, texts: list[str], options: dict[str, Any]
     ) -> None:
-        door = self.door(encoder, **options)
-        assert_same(door.documents(texts), encoder.encode_document(texts, **options))
-        queries = [door.query(text) for text in texts]
+        adapter = self.adapter(encoder, **options)
+        assert_same(adapter.documents(texts), encoder.encode_document(texts, **options))
+        queries = [adapter.query(text) for text in texts]
         assert_same(queries, encoder.encode_query(texts, **options))
 
     def test_unless_told_otherwise_vectors_are_normalised_and_queries_search_the_web(
         self, encoder: Encoder
     ) -> None:
-        door = self.door(encoder)
-        query, (document,) = door.query("snow"), door.documents(["snow"])
+        adapter = self.adapter(encoder)
+        query, (document,) = adapter.query("snow"), adapter.documents(["snow"])
         assert_same([query], encoder.encode_query(["snow"], task="web_search_query", **WHOLE))
         assert_same([document], encoder.encode_document(["snow"], **WHOLE))
         assert np.linalg.norm(query) == pytest.approx(np.linalg.norm(document)) == pytest.approx(1)
         assert np.dot(query, document) < 0.999
 
     def test_in_a_symmetric_task_both_sides_are_alike(self, encoder: Encoder) -> None:
-        door = self.door(encoder, task="sts_query")
-        assert door.query("snow") == pytest.approx(door.documents(["snow"])[0], abs=1e-5)
+        adapter = self.adapter(encoder, task="sts_query")
+        assert adapter.query("snow") == pytest.approx(adapter.documents(["snow"])[0], abs=1e-5)
 
     def test_await_gives_the_same(self, encoder: Encoder) -> None:
-        door = self.door(encoder)
-        assert_same([asyncio.run(door.aquery("snow"))], np.array([door.query("snow")], np.float32))
-        documents = asyncio.run(door.adocuments(AWKWARD))
-        assert_same(documents, np.array(door.documents(AWKWARD), np.float32))
+        adapter = self.adapter(encoder)
+        assert_same(
+            [asyncio.run(adapter.aquery("snow"))], np.array([adapter.query("snow")], np.float32)
+        )
+        documents = asyncio.run(adapter.adocuments(AWKWARD))
+        assert_same(documents, np.array(adapter.documents(AWKWARD), np.float32))
 
     def test_order_is_kept_however_many_there_are(self, encoder: Encoder) -> None:
-        door = self.door(encoder)
+        adapter = self.adapter(encoder)
         truth = encoder.encode_document(MANY, **WHOLE)
-        assert_same(door.documents(MANY), truth)
-        assert_same(asyncio.run(door.adocuments(MANY)), truth)
+        assert_same(adapter.documents(MANY), truth)
+        assert_same(asyncio.run(adapter.adocuments(MANY)), truth)
 
     def test_no_texts_have_no_vectors(self, encoder: Encoder) -> None:
-        assert self.door(encoder).documents([]) == []
+        assert self.adapter(encoder).documents([]) == []
 
     def test_many_at_a_time_each_get_their_own(self, encoder: Encoder) -> None:
-        door = self.door(encoder)
+        adapter = self.adapter(encoder)
 
         async def ask() -> list[list[float]]:
-            return await asyncio.gather(*(door.aquery(text) for text in MANY[:40]))
+            return await asyncio.gather(*(adapter.aquery(text) for text in MANY[:40]))
 
         assert_same(asyncio.run(ask()), encoder.encode_query(MANY[:40], **WHOLE))
 
     @pytest.mark.parametrize("side", ["query", "documents"])
     def test_an_event_loop_goes_on_meanwhile(self, embedder: Embedder, side: str) -> None:
         held: Any = Held(embedder)
-        door = self.door(held)
+        adapter = self.adapter(held)
 
         async def beat() -> None:
             while not held.begun.is_set():
@@ -160,18 +162,20 @@ class Contract:
             held.released.set()
 
         async def both() -> None:
-            embed = door.aquery("snow") if side == "query" else door.adocuments(["snow", "ice"])
+            embed = (
+                adapter.aquery("snow") if side == "query" else adapter.adocuments(["snow", "ice"])
+            )
             await asyncio.gather(embed, beat())
 
         asyncio.run(both())
 
     def test_errors_come_through_with_their_sentence(self, encoder: Encoder) -> None:
-        door = self.door(encoder)
+        adapter = self.adapter(encoder)
         with pytest.raises(InputError, match=rf"^queries\[0\]: {BLANK}$"):
-            door.query(" ")
+            adapter.query(" ")
         with pytest.raises(InputError, match=rf"^documents\[1\]: {BLANK}$"):
-            door.documents(["a", " "])
+            adapter.documents(["a", " "])
         with pytest.raises(InputError, match=rf"^documents\[1\]: {BLANK}$"):
-            asyncio.run(door.adocuments(["a", " "]))
+            asyncio.run(adapter.adocuments(["a", " "]))
         with pytest.raises(InputError, match=r"^dimensions: received 0; use 1 to \d+\.$"):
-            self.door(encoder, dimensions=0).query("a")
+            self.adapter(encoder, dimensions=0).query("a")

@@ -14,7 +14,6 @@ import mistral_common
 import sentencepiece
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
-from transformers import AutoTokenizer, MistralConfig, MistralModel
 
 from e5.embedder import Embedder
 from e5.settings import Settings
@@ -75,6 +74,8 @@ def save_tokenizer(folder: Path, style: Style = "hub") -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     shutil.copy(SENTENCEPIECE_MODEL, folder / "tokenizer.model")
     if style == "transformers5":
+        from transformers import AutoTokenizer
+
         AutoTokenizer.from_pretrained(folder).save_pretrained(folder)
 
 
@@ -89,6 +90,8 @@ def save_checkpoint(
     max_shard_size: str = "5GB",
 ) -> Path:
     """Write a whole checkpoint with random weights; returns `folder`."""
+    from transformers import MistralConfig, MistralModel  # late: the import takes seconds
+
     torch.manual_seed(seed)
     config = MistralConfig(
         hidden_size=hidden_size,

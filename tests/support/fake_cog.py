@@ -8,13 +8,13 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from threading import Lock
+from threading import Event, Lock
 from typing import Any
 from urllib.parse import urlsplit
 
 from fake_http import Asked, Reply, serve_http
 
-from e5.errors import E5Error
+from e5.errors import E5Error, InputError
 
 Inputs = dict[str, Any]
 
@@ -72,6 +72,29 @@ def failed(error: E5Error | str, *, status: int = 200) -> tuple[int, Any]:
     if isinstance(error, E5Error):
         body["metrics"] = {"predict_time": 0.1, "error": error.to_dict()}
     return status, body
+
+
+BEFORE_THE_FIRST = 6  # texts that `failing_but_first_last` refuses before the first one
+
+
+def failing_but_first_last(released: Event) -> Callable[[int, Inputs], Reply]:
+    """Replies that refuse every text, the text "0" after some others, and the rest when released.
+
+    The first prediction, which asks for the model, succeeds.
+    """
+    may_fail = Event()
+
+    def reply(number: int, inputs: Inputs) -> Reply:
+        if number == 0:
+            return succeeded(inputs)
+        if inputs["documents"][0] == "0":
+            assert may_fail.wait(60)
+        elif number > BEFORE_THE_FIRST:
+            may_fail.set()
+            released.wait(60)
+        return failed(InputError("documents[0]", "x", "send y"))
+
+    return reply
 
 
 @contextmanager

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,10 +17,18 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx2
+from ports import free_port
 from prometheus_client.parser import text_string_to_metric_families
-from server import ROOT, START_SECONDS, STOP_SECONDS, free_port, kill_group
+from server import ROOT, START_SECONDS, STOP_SECONDS, kill_group
+from waiting import wait_until
 
 WEIGHTS = ROOT / "weights" / "e5-mini"
+SLOWLY_ENDING = """
+import runpy
+from e5.gateway import server
+server.DRAIN_SECONDS = {}
+runpy.run_module("e5", run_name="__main__")
+"""
 
 
 @dataclass(frozen=True)
@@ -62,15 +69,15 @@ class GatewayServer:
 
     def wait_until_ready(self) -> None:
         """Poll `/ready` until it says 200."""
-        end = time.monotonic() + START_SECONDS
-        while time.monotonic() < end:
+
+        def is_ready() -> bool:
             if self.process.poll() is not None:
                 raise AssertionError(f"exited with {self.process.returncode}:\n{self.log}")
             with suppress(httpx2.TransportError):
-                if self.client.get("/ready").status_code == 200:
-                    return
-            time.sleep(0.02)
-        raise AssertionError(f"/ready did not say 200:\n{self.log}")
+                return self.client.get("/ready").status_code == 200
+            return False
+
+        wait_until(is_ready, seconds=START_SECONDS)
 
 
 def hang_up(gateway: GatewayServer) -> None:
@@ -92,6 +99,7 @@ def serve_gateway(
     env: Mapping[str, str] | None = None,
     key: str | None = None,
     stop: bool = True,
+    drain_seconds: float | None = None,
 ) -> Iterator[GatewayServer]:
     """Run the gateway on the built-in checkpoint in float32; it must stop on SIGTERM with code 0.
 
@@ -99,6 +107,7 @@ def serve_gateway(
         arguments: of the command, such as `"--alias", "NAME=MODEL"`.
         env: more environment variables. Of the caller's own, `E5_*` are left out.
         key: the only one that may ask; `client` sends it.
+        drain_seconds: from the first signal to the end, instead of the usual second.
         stop: False where a test ends the process in its own way; nothing is left behind either way.
 
     Example:
@@ -134,8 +143,11 @@ def serve_gateway(
             ) as client,
             log_file.open("wb") as log,
         ):
+            start = ["-m", "e5"]
+            if drain_seconds is not None:
+                start = ["-c", SLOWLY_ENDING.format(drain_seconds)]
             process = subprocess.Popen(
-                [sys.executable, "-m", "e5", "gateway", *arguments],
+                [sys.executable, *start, "gateway", *arguments],
                 cwd=folder,
                 env=environment,
                 stdout=log,

@@ -1,7 +1,4 @@
-"""A gateway in this process, asked without a network; and a backend that does as it is told.
-
-The application is the real one. Knows nothing of what it should answer.
-"""
+"""A gateway in this process, asked without a network; and a backend that does what a test says."""
 
 import asyncio
 import json
@@ -25,11 +22,11 @@ INFO = BackendInfo(name=MODEL, dimensions=8, max_length=4096, max_batch_tokens=2
 Outcome = Callable[[EmbedRequest], Awaitable[Answer]]
 
 
-class Door:
+class LocalGateway:
     """A gateway, and one request after another to it.
 
     Example:
-        >>> Door(FakeBackend()).get("/health").json()
+        >>> LocalGateway(FakeBackend()).get("/health").json()
         {'status': 'alive'}
     """
 

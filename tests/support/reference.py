@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import MistralModel
 
 from e5.packing import Spans, TokenIds
 from e5.vectors import Vectors
@@ -20,6 +19,8 @@ class Reference:
 
     def __init__(self, folder: Path) -> None:
         """Load `folder` as transformers does."""
+        from transformers import MistralModel  # late: the import takes seconds
+
         self.model = MistralModel.from_pretrained(  # in evaluation mode
             folder, dtype=torch.float32, attn_implementation="eager"
         )

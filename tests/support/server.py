@@ -7,7 +7,6 @@ file lies in its working directory only if a test asks for one.
 import os
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+from ports import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 SCHEMA = ROOT / "tests" / "openapi_schema.json"
+PREDICTIONS = Path("/tmp/coglet/predictions")  # where Cog makes its folders
 START_SECONDS = 120.0
-STOP_SECONDS = 30.0
+STOP_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,11 @@ class Server:
                 return seen
             time.sleep(0.02)
         raise AssertionError(f"waited for {statuses}, health-check says {seen}:\n{self.log}")
+
+    def num_running(self) -> int:
+        """How many predictions run; the service writes it whenever it is asked for its health."""
+        self.health()
+        return int((PREDICTIONS.parent / f"e5-running-{self.client.base_url.port}").read_text())
 
     def post(
         self, path: str = "/predictions", *, headers: Mapping[str, str] | None = None, **body: Any
@@ -160,14 +166,6 @@ def _few_open_files() -> None:
     """As many as most shells and containers allow; each of Cog's slots takes two."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
-
-
-def free_port() -> int:
-    """A port on which nothing listens now."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    return port
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:

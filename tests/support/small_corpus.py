@@ -1,4 +1,4 @@
-"""A small training corpus, its tokenizer and lessons, and a student, for tests of the training."""
+"""A small training corpus, its tokenizer and batches, and a student, for tests of the training."""
 
 from functools import cache
 
@@ -7,9 +7,9 @@ from tokenizers import Tokenizer
 from transformers import MistralModel
 
 from training import sources
-from training.lessons import Lessons
+from training.batches import BatchSampler
 from training.student import new_student, unit
-from training.texts import Corpus, Leaks
+from training.texts import Corpus, LeakDetector
 from training.vocabulary import build_tokenizer
 
 VOCABULARY = 2048
@@ -22,7 +22,7 @@ def corpus() -> Corpus:
     groups = sorted({pair.group for pair in pairs})[::20]
     found = Corpus()
     for kind in ("written", "debian", "wordnet"):
-        found.add_pairs(kind, [pair for pair in pairs if pair.group in groups], Leaks())
+        found.add_pairs(kind, [pair for pair in pairs if pair.group in groups], LeakDetector())
     found.fillers = [p for _, passages, _ in found.pairs["written"] for p in passages]
     return found
 
@@ -34,14 +34,14 @@ def tokenizer() -> Tokenizer:
 
 
 @cache
-def lessons() -> Lessons:
-    """The lessons of the corpus, labelled at random."""
-    draw = np.random.default_rng(0)
-    labels = unit(draw.standard_normal((len(corpus().texts), 192)).astype(np.float32))
-    return Lessons(corpus(), labels, [], tokenizer())
+def batches() -> BatchSampler:
+    """The batches of the corpus, labelled at random."""
+    rng = np.random.default_rng(0)
+    labels = unit(rng.standard_normal((len(corpus().texts), 192)).astype(np.float32))
+    return BatchSampler(corpus(), labels, [], tokenizer())
 
 
 def student(seed: int) -> MistralModel:
     """A new student, each piece of its vocabulary in a random direction."""
-    draw = np.random.default_rng(seed)
-    return new_student(unit(draw.standard_normal((VOCABULARY, 192)).astype(np.float32)))
+    rng = np.random.default_rng(seed)
+    return new_student(unit(rng.standard_normal((VOCABULARY, 192)).astype(np.float32)))

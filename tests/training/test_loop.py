@@ -1,39 +1,37 @@
-"""Training learns, and one that was stopped ends bit for bit where another does."""
+"""The training learns, and one that was stopped ends with the same weights as one that was not."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
-from small_corpus import lessons, student
+from small_corpus import batches, student
 
-from training.lessons import Lessons
-from training.loop import train
+from training.batches import BatchSampler
+from training.loop import Schedule, train
 
 pytestmark = pytest.mark.slow
 
 
-def test_training_stopped_and_gone_on_with_is_training(
+def test_a_training_that_was_stopped_continues_to_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.loop.SAVE_EVERY", 3)
-    monkeypatch.setattr("training.loop.LAST_PART", 2)
-    monkeypatch.setattr("training.loop.WARM_UP", 2)
+    schedule = Schedule(warm_up=2, final_part=2, save_every=3)
     whole = student(5)
-    train(whole, lessons(), 4, tmp_path / "whole.pt")
+    train(whole, batches(), 4, tmp_path / "whole.pt", schedule)
 
-    def lesson_until_3(step: int, kinds: Mapping[str, float]) -> object:
+    def batch_until_3(step: int, kind_shares: Mapping[str, float]) -> object:
         if step == 3:
             raise KeyboardInterrupt
-        return Lessons.lesson(lessons(), step, kinds)
+        return BatchSampler.batch(batches(), step, kind_shares)
 
-    broken = student(5)
+    stopped = student(5)
     with monkeypatch.context() as patch:
-        patch.setattr(lessons(), "lesson", lesson_until_3)
+        patch.setattr(batches(), "batch", batch_until_3)
         with pytest.raises(KeyboardInterrupt):
-            train(broken, lessons(), 4, tmp_path / "state.pt")
+            train(stopped, batches(), 4, tmp_path / "state.pt", schedule)
     resumed = student(5)
-    train(resumed, lessons(), 4, tmp_path / "state.pt")
+    train(resumed, batches(), 4, tmp_path / "state.pt", schedule)
     for name, weight in whole.state_dict().items():
         assert torch.equal(weight, resumed.state_dict()[name]), name
 
@@ -41,9 +39,7 @@ def test_training_stopped_and_gone_on_with_is_training(
 def test_training_brings_vectors_to_their_targets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patch:
-        only = next(it for it in map(lessons().lesson, range(99)) if not it.answers)
-        patch.setattr(lessons(), "lesson", lambda *_: only)
-        patch.setattr("training.loop.WARM_UP", 2)
-        curve = train(student(3), lessons(), 21, tmp_path / "state.pt")
+    first = next(batch for batch in map(batches().batch, range(99)) if not batch.answers)
+    monkeypatch.setattr(batches(), "batch", lambda *_: first)
+    curve = train(student(3), batches(), 21, tmp_path / "state.pt", Schedule(warm_up=2))
     assert curve[-1]["cosine"] < 0.9 * curve[0]["cosine"]

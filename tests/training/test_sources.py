@@ -4,11 +4,11 @@ from pathlib import Path
 
 from training import sources
 from training.sources import Pair
-from training.texts import Leaks
+from training.texts import LeakDetector
 
 
 def test_no_text_of_the_evaluation_is_written_to_be_trained_on() -> None:
-    leaks = Leaks()
+    leaks = LeakDetector()
     found = [
         text
         for pair in sources.written()

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from small_corpus import VOCABULARY, student, tokenizer
 
-from benchmarks.subjects import packed
+from benchmarks.models import packed
 from e5 import Embedder, Settings
 from e5.forward import forward as packed_forward
 from e5.packing import pack
@@ -16,10 +16,10 @@ from training.texts import evaluation_texts
 
 
 def test_training_computes_what_the_service_computes() -> None:
-    draw = random.Random(0)
+    rng = random.Random(0)
     model = student(2).eval()
     texts = [
-        (1, *(draw.randrange(3, VOCABULARY) for _ in range(draw.randint(1, 90))), 2)
+        (1, *(rng.randrange(3, VOCABULARY) for _ in range(rng.randint(1, 90))), 2)
         for _ in range(70)
     ]
     with torch.no_grad():
@@ -43,8 +43,8 @@ def test_an_exported_student_is_a_checkpoint_like_any_other(tmp_path: Path) -> N
 
 
 def test_principal_axes_hold_most_of_the_labels() -> None:
-    draw = np.random.default_rng(0)
-    flat = draw.standard_normal((500, 100)) @ draw.standard_normal((100, 384))
+    rng = np.random.default_rng(0)
+    flat = rng.standard_normal((500, 100)) @ rng.standard_normal((100, 384))
     labels = unit(flat.astype(np.float32))
     axes = principal_axes(labels)
     kept = labels @ axes

@@ -1,4 +1,4 @@
-"""What is trained on shares nothing with what is evaluated."""
+"""The training shares no text with the evaluation."""
 
 import json
 import random
@@ -12,35 +12,37 @@ import training
 from training.sources import Pair
 from training.texts import (
     Corpus,
-    Leaks,
-    Swapper,
-    add_swapped,
+    LeakDetector,
+    WordReplacer,
+    add_copies,
     evaluation_texts,
     held_out_pairs,
     split_written,
 )
-from training.vocabulary import words_of
+from training.vocabulary import split_words
 
 HERE = Path(training.__path__[0])
 
 
-def test_evaluation_text_is_found_whole_or_in_part() -> None:
-    leaks = Leaks([Pair("a title of three", ("This package contains the documentation.",), "")])
+def test_evaluation_text_is_found_as_a_whole_and_in_part() -> None:
+    leaks = LeakDetector(
+        [Pair("a title of three", ("This package contains the documentation.",), "")]
+    )
     for text in evaluation_texts():
         assert leaks.found_in(text)
-        if len(words_of(text)) >= 6:
+        if len(split_words(text)) >= 6:
             assert leaks.found_in(f"Well, {text.upper()} and so on")
     assert leaks.found_in("A title of three!")
     assert not leaks.found_in("This package contains the documentation of another.")
 
 
-def test_subjects_held_out_from_training_are_held_out_whole() -> None:
+def test_a_group_of_pairs_is_held_out_as_a_whole() -> None:
     trained_on, held_out = split_written()
     assert not {pair.group for pair in trained_on} & {pair.group for pair in held_out}
     assert len(held_out) > 100
 
 
-def test_held_out_titles_do_not_depend_on_what_else_there_is() -> None:
+def test_held_out_titles_hardly_depend_on_the_other_titles() -> None:
     pairs = [Pair(f"package number {i}", ("words",), "debian") for i in range(3000)]
     kept = held_out_pairs(pairs)
     random.Random(0).shuffle(pairs)
@@ -50,30 +52,30 @@ def test_held_out_titles_do_not_depend_on_what_else_there_is() -> None:
     assert len(set(held_out_pairs([*pairs, *newer])) & set(kept)) > 950
 
 
-def items_of(name: str) -> list[dict[str, Any]]:
+def read_items(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (HERE / name).read_text().splitlines()]
 
 
 def test_the_evaluation_set_is_what_it_says() -> None:
-    items = items_of("questions.jsonl")
+    items = read_items("questions.jsonl")
     texts = [text for item in items for text in (item["right"], *item["distractors"])]
     assert len(items) >= 100
     assert len({item["domain"] for item in items}) >= 20
     assert len(set(texts)) == 4 * len(items)
-    pairs = items_of("pairs.jsonl")
+    pairs = read_items("pairs.jsonl")
     assert len({(pair["a"], pair["b"]) for pair in pairs}) == len(pairs) == 200
     assert {pair["grade"] for pair in pairs} == {0, 1, 2, 3, 4, 5}
 
 
-def test_swapped_sentences_keep_their_shape_and_are_new() -> None:
+def test_copies_with_replaced_words_keep_their_shape_and_are_new() -> None:
     words = ["water", "river", "bread", "money"]
-    swapper = Swapper(words, np.eye(4, 8, dtype=np.float32))
-    swapped = swapper.swap("Where does the water of a river go?", random.Random(0))
-    assert words_of(swapped)[:3] == ["where", "does", "the"]
-    assert len(words_of(swapped)) == 8
+    replacer = WordReplacer(words, np.eye(4, 8, dtype=np.float32))
+    copy = replacer.replace("Where does the water of a river go?", random.Random(0))
+    assert split_words(copy)[:3] == ["where", "does", "the"]
+    assert len(split_words(copy)) == 8
     corpus = small_corpus.corpus()
     before = len(corpus.texts)
-    copy = Corpus(list(corpus.texts), corpus.pairs, corpus.fillers, 0, dict(corpus.places))
-    added = add_swapped(copy, swapper, 2)
+    same = Corpus(list(corpus.texts), corpus.pairs, corpus.fillers, 0, dict(corpus.index_by_text))
+    added = add_copies(same, replacer, 2)
     assert added
     assert min(added) >= before

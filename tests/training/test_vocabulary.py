@@ -16,10 +16,10 @@ def ids_of(text: str) -> Sequence[int]:
 
 def test_any_text_has_ids_and_the_service_reads_them(tmp_path: Path) -> None:
     tokenizer().save(str(tmp_path / "tokenizer.json"))
-    service_s = Tokenizer(tmp_path / "tokenizer.json", max_length=4096)
+    service_tokenizer = Tokenizer(tmp_path / "tokenizer.json", max_length=4096)
     awkward = ["", "</s>", "\x00", "\N{GRINNING FACE}", "Éclair", "a\nb", "漢字", "x" * 1000]
     for text in [*awkward, *evaluation_texts()[:50]]:
-        ids = service_s.encode([text])[0].token_ids
+        ids = service_tokenizer.encode([text])[0].token_ids
         assert (ids[0], ids[-1]) == (1, 2)
         assert 0 not in ids  # bytes stand for what is unknown
         if "</s>" not in text:
@@ -27,7 +27,7 @@ def test_any_text_has_ids_and_the_service_reads_them(tmp_path: Path) -> None:
     assert tokenizer().get_vocab_size() == VOCABULARY
 
 
-def test_of_equally_rare_letters_the_first_have_ids() -> None:
+def test_of_equally_rare_characters_the_first_have_ids() -> None:
     letters = [chr(code) for code in range(0x4E00, 0x4E00 + 200)]  # each once: the trainer's choice
     texts = [" ".join(letters), *("common words of the language" for _ in range(9))]
     vocabulary = build_tokenizer(texts, ["common", "words", "of", "the"], 400).get_vocab()

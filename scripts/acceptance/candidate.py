@@ -1,4 +1,4 @@
-"""What is to be accepted: weights on a device of this machine, and how much of it is tried."""
+"""The candidate for acceptance: weights on a device of this machine; and how much is computed."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ class Workload:
         too_long: texts of more tokens than the model reads.
         in_memory: texts that are embedded while the peak of memory is watched.
         requests: predictions that clients send to the server.
-        rounds: of the systems whose speed is compared.
+        rounds: rounds in which the speed of systems is compared.
     """
 
     beside_float32: int = 24
@@ -39,7 +39,7 @@ QUICK = Workload(beside_float32=8, too_long=1, in_memory=100, requests=64, round
 
 
 @dataclass(frozen=True)
-class Subject:
+class Candidate:
     """Weights and a device, as `E5_WEIGHTS` and `E5_DEVICE` name them."""
 
     weights: Path
@@ -48,15 +48,15 @@ class Subject:
 
     @cached_property
     def on_a_card(self) -> bool:
-        """Whether the device is one."""
+        """Whether the device is a card."""
         return self.device.startswith("cuda")
 
     def load(self, **settings: str) -> Embedder:
-        """The checkpoint on the device, with settings of `Settings` changed."""
+        """Load the checkpoint on the device, with these fields of `Settings`."""
         return Embedder.load(Settings(weights=self.weights, **{"device": self.device, **settings}))  # type: ignore[arg-type]
 
     def facts(self) -> dict[str, str]:
-        """What a report is about."""
+        """The facts that a report is about."""
         usable = not self.on_a_card or torch.cuda.is_available()
         return {
             "machine": machine_name(torch.device(self.device if usable else "cpu")),

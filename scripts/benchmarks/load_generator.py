@@ -1,9 +1,9 @@
-"""Many clients in one process, each sending one query after another: what they got, and when.
+"""Generates load: many clients in one process, each of which sends one query after another.
 
-    python -m benchmarks.load URL FIELD CLIENTS SECONDS BODY
+    python -m benchmarks.load_generator URL FIELD CLIENTS SECONDS BODY
 
-BODY is JSON; each request has another text at FIELD. Prints JSON. Knows nothing of the service: an
-answer of another status than 200 counts as failed.
+BODY is JSON, in which each request puts another text at FIELD. The command prints JSON. An answer
+with another status than 200 counts as failed.
 """
 
 import asyncio
@@ -24,105 +24,112 @@ WORDS = PROSE.split()
 
 
 def query(number: int) -> str:
-    """The query of this number: ten words, no two queries alike.
+    """Make the query of this number: ten words, and no two queries are equal.
 
     >>> query(7)
     'to of children market flight model rain cheap rain 7'
     """
-    draw = random.Random(number)
-    return " ".join([*draw.choices(WORDS, k=9), str(number)])
+    rng = random.Random(number)
+    return " ".join([*rng.choices(WORDS, k=9), str(number)])
 
 
 class Client(asyncio.Protocol):
-    """One connection."""
+    """A client with one connection."""
 
-    def __init__(self, load: "Load") -> None:
-        """Report to `load`."""
-        self._load = load
+    def __init__(self, generator: "LoadGenerator") -> None:
+        """Take requests from the generator and report answers to it."""
+        self._generator = generator
         self._sent = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
+        """Send the first request."""
         self._transport = cast(asyncio.Transport, transport)
         self._send()
 
     def _send(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
         self._sent = time.perf_counter()
-        self._transport.write(self._load.request())
+        self._transport.write(self._generator.request())
 
     def data_received(self, data: bytes) -> None:
-        """Some of an answer."""
+        """Parse a part of an answer."""
         self._parser.feed_data(data)
 
     def on_message_complete(self) -> None:
-        """A whole answer, says the parser."""
-        self._load.answered.add(self)
-        self._load.count(time.perf_counter() - self._sent, self._parser.get_status_code())
+        """Count a complete answer and send the next request; the parser calls this method."""
+        self._generator.answered.add(self)
+        self._generator.count(time.perf_counter() - self._sent, self._parser.get_status_code())
         asyncio.get_running_loop().call_soon(self._send)
 
 
-class Load:
-    """All clients together."""
+class LoadGenerator:
+    """Makes the requests of all clients and counts their answers."""
 
     def __init__(self, url: str, field: str, body: dict[str, Any]) -> None:
-        """`field`: where in the body the text stands, dots between names."""
-        self._where = urlsplit(url)
+        """Prepare the requests.
+
+        Args:
+            url: the URL of all requests.
+            field: the path of the text in the body, with dots between names.
+            body: the JSON of a request; its text is replaced.
+        """
+        self._url = urlsplit(url)
         self._number = 0
-        place: Any = body
+        parent: Any = body
         *outer, last = field.split(".")
         for name in outer:
-            place = place[name]
-        place[last] = "@text@"
+            parent = parent[name]
+        parent[last] = "@text@"
         self._body = json.dumps(body)
         self.answered: set[Client] = set()
-        self.begin()
+        self.reset()
 
-    def begin(self) -> None:
-        """Forget what was counted."""
+    def reset(self) -> None:
+        """Set the counts to zero."""
         self._started = time.perf_counter()
         self.seconds: list[float] = []
         self.failed = 0
 
     def request(self) -> bytes:
-        """The next one."""
+        """Make the next request."""
         self._number += 1
         body = self._body.replace("@text@", query(self._number))
-        head = f"POST {self._where.path} HTTP/1.1\r\nHost: {self._where.netloc}\r\n"
+        head = f"POST {self._url.path} HTTP/1.1\r\nHost: {self._url.netloc}\r\n"
         head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         return (head + body).encode()
 
     def count(self, seconds: float, status: int) -> None:
-        """One answer."""
+        """Count one answer."""
         if status == 200:
             self.seconds.append(seconds)
         else:
             self.failed += 1
 
     async def run(self, clients: int, seconds: float) -> dict[str, Any]:
-        """What was answered in `seconds`, once every client has had an answer."""
+        """Count the answers of `seconds`, which start when every client has had an answer."""
         loop = asyncio.get_running_loop()
-        host, port = self._where.hostname, self._where.port
+        host, port = self._url.hostname, self._url.port
         for _ in range(clients):
             await loop.create_connection(lambda: Client(self), host or "", port or 80)
         while len(self.answered) < clients:
             await asyncio.sleep(0.1)
-        self.begin()
+        self.reset()
         await asyncio.sleep(seconds)
-        cuts = statistics.quantiles([1e3 * s for s in self.seconds], n=100, method="inclusive")
+        milliseconds = [1e3 * each for each in self.seconds]
+        percentiles = statistics.quantiles(milliseconds, n=100, method="inclusive")
         return {
             "texts/s": len(self.seconds) / (time.perf_counter() - self._started),
-            "p50 ms": cuts[49],
-            "p99 ms": cuts[98],
+            "p50 ms": percentiles[49],
+            "p99 ms": percentiles[98],
             "failed": self.failed,
         }
 
 
 def main() -> None:
-    """Run and print."""
+    """Run the clients and print what they counted."""
     url, field, clients, seconds, body = sys.argv[1:]
-    load = Load(url, field, json.loads(body))
-    print(json.dumps(uvloop.run(load.run(int(clients), float(seconds)))))
+    generator = LoadGenerator(url, field, json.loads(body))
+    print(json.dumps(uvloop.run(generator.run(int(clients), float(seconds)))))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,4 @@
-"""Memory of the worker while it answers each kind of large request that is accepted, or refuses.
-
-Knows nothing of how the server is started, nor of the engine inside.
-"""
+"""Memory of the worker while it answers or refuses each kind of large request."""
 
 import argparse
 import json
@@ -13,8 +10,8 @@ from typing import Any
 import httpx2
 import psutil
 
+from benchmarks.models import MINI
 from benchmarks.server import SLOTS, running
-from benchmarks.subjects import MINI
 from benchmarks.texts import english_words
 from e5.device import choose_device
 
@@ -22,7 +19,7 @@ ALL_SLOTS = f"{SLOTS} answers of 384,000 numbers, one after the other"
 
 
 def peak_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """The peak above what was resident before, and what stays half a minute later, in MB."""
+    """The peak above the resident memory before a request, and what stays after it, in MB."""
     weights = Path(arguments.weights or MINI).resolve()
     device = str(choose_device(arguments.device))
     rows = []
@@ -31,11 +28,11 @@ def peak_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         httpx2.Client(base_url=url, timeout=600, trust_env=False) as client,
     ):
         worker = _worker()
-        client.post("/predictions", json={"input": {"document": "snow " * 3000}})  # warm
+        client.post("/predictions", json={"input": {"document": "snow " * 3000}})  # warm-up
         for kind, body in _bodies().items():
-            time.sleep(12)  # what the request before left is given back
+            time.sleep(12)  # the worker frees the memory of the last request
             before = _resident(worker)
-            Path(f"/proc/{worker.pid}/clear_refs").write_text("5")  # VmHWM begins anew
+            Path(f"/proc/{worker.pid}/clear_refs").write_text("5")  # resets VmHWM
             content, started = json.dumps(body).encode(), time.perf_counter()
             for _ in range(SLOTS if kind == ALL_SLOTS else 1):
                 answer = client.post(
@@ -45,7 +42,9 @@ def peak_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             peak = _status(worker, "VmHWM:")
             del content
             time.sleep(12)
-            client.post("/predictions", json={"input": {"document": "snow"}})  # and gives back
+            client.post(
+                "/predictions", json={"input": {"document": "snow"}}
+            )  # the worker frees memory after it
             rows.append(
                 {
                     "request": kind,
@@ -59,10 +58,10 @@ def peak_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _bodies() -> dict[str, dict[str, Any]]:
-    draw, words = random.Random(0), english_words()
+    rng, words = random.Random(0), english_words()
 
     def texts(count: int, length: int) -> list[str]:
-        return [" ".join(draw.choices(words, k=length)) for _ in range(count)]
+        return [" ".join(rng.choices(words, k=length)) for _ in range(count)]
 
     base64 = {"encoding_format": "base64"}
     inputs: dict[str, dict[str, Any]] = {
@@ -79,11 +78,11 @@ def _bodies() -> dict[str, dict[str, Any]]:
         "refused: 25 million numbers": {"documents": [1] * 25_000_000},
         "refused: 96 MB of text": {"document": "x" * 96_000_000},
     }
-    return {kind: {"input": given} for kind, given in inputs.items()}
+    return {kind: {"input": fields} for kind, fields in inputs.items()}
 
 
 def _worker() -> psutil.Process:
-    """The process below the server that holds the model."""
+    """The child process that holds the model: the largest one."""
     found: list[psutil.Process] = psutil.Process().children(recursive=True)
     return max(found, key=lambda process: int(process.memory_info().rss))
 

@@ -1,6 +1,6 @@
-"""What it costs to keep a folder of vectors like its corpus, and to embed long texts.
+"""The cost of embedding a corpus again after it has changed, and of embedding long texts.
 
-Each run is a process of its own, as `scripts/embed_corpus` is. Knows nothing of search.
+Each run is a process of its own, as `scripts/embed_corpus` is.
 """
 
 import argparse
@@ -15,15 +15,15 @@ import numpy as np
 import torch
 
 from benchmarks.machine import child
+from benchmarks.models import MINI
 from benchmarks.rounds import peak_gib
-from benchmarks.subjects import MINI
 from benchmarks.texts import real_texts
 from e5.corpora.inventory import InventoryBuilder, compare, find
 
 DOCUMENTS = 100_000
-LONG = (5_000, 20_000, 100_000, 400_000)  # characters
+LENGTHS = (5_000, 20_000, 100_000, 400_000)  # characters
 LONG_DOCUMENTS = 40
-MANY = 10_000_000
+COMPARED_DOCUMENTS = 10_000_000
 
 _CHILD = """
 import json, sys, time
@@ -44,7 +44,7 @@ print(json.dumps([done.computed, done.reused, report.removed, taken, report.elap
 
 
 def reuse_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Runs over one corpus that changes, then the memory of comparing ten million documents."""
+    """Runs over a corpus that changes, and the memory of comparing ten million documents."""
     weights = Path(arguments.weights or MINI)
     rows = [{"id": f"d{i}", "text": text} for i, text in enumerate(real_texts(DOCUMENTS))]
     changed = [rows[0] | {"text": "another text"}, *rows[1:-1]]
@@ -63,18 +63,18 @@ def reuse_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         }.items():
             _write(folder / "in", files)
             found.append({"documents": label} | _run(weights, folder / "in", folder / "out"))
-    return [*found, _many()]
+    return [*found, _compare_many()]
 
 
 def long_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Seconds a document of many characters; the model reads the first 4096 tokens."""
+    """Milliseconds per document of many characters; the model reads the first 4096 tokens."""
     weights = Path(arguments.weights or MINI)
     words = " ".join(real_texts(50_000)).split()
     found = []
-    for characters in LONG:
-        draw = random.Random(characters)
+    for characters in LENGTHS:
+        rng = random.Random(characters)
         texts = [
-            " ".join(draw.choices(words, k=characters // 4))[:characters]
+            " ".join(rng.choices(words, k=characters // 4))[:characters]
             for _ in range(LONG_DOCUMENTS)
         ]
         rows = [{"id": f"d{i}", "text": text} for i, text in enumerate(texts)]
@@ -85,8 +85,8 @@ def long_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             done = _run(weights, folder / "in", folder / "out")
         milliseconds = round(1e3 * done["seconds of units"] / LONG_DOCUMENTS, 1)
         found.append({"characters": characters, "ms a document": milliseconds})
-    shortest = found[1]["ms a document"]
-    return [row | {"beside 20,000": round(row["ms a document"] / shortest, 2)} for row in found]
+    base = found[1]["ms a document"]
+    return [row | {"beside 20,000": round(row["ms a document"] / base, 2)} for row in found]
 
 
 def _run(weights: Path, corpus: Path, out: Path) -> dict[str, Any]:
@@ -114,26 +114,26 @@ def _write(folder: Path, files: dict[str, list[dict[str, str]]]) -> None:
             path.write_text(content)
 
 
-def _many() -> dict[str, Any]:
-    """Comparing ten million documents with as many, of which one in a hundred is another."""
+def _compare_many() -> dict[str, Any]:
+    """Compare ten million documents with as many, of which one in a hundred differs."""
     device = torch.device("cpu")
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     before = peak_gib(device)
     corpus, folder = InventoryBuilder(), InventoryBuilder()
     corpus.begin("a")
     folder.begin("b")
-    for _ in range(100):  # as shards come, one after the other
-        hashes = draw.integers(0, 2**64, (3, MANY // 100), np.uint64, endpoint=False)
-        corpus.add_all(hashes[0], hashes[1], hashes[2], np.ones(MANY // 100))
+    for _ in range(100):  # one shard after the other
+        hashes = rng.integers(0, 2**64, (3, COMPARED_DOCUMENTS // 100), np.uint64, endpoint=False)
+        corpus.add_all(hashes[0], hashes[1], hashes[2], np.ones(COMPARED_DOCUMENTS // 100))
         hashes[1:, ::100] += np.uint64(1)
-        folder.add_all(hashes[0], hashes[1], hashes[2], np.ones(MANY // 100))
+        folder.add_all(hashes[0], hashes[1], hashes[2], np.ones(COMPARED_DOCUMENTS // 100))
     inventories = corpus.build(), folder.build()
     started = time.perf_counter()
     difference = compare(*inventories)
     find(inventories[0].texts, difference.changed, inventories[1].texts)
-    assert len(difference.changed) == MANY // 100
+    assert len(difference.changed) == COMPARED_DOCUMENTS // 100
     return {
-        "documents": f"{MANY:,}, of which 1 % differ: comparing alone",
+        "documents": f"{COMPARED_DOCUMENTS:,}, of which 1 % differ: comparing alone",
         "seconds in all": round(time.perf_counter() - started, 2),
         "peak GiB": round(peak_gib(device) - before, 2),
     }

@@ -1,16 +1,10 @@
-"""What is measured: models, their tokenizers, and texts by workload.
-
-Knows nothing of the systems that are compared, nor how time is taken.
-"""
+"""The models that are measured, and their tokenizers."""
 
 import argparse
-import math
-import random
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,33 +12,18 @@ from tokenizers import Tokenizer as RawTokenizer
 from tokenizers import processors
 from transformers import AutoTokenizer, MistralConfig, MistralModel, PreTrainedTokenizerFast
 
-from benchmarks.texts import english_words
 from e5.device import choose_device, choose_dtype
 from e5.mistral import Config, Mistral
-from e5.prompts import DEFAULT_TASK, query_prompt
 
 ROOT = Path(__file__).resolve().parents[2]
 MINI = ROOT / "weights/e5-mini"
 
 
-@dataclass(frozen=True)
-class Workload:
-    """Texts that are embedded in one call: queries of the default task, and documents."""
-
-    queries: tuple[str, ...] = ()
-    documents: tuple[str, ...] = ()
-
-    @property
-    def as_read(self) -> list[str]:
-        """What is read of the texts, for those that know nothing of tasks."""
-        return [*(query_prompt(DEFAULT_TASK, query) for query in self.queries), *self.documents]
-
-
 @contextmanager
-def subject(
+def model_under_test(
     arguments: argparse.Namespace, layers: int | None = None
 ) -> Iterator[tuple[MistralModel, Path]]:
-    """The model under test and a folder with its tokenizer."""
+    """Yield the model under test and a folder with its tokenizer."""
     device = choose_device(arguments.device)
     dtype = choose_dtype(None, device)
     if arguments.weights:
@@ -61,7 +40,7 @@ def subject(
 
 
 def random_model(layers: int, device: torch.device, dtype: torch.dtype) -> MistralModel:
-    """The 7B model's shapes with `layers` layers; weights drawn on the device."""
+    """A model with the 7B model's shapes and `layers` layers; its weights are random."""
     torch.manual_seed(0)
     config = MistralConfig(
         hidden_size=4096,
@@ -88,23 +67,23 @@ def random_model(layers: int, device: torch.device, dtype: torch.dtype) -> Mistr
 
 
 def packed(model: MistralModel) -> Mistral:
-    """The same weights, not copied, for our own forward."""
-    claims = model.config.to_dict()
-    claims |= claims["rope_parameters"]
-    ours = Mistral(Config(**{name: claims[name] for name in Config.model_fields if name in claims}))
+    """The same weights in the model of this project's forward; they are not copied."""
+    given = model.config.to_dict()
+    given |= given["rope_parameters"]
+    ours = Mistral(Config(**{name: given[name] for name in Config.model_fields if name in given}))
     ours.load_state_dict(model.state_dict(), assign=True)
     ours.inv_freq = ours.inv_freq.to(model.device)
     return ours.eval()
 
 
 def save_tokenizer(folder: Path) -> None:
-    """The real Mistral vocabulary, which `mistral-common` carries; without it that of e5-mini.
+    """Save the real Mistral vocabulary, if `mistral-common` is installed, or that of e5-mini.
 
-    With the final `</s>` in the post-processor, so that peers read as many tokens as we do.
+    Its post-processor adds the final `</s>`, so that the peers read as many tokens as we do.
     """
     try:
         import mistral_common
-        import sentencepiece  # noqa: F401  # transformers reads the vocabulary by it
+        import sentencepiece  # noqa: F401  # transformers reads the vocabulary with it
     except ImportError as error:
         print(f"{error}: tokens are those of e5-mini", file=sys.stderr)
         raw = RawTokenizer.from_file(str(MINI / "tokenizer.json"))
@@ -121,56 +100,13 @@ def save_tokenizer(folder: Path) -> None:
     ).save_pretrained(folder)
 
 
-def workloads_of(count_tokens: Callable[[str], int]) -> dict[str, Workload]:
-    """Texts by workload; lengths in words or in tokens, as the name says.
-
-    Args:
-        count_tokens: how many tokens a document is.
-    """
-    draw = random.Random(0)
-    words = english_words()
-
-    def text(num_words: int) -> str:
-        return " ".join(draw.choices(words, k=num_words))
-
-    def of_tokens(num_texts: int, num_tokens: int) -> Workload:
-        documents = [
-            text(int(num_tokens**2 / count_tokens(text(num_tokens)))) for _ in range(num_texts)
-        ]
-        return Workload(documents=tuple(documents))
-
-    def query() -> str:
-        return text(draw.randint(5, 12))
-
-    def lognormal() -> str:
-        return text(int(draw.lognormvariate(math.log(37), 0.7)) + 1)
-
-    # Padding costs as much as the longest text is longer than the mean: 2 to 5 times, by the draw.
-    draws = {
-        f"32 documents of lognormal length (draw {i})": Workload(
-            documents=tuple(lognormal() for _ in range(32))
-        )
-        for i in range(1, 5)
-    }
-    return {
-        "one pair": Workload((query(),), (text(30),)),
-        "32 queries": Workload(tuple(query() for _ in range(32))),
-        **draws,
-        "16 documents of 64": of_tokens(16, 64),
-        "8 documents of 256": of_tokens(8, 256),
-        "4 documents of 512": of_tokens(4, 512),
-        "1 document of 2048": of_tokens(1, 2048),
-        "1 document of 4096": of_tokens(1, 4096),
-    }
-
-
 @contextmanager
 def saved_checkpoint(arguments: argparse.Namespace, layers: int) -> Iterator[Path]:
-    """The model under test as a checkpoint folder in the hub's dtype, float16."""
+    """Yield the model under test as a checkpoint folder in float16, the dtype on the hub."""
     if arguments.weights:
         yield Path(arguments.weights)
         return
-    with subject(arguments, layers) as (model, folder):
+    with model_under_test(arguments, layers) as (model, folder):
         torch.nn.Module.to(model, torch.float16)
         model.save_pretrained(folder)
         del model
