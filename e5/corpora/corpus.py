@@ -114,9 +114,9 @@ class Corpus:
         hidden = [name for name in found if re.search("(^|/)[._]", name)] if is_folder else []
         if hidden:
             logger.info("%d files are hidden by their names and left out", len(hidden))
-        names = sorted(found.keys() - set(hidden))
-        known = [name for name in names if name.lower().endswith(FORMATS)]
-        others = [name for name in names if not name.lower().endswith(FORMATS)]
+        visible = sorted(found.keys() - set(hidden))
+        known = [name for name in visible if name.lower().endswith(FORMATS)]
+        others = [name for name in visible if not name.lower().endswith(FORMATS)]
         if others and not known:
             received = f"{self.location}, without a file of a known format"
             raise InputError("corpus", received, f"give files that end in {', '.join(FORMATS)}")
