@@ -27,8 +27,8 @@ from e5.corpora.journal import Journal
 from e5.corpora.loop import Loop, UnitWork
 from e5.corpora.manifest import fingerprint_of
 from e5.corpora.plan import Unit
-from e5.corpora.runner import Model, Summary
 from e5.corpora.shard_folder import Recipe, ShardFolder
+from e5.corpora.synchronize import Model, Summary
 from e5.embedder import Embedder
 from e5.errors import E5Error, EngineError
 from e5.settings import Settings
@@ -148,17 +148,12 @@ class Worker:
     """One actor: loads an embedder and embeds whole units."""
 
     def __init__(self, corpus: Corpus, settings: Settings, location: str, recipe: Recipe) -> None:
-        """Load the embedder.
-
-        Raises:
-            EngineError: if its fingerprint is not the manifest's.
-        """
+        """Load the embedder; an EngineError if its fingerprint is not the manifest's."""
         self._folder = ShardFolder(location, recipe)
         self._embedder = Embedder.load(settings)
         manifest = self._folder.manifest()
-        if manifest is None or manifest.fingerprint != fingerprint_of(self._embedder.name):
-            expected = "nothing" if manifest is None else manifest.model
-            loaded = self._embedder.name
+        expected, loaded = "nothing" if manifest is None else manifest.model, self._embedder.name
+        if fingerprint_of(expected) != fingerprint_of(loaded):
             raise EngineError(f"this worker loads {loaded}, the manifest has {expected}.")
         # An actor has two units at once. Each holds one of these locks, so that one is read while
         # the other is computed. A unit that must be alone holds both.

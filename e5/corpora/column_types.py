@@ -1,8 +1,7 @@
 """The Arrow types of kept columns: values from any kind of file -> one type that holds all of them.
 
-Parquet columns have types; JSON values have theirs. CSV values are text: a column of which all look
-like whole numbers, numbers, booleans or dates becomes one of these. Values of different types make
-a column of text.
+Values of a CSV file are text: a column of which all look like whole numbers, numbers, booleans or
+dates becomes one of these. Values of different types make a column of text.
 """
 
 import json
@@ -44,12 +43,7 @@ class UntypedText(str):
 
 
 def type_of_value(value: Any) -> pa.DataType:
-    """The type of one value that a reader gave.
-
-    Example:
-        >>> type_of_value(UntypedText("2024")), type_of_value("2024")
-        (DataType(int64), DataType(string))
-    """
+    """The type of one value that a reader gave: int64 for `UntypedText("2024")`."""
     match value:
         case None:
             return NULL
@@ -69,12 +63,7 @@ def type_of_value(value: Any) -> pa.DataType:
 
 
 def kept_type(kind: pa.DataType) -> pa.DataType | None:
-    """The type as which the values of a Parquet column are kept; None if they cannot be.
-
-    Example:
-        >>> kept_type(pa.int16()), kept_type(pa.list_(pa.int16()))
-        (DataType(int64), None)
-    """
+    """The type as which the values of a Parquet column are kept; None if they cannot be."""
     if pa.types.is_dictionary(kind):
         return kept_type(kind.value_type)
     if pa.types.is_timestamp(kind):
@@ -83,37 +72,20 @@ def kept_type(kind: pa.DataType) -> pa.DataType | None:
 
 
 def common_type(first: pa.DataType, second: pa.DataType) -> pa.DataType:
-    """The type that holds the values of both.
-
-    Example:
-        >>> common_type(pa.int64(), pa.float64()), common_type(pa.int64(), pa.bool_())
-        (DataType(double), DataType(string))
-    """
-    if first == second or second == NULL:
-        return first
-    if first == NULL:
-        return second
-    pair = {first, second}
-    if pair == {INT64, DOUBLE}:
-        return DOUBLE
-    if pair == {DATE32, TIME}:
-        return TIME
-    return TEXT
+    """The type that holds the values of both, such as double for int64 and double."""
+    if first == second or NULL in (first, second):
+        return first if second == NULL else second
+    pairs = {frozenset((INT64, DOUBLE)): DOUBLE, frozenset((DATE32, TIME)): TIME}
+    return pairs.get(frozenset((first, second)), TEXT)
 
 
 def as_column(values: Iterable[Any], kind: pa.DataType) -> pa.Array:
-    """Values as an Arrow array of a type that `common_type` gave.
-
-    Raises:
-        ValueError: for a value that the type cannot hold.
-    """
+    """Values as an Arrow array of a type that `common_type` gave; a ValueError if it cannot be."""
     return pa.array([_converted(value, kind) for value in values], kind)
 
 
 def _converted(value: Any, kind: pa.DataType) -> Any:
-    if value is None:
-        return None
-    if kind == TEXT:
+    if kind == TEXT and value is not None:
         if isinstance(value, str):
             return str(value)
         return value.isoformat() if isinstance(value, date) else json.dumps(value)

@@ -6,6 +6,7 @@ Reading can begin at the position of any row, and gives the same documents from 
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -94,9 +95,8 @@ class Corpus:
         try:
             info = filesystem.get_file_info(path)
             is_folder = info.type == fs.FileType.Directory
-            listed = [info]
-            if is_folder:
-                listed = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
+            below = fs.FileSelector(path, recursive=True)
+            listed = filesystem.get_file_info(below) if is_folder else [info]
             found = {
                 item.path.removeprefix(f"{path}/") if is_folder else item.base_name: item
                 for item in listed
@@ -111,14 +111,12 @@ class Corpus:
             raise InputError("corpus", received, "give a file or folder in reach") from error
         if info.type == fs.FileType.NotFound:
             raise InputError("corpus", self.location, "give a file or folder that exists")
-        if is_folder:
-            hidden = [name for name in found if any(part[0] in "._" for part in name.split("/"))]
-            for name in hidden:
-                del found[name]
-            if hidden:
-                logger.info("%d files are hidden by their names and left out", len(hidden))
-        known = sorted(name for name in found if name.lower().endswith(FORMATS))
-        others = sorted(found.keys() - set(known))
+        hidden = [name for name in found if re.search("(^|/)[._]", name)] if is_folder else []
+        if hidden:
+            logger.info("%d files are hidden by their names and left out", len(hidden))
+        visible = sorted(found.keys() - set(hidden))
+        known = [name for name in visible if name.lower().endswith(FORMATS)]
+        others = [name for name in visible if not name.lower().endswith(FORMATS)]
         if others and not known:
             received = f"{self.location}, without a file of a known format"
             raise InputError("corpus", received, f"give files that end in {', '.join(FORMATS)}")
@@ -188,21 +186,20 @@ class Reading(ExitStack):
     compressed file can be read only from its start.
     """
 
+    _file: str | None = None
+    _reader: Reader
+    _rows: Iterator[ReadRow]
+    _next_row = -1  # that `_rows` gives; -1 before the first reading of a file
+
     def __init__(self, corpus: Corpus) -> None:
         """Open nothing yet."""
         super().__init__()
         self._corpus = corpus
-        self._file: str | None = None
-        self._reader: Reader
-        self._rows: Iterator[ReadRow] = iter(())
-        self._next_row = -1  # that `_rows` gives; -1 before the first reading of a file
 
     def open(self, file: str) -> Reader:
-        """The file's reader.
+        """The file's reader; an InputError if it cannot be read, or lacks a column.
 
-        Raises:
-            InputError: for a file that cannot be read, or lacks a column (JSON: in all of its first
-                thousand rows).
+        A JSON file lacks a column that none of its first thousand rows has.
         """
         if file != self._file:
             self.close()
@@ -219,19 +216,13 @@ class Reading(ExitStack):
         return self._reader
 
     def rows(self, file: str, start: ReadPosition = START, first: int = 0) -> Iterator[ReadRow]:
-        """The file's rows that are no blank lines.
+        """The file's rows that are no blank lines, from number `first` on; errors as of `open`.
 
-        Args:
-            file: its path below the corpus's location.
-            start: where reading may begin.
-            first: number of the first row that is given; at least `start.row`.
-
-        Raises:
-            InputError: see `open`.
+        `file` is a path below the corpus's location. Reading may begin at `start`, which is not
+        after `first`.
         """
         reader, next_row = self.open(file), self._next_row
-        continues = 0 <= next_row <= first and (next_row >= start.row or not reader.seeks)
-        if not continues:
+        if not 0 <= next_row <= first or (reader.seeks and next_row < start.row):
             self._rows, self._next_row = self._read_rows(reader, file, start), start.row
         for row in self._rows:
             self._next_row = row.position.row + 1

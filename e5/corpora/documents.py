@@ -1,23 +1,20 @@
 """What the rows of a corpus are: documents, which may be split into passages, or dead letters."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+from e5.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One row's id, text and values of kept columns.
+    """One row of a corpus."""
 
-    Attributes:
-        id: unique in a corpus.
-        text: what is embedded.
-        kept: a value for each kept column; None where the row has none.
-    """
-
-    id: str
-    text: str
-    kept: tuple[Any, ...] = ()
+    id: str  # unique in the corpus
+    text: str  # what is embedded
+    kept: tuple[Any, ...] = ()  # a value for each kept column; None where the row has none
 
     def hashes(self) -> tuple[int, int, int]:
         """Hashes of 64 bits: of the id, of all that the document has, and of the text."""
@@ -40,6 +37,49 @@ class DeadLetter:
 
     id: str
     reason: str
+
+
+@dataclass(frozen=True)
+class PassageSize:
+    """How long passages are.
+
+    Attributes:
+        tokens: the most tokens of a passage, without the two special tokens and any prompt.
+        overlap: the most tokens that a passage shares with the one before it.
+    """
+
+    tokens: int
+    overlap: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that make no passages."""
+        if self.tokens < 8:
+            raise InputError("passages", str(self.tokens), "use 8 tokens or more")
+        if not 0 <= self.overlap < self.tokens:
+            raise InputError("overlap", str(self.overlap), f"use 0 to {self.tokens - 1}")
+
+    def estimated_passages(self, characters: int) -> int:
+        """About how many passages a text of so many characters makes."""
+        return 1 + characters // (2 * (self.tokens - self.overlap))
+
+    def split(self, text: str, count: Callable[[str], int]) -> list[Passage]:
+        """The passages of a text, which end at sentences where that is possible, else at words.
+
+        Args:
+            text: not blank. No passage has blanks at its ends.
+            count: gives the number of tokens of a passage.
+
+        Example:
+            >>> text = "Snow is frozen water. It falls in winter, and it melts."
+            >>> found = PassageSize(8).split(text, count=lambda part: len(part.split()))
+            >>> [(passage.text, passage.start, passage.end) for passage in found]
+            [('Snow is frozen water.', 0, 21), ('It falls in winter, and it melts.', 22, 55)]
+        """
+        from semantic_text_splitter import TextSplitter  # only where something is split
+
+        splitter = TextSplitter.from_callback(count, self.tokens, overlap=self.overlap)
+        parts = splitter.chunk_indices(text)
+        return [Passage(part, start, start + len(part)) for start, part in parts]
 
 
 def _hash(text: str) -> int:

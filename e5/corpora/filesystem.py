@@ -24,17 +24,11 @@ TEMPORARY_NAME = r"\..+\.[0-9a-f]{32}"  # names of temporary files
 
 
 def open_filesystem(location: str) -> tuple[fs.FileSystem, str]:
-    """The filesystem of a path or URI, and the path in it.
-
-    Raises:
-        InputError: for a location that cannot be reached.
-    """
+    """The filesystem of a path or URI, and the path in it; an InputError if it is out of reach."""
     try:
         location.encode()
-        if "://" not in location:
-            filesystem, path = fs.LocalFileSystem(), location
-        else:
-            filesystem, path = _open_uri(location)
+        is_uri = "://" in location
+        filesystem, path = _open_uri(location) if is_uri else (fs.LocalFileSystem(), location)
     except Exception as error:  # each kind of storage raises its own
         reason = " ".join(str(error).split())
         received = f"a location that cannot be reached ({reason})"
@@ -45,12 +39,7 @@ def open_filesystem(location: str) -> tuple[fs.FileSystem, str]:
 
 
 def join_location(location: str, name: str) -> str:
-    """The location of something in a folder.
-
-    Example:
-        >>> join_location("s3://bucket/out?region=eu-west-1", "a"), join_location("out", "a")
-        ('s3://bucket/out/a?region=eu-west-1', 'out/a')
-    """
+    """The location of something in a folder: `s3://b/out/a?c=d` for `s3://b/out?c=d` and `a`."""
     if "://" not in location:
         return f"{location}/{name}"
     folder, question_mark, options = location.partition("?")
@@ -73,11 +62,7 @@ def _open_uri(location: str) -> tuple[fs.FileSystem, str]:
 
 @contextmanager
 def reading(file: str) -> Iterator[None]:
-    """Within, an error of reading becomes one that names the file.
-
-    Raises:
-        InputError: for a file that is damaged or cannot be reached.
-    """
+    """Within, an error of reading a damaged or unreachable file is an InputError that names it."""
     try:
         yield
     except READ_ERRORS as error:
@@ -85,12 +70,16 @@ def reading(file: str) -> Iterator[None]:
         raise InputError(file, received, "repair it and run again") from error
 
 
-def write_whole(filesystem: fs.FileSystem, path: str, content: bytes) -> None:
-    """Write a temporary file, flush it, rename it: a reader sees all of it or none.
+def read_file(filesystem: fs.FileSystem, path: str) -> bytes | None:
+    """The content of a file; None if there is none."""
+    if filesystem.get_file_info(path).type != fs.FileType.File:
+        return None
+    with filesystem.open_input_stream(path) as file:
+        return bytes(file.read())
 
-    Raises:
-        OSError: naming the file.
-    """
+
+def write_whole(filesystem: fs.FileSystem, path: str, content: bytes) -> None:
+    """Write a temporary file, flush it, rename it: a reader sees all of it or none."""
     folder, _, name = path.rpartition("/")
     temporary = f"{folder}/.{name}.{uuid4().hex}"
     try:

@@ -14,6 +14,7 @@ from codecs import BOM_UTF8, getincrementaldecoder
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
@@ -27,6 +28,8 @@ from e5.errors import InputError
 
 TEXT_FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 FORMATS = (".parquet", *(f"{name}{end}" for name in TEXT_FORMATS for end in ("", ".gz", ".zst")))
+TEXT_TYPES = (pa.string(), pa.large_string(), pa.string_view(), pa.null())
+BYTES_TYPES = (pa.binary(), pa.large_binary(), pa.binary_view())
 CHECKED_ROWS = 1000  # read from a JSON file to find its columns
 csv.field_size_limit(2**24)  # a larger field is most likely a quote that was left open
 
@@ -74,17 +77,11 @@ class TextFormat:
 
 
 class Reader(ABC):
-    """An open file of rows.
+    """An open file of rows."""
 
-    Attributes:
-        seeks: whether reading can begin at any row at no cost.
-        has_types: whether a value that is no text is not written as text.
-        types: the Arrow types of the columns of a file that has them.
-    """
-
-    seeks = True
-    has_types = True
-    types: Mapping[str, pa.DataType] = MappingProxyType({})
+    seeks = True  # whether reading can begin at any row at no cost
+    has_types = True  # whether a value that is no text is not written as text
+    types: Mapping[str, pa.DataType] = MappingProxyType({})  # of columns, if the file has them
 
     @abstractmethod
     def columns(self) -> list[str]:
@@ -102,22 +99,17 @@ def open_reader(
     text_format: TextFormat | None = None,
     columns: Sequence[str] | None = None,
 ) -> Iterator[Reader]:
-    """The reader for the extension of a file's name.
+    """The reader for the extension of a file's name; a FormatError for a file of another format.
 
     Rows have at least those of `columns` that the file has; None for all.
-
-    Raises:
-        FormatError: for a file of another format.
     """
     text_format = text_format or TextFormat()
-    name = path.lower()
+    open_file, name = partial(filesystem.open_input_file, path), path.lower()
     if name.endswith(".parquet"):
-        with filesystem.open_input_file(path) as raw:
+        with open_file() as raw:
             yield _Parquet(raw, columns)
         return
-    opened, seeks = open_stream(
-        lambda: filesystem.open_input_file(path), name, text_format.encoding
-    )
+    opened, seeks = open_stream(open_file, name, text_format.encoding)
     with opened:
         kind = next(kind for kind in reversed(name.split(".")) if f".{kind}" in TEXT_FORMATS)
         readers = {"json": _JsonArray, "csv": _Csv, "tsv": _Csv}
@@ -141,9 +133,8 @@ class _Parquet(Reader):
                 skip -= num_rows
                 continue
             for batch in self._file.iter_batches(1024, [group], columns=self._read):
-                part = batch.slice(skip)
+                yield from ((0, row) for row in _as_rows(batch.slice(skip)))
                 skip -= min(skip, len(batch))
-                yield from ((0, row) for row in _as_rows(part))
 
 
 class _TextReader(Reader):
@@ -242,16 +233,11 @@ class _Csv(_TextReader):
                 yield line.decode(errors="surrogateescape")
 
 
-def _is_bytes(kind: pa.DataType) -> bool:
-    return kind in (pa.binary(), pa.large_binary(), pa.binary_view())
-
-
 def holds_text(kind: pa.DataType | None) -> bool:
     """Whether a column of an Arrow type can hold text; True for one without a type."""
-    if kind is None:
-        return True
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return _is_bytes(kind) or kind in (pa.string(), pa.large_string(), pa.string_view(), pa.null())
+    if kind is not None and pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return kind is None or kind in TEXT_TYPES or kind in BYTES_TYPES
 
 
 def _as_rows(batch: pa.RecordBatch) -> list[SourceRow]:
@@ -270,19 +256,16 @@ def _as_text(column: pa.Array) -> pa.Array:
     """Bytes as the text that they are in UTF-8; all else as it is."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    if _is_bytes(column.type):
+    if column.type in BYTES_TYPES:
         return column.cast(pa.large_binary()).cast(pa.large_string())
     return column
 
 
 def _json_row(line: bytes) -> SourceRow:
-    if not line.strip():
-        return None
     try:
-        row = json.loads(line.decode())
+        return _object(json.loads(line.decode())) if line.strip() else None
     except (ValueError, RecursionError) as error:
         return f"not JSON ({error})"
-    return _object(row)
 
 
 def _object(value: Any) -> Mapping[str, Any] | str:

@@ -4,21 +4,21 @@ Vectors are normalised before they are stored. The index's own manifest names th
 that made them, and the shards that are in it.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
+from pyarrow import fs
 from tqdm import tqdm
 
 from e5.corpora.filesystem import open_filesystem
-from e5.corpora.hits import Hit, TableRow, best_of_each, merge_rankings
 from e5.corpora.lance import IndexLimits, Table
 from e5.corpora.manifest import ROW_RULES, VECTOR_RULES, Manifest, fingerprint_of
-from e5.corpora.shard import VECTOR
+from e5.corpora.shard import VECTOR, as_matrix, decode_vectors
 from e5.corpora.shard_folder import ShardFolder
-from e5.corpora.vector_encoding import decode_vectors
 from e5.encoder import Encoder
 from e5.errors import InputError
 from e5.prompts import DEFAULT_TASK
@@ -28,6 +28,29 @@ INDEX_MANIFEST = "index.json"
 MAX_RESULTS = 10_000
 LEAST_RANKED = 100  # results of each ranking, at least, where two rankings are merged
 BATCH_ROWS = 1024  # that are converted and written at once
+# Of reciprocal rank fusion, which gives 1 / (60 + rank): Cormack, Clarke and Buettcher (2009).
+RANK_OFFSET = 60
+
+TableRow: TypeAlias = Mapping[str, Any]  # values by column, and `_distance`
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A document that a search found, or a passage of one."""
+
+    id: str
+    score: float  # cosine x 100 with the query
+    text: str
+    values: dict[str, Any] = field(default_factory=dict)  # of its other columns
+
+    def as_dict(self) -> dict[str, Any]:
+        """The id, score, text and values on one level, for JSON.
+
+        Example:
+            >>> Hit("7", 61.2, "Snow.", {"year": 2024}).as_dict()
+            {'id': '7', 'score': 61.2, 'text': 'Snow.', 'year': 2024}
+        """
+        return {"id": self.id, "score": self.score, "text": self.text, **self.values}
 
 
 class Index:
@@ -44,13 +67,8 @@ class Index:
     """
 
     def __init__(self, location: str) -> None:
-        """Open an index that `build` made.
-
-        Raises:
-            InputError: if there is no index.
-        """
-        filesystem, path = open_filesystem(location)
-        manifest = Manifest.read(filesystem, f"{path}/{INDEX_MANIFEST}")
+        """Open an index that `build` made; an InputError if there is none."""
+        manifest = Manifest.read(*_manifest_file(location))
         table = None if manifest is None else Table.open(location)  # creates the folder
         if manifest is None or table is None:
             received = f"{location}, which holds no index"
@@ -71,8 +89,8 @@ class Index:
         if manifest is None:
             received = f"{shards.location}, which holds no manifest"
             raise InputError("shards", received, "embed a corpus into it first")
+        known = Manifest.read(*_manifest_file(location))
         filesystem, path = open_filesystem(location)
-        known = Manifest.read(filesystem, f"{path}/{INDEX_MANIFEST}")
         filesystem.create_dir(path, recursive=True)
         table = Table.open(location)
         if table is None or not len(table):
@@ -88,7 +106,7 @@ class Index:
             received = f"{shards.location}, made with {rule} {theirs}"
             remedy = f"{location} holds {ours}: name another index"
             raise InputError("shards", received, remedy)
-        replace(known, files={}).write(filesystem, f"{path}/{INDEX_MANIFEST}")
+        replace(known, files={}).write(*_manifest_file(location))
         index = cls(location)
         index._update(shards, limits or IndexLimits())
         return index
@@ -139,16 +157,8 @@ class Index:
                 of range, or a condition that cannot be used.
             OSError: if the index cannot be read.
         """
-        (hits,) = self.find_all(
-            encoder,
-            [text],
-            task=task,
-            top=top,
-            where=where,
-            hybrid=hybrid,
-            per_document=per_document,
-        )
-        return hits
+        find_all = partial(self.find_all, task=task, top=top, where=where)
+        return find_all(encoder, [text], hybrid=hybrid, per_document=per_document)[0]
 
     def find_all(
         self,
@@ -172,11 +182,7 @@ class Index:
         return [search(vector, keywords=text if hybrid else None) for text, vector in pairs]
 
     def check_model(self, model: str) -> None:
-        """Refuse queries of another model.
-
-        Raises:
-            InputError: naming both models.
-        """
+        """Refuse queries of another model with an InputError that names both."""
         if fingerprint_of(model) != self.manifest.fingerprint:
             remedy = (
                 f"this index was made by {self.manifest.model}: search with the same weights, "
@@ -194,19 +200,10 @@ class Index:
         keywords: str | None = None,
         per_document: bool = False,
     ) -> list[Hit]:
-        """The documents nearest to a query's vector, the best first.
+        """The documents nearest to a query's vector, float32 `[dimensions]`; otherwise as `find`.
 
-        Args:
-            query: float32 `[dimensions]`.
-            top: the most documents to return.
-            exact: compare with every vector, without the IVF-RQ index.
-            where: as for `find`.
-            keywords: a text whose words make a second ranking; both are merged by reciprocal rank.
-            per_document: as for `find`.
-
-        Raises:
-            InputError: for a condition that cannot be used.
-            OSError: if the index cannot be read.
+        With `exact` the query is compared with every vector, without the IVF-RQ index. The words of
+        `keywords` make a second ranking; both are merged by reciprocal rank.
         """
         limit = top if keywords is None else max(top, LEAST_RANKED)
         while True:
@@ -218,7 +215,7 @@ class Index:
             if per_document and self.manifest.passages is not None:
                 rows = best_of_each(rows)
             if len(rows) >= top or has_all or limit >= len(self):
-                return [Hit.from_row(row) for row in rows[:top]]
+                return [_hit(row) for row in rows[:top]]
             limit *= 4
 
     def _update(self, shards: ShardFolder, limits: IndexLimits) -> None:
@@ -244,8 +241,7 @@ class Index:
 
     def _write_manifest(self, shards: dict[str, str]) -> None:
         self.manifest = replace(self.manifest, shards=shards)
-        filesystem, path = open_filesystem(self.location)
-        self.manifest.write(filesystem, f"{path}/{INDEX_MANIFEST}")
+        self.manifest.write(*_manifest_file(self.location))
 
     def _batches(
         self, shards: ShardFolder, name: str, errors: list[InputError]
@@ -256,18 +252,41 @@ class Index:
         except InputError as error:
             errors.append(error)
             raise
-        if shard is not None:  # else it has just been deleted
+        for batch in () if shard is None else shard.table.to_batches(BATCH_ROWS):
+            vectors = decode_vectors(as_matrix(batch.column(VECTOR)), self.manifest.dtype)
+            flat = pa.array(finish(vectors, None, normalize=True).astype(np.float16).ravel())
+            made = {
+                "shard": pa.array([name] * len(batch), pa.string()),
+                VECTOR: pa.FixedSizeListArray.from_arrays(flat, self.dimensions),
+            }
             schema = self._table.schema
-            for batch in shard.table.to_batches(BATCH_ROWS):
-                elements = batch.column(VECTOR).flatten().to_numpy(zero_copy_only=False)
-                stored = elements.reshape(len(batch), -1)
-                vectors = finish(decode_vectors(stored, self.manifest.dtype), None, normalize=True)
-                flat = pa.array(vectors.astype(np.float16).ravel())
-                made = {
-                    "shard": pa.array([name] * len(batch), pa.string()),
-                    VECTOR: pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]),
-                }
-                columns = [
-                    made[field] if field in made else batch.column(field) for field in schema.names
-                ]
-                yield pa.RecordBatch.from_arrays(columns, schema=schema)
+            columns = [made[n] if n in made else batch.column(n) for n in schema.names]
+            yield pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _manifest_file(location: str) -> tuple[fs.FileSystem, str]:
+    filesystem, path = open_filesystem(location)
+    return filesystem, f"{path}/{INDEX_MANIFEST}"
+
+
+def _hit(row: TableRow) -> Hit:
+    values = dict(row)
+    return Hit(values.pop("id"), 100 * (1 - values.pop("_distance")), values.pop("text"), values)
+
+
+def merge_rankings(*rankings: Sequence[TableRow]) -> list[TableRow]:
+    """Rows of several rankings as one, by the sum of their reciprocal ranks."""
+    rows = {row["id"]: row for ranking in rankings for row in ranking}
+    scores = dict.fromkeys(rows, 0.0)
+    for ranking in rankings:
+        for rank, row in enumerate(ranking, 1):
+            scores[row["id"]] += 1 / (RANK_OFFSET + rank)
+    return sorted(rows.values(), key=lambda row: -scores[row["id"]])
+
+
+def best_of_each(rows: Sequence[TableRow]) -> list[TableRow]:
+    """The first row of each document, in order."""
+    by_document: dict[str, TableRow] = {}
+    for row in rows:
+        by_document.setdefault(row["document"], row)
+    return list(by_document.values())

@@ -20,25 +20,16 @@ Positions = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Inventory:
-    """Documents in the order in which they lie in files or shards.
+    """Documents in the order in which they lie in files or shards."""
 
-    Attributes:
-        groups: names of the files or shards.
-        starts: `[num_groups + 1]`, the first position of each group, and the number of documents.
-        ids: hash of each document's id, uint64 `[num_documents]`.
-        contents: hash of its id, text and kept values together.
-        texts: hash of its text.
-        rows: its row in its file, or its number in its shard; uint32.
-        sizes: how many vectors it has or may have; uint32.
-    """
-
-    groups: tuple[str, ...]
-    starts: Positions
-    ids: Hashes
-    contents: Hashes
-    texts: Hashes
-    rows: NDArray[np.uint32]
-    sizes: NDArray[np.uint32]
+    groups: tuple[str, ...]  # names of the files or shards
+    starts: Positions  # `[num_groups + 1]`: each group's first position, then the number of all
+    # Of each document, `[num_documents]`:
+    ids: Hashes  # hash of its id
+    contents: Hashes  # hash of its id, text and kept values together
+    texts: Hashes  # hash of its text
+    rows: NDArray[np.uint32]  # its row in its file, or its number in its shard
+    sizes: NDArray[np.uint32]  # how many vectors it has or may have
 
     def __len__(self) -> int:
         """The number of documents."""
@@ -69,7 +60,7 @@ class InventoryBuilder:
         self._starts.append(len(self._columns[0]))
 
     def add(self, hashes: tuple[int, int, int], row: int, size: int = 1) -> None:
-        """Add a document by the hashes of its id, its content and its text."""
+        """Add a document by its hashes."""
         for column, value in zip(self._columns, (*hashes, row, size), strict=True):
             column.append(value)
 
@@ -80,7 +71,7 @@ class InventoryBuilder:
             column.frombytes(np.asarray(values, column.typecode).tobytes())
 
     def build(self) -> Inventory:
-        """The inventory of all documents. None may be added afterwards."""
+        """The inventory of all documents; none may be added afterwards."""
         starts = np.array([*self._starts, len(self._columns[0])], np.int64)
         columns = (np.frombuffer(column, column.typecode) for column in self._columns)
         return Inventory(tuple(self._groups), starts, *columns)
@@ -88,38 +79,21 @@ class InventoryBuilder:
 
 @dataclass(frozen=True)
 class Difference:
-    """How the documents of a folder must change to be those of a corpus.
+    """How the documents of a folder must change to be those of a corpus."""
 
-    Attributes:
-        added: positions in the corpus of documents that the folder lacks, ascending.
-        changed: positions in the corpus of documents that the folder has with other content.
-        outdated: the position in the folder of each of these, `[len(changed)]`.
-        removed: positions in the folder of documents that the corpus no longer has, ascending.
-        duplicates: positions in the corpus of documents whose id comes again later, ascending.
-        latest: the position in the corpus where each of these ids comes last.
-    """
-
-    added: Positions
-    changed: Positions
-    outdated: Positions
-    removed: Positions
-    duplicates: Positions
-    latest: Positions
+    added: Positions  # in the corpus, ascending: the folder lacks these documents
+    changed: Positions  # in the corpus: the folder has these documents with other content
+    outdated: Positions  # the position in the folder of each that is changed, `[len(changed)]`
+    removed: Positions  # in the folder, ascending: the corpus no longer has these documents
+    duplicates: Positions  # in the corpus, ascending: the ids of these documents come again later
+    latest: Positions  # in the corpus: where each of these ids comes last, `[len(duplicates)]`
 
 
 def compare(corpus: Inventory, folder: Inventory) -> Difference:
     """How a folder must change. The last of several documents with one id counts.
 
-    Example:
-        >>> def inventory(*documents: tuple[int, int]) -> Inventory:
-        ...     builder = InventoryBuilder()
-        ...     builder.begin("one group")
-        ...     for row, (name, content) in enumerate(documents):
-        ...         builder.add((name, content, content), row)
-        ...     return builder.build()
-        >>> found = compare(inventory((7, 1), (8, 1), (9, 2)), inventory((9, 1), (6, 1), (8, 1)))
-        >>> [positions.tolist() for positions in (found.added, found.changed, found.removed)]
-        [[0], [2], [1]]
+    If the corpus has the ids 7, 8 and 9, and the folder 9 with other content, 6 and 8, then 7 is
+    added, 9 is changed in the corpus and outdated in the folder, and 6 is removed.
     """
     last, duplicates, latest = _last_of_each(corpus.ids)
     stored = find(corpus.ids, last, folder.ids)
@@ -128,27 +102,14 @@ def compare(corpus: Inventory, folder: Inventory) -> Difference:
     differs = corpus.contents[kept] != folder.contents[stored]
     is_removed = np.ones(len(folder), dtype=bool)
     is_removed[stored] = False
-    return Difference(
-        added=np.sort(last[~is_stored]).astype(np.int64),
-        changed=kept[differs].astype(np.int64),
-        outdated=stored[differs].astype(np.int64),
-        removed=np.flatnonzero(is_removed),
-        duplicates=duplicates,
-        latest=latest,
-    )
+    added, changed, outdated = np.sort(last[~is_stored]), kept[differs], stored[differs]
+    removed = np.flatnonzero(is_removed)
+    parts = (added, changed, outdated, removed, duplicates, latest)
+    return Difference(*(positions.astype(np.int64) for positions in parts))
 
 
 def find(values: Hashes, positions: NDArray[Any], known: Hashes) -> NDArray[np.int32]:
-    """Where the values at some positions are among other values.
-
-    Returns:
-        `[len(positions)]`, the first index in `known` of each value; -1 for one that it lacks.
-
-    Example:
-        >>> values, known = np.array([7, 8, 9], np.uint64), np.array([9, 7, 9], np.uint64)
-        >>> find(values, np.array([2, 1]), known).tolist()
-        [0, -1]
-    """
+    """The first index in `known` of each value at these positions, `[len(positions)]`; or -1."""
     found = np.full(len(positions), -1, np.int32)
     if not len(known):
         return found
@@ -162,20 +123,18 @@ def find(values: Hashes, positions: NDArray[Any], known: Hashes) -> NDArray[np.i
 
 
 def _order(values: Hashes) -> NDArray[np.int32]:
-    """Indices in ascending order of values, equal ones in their own order; half of numpy's size."""
+    """Indices that sort values, equal ones in their own order; half of numpy's size."""
     return np.argsort(values, kind="stable").astype(np.int32)
 
 
-def _last_of_each(ids: Hashes) -> tuple[NDArray[np.int32], Positions, Positions]:
+def _last_of_each(ids: Hashes) -> tuple[NDArray[np.int32], ...]:
     """The last position of each id, in the ids' order; then `duplicates` and `latest`."""
     order = _order(ids)
     is_last = np.ones(len(order), dtype=bool)
     for begin in range(0, len(order) - 1, BLOCK):
         block = ids[order[begin : begin + BLOCK + 1]]
         is_last[begin : begin + len(block) - 1] = block[1:] != block[:-1]
-    if is_last.all():
-        return order, np.empty(0, np.int64), np.empty(0, np.int64)
     last, others = order[is_last], np.flatnonzero(~is_last)
     latest = last[np.searchsorted(np.flatnonzero(is_last), others)]
     ascending = np.argsort(order[others])
-    return last, order[others][ascending].astype(np.int64), latest[ascending].astype(np.int64)
+    return last, order[others][ascending], latest[ascending]

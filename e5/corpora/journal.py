@@ -11,7 +11,7 @@ from typing import Any
 
 from pyarrow import fs
 
-from e5.corpora.filesystem import open_filesystem
+from e5.corpora.filesystem import open_filesystem, read_file
 from e5.corpora.plan import Unit
 
 ATTEMPTS = "_attempts"
@@ -19,18 +19,12 @@ ATTEMPTS = "_attempts"
 
 @dataclass
 class Journal:
-    """What a worker must know of earlier workers that died during the unit.
-
-    Attributes:
-        filesystem, path: where the file is.
-        attempts: number of attempts at the unit, including the present one.
-        deaths: position of a document in the unit -> workers that died computing it alone.
-    """
+    """What a worker must know of earlier workers that died during the unit."""
 
     filesystem: fs.FileSystem
     path: str
-    attempts: int
-    deaths: Counter[str]
+    attempts: int  # at the unit, including the present one
+    deaths: Counter[str]  # position of a document in the unit -> workers that died on it alone
 
     @classmethod
     def begin(cls, location: str, unit: Unit) -> "Journal":
@@ -52,19 +46,14 @@ class Journal:
             if item.extension == "json":
                 journal, _ = cls._read(filesystem, item.path)
                 journal.attempts = 0
-                if journal.deaths:
-                    journal.note(None)
-                else:
-                    journal.remove()
+                journal.note(None) if journal.deaths else journal.remove()
 
     @classmethod
     def _read(cls, filesystem: fs.FileSystem, path: str) -> "tuple[Journal, int | None]":
         """The journal, and the position of the document that was tried alone, if any."""
         known: dict[str, Any] = {}
-        if filesystem.get_file_info(path).type == fs.FileType.File:
-            # It is not JSON if the worker died while writing it.
-            with filesystem.open_input_stream(path) as file, suppress(ValueError):
-                known = json.loads(file.read())
+        with suppress(ValueError):  # the worker died while it wrote the file
+            known = json.loads(read_file(filesystem, path) or b"{}")
         deaths = Counter(known.get("tries", {}))
         return cls(filesystem, path, known.get("attempts", 0), deaths), known.get("trying")
 

@@ -48,7 +48,10 @@ class IndexLimits:
 
 
 class Table:
-    """Rows of `id`, `text`, `shard`, other columns, and a normalised float16 vector."""
+    """Rows of `id`, `text`, `shard`, other columns, and a normalised float16 vector.
+
+    Its methods raise an OSError of one line if the location cannot be read or written.
+    """
 
     def __init__(self, location: str, table: lancedb.table.Table) -> None:
         """Wrap a LanceDB table, as `open` and `create` do; `location` is a path or a URI."""
@@ -56,11 +59,7 @@ class Table:
 
     @classmethod
     def open(cls, location: str) -> "Table | None":
-        """The table at a location, or None. Creates the folder if it is missing.
-
-        Raises:
-            OSError: if the location cannot be read.
-        """
+        """The table at a location, or None. Creates the folder if it is missing."""
         with _as_os_error(location):
             connection = lancedb.connect(location)
             if TABLE not in connection.list_tables().tables:
@@ -69,11 +68,7 @@ class Table:
 
     @classmethod
     def create(cls, location: str, columns: pa.Schema, dimensions: int) -> "Table":
-        """A new, empty table with these columns; replaces an older one.
-
-        Raises:
-            OSError: if the location cannot be written.
-        """
+        """A new, empty table with these columns; replaces an older one."""
         vector = pa.field(VECTOR, pa.list_(pa.float16(), dimensions))
         schema = columns.append(pa.field("shard", pa.string())).append(vector)
         with _as_os_error(location):
@@ -95,20 +90,18 @@ class Table:
         prefix, names = "partitions_", self._indexes
         return max((int(n.removeprefix(prefix)) for n in names if n.startswith(prefix)), default=0)
 
+    @property
+    def _indexes(self) -> set[str]:
+        return {index.name for index in self._table.list_indices()}
+
     def replace(
-        self, batches: Iterable[pa.RecordBatch], shards: Sequence[str], *, is_new: bool = False
+        self, batches: Iterable[pa.RecordBatch], shards: Sequence[str], *, is_new: bool
     ) -> None:
         """Make these shards' rows the given ones, in one commit: all of it happens, or nothing.
 
-        A row whose id is in another shard is removed from that one.
-
-        Args:
-            batches: rows in the table's schema.
-            shards: names of the shards.
-            is_new: whether the table has none of the rows; then adding them is quicker.
-
-        Raises:
-            OSError: if the table cannot be written, or if `batches` raised any error.
+        A row whose id is in another shard is removed from that one. `batches` have the table's
+        schema; an error that they raise becomes an OSError. With `is_new` the table has none of the
+        rows, and adding them is quicker.
         """
         reader = pa.RecordBatchReader.from_batches(self.schema, iter(batches))
         with _as_os_error(self._location):
@@ -120,34 +113,26 @@ class Table:
             merge.when_not_matched_by_source_delete(_in_shards(shards)).execute(reader)
 
     def remove(self, shards: Sequence[str]) -> None:
-        """Delete the rows of shards, in one commit.
-
-        Raises:
-            OSError: if the table cannot be written.
-        """
+        """Delete the rows of shards, in one commit."""
         with _as_os_error(self._location):
             self._table.delete(_in_shards(shards))
 
     def update_index(self, limits: IndexLimits) -> None:
-        """Build the indexes or add new rows; rebuild that of the vectors if the table outgrew it.
-
-        Raises:
-            OSError: if the table cannot be written.
-        """
+        """Build the indexes or add new rows; rebuild that of vectors if the table outgrew it."""
         dimensions = self.schema.field(VECTOR).type.list_size
         partitions = max(1, len(self) // limits.partition_size)
         with _as_os_error(self._location):
             if len(self) and KEYWORD_INDEX not in self._indexes:
-                config: FTS | IvfRq = FTS(with_position=False)
-                self._table.create_index("text", config=config, name=KEYWORD_INDEX)
+                words = FTS(with_position=False)
+                self._table.create_index("text", config=words, name=KEYWORD_INDEX)
             self._table.optimize()
             if (
                 partitions >= GROWTH * self.partitions
                 and len(self) * dimensions >= limits.min_numbers
                 and dimensions % 8 == 0  # as IVF-RQ requires
             ):
-                config = IvfRq(distance_type="cosine", num_partitions=partitions)
-                self._table.create_index(VECTOR, config=config, name=f"partitions_{partitions}")
+                bits = IvfRq(distance_type="cosine", num_partitions=partitions)
+                self._table.create_index(VECTOR, config=bits, name=f"partitions_{partitions}")
             # A rebuild or a killed run leaves an older index of vectors.
             for name in self._indexes - {f"partitions_{self.partitions}", KEYWORD_INDEX}:
                 self._table.drop_index(name)
@@ -161,21 +146,13 @@ class Table:
         exact: bool = False,
         where: str | None = None,
     ) -> list[dict[str, Any]]:
-        """The rows nearest to a query, the nearest first; or those that have keywords.
+        """The rows nearest to a query, the nearest first, with `_distance`, which is 1 - cosine.
 
-        Args:
-            query: float32 `[dimensions]`.
-            top: the most rows to return.
-            keywords: find rows by the words of this text, those with the rarest first (BM25).
-            exact: compare with every vector, without the index.
-            where: a condition in SQL that rows must meet.
-
-        Returns:
-            rows with their values and `_distance`, which is 1 - cosine.
+        The arguments are those of `Index.search`; but with `keywords`, only rows that have words
+        of this text are found, those with the rarest first (BM25).
 
         Raises:
             InputError: for a condition that cannot be used.
-            OSError: if the table cannot be read.
         """
         if keywords is not None:
             return self._search_keywords(keywords, query, top, where)
@@ -204,10 +181,6 @@ class Table:
             row["_distance"] = 1 - float(np.asarray(row.pop(VECTOR), np.float32) @ unit)
         return rows
 
-    @property
-    def _indexes(self) -> set[str]:
-        return {index.name for index in self._table.list_indices()}
-
     def _rows(
         self,
         search: LanceVectorQueryBuilder | LanceFtsQueryBuilder,
@@ -232,16 +205,11 @@ class Table:
 
 def _in_shards(shards: Sequence[str]) -> str:
     """A condition in SQL; a shard's name has no quotes."""
-    return f"shard IN ({', '.join(repr(name) for name in shards)})"
+    return f"shard IN ({', '.join(map(repr, shards))})"
 
 
 def probes(partitions: int) -> int:
-    """The number of partitions to search: all of a few, an ever smaller share of many.
-
-    Example:
-        >>> probes(10), probes(10_000)
-        (20, 400)
-    """
+    """The number of partitions to search: all of a few, an ever smaller share of many."""
     return max(20, 4 * math.isqrt(partitions))
 
 

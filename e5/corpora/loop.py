@@ -5,8 +5,10 @@ engine is never idle.
 """
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from functools import cache
 from typing import TypeVar
 
@@ -14,12 +16,10 @@ import numpy as np
 
 from e5.corpora.corpus import Corpus, Reading
 from e5.corpora.documents import DeadLetter, Document, Passage
-from e5.corpora.passages import passages
 from e5.corpora.plan import Unit
-from e5.corpora.runner import Model, Summary
-from e5.corpora.shard import Shard
+from e5.corpora.shard import Shard, StoredVectors, encode_vectors
 from e5.corpora.shard_folder import ShardFolder
-from e5.corpora.vector_encoding import StoredVectors, encode_vectors
+from e5.corpora.synchronize import Model, Summary
 from e5.embedder import Embedder
 from e5.packing import TokenIds
 from e5.vectors import Vectors, finish
@@ -42,11 +42,7 @@ class Loop:
         self._load = cache(load)
 
     def describe(self) -> Model:
-        """The model that computes; loads it if needed.
-
-        Raises:
-            E5Error: as `load` raises it.
-        """
+        """The model that computes; loads it if needed, and raises what `load` raises."""
         embedder = self._load()
         return Model(embedder.name, embedder.dimensions)
 
@@ -62,24 +58,22 @@ class Loop:
                 work.tokenize(range(len(work.documents)))
                 return work
 
-            def computed() -> Iterator[UnitWork]:
+            def computed() -> Generator[UnitWork, None, None]:
                 waited = time.perf_counter()
-                for work in _one_ahead(prepare, units):
-                    work.summary.seconds["wait"] = time.perf_counter() - waited
-                    work.compute()
-                    yield work
-                    waited = time.perf_counter()
+                with closing(_one_ahead(prepare, units)) as prepared:
+                    for work in prepared:
+                        work.summary.seconds["wait"] = time.perf_counter() - waited
+                        work.compute()
+                        yield work
+                        waited = time.perf_counter()
 
-            yield from _one_ahead(UnitWork.write, computed())
+            # Closed here also after a failure: a garbage collector that ends threads may hang.
+            with closing(computed()) as works:
+                yield from _one_ahead(UnitWork.write, works)
 
 
 class UnitWork:
-    """A unit while it is done: it is read, then tokenised and computed, then written.
-
-    Attributes:
-        documents: the documents that the unit's shard lacks.
-        summary: figures so far.
-    """
+    """A unit while it is done: it is read, then tokenised and computed, then written."""
 
     def __init__(
         self, unit: Unit, reading: Reading, folder: ShardFolder, embedder: Embedder
@@ -87,9 +81,9 @@ class UnitWork:
         """Read the unit's rows, and the vectors that shards hold of them."""
         started = time.perf_counter()
         self._unit, self._folder, self._embedder = unit, folder, embedder
-        self.summary = Summary()
+        self.summary = Summary()  # figures so far
         shard = folder.read(unit.shard)
-        self.documents = self._read_documents(reading, shard)
+        self.documents = self._read_documents(reading, shard)  # that the shard lacks
         self._stored: dict[str, StoredVectors] = {}  # by the text of a document or passage
         self._kept, self._drops = shard, False  # documents that stay, and whether others do not
         if shard is not None:
@@ -109,13 +103,13 @@ class UnitWork:
     def tokenize(self, positions: Iterable[int]) -> None:
         """Split documents into passages if asked, and tokenise the texts without a vector."""
         started = time.perf_counter()
-        recipe, summary = self._folder.recipe, self.summary
+        summary, recipe = self.summary, self._folder.recipe
+        size = recipe.passage_size
         texts: list[str] = []
         for i in positions:
             text = self.documents[i].text
-            self._passages[i] = [Passage(text, 0, len(text))]
-            if recipe.passage_size is not None:
-                self._passages[i] = passages(text, recipe.passage_size, self._count)
+            whole = Passage(text, 0, len(text))
+            self._passages[i] = [whole] if size is None else size.split(text, self._count)
             texts += [passage.text for passage in self._passages[i]]
         new = [text for text in dict.fromkeys(texts) if text not in self._stored]
         reused = sum(text in self._stored for text in texts)
@@ -148,8 +142,7 @@ class UnitWork:
         """Write the shard, and dead letters of what has no vector; returns the summary."""
         started = time.perf_counter()
         folder, summary = self._folder, self.summary
-        for texts, vectors in self._computed:
-            self._encode(texts, vectors)
+        self._encode()
         documents, parts, dead_letters = [], [], []
         for position, document in enumerate(self.documents):
             for i, passage in enumerate(self._passages[position]):
@@ -173,14 +166,16 @@ class UnitWork:
         summary.seconds["write"] += time.perf_counter() - started
         return summary
 
-    def _encode(self, texts: list[str], vectors: Vectors) -> None:
+    def _encode(self) -> None:
+        """Add the computed vectors to those that are stored."""
         recipe = self._folder.recipe
-        vectors = finish(vectors, recipe.dimensions, normalize=recipe.normalize)
-        encoded = encode_vectors(vectors, recipe.dtype)
-        self._stored |= zip(texts, encoded, strict=True)
         problem = f"its vector holds a number too large for {recipe.dtype}; store float32"
-        for i in np.flatnonzero(np.isinf(encoded).any(axis=1)).tolist():
-            self._reasons.setdefault(texts[i], problem)
+        for texts, vectors in self._computed:
+            finished = finish(vectors, recipe.dimensions, normalize=recipe.normalize)
+            encoded = encode_vectors(finished, recipe.dtype)
+            self._stored |= zip(texts, encoded, strict=True)
+            for i in np.flatnonzero(np.isinf(encoded).any(axis=1)).tolist():
+                self._reasons.setdefault(texts[i], problem)
 
     def _read_documents(self, reading: Reading, shard: Shard | None) -> list[Document]:
         """The documents that the shard lacks, without those that changed since they were listed."""
@@ -212,11 +207,9 @@ def _one_ahead(
 ) -> Generator[Outcome, None, None]:
     """`map` in a thread of its own, which works one item ahead of the consumer."""
     with ThreadPoolExecutor(1) as thread:
-        previous: Future[Outcome] | None = None
+        submitted = deque[Future[Outcome]]()
         for item in items:
-            submitted = thread.submit(function, item)
-            if previous is not None:
-                yield previous.result()
-            previous = submitted
-        if previous is not None:
-            yield previous.result()
+            submitted.append(thread.submit(function, item))
+            if len(submitted) > 1:
+                yield submitted.popleft().result()
+        yield from (last.result() for last in submitted)

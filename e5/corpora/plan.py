@@ -6,11 +6,12 @@ new shards, in the corpus's order. Units may be done in any order, and repeatedl
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
 import numpy as np
+from numpy.typing import NDArray
 
 from e5.corpora.formats import ReadPosition
 from e5.corpora.inventory import Difference, Hashes, Inventory, Positions, find
@@ -21,51 +22,31 @@ ROWS_PER_SHARD = 4096  # with 4096 float16 dimensions a shard has 29 MB
 
 @dataclass(frozen=True)
 class RowSelection:
-    """Rows of one file.
+    """Rows of one file."""
 
-    Attributes:
-        file: its path below the corpus's location.
-        start: where reading begins.
-        rows: the row numbers, ascending.
-        contents: content hashes of the rows when they were planned, uint64 `[num_rows]`.
-    """
-
-    file: str
-    start: ReadPosition
-    rows: list[int]
-    contents: Hashes
+    file: str  # its path below the corpus's location
+    start: ReadPosition  # where reading begins
+    rows: list[int]  # the row numbers, ascending
+    contents: Hashes  # of the rows when they were planned, `[num_rows]`
 
 
 @dataclass(frozen=True)
 class Source:
-    """Texts whose vectors a shard holds.
+    """Texts whose vectors a shard holds."""
 
-    Attributes:
-        folder: location of the shard's folder.
-        shard: its name.
-        texts: hashes of the texts.
-    """
-
-    folder: str
+    folder: str  # location of the shard's folder
     shard: str
     texts: Hashes
 
 
 @dataclass(frozen=True)
 class Unit:
-    """Documents that one shard shall have, and those that it shall no longer have.
+    """Documents that one shard shall have, and those that it shall no longer have."""
 
-    Attributes:
-        shard: the shard's name, whether or not it exists.
-        selections: rows of the documents that it lacks.
-        drop: content hashes of documents to leave out.
-        sources: shards that have vectors of the new documents.
-    """
-
-    shard: str
-    selections: list[RowSelection] = field(default_factory=list)
-    drop: Hashes = field(default_factory=lambda: np.empty(0, np.uint64))
-    sources: list[Source] = field(default_factory=list)
+    shard: str  # its name, whether or not it exists
+    selections: list[RowSelection] = field(default_factory=list)  # documents that it lacks
+    drop: Hashes = field(default_factory=lambda: np.empty(0, np.uint64))  # contents to leave out
+    sources: list[Source] = field(default_factory=list)  # shards with vectors of new documents
 
     @property
     def name(self) -> str:
@@ -78,45 +59,12 @@ class Unit:
         return sum(len(selection.rows) for selection in self.selections)
 
 
-@dataclass(frozen=True)
-class ReusableVectors:
-    """A folder that vectors may be taken from, and the documents in it."""
-
-    location: str
-    inventory: Inventory
-
-
-class VectorSources:
-    """The shards from which vectors of new documents can be taken."""
-
-    def __init__(
-        self, corpus: Inventory, positions: Positions, reusable: Sequence[ReusableVectors]
-    ) -> None:
-        """Look up the texts at ascending positions; the first folder that has a text counts."""
-        self._positions, self._reusable = positions, reusable
-        self._folders = np.full(len(positions), -1, np.int8)
-        self._found = np.full(len(positions), -1, np.int64)  # position in that folder
-        for number, vectors in enumerate(reusable):
-            missing = np.flatnonzero(self._folders < 0)
-            found = find(corpus.texts, positions[missing], vectors.inventory.texts)
-            self._folders[missing[found >= 0]] = number
-            self._found[missing] = found
-
-    def sources_for(self, positions: Positions) -> Iterator[Source]:
-        """The sources for the texts at some of these positions."""
-        indices = np.searchsorted(self._positions, positions)
-        for number, vectors in enumerate(self._reusable):
-            found = np.unique(self._found[indices[self._folders[indices] == number]])
-            for shard, part in vectors.inventory.by_group(found):
-                yield Source(vectors.location, shard, vectors.inventory.texts[part])
-
-
 def plan(
     corpus: Inventory,
     read_positions: Mapping[str, Sequence[ReadPosition]],
     folder: Inventory,
     difference: Difference,
-    reusable: Sequence[ReusableVectors],
+    reusable: Mapping[str, Inventory],
     rows_per_shard: int,
 ) -> list[Unit]:
     """The units that make a folder hold what a corpus holds.
@@ -126,31 +74,46 @@ def plan(
         read_positions: where reading can begin in each file.
         folder: the documents of the folder.
         difference: how the folder must change.
-        reusable: where vectors may be taken from; the first folder that has a text counts.
+        reusable: documents of folders that vectors may be taken from, by the folders' locations;
+            the first folder that has a text counts.
         rows_per_shard: the most vectors of a new shard.
     """
+    left_out = np.sort(np.concatenate([difference.outdated, difference.removed]))
+    drop = {shard: folder.contents[part] for shard, part in folder.by_group(left_out)}
     new: dict[str, list[Positions]] = defaultdict(list)  # in the corpus, by target shard
-    old: dict[str, list[Positions]] = defaultdict(list)  # in the folder, to be left out
-    by_shard = np.argsort(difference.outdated, kind="stable")
-    outdated, changed = difference.outdated[by_shard], difference.changed[by_shard]
-    for shard, positions in folder.by_group(outdated):
+    by_shard = np.argsort(difference.outdated)
+    changed = difference.changed[by_shard]
+    for shard, positions in folder.by_group(difference.outdated[by_shard]):
         new[shard].append(changed[: len(positions)])
         changed = changed[len(positions) :]
-        old[shard].append(positions)
-    for shard, positions in folder.by_group(difference.removed):
-        old[shard].append(positions)
     for shard, positions in _target_shards(corpus, folder, difference, rows_per_shard):
         new[shard].append(positions)
     every = np.sort(np.concatenate([difference.changed, difference.added]))
-    vectors = VectorSources(corpus, every, reusable)
+    found_in = _find_texts(corpus, every, reusable.values())
     units = []
-    for shard in sorted(new.keys() | old.keys()):
-        positions, drop = (np.concatenate([every[:0], *part[shard]]) for part in (new, old))
-        positions.sort()
+    for shard in sorted(new.keys() | drop.keys()):
+        positions = np.sort(np.concatenate([every[:0], *new[shard]]))
         selections = list(_selections(corpus, read_positions, positions))
-        sources = list(vectors.sources_for(positions))
-        units.append(Unit(shard, selections, folder.contents[drop], sources))
+        indices = np.searchsorted(every, positions)
+        sources = [
+            Source(location, name, inventory.texts[part])
+            for (location, inventory), found in zip(reusable.items(), found_in, strict=True)
+            for name, part in inventory.by_group(np.setdiff1d(found[indices], [-1]))
+        ]
+        units.append(Unit(shard, selections, drop.get(shard, folder.contents[:0]), sources))
     return units
+
+
+def _find_texts(
+    corpus: Inventory, positions: Positions, inventories: Iterable[Inventory]
+) -> list[NDArray[np.int32]]:
+    """In each inventory the positions of the texts that no earlier one has; -1 for all others."""
+    found_in, is_missing = [], np.ones(len(positions), dtype=bool)
+    for inventory in inventories:
+        found_in.append(np.full(len(positions), -1, np.int32))
+        found_in[-1][is_missing] = find(corpus.texts, positions[is_missing], inventory.texts)
+        is_missing &= found_in[-1] < 0
+    return found_in
 
 
 def _target_shards(
@@ -187,7 +150,6 @@ def _selections(
     positions: Positions,
 ) -> Iterator[RowSelection]:
     for file, part in corpus.by_group(positions):
-        rows = corpus.rows[part].tolist()
-        known = read_positions[file]
+        rows, known = corpus.rows[part].tolist(), read_positions[file]
         start = known[bisect_right(known, rows[0], key=lambda position: position.row) - 1]
         yield RowSelection(file, start, rows, corpus.contents[part])

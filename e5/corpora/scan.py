@@ -10,10 +10,9 @@ from tqdm import tqdm
 
 from e5.corpora.column_types import NULL, common_type, kept_type, type_of_value
 from e5.corpora.corpus import Corpus, Reading
-from e5.corpora.documents import DeadLetter, Document
+from e5.corpora.documents import DeadLetter, Document, PassageSize
 from e5.corpora.formats import ReadPosition
 from e5.corpora.inventory import Inventory, InventoryBuilder, Positions
-from e5.corpora.passages import PassageSize
 from e5.errors import InputError
 
 ROWS_BETWEEN = 1024  # rows between two read positions
@@ -21,19 +20,12 @@ ROWS_BETWEEN = 1024  # rows between two read positions
 
 @dataclass(frozen=True)
 class Scan:
-    """What a corpus holds.
-
-    Attributes:
-        inventory: its documents.
-        read_positions: where reading can begin in each file.
-        kept_types: the type of each kept column; null for one without values.
-        dead_letters: names under which dead letters were written.
-    """
+    """What a corpus holds."""
 
     inventory: Inventory
-    read_positions: dict[str, list[ReadPosition]]
-    kept_types: dict[str, pa.DataType]
-    dead_letters: list[str]
+    read_positions: dict[str, list[ReadPosition]]  # where reading can begin in each file
+    kept_types: dict[str, pa.DataType]  # of the kept columns; null for one without values
+    dead_letters: list[str]  # names under which dead letters were written
 
 
 def scan(
@@ -42,13 +34,10 @@ def scan(
     size: PassageSize | None,
     write_dead_letters: Callable[[str, Sequence[DeadLetter]], None],
 ) -> Scan:
-    """Read every row of files.
+    """Read every row of a corpus's files, which are named in order.
 
-    Args:
-        corpus: the corpus that they belong to.
-        files: their names, in order.
-        size: the size of passages, to estimate how many vectors documents need; None for one each.
-        write_dead_letters: takes a name, and the rows of one file that are no documents.
+    `size` is used to estimate how many vectors documents need; with None each needs one.
+    `write_dead_letters` takes a name, and the rows of one file that are no documents.
 
     Raises:
         InputError: for a file that cannot be read, or a column that cannot be kept.
@@ -107,11 +96,6 @@ def documents_at(
 
 
 def dead_letters_name(file: str) -> str:
-    """The name for the dead letters of a file.
-
-    Example:
-        >>> dead_letters_name("2026/a b.csv")
-        'a-b-csv-5741a73d47ef3dec'
-    """
+    """The name for the dead letters of a file: `a-b-csv-5741a73d47ef3dec` for `2026/a b.csv`."""
     stem = re.sub(r"[^A-Za-z0-9]+", "-", file.rpartition("/")[2])[:40]
     return f"{stem}-{hashlib.sha256(file.encode()).hexdigest()[:16]}"

@@ -1,7 +1,8 @@
 """One shard as a Parquet file: documents and their stored vectors -> bytes, and back.
 
 Beside the rows its footer has an entry for each document, with hashes, so that a shard can be
-compared with a corpus without its rows being read.
+compared with a corpus without its rows being read. Vectors are stored as float32, float16, int8 or
+one bit for each dimension; the last two keep a vector's direction, but not its length.
 """
 
 import base64
@@ -9,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -20,27 +21,24 @@ from pyarrow import fs
 from e5.corpora.column_types import as_column
 from e5.corpora.documents import Document, Passage
 from e5.corpora.filesystem import READ_ERRORS
-from e5.corpora.vector_encoding import Dtype, StoredVectors
 from e5.errors import InputError
+from e5.vectors import Vectors, as_bits, as_int8
 
 VECTOR = "embedding"
 FOOTER_KEY = b"e5.documents"
 ENTRY = np.dtype([("id", "<u8"), ("content", "<u8"), ("text", "<u8"), ("size", "<u4")])
 _NAME = re.compile(r"part-(\d{6,})\.parquet(\.replaced)?")
 
+Dtype = Literal["float32", "float16", "int8", "binary"]
+StoredVectors = NDArray[Any]
 Entries = NDArray[np.void]  # of `ENTRY`, `[num_documents]`: hashes, and the number of rows
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Rows, and the documents that they belong to, in the same order.
+    """Rows, and the documents that they belong to, in the same order."""
 
-    Attributes:
-        table: one row for each vector.
-        entries: one for each document.
-    """
-
-    table: pa.Table
+    table: pa.Table  # one row for each vector
     entries: Entries
 
     @classmethod
@@ -58,16 +56,10 @@ class Shard:
             passages: of each document those that have a vector; one, the whole, where documents are
                 not split.
             vectors: of all passages, `[num_rows, width]`.
-            schema: of the folder's shards.
-
-        Raises:
-            ValueError: for a kept value that the column's type cannot hold.
+            schema: of the folder's shards; a ValueError if a column cannot hold a kept value.
         """
-        rows = [
-            (document, number, passage)
-            for document, parts in zip(documents, passages, strict=True)
-            for number, passage in enumerate(parts)
-        ]
+        pairs = list(zip(documents, passages, strict=True))
+        rows = [(document, i, part) for document, parts in pairs for i, part in enumerate(parts)]
         columns: dict[str, Any] = {
             "id": [document.id for document, _, _ in rows],
             "text": [passage.text for _, _, passage in rows],
@@ -84,20 +76,14 @@ class Shard:
         columns[VECTOR] = pa.FixedSizeListArray.from_arrays(elements, type=vector)
         kept = [field for field in schema if field.name not in columns]
         for i, field in enumerate(kept):
-            values = (document.kept[i] for document, _, _ in rows)
-            columns[field.name] = as_column(values, field.type)
+            columns[field.name] = as_column((row[0].kept[i] for row in rows), field.type)
         table = pa.table([columns[name] for name in schema.names], schema=schema)
-        sized = zip(documents, passages, strict=True)
-        entries = [(*document.hashes(), len(parts)) for document, parts in sized]
+        entries = [(*document.hashes(), len(parts)) for document, parts in pairs]
         return cls(table, np.array(entries, ENTRY))
 
     @classmethod
     def read(cls, filesystem: fs.FileSystem, path: str) -> "Shard":
-        """The shard in a file.
-
-        Raises:
-            InputError: for a file that is no shard.
-        """
+        """The shard in a file; an InputError for a file that is no shard."""
         with open_shard(filesystem, path) as opened:
             table = opened.read().replace_schema_metadata()
             return cls(table, read_entries(opened)[0])
@@ -114,56 +100,45 @@ class Shard:
 
     def stored_vectors(self) -> StoredVectors:
         """The vectors of all rows, `[num_rows, width]`."""
-        column = self.table[VECTOR].combine_chunks()
-        elements = column.flatten().to_numpy(zero_copy_only=False)
-        vectors: StoredVectors = elements.reshape(-1, column.type.list_size)
-        return vectors
+        return as_matrix(self.table[VECTOR].combine_chunks())
 
     def as_parquet(self) -> bytes:
         """The content of a file."""
         sink = pa.BufferOutputStream()
         is_float = pa.types.is_float32(self.table.schema.field(VECTOR).type.value_type)
-        encoding = {f"{VECTOR}.list.element": "BYTE_STREAM_SPLIT"} if is_float else None
         with pq.ParquetWriter(
             sink,
             self.table.schema,
             compression="zstd",
             use_dictionary=[] if is_float else False,
-            column_encoding=encoding,
+            column_encoding={f"{VECTOR}.list.element": "BYTE_STREAM_SPLIT"} if is_float else None,
         ) as writer:
             writer.write_table(self.table)
             writer.add_key_value_metadata({FOOTER_KEY: base64.b64encode(self.entries.tobytes())})
         return bytes(sink.getvalue())
 
 
-def shard_name(number: int) -> str:
-    """The name of a shard's file.
+def as_matrix(column: pa.FixedSizeListArray) -> StoredVectors:
+    """A column of vectors as `[num_rows, width]`."""
+    elements = column.flatten().to_numpy(zero_copy_only=False)
+    matrix: StoredVectors = elements.reshape(-1, column.type.list_size)
+    return matrix
 
-    Example:
-        >>> shard_name(7)
-        'part-000007.parquet'
-    """
+
+def shard_name(number: int) -> str:
+    """The name of a shard's file; of shard 7 it is `part-000007.parquet`."""
     return f"part-{number:06d}.parquet"
 
 
 def shard_number(name: str) -> int | None:
-    """The number in the name of a shard, or of a shard's backup; None for any other name.
-
-    Example:
-        >>> shard_number("part-000007.parquet"), shard_number("part-000007.parquet.replaced")
-        (7, 7)
-    """
+    """The number in the name of a shard, or of a shard's backup; None for any other name."""
     found = _NAME.fullmatch(name)
     return int(found[1]) if found else None
 
 
 @contextmanager
 def open_shard(filesystem: fs.FileSystem, path: str) -> Iterator[pq.ParquetFile]:
-    """The Parquet file of a shard.
-
-    Raises:
-        InputError: for a file that is no shard, also if that shows only when it is read within.
-    """
+    """The Parquet file of a shard; an InputError if it is none, or cannot be read within."""
     try:
         with filesystem.open_input_file(path) as file:
             yield pq.ParquetFile(file)
@@ -188,14 +163,7 @@ def read_entries(opened: pq.ParquetFile) -> tuple[Entries, bool]:
 def shard_schema(
     dtype: Dtype, dimensions: int, kept: Mapping[str, pa.DataType], *, has_passages: bool
 ) -> pa.Schema:
-    """The schema of a folder's shards.
-
-    Args:
-        dtype: of the stored vectors.
-        dimensions: of a vector before it is stored.
-        kept: the types of the kept columns.
-        has_passages: whether rows are passages of documents.
-    """
+    """The schema of a folder's shards; `dimensions` are those before a vector is stored."""
     fields = [("id", pa.string())]
     if has_passages:
         fields += [("document", pa.string()), ("start", pa.int32()), ("end", pa.int32())]
@@ -208,3 +176,36 @@ def shard_schema(
 def stored_value_type(dtype: Dtype) -> pa.DataType:
     """The Arrow type of an element; float32 for float16, which few readers know."""
     return {"int8": pa.int8(), "binary": pa.uint8()}.get(dtype, pa.float32())
+
+
+def encode_vectors(vectors: Vectors, dtype: Dtype) -> StoredVectors:
+    """Vectors `[num_vectors, dimensions]` as they are stored; `inf` where float16 holds no number.
+
+    For "binary", dimensions are a multiple of 8, and the result is uint8
+    `[num_vectors, dimensions / 8]`.
+
+    Example:
+        >>> vectors = np.array([[0.5, -1, 0, 0, 0, 0, 0, 0.25]], np.float32)
+        >>> encode_vectors(vectors, "int8").tolist(), encode_vectors(vectors, "binary").tolist()
+        ([[64, -127, 0, 0, 0, 0, 0, 32]], [[129]])
+    """
+    if dtype == "binary":
+        return as_bits(vectors)
+    if dtype == "int8":
+        return as_int8(vectors)
+    with np.errstate(over="ignore"):
+        rounded: StoredVectors = vectors.astype(dtype)
+    return rounded
+
+
+def decode_vectors(stored: StoredVectors, dtype: Dtype) -> Vectors:
+    """Stored vectors as float32 `[num_vectors, dimensions]`; bits become 1 and -1.
+
+    Example:
+        >>> decode_vectors(np.array([[129]], np.uint8), "binary").tolist()
+        [[1.0, -1.0, -1.0, -1.0, -1.0, -1.0, -1.0, 1.0]]
+    """
+    if dtype == "binary":
+        stored = np.unpackbits(stored, axis=1) * 2.0 - 1
+    vectors: Vectors = stored.astype(np.float32)
+    return vectors

@@ -17,12 +17,12 @@ from tqdm import tqdm
 
 from e5.corpora.column_types import ARROW_TYPES
 from e5.corpora.corpus import Corpus
-from e5.corpora.documents import DeadLetter
+from e5.corpora.documents import DeadLetter, PassageSize
 from e5.corpora.filesystem import TEMPORARY_NAME, join_location, open_filesystem, write_whole
 from e5.corpora.inventory import Inventory, InventoryBuilder
 from e5.corpora.manifest import RELEASE_1_NUMBER, ROW_RULES, VECTOR_RULES, Manifest
-from e5.corpora.passages import PassageSize
 from e5.corpora.shard import (
+    Dtype,
     Shard,
     open_shard,
     read_entries,
@@ -31,7 +31,6 @@ from e5.corpora.shard import (
     shard_schema,
     stored_value_type,
 )
-from e5.corpora.vector_encoding import Dtype
 from e5.errors import InputError
 from e5.texts import check_task
 
@@ -78,12 +77,9 @@ class ShardFolder:
         self._filesystem, self._path = open_filesystem(location)
 
     def check(self, model: str, dimensions: int, corpus: Corpus) -> Manifest:
-        """The manifest that this recipe makes; the kept columns have no types yet.
+        """The manifest that this recipe makes with a model; the kept columns have no types yet.
 
-        Args:
-            model: name and fingerprint of the model that will compute.
-            dimensions: of its whole vectors.
-            corpus: what will be read.
+        `model` is its name with fingerprint, `dimensions` are those of its whole vectors.
 
         Raises:
             InputError: for an invalid task or number of dimensions; if the folder lies inside the
@@ -156,11 +152,7 @@ class ShardFolder:
             self._filesystem.delete_file(item.path)
 
     def manifest(self) -> Manifest | None:
-        """The folder's manifest, also one of release 1; None if there is none.
-
-        Raises:
-            InputError: for a file that is not a manifest of this project.
-        """
+        """The folder's manifest, also one of release 1, or None; an InputError for any other."""
         paths = (f"{self._path}/{name}" for name in (SHARD_MANIFEST, RELEASE_1_MANIFEST))
         found = (Manifest.read(self._filesystem, path) for path in paths)
         return next((manifest for manifest in found if manifest is not None), None)
@@ -187,13 +179,9 @@ class ShardFolder:
         }
 
     def inventory(self, *, allow_release_1: bool = False) -> Inventory:
-        """The documents of all shards, as hashes.
+        """The documents of all shards, as hashes; an InputError if a shard cannot be read.
 
-        Args:
-            allow_release_1: take shards of release 1 too, whose rows are read for it.
-
-        Raises:
-            InputError: for a shard that cannot be read or taken.
+        The rows of shards that release 1 made are read for it, if they are allowed.
         """
         found = InventoryBuilder()
         for name in tqdm(self.shard_names(), "reading shards", unit="shard", delay=2, disable=None):
@@ -221,11 +209,7 @@ class ShardFolder:
         return copies
 
     def read(self, name: str) -> Shard | None:
-        """A shard; None if there is none of that name.
-
-        Raises:
-            InputError: for a shard that cannot be read.
-        """
+        """A shard, or None; an InputError for one that cannot be read."""
         path = f"{self._path}/{name}"
         info = self._filesystem.get_file_info(path)
         if info.type != fs.FileType.File or not info.size:

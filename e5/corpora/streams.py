@@ -31,13 +31,8 @@ def open_stream(
 ) -> tuple[io.BufferedReader, bool]:
     """A stream of UTF-8, and whether seeking to an offset costs nothing.
 
-    Args:
-        open_file: opens the file by pyarrow.
-        name: the file's name; its ending tells whether it is compressed.
-        encoding: of the text.
-
-    Raises:
-        FormatError: if the file begins with the byte-order mark of another encoding.
+    The ending of `name` tells whether the file is compressed. A file that begins with the
+    byte-order mark of another encoding is a FormatError.
     """
     compression = {".gz": "gzip", ".zst": "zstd"}.get(name[name.rfind(".") :].lower())
     is_utf8 = codecs.lookup(encoding).name in ("utf-8", "utf-8-sig")

@@ -5,8 +5,9 @@ Puts the steps in order: what there is, what differs, what is to be done, and wh
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 from tqdm import tqdm
@@ -18,8 +19,7 @@ from e5.corpora.documents import DeadLetter
 from e5.corpora.filesystem import only_writer
 from e5.corpora.inventory import Difference, Inventory, compare
 from e5.corpora.manifest import VECTOR_RULES, Manifest
-from e5.corpora.plan import ROWS_PER_SHARD, ReusableVectors, Unit, plan
-from e5.corpora.runner import Model, Runner, Summary
+from e5.corpora.plan import ROWS_PER_SHARD, Unit, plan
 from e5.corpora.scan import Scan, documents_at, scan
 from e5.corpora.shard_folder import ShardFolder
 from e5.errors import InputError
@@ -28,28 +28,69 @@ logger = logging.getLogger(__name__)
 
 PASSES = 3  # over a corpus whose files change during the run
 DUPLICATES = "duplicates"  # the name of their dead letters
+STAGES = ("read", "tokenize", "compute", "wait", "write")  # wait: the engine waits for a unit
+
+
+@dataclass(frozen=True)
+class Model:
+    """The model of a runner: its name with fingerprint, and the dimensions of its vectors."""
+
+    name: str
+    dimensions: int
+
+
+@dataclass
+class Summary:
+    """Figures of one unit or of a run."""
+
+    documents: int = 0  # that were written
+    computed: int = 0  # vectors that were computed
+    reused: int = 0  # vectors that were taken from shards
+    tokens: int = 0  # that were computed, prompts included
+    truncated: int = 0  # texts that were truncated
+    dead_letters: int = 0  # texts without a vector
+    stale: int = 0  # rows that changed after they were listed; nothing was written for them
+    # Spent in each stage; stages overlap, so the sum may exceed the elapsed time.
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+
+    def __iadd__(self, other: "Summary") -> "Summary":
+        """Add the figures of another summary."""
+        for name, value in vars(other).items():
+            if name != "seconds":
+                setattr(self, name, getattr(self, name) + value)
+        for stage, seconds in other.seconds.items():
+            self.seconds[stage] += seconds
+        return self
+
+
+class Runner(Protocol):
+    """What does the units: `Loop` in this process, `Cluster` on many machines."""
+
+    def describe(self) -> Model:
+        """The model that computes; an E5Error if it cannot be loaded."""
+
+    def embed_units(
+        self, units: Sequence[Unit], corpus: Corpus, folder: ShardFolder
+    ) -> Iterator[Summary]:
+        """Do units of a corpus in a folder; yields the summary of each finished unit.
+
+        Raises:
+            E5Error: for a failure that no document caused; it stops the run.
+        """
 
 
 @dataclass
 class Report:
-    """The result of a run.
+    """The result of a run."""
 
-    Attributes:
-        summary: figures of the units that this run did.
-        elapsed: seconds from the first unit to the last.
-        documents: number of documents that the folder holds.
-        removed: number of documents that it held and the corpus no longer has.
-        dead_letters: number of dead letters in the folder, of all runs.
-        duplicates: `file:row` of rows whose id comes again later, and the id.
-        changing: files that changed in every pass; the folder holds what could be read of them.
-    """
-
-    summary: Summary = field(default_factory=Summary)
-    elapsed: float = 0.0
-    documents: int = 0
-    removed: int = 0
-    dead_letters: int = 0
+    summary: Summary = field(default_factory=Summary)  # of the units that this run did
+    elapsed: float = 0.0  # seconds from the first unit to the last
+    documents: int = 0  # number of documents that the folder holds
+    removed: int = 0  # number of documents that it held and the corpus no longer has
+    dead_letters: int = 0  # number of dead letters in the folder, of all runs
+    # `file:row` of rows whose id comes again later, and the id.
     duplicates: list[str] = field(default_factory=list)
+    # Files that changed in every pass; the folder holds what could be read of them.
     changing: list[str] = field(default_factory=list)
 
 
@@ -82,10 +123,10 @@ def embed_corpus(
         raise InputError("rows_per_shard", str(rows_per_shard), "use 1 or more")
     files = corpus.files()
     model = runner.describe()  # once, because a cluster loads the model for it
-    run = _Run(corpus, folder, runner, model, rows_per_shard, tuple(reuse), allow_empty)
+    run = _Run(corpus, folder, runner, model, rows_per_shard, reuse, allow_empty)
     manifest = run.check(files)  # before anything is written
     # Kept values are stored in the order of the folder's columns, whatever the order of these.
-    run = replace(run, corpus=replace(corpus, keep=tuple(manifest.keep)))
+    run.corpus = replace(corpus, keep=tuple(manifest.keep))
     report = Report()
     with only_writer(folder.location):
         for _ in range(PASSES):
@@ -96,7 +137,7 @@ def embed_corpus(
     return report
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Run:
     """What `embed_corpus` was called with, and the model."""
 
@@ -105,7 +146,7 @@ class _Run:
     runner: Runner
     model: Model
     rows_per_shard: int
-    reuse: tuple[ShardFolder, ...]
+    reuse: Sequence[ShardFolder]
     allow_empty: bool
 
     def check(self, files: dict[str, str]) -> Manifest:
@@ -160,10 +201,9 @@ class _Run:
 
     def _units(self, found: Scan, stored: Inventory, difference: Difference) -> list[Unit]:
         backups, ours = self.folder.backups(), self.folder.location
-        reusable = [ReusableVectors(ours, stored)]
+        reusable = {ours: stored}
         for other in (backups, *self.reuse):
-            inventory = other.inventory(allow_release_1=True)
-            reusable.append(ReusableVectors(other.location, inventory))
+            reusable[other.location] = other.inventory(allow_release_1=True)
         rows = self.rows_per_shard
         units = plan(found.inventory, found.read_positions, stored, difference, reusable, rows)
         # A shard that loses vectors which another one needs is backed up until the end.
@@ -181,8 +221,7 @@ class _Run:
         return units
 
     def _do(self, units: Sequence[Unit], documents: int, report: Report) -> None:
-        missing = sum(unit.num_documents for unit in units)
-        done = documents - missing
+        done = documents - sum(unit.num_documents for unit in units)
         if done:
             logger.info("%d of %d documents have their vectors already", done, documents)
         started, total = time.perf_counter(), report.summary

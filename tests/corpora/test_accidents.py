@@ -13,9 +13,8 @@ from mirror_tools import Files, documents_in, documents_of, rows_of, write_files
 from e5.corpora.corpus import Corpus
 from e5.corpora.loop import Loop
 from e5.corpora.plan import Unit
-from e5.corpora.runner import Model, Summary
 from e5.corpora.shard_folder import ShardFolder
-from e5.corpora.synchronize import embed_corpus
+from e5.corpora.synchronize import Model, Summary, embed_corpus
 from e5.embedder import Embedder
 from e5.errors import InputError
 

@@ -11,7 +11,7 @@ import pytest
 from corpus_tools import ROOT
 from pyarrow import fs
 
-from e5.corpora.filesystem import only_writer, open_filesystem, write_whole
+from e5.corpora.filesystem import join_location, only_writer, open_filesystem, write_whole
 from e5.corpora.shard_folder import Recipe, ShardFolder
 from e5.errors import InputError
 
@@ -21,6 +21,13 @@ def test_a_location_that_cannot_be_reached_is_one_sentence(location: str) -> Non
     with pytest.raises(InputError, match=r"received a location that cannot be reached") as caught:
         ShardFolder(location, Recipe())
     assert "\n" not in str(caught.value)
+
+
+def test_the_options_of_a_uri_stay_at_its_end() -> None:
+    uri = "s3://bucket/out?region=eu-west-1"
+    assert join_location(uri, "a") == "s3://bucket/out/a?region=eu-west-1"
+    assert join_location("out", "a") == "out/a"
+    assert join_location("what?", "a") == "what?/a"
 
 
 def test_a_reader_sees_the_old_file_or_the_new_one(

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from e5.corpora.hits import RANK_OFFSET, best_of_each, merge_rankings
+from e5.corpora.index import RANK_OFFSET, Hit, best_of_each, merge_rankings
 
 RANKINGS = st.lists(st.lists(st.sampled_from("abcdefgh"), unique=True), min_size=1, max_size=3)
 
@@ -31,3 +31,8 @@ def test_the_first_row_of_each_document_stays(documents: list[str]) -> None:
     kept = best_of_each(rows)
     assert [row["document"] for row in kept] == list(dict.fromkeys(documents))
     assert all(row["id"] == documents.index(row["document"]) for row in kept)
+
+
+def test_a_hit_is_one_dictionary_for_json() -> None:
+    found = Hit("7", 61.2, "Snow.", {"year": 2024}).as_dict()
+    assert found == {"id": "7", "score": 61.2, "text": "Snow.", "year": 2024}

@@ -20,12 +20,11 @@ from corpus_tools import (
 )
 
 from e5.corpora.corpus import Corpus
-from e5.corpora.documents import Document
+from e5.corpora.documents import Document, PassageSize
 from e5.corpora.index import Index
 from e5.corpora.lance import IndexLimits
-from e5.corpora.passages import PassageSize
+from e5.corpora.shard import Dtype
 from e5.corpora.shard_folder import Recipe, ShardFolder
-from e5.corpora.vector_encoding import Dtype
 from e5.embedder import Embedder
 from e5.errors import InputError
 from e5.vectors import cosine_scores

@@ -67,3 +67,7 @@ def test_an_index_that_its_table_has_outgrown_is_made_anew(tmp_path: Path) -> No
         index = Index.build(out, location, limits)
         assert names(index) == [f"partitions_{partitions}"]
     assert recall(index, vectors, vectors[::300] * 1.01) >= 0.99
+
+
+def test_of_few_partitions_all_are_searched_and_of_many_a_smaller_share() -> None:
+    assert (probes(10), probes(10_000)) == (20, 400)

@@ -22,8 +22,8 @@ from corpus_tools import (
 )
 
 from e5.corpora.corpus import Corpus
+from e5.corpora.documents import PassageSize
 from e5.corpora.loop import Loop
-from e5.corpora.passages import PassageSize
 from e5.corpora.plan import Unit
 from e5.corpora.shard_folder import Recipe, ShardFolder
 from e5.embedder import Embedder

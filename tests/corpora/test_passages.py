@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from e5.corpora.passages import PassageSize, passages
+from e5.corpora.documents import PassageSize
 from e5.embedder import Embedder
 from e5.errors import InputError
 
@@ -26,7 +26,7 @@ def test_any_text_is_split_without_loss(
     def count(part: str) -> int:
         return embedder.tokenize([], [part], task="")[0].num_tokens - 2
 
-    found = passages(text, size, count)
+    found = size.split(text, count)
     read = 0
     for part in found:
         assert text[part.start : part.end] == part.text
@@ -41,7 +41,7 @@ def test_any_text_is_split_without_loss(
 
 def test_a_passage_ends_where_a_sentence_ends() -> None:
     text = "Snow is frozen water. It falls in winter. Tea is hot. It is made of leaves."
-    found = passages(text, PassageSize(9), lambda part: len(part.split()))
+    found = PassageSize(9).split(text, lambda part: len(part.split()))
     assert [part.text for part in found] == [
         "Snow is frozen water. It falls in winter.",
         "Tea is hot. It is made of leaves.",

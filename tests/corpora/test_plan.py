@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from e5.corpora.formats import ReadPosition
 from e5.corpora.inventory import Inventory, InventoryBuilder, compare
-from e5.corpora.plan import ReusableVectors, Unit, plan
+from e5.corpora.plan import Unit, plan
 
 FILES = st.lists(
     st.lists(st.tuples(st.integers(0, 30), st.integers(0, 4)), max_size=15), min_size=1, max_size=3
@@ -36,7 +36,7 @@ class Folder:
     def plan(self, files: dict[str, list[tuple[int, int]]], rows: int) -> list[Unit]:
         corpus, stored = inventory_of(files), inventory_of(dict(sorted(self.shards.items())))
         starts = {name: [ReadPosition()] for name in files}
-        reusable = [ReusableVectors("here", stored)]
+        reusable = {"here": stored}
         return plan(corpus, starts, stored, compare(corpus, stored), reusable, rows)
 
     def do(self, unit: Unit, files: dict[str, list[tuple[int, int]]]) -> None:
@@ -105,7 +105,7 @@ def test_many_small_additions_fill_shards_instead_of_making_many() -> None:
 def test_a_shard_holds_as_many_documents_as_their_vectors_fit(size: int, documents: int) -> None:
     corpus = inventory_of({"a.jsonl": [(i, 0) for i in range(20)]}, size)
     none = inventory_of({})
-    units = plan(corpus, {"a.jsonl": [ReadPosition()]}, none, compare(corpus, none), [], 10)
+    units = plan(corpus, {"a.jsonl": [ReadPosition()]}, none, compare(corpus, none), {}, 10)
     assert {unit.num_documents for unit in units} == {documents}
 
 
@@ -113,7 +113,7 @@ def test_a_vector_is_taken_from_the_first_folder_that_has_its_text() -> None:
     corpus = inventory_of({"a.jsonl": [(1, 7), (2, 8), (3, 9)]})
     one, other = inventory_of({"x": [(50, 7)]}), inventory_of({"y": [(60, 7), (61, 8)]})
     none = inventory_of({})
-    reusable = [ReusableVectors("one", one), ReusableVectors("other", other)]
+    reusable = {"one": one, "other": other}
     (unit,) = plan(corpus, {"a.jsonl": [ReadPosition()]}, none, compare(corpus, none), reusable, 10)
     assert [(s.folder, s.shard, s.texts.tolist()) for s in unit.sources] == [
         ("one", "x", [7]),
@@ -125,7 +125,7 @@ def test_reading_begins_at_the_last_read_position_before_the_first_row() -> None
     corpus = inventory_of({"a.jsonl": [(i, 0) for i in range(30)]})
     stored = inventory_of({"part-000000.parquet": [(i, 0) for i in range(17)]})
     positions = {"a.jsonl": [ReadPosition(0, 0), ReadPosition(10, 100), ReadPosition(20, 200)]}
-    (unit,) = plan(corpus, positions, stored, compare(corpus, stored), [], 20)
+    (unit,) = plan(corpus, positions, stored, compare(corpus, stored), {}, 20)
     (selection,) = unit.selections
     assert selection.start == ReadPosition(10, 100)
     assert selection.rows == list(range(17, 30))

@@ -11,8 +11,7 @@ import pytest
 from corpus_tools import write_rows
 
 from e5.corpora.corpus import Corpus
-from e5.corpora.documents import DeadLetter, Document
-from e5.corpora.passages import PassageSize
+from e5.corpora.documents import DeadLetter, Document, PassageSize
 from e5.corpora.scan import ROWS_BETWEEN, Scan, dead_letters_name, documents_at, scan
 from e5.errors import InputError
 
@@ -89,3 +88,7 @@ def test_a_long_document_counts_as_many_vectors(tmp_path: Path) -> None:
     write_rows(tmp_path / "a.jsonl", [{"text": "word " * 1000}, {"text": "word"}])
     found, _ = scanned(Corpus(str(tmp_path)), PassageSize(50))
     assert found.inventory.sizes.tolist() == [50, 1]
+
+
+def test_the_name_for_dead_letters_stays_the_same() -> None:
+    assert dead_letters_name("2026/a b.csv") == "a-b-csv-5741a73d47ef3dec"

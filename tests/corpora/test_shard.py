@@ -11,8 +11,18 @@ import pytest
 from pyarrow import fs
 
 from e5.corpora.documents import Document, Passage
-from e5.corpora.shard import FOOTER_KEY, Entries, Shard, open_shard, read_entries, shard_schema
-from e5.corpora.vector_encoding import Dtype, encode_vectors
+from e5.corpora.shard import (
+    FOOTER_KEY,
+    Dtype,
+    Entries,
+    Shard,
+    encode_vectors,
+    open_shard,
+    read_entries,
+    shard_name,
+    shard_number,
+    shard_schema,
+)
 from e5.errors import InputError
 
 LOCAL = fs.LocalFileSystem()
@@ -106,3 +116,9 @@ def test_the_entries_in_the_footer_need_few_bytes(tmp_path: Path) -> None:
     path = written(shard_of(), tmp_path)
     listed = pq.ParquetFile(path).metadata.metadata[FOOTER_KEY]
     assert len(listed) / len(DOCUMENTS) < 40  # bytes, beside 7 KB of a vector of 4096 dimensions
+
+
+def test_a_shard_and_its_backup_have_its_number_in_their_names() -> None:
+    assert shard_name(7) == "part-000007.parquet"
+    assert shard_number("part-000007.parquet") == shard_number("part-000007.parquet.replaced") == 7
+    assert shard_number("part-7.parquet") is None

@@ -27,14 +27,12 @@ from corpus_tools import (
 )
 
 from e5.corpora.corpus import Corpus
-from e5.corpora.documents import DeadLetter, Document
+from e5.corpora.documents import DeadLetter, Document, PassageSize
 from e5.corpora.index import Index
 from e5.corpora.loop import Loop
-from e5.corpora.passages import PassageSize
-from e5.corpora.shard import ENTRY, FOOTER_KEY
+from e5.corpora.shard import ENTRY, FOOTER_KEY, decode_vectors
 from e5.corpora.shard_folder import DEAD_LETTERS, SHARD_MANIFEST, Recipe, ShardFolder
 from e5.corpora.synchronize import embed_corpus
-from e5.corpora.vector_encoding import decode_vectors
 from e5.embedder import Embedder
 from e5.errors import InputError
 

@@ -11,9 +11,8 @@ from corpus_tools import embed, files, texts, write_corpus
 from e5.corpora.corpus import Corpus
 from e5.corpora.loop import Loop
 from e5.corpora.plan import Unit
-from e5.corpora.runner import Model, Summary
 from e5.corpora.shard_folder import ShardFolder
-from e5.corpora.synchronize import embed_corpus
+from e5.corpora.synchronize import Model, Summary, embed_corpus
 from e5.embedder import Embedder
 from e5.errors import InputError
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from e5.corpora.vector_encoding import Dtype, decode_vectors, encode_vectors
+from e5.corpora.shard import Dtype, decode_vectors, encode_vectors
 
 LEAST = {"float32": 1, "float16": 0.999999, "int8": 0.999, "binary": 0.7}  # cosines
 

@@ -18,12 +18,11 @@ from e5.corpora.documents import DeadLetter, Document, Passage
 from e5.corpora.index import Index
 from e5.corpora.inventory import compare
 from e5.corpora.loop import Loop
-from e5.corpora.plan import ReusableVectors, Unit, plan
+from e5.corpora.plan import Unit, plan
 from e5.corpora.scan import scan
-from e5.corpora.shard import Shard, shard_name
+from e5.corpora.shard import Shard, encode_vectors, shard_name
 from e5.corpora.shard_folder import DEAD_LETTERS, Recipe, ShardFolder
 from e5.corpora.synchronize import Report, embed_corpus
-from e5.corpora.vector_encoding import encode_vectors
 from e5.embedder import Embedder
 from e5.vectors import Vectors, cosine_scores
 
@@ -110,7 +109,7 @@ def units(corpus: Corpus, folder: ShardFolder, rows: int = 16) -> list[Unit]:
     found = scan(corpus, corpus.files(), None, lambda *_: None)
     stored = folder.inventory()
     difference = compare(found.inventory, stored)
-    reusable = [ReusableVectors(folder.location, stored)]
+    reusable = {folder.location: stored}
     return plan(found.inventory, found.read_positions, stored, difference, reusable, rows)
 
 
