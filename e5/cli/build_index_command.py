@@ -2,7 +2,7 @@
 
     e5 build-index vectors index
 
-The index has the model and the rules of the shards.
+The index keeps the shards' model, task, dimensions and columns, and takes no others.
 """
 
 import time

@@ -5,9 +5,9 @@
     e5 download-weights OWNER/NAME           any other model of the hub, with a warning
     e5 download-weights --verify [FOLDER]    offline, against the folder's manifest.json
 
-Of one revision of the hub's repository it takes the safetensors, the JSON files and the tokenizer;
-no pickles. A file that is in the folder already and has the hub's checksum is not downloaded: after
-an interruption, run the command again.
+It takes the safetensors, the JSON files and the tokenizer of one revision of the hub's repository,
+and no pickles. A file that is in the folder already and has the hub's checksum is not downloaded:
+after an interruption, run the command again.
 """
 
 import re
@@ -19,7 +19,7 @@ from e5.cli.hub_models import E5, MODELS, HubModel
 from e5.cli.options import HOME, command_parser
 from e5.errors import E5Error, quoted
 
-_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
+_HUB_NAME_PATTERN = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 
 
 def download_weights_command(arguments: Sequence[str]) -> int:
@@ -53,14 +53,14 @@ def find_model(name: str) -> HubModel:
     models |= {short.lower(): model for short, model in MODELS.items()}
     if name.lower() in models:
         return models[name.lower()]
-    if not _HUB_NAME.fullmatch(name):
+    if not _HUB_NAME_PATTERN.fullmatch(name):
         raise E5Error(
             f"{quoted(name)}: no model of this name; use one of {', '.join(MODELS)}, or the "
             "OWNER/NAME of another on the hub."
         )
     print(
-        f"warning: {name} is none of {', '.join(MODELS)}: its newest revision is taken, with E5's "
-        "prompt and </s> at the end of each text. Compare with its model card.",
+        f"warning: {name} is not one of {', '.join(MODELS)}: its newest revision is taken, with "
+        "E5's prompt and </s> at the end of each text. Compare with its model card.",
         file=sys.stderr,
     )
     return HubModel(name, revision=None)

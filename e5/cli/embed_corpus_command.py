@@ -53,31 +53,34 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("corpus", metavar="IN", help="The corpus, a file or a folder; a path or a URI (s3://...).")
     add("out", metavar="OUT", help="The folder of shards; a path or a URI.")
-    add("--id-column", help="The column of the ids; the default is file:row.")
-    texts = "The columns of the texts, which are joined with a blank; the default is text."
+    add("--id-column", help="The column of the ids; without it an id is file:row.")
+    texts = "The columns of the texts, which are joined with a space; the default is text."
     add("--text-column", nargs="+", default=["text"], help=texts)
-    add("--task", default="", help="The task of which every text is a query; the default is none.")
+    task = "Embed every text with this task's prompt; by default without one."
+    add("--task", default="", help=task)
     add("--normalize", action="store_true", help="L2-normalise the vectors.")
     add("--dimensions", type=int, help="Keep the first n dimensions; the default is all.")
+    stored = "What the vectors are stored as"
     dtypes = ("float32", "float16", "int8", "binary")
-    add("--dtype", choices=dtypes, default="float16", help="The default is float16.")
+    add("--dtype", choices=dtypes, default="float16", help=f"{stored}; the default is float16.")
     add("--rows-per-shard", type=int, help="The maximum rows of a shard; the default is 4096.")
-    keep = "Columns that are copied into OUT and INDEX."
+    keep = "Columns that are copied into the shards and the index."
     add("--keep", nargs="+", default=[], metavar="COLUMN", help=keep)
-    add("--passages", type=int, metavar="TOKENS", help="Split documents into passages.")
+    passages = "Split documents into passages of at most so many tokens."
+    add("--passages", type=int, metavar="TOKENS", help=passages)
     overlap = "The maximum tokens that a passage shares with the one before; the default is 0."
     add("--overlap", type=int, metavar="TOKENS", help=overlap)
-    reuse = "More folders of shards to take the vectors of equal texts from."
+    reuse = "Other folders of shards; vectors of equal texts are taken from them."
     add("--reuse", nargs="+", default=[], metavar="OTHER_OUT", help=reuse)
     add("--allow-empty", action="store_true", help="If IN holds no documents, empty OUT.")
-    add("--delimiter", help="The delimiter of CSV; the default is a comma, in .tsv a tab.")
+    add("--delimiter", help="The delimiter of CSV; the default is a comma, or a tab in .tsv.")
     add("--escape", help="The character before a quote inside quotes in CSV, often \\.")
     add("--encoding", default="utf-8", help="The encoding of CSV and JSON; the default is utf-8.")
-    runner = "What computes: a loop in this process, the default, or a cluster of Ray."
+    runner = "What computes: a loop in this process, the default, or a Ray cluster."
     add("--runner", choices=("loop", "ray"), default="loop", help=runner)
-    add("--ray-address", help="A running cluster; the default is a new one on this machine.")
-    workers = "The number of Ray's workers, with one GPU each; the default is 1."
-    add("--workers", metavar="N|MIN:MAX", help=workers)
+    add("--ray-address", help="A running Ray cluster; the default starts one on this machine.")
+    workers = "The number of Ray workers, one GPU each, or the least and the most (1:8)"
+    add("--workers", metavar="N|MIN:MAX", help=f"{workers}; the default is 1.")
     options = parser.parse_args(arguments)
     if options.runner == "loop" and (options.workers or options.ray_address):
         parser.error("--workers and --ray-address are for --runner ray")

@@ -7,6 +7,8 @@ from importlib import import_module
 
 from e5.cli.extras import SUBCOMMANDS, missing_extras
 
+_RESUMABLE = ("embed-corpus", "build-index", "download-weights")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line, by default that of the process; returns the exit status.
@@ -32,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; what is finished is kept, run it again to continue", file=sys.stderr)
+        remedy = "; what is finished is kept, run it again to continue"
+        print(f"interrupted{remedy if chosen.command in _RESUMABLE else ''}", file=sys.stderr)
         return 130
     return status
 

@@ -43,7 +43,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--keys", metavar="FILE", type=Path, help=keys)
     alias = "Another name for the model, for clients that insist on one. May be repeated."
     parser.add_argument("--alias", metavar="NAME=MODEL", action="append", default=[], help=alias)
-    parser.add_argument("--index", help="An index of build-index, which adds POST /search.")
+    index = "The folder of an index that build-index made; adds POST /search."
+    parser.add_argument("--index", metavar="INDEX", help=index)
     return parser.parse_args(arguments)
 
 

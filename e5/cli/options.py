@@ -24,7 +24,7 @@ def command_parser(command: str, description: str | None) -> ArgumentParser:
 
 @contextmanager
 def caller_errors(names: Mapping[str, str], *others: type[Exception]) -> Iterator[None]:
-    """Within, errors name the caller's options, and `others` become an `E5Error`.
+    """In this context, errors name the caller's options, and `others` become an `E5Error`.
 
     Args:
         names: the command line's names of this package's fields.
@@ -52,7 +52,7 @@ def port_number(text: str) -> int:
     """The number of a port.
 
     Raises:
-        InputError: for a text that is none.
+        InputError: for a text that is not one.
     """
     if not text.isdecimal() or not 0 < int(text) < 2**16:
         raise InputError("PORT", repr(text[:20]), "use 1 to 65535")

@@ -76,13 +76,16 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("index", metavar="INDEX", help="The folder of the index; a path or a URI.")
     add("query", metavar="QUERY", nargs="?", help="The text to search with.")
-    add("--queries", metavar="FILE", type=Path, help="A file with one query a line, instead.")
-    add("--task", help="The task of the query. The default is that of the documents or web search.")
+    queries = "A file with one query a line, in place of QUERY."
+    add("--queries", metavar="FILE", type=Path, help=queries)
+    task = "The default is the documents' task, or web search if they have none."
+    add("--task", help=f"The task of the query. {task}")
     add("--top", type=int, default=10, help="The number of documents; the default is 10.")
     add("--where", metavar="SQL", help="A condition on kept columns that every hit fulfils.")
-    add("--hybrid", action="store_true", help="Search for the words of the query too.")
+    hybrid = "Rank by the words of the query (BM25) as well as by its vector."
+    add("--hybrid", action="store_true", help=hybrid)
     add("--per-document", action="store_true", help="Print only each document's best passage.")
-    add("--url", help="A service that embeds the query, http://... or replicate:owner/name.")
+    add("--url", help="A service that embeds the query: http://... or replicate:owner/name.")
     add("--json", action="store_true", help="Print JSON, for programs.")
     options = parser.parse_args(arguments)
     if (options.query is None) == (options.queries is None):

@@ -50,7 +50,7 @@ def test_a_model_that_nobody_looked_at_is_taken_with_a_warning(
     assert (
         main(["download-weights", "somebody/tuned-mistral", "--folder", str(tmp_path / "it")]) == 0
     )
-    assert "warning: somebody/tuned-mistral is none of" in capsys.readouterr().err
+    assert "warning: somebody/tuned-mistral is not one of" in capsys.readouterr().err
     manifest = CheckpointManifest.read(tmp_path / "it")
     assert manifest is not None
     assert manifest.source == f"somebody/tuned-mistral at {hub.revision}"

@@ -8,6 +8,7 @@ import time
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -126,6 +127,19 @@ def test_an_error_is_one_sentence_and_a_status(
     monkeypatch.setattr(download_weights_command, "download_weights_command", fail)
     done = run("download-weights")
     assert (done.status, done.out, done.err) == (status, "", f"{printed}\n")
+
+
+@pytest.mark.parametrize("command", ["search", "predict"])
+def test_only_a_command_that_continues_says_so_after_an_interrupt(
+    command: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> int:
+        raise KeyboardInterrupt
+
+    module = import_module(f"e5.cli.{command}_command")
+    monkeypatch.setattr(module, f"{command}_command", fail)
+    done = run(command)
+    assert (done.status, done.out, done.err) == (130, "", "interrupted\n")
 
 
 @contextmanager
