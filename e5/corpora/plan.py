@@ -77,28 +77,33 @@ def plan(
         reusable: documents of folders that vectors may be taken from, by the folders' locations;
             the first folder that has a text counts.
         rows_per_shard: the most vectors of a new shard.
+
+    Returns:
+        A unit for each shard that must change, ordered by the shards' names.
+
+    If the corpus has the ids 7, 8 and 9, and the folder one shard with 9 in another content, 6 and
+    8, then the only unit reads the rows of 7 and 9 and drops the contents of 6 and of the old 9.
+    With a shard that is at least half full, 7 goes to a new shard, in a second unit.
     """
-    left_out = np.sort(np.concatenate([difference.outdated, difference.removed]))
-    drop = {shard: folder.contents[part] for shard, part in folder.by_group(left_out)}
-    new: dict[str, list[Positions]] = defaultdict(list)  # in the corpus, by target shard
-    by_shard = np.argsort(difference.outdated)
-    changed = difference.changed[by_shard]
-    for shard, positions in folder.by_group(difference.outdated[by_shard]):
-        new[shard].append(changed[: len(positions)])
-        changed = changed[len(positions) :]
-    for shard, positions in _target_shards(corpus, folder, difference, rows_per_shard):
-        new[shard].append(positions)
-    every = np.sort(np.concatenate([difference.changed, difference.added]))
-    found_in = _find_texts(corpus, every, reusable.values())
+    dropped_in_folder = np.sort(np.concatenate([difference.outdated, difference.removed]))
+    drop = {shard: folder.contents[at] for shard, at in folder.by_group(dropped_in_folder)}
+    corpus_positions: dict[str, list[Positions]] = defaultdict(list)  # by target shard
+    for shard, positions in (
+        *_shards_of_changed(folder, difference),
+        *_shards_of_added(corpus, folder, difference, rows_per_shard),
+    ):
+        corpus_positions[shard].append(positions)
+    lacking = np.sort(np.concatenate([difference.changed, difference.added]))  # in the corpus
+    found_in = _find_texts(corpus, lacking, reusable.values())
     units = []
-    for shard in sorted(new.keys() | drop.keys()):
-        positions = np.sort(np.concatenate([every[:0], *new[shard]]))
+    for shard in sorted(corpus_positions.keys() | drop.keys()):
+        positions = np.sort(np.concatenate([lacking[:0], *corpus_positions[shard]]))
         selections = list(_selections(corpus, read_positions, positions))
-        indices = np.searchsorted(every, positions)
+        indices = np.searchsorted(lacking, positions)
         sources = [
-            Source(location, name, inventory.texts[part])
+            Source(location, name, inventory.texts[inventory_positions])
             for (location, inventory), found in zip(reusable.items(), found_in, strict=True)
-            for name, part in inventory.by_group(np.setdiff1d(found[indices], [-1]))
+            for name, inventory_positions in inventory.by_group(np.setdiff1d(found[indices], [-1]))
         ]
         units.append(Unit(shard, selections, drop.get(shard, folder.contents[:0]), sources))
     return units
@@ -107,7 +112,12 @@ def plan(
 def _find_texts(
     corpus: Inventory, positions: Positions, inventories: Iterable[Inventory]
 ) -> list[NDArray[np.int32]]:
-    """In each inventory the positions of the texts that no earlier one has; -1 for all others."""
+    """Where each inventory has the texts of documents of the corpus.
+
+    Returns:
+        For each inventory its position of each text, `[len(positions)]`; -1 for a text that it
+        lacks or that an earlier inventory has.
+    """
     found_in, is_missing = [], np.ones(len(positions), dtype=bool)
     for inventory in inventories:
         found_in.append(np.full(len(positions), -1, np.int32))
@@ -116,32 +126,44 @@ def _find_texts(
     return found_in
 
 
-def _target_shards(
+def _shards_of_changed(
+    folder: Inventory, difference: Difference
+) -> Iterator[tuple[str, Positions]]:
+    """Names of shards, each with the corpus's positions of the documents that changed in it."""
+    order = np.argsort(difference.outdated)
+    changed, begin = difference.changed[order], 0
+    for shard, folder_positions in folder.by_group(difference.outdated[order]):
+        end = begin + len(folder_positions)
+        yield shard, changed[begin:end]
+        begin = end
+
+
+def _shards_of_added(
     corpus: Inventory, folder: Inventory, difference: Difference, rows_per_shard: int
 ) -> Iterator[tuple[str, Positions]]:
-    """Names of shards, each with the positions of the new documents that it gets."""
+    """Names of shards, each with the corpus's positions of the new documents that it gets."""
     sizes = folder.sizes.copy()
     sizes[difference.removed] = 0
-    ends = np.append(0, sizes.cumsum(dtype=np.int64))[folder.starts]
+    rows_before = np.append(0, sizes.cumsum(dtype=np.int64))[folder.starts]  # of each shard
     half_empty = [
         (shard, rows_per_shard - num_rows)
-        for shard, num_rows in zip(folder.groups, np.diff(ends).tolist(), strict=True)
+        for shard, num_rows in zip(folder.groups, np.diff(rows_before).tolist(), strict=True)
         if 0 < num_rows < rows_per_shard // 2
     ]
     used = {shard_number(name) for name in folder.groups}
     unused = (shard_name(number) for number in count() if number not in used)
     added = difference.added
-    ends = corpus.sizes[added].cumsum(dtype=np.int64)  # vectors, up to and with each document
+    num_vectors = corpus.sizes[added].cumsum(dtype=np.int64)  # up to and with each new document
     begin, num_before = 0, 0
     while begin < len(added):
         shard, free = half_empty.pop(0) if half_empty else (next(unused), rows_per_shard)
-        end = int(np.searchsorted(ends, num_before + free, side="right"))
+        end = int(np.searchsorted(num_vectors, num_before + free, side="right"))
         if end == begin:
             if free < rows_per_shard:
                 continue  # the next document is too large for this shard
             end = begin + 1
         yield shard, added[begin:end]
-        begin, num_before = end, int(ends[end - 1])
+        begin, num_before = end, int(num_vectors[end - 1])
 
 
 def _selections(
@@ -149,7 +171,8 @@ def _selections(
     read_positions: Mapping[str, Sequence[ReadPosition]],
     positions: Positions,
 ) -> Iterator[RowSelection]:
-    for file, part in corpus.by_group(positions):
-        rows, known = corpus.rows[part].tolist(), read_positions[file]
-        start = known[bisect_right(known, rows[0], key=lambda position: position.row) - 1]
-        yield RowSelection(file, start, rows, corpus.contents[part])
+    """The rows of documents at ascending positions in the corpus, file by file."""
+    for file, in_file in corpus.by_group(positions):
+        rows, starts = corpus.rows[in_file].tolist(), read_positions[file]
+        start = starts[bisect_right(starts, rows[0], key=lambda start: start.row) - 1]
+        yield RowSelection(file, start, rows, corpus.contents[in_file])
