@@ -18,7 +18,7 @@ from pyarrow import fs
 
 from e5.corpora.column_types import UntypedText
 from e5.corpora.documents import DeadLetter, Document
-from e5.corpora.filesystem import open_filesystem, reading
+from e5.corpora.filesystem import errors_naming, open_filesystem
 from e5.corpora.formats import (
     FORMATS,
     START,
@@ -39,9 +39,9 @@ HASHED_BYTES = 2**16  # of a file's start, and of its end, that are hashed to de
 
 
 class ReadRow(NamedTuple):
-    """A row that is no blank line, and the position at which it begins."""
+    """A row that is not a blank line, and where it begins."""
 
-    position: ReadPosition
+    start: ReadPosition
     item: Document | DeadLetter
 
 
@@ -143,7 +143,7 @@ class Corpus:
     def document(
         self, row: Mapping[str, Any] | str, file_row: str, *, has_types: bool = True
     ) -> Document | DeadLetter:
-        """A row as a document, or the reason why it is none.
+        """A row as a document, or the reason why it is not one.
 
         Args:
             row: its values by column; or why it cannot be read.
@@ -151,7 +151,7 @@ class Corpus:
             has_types: False if the file's values are text that may stand for something else.
 
         Raises:
-            InputError: for a kept value that is no string, number, boolean, date or time.
+            InputError: for a kept value that is not a string, number, boolean, date or time.
         """
         if isinstance(row, str):
             return DeadLetter(file_row, row)
@@ -206,7 +206,7 @@ class Reading(ExitStack):
             self._file, corpus = None, self._corpus
             columns = list(dict.fromkeys(column for _, column in corpus.columns))
             filesystem, path = open_filesystem(corpus.location)
-            with reading(file):
+            with errors_naming(file):
                 if filesystem.get_file_info(path).type == fs.FileType.Directory:
                     path = f"{path}/{file}"
                 opened = open_reader(filesystem, path, corpus.text_format, columns)
@@ -216,7 +216,7 @@ class Reading(ExitStack):
         return self._reader
 
     def rows(self, file: str, start: ReadPosition = START, first: int = 0) -> Iterator[ReadRow]:
-        """The file's rows that are no blank lines, from number `first` on; errors as of `open`.
+        """The file's rows, without blank lines, from number `first` on; errors as of `open`.
 
         `file` is a path below the corpus's location. Reading may begin at `start`, which is not
         after `first`.
@@ -225,32 +225,32 @@ class Reading(ExitStack):
         if not 0 <= next_row <= first or (reader.seeks and next_row < start.row):
             self._rows, self._next_row = self._read_rows(reader, file, start), start.row
         for row in self._rows:
-            self._next_row = row.position.row + 1
-            if row.position.row >= first:
+            self._next_row = row.start.row + 1
+            if row.start.row >= first:
                 yield row
 
     def selected_rows(
         self, file: str, start: ReadPosition, row_numbers: Sequence[int]
     ) -> Iterator[ReadRow]:
-        """The rows of these ascending numbers that are no blank lines; otherwise as `rows`."""
+        """The rows of these ascending numbers, without blank lines; otherwise as `rows`."""
         wanted, last = set(row_numbers), row_numbers[-1]
         for row in self.rows(file, start, row_numbers[0]):
-            if row.position.row in wanted:
+            if row.start.row in wanted:
                 yield row
-            if row.position.row >= last:
+            if row.start.row >= last:
                 return
 
     def _read_rows(self, reader: Reader, file: str, start: ReadPosition) -> Iterator[ReadRow]:
         document = partial(self._corpus.document, has_types=reader.has_types)
-        with reading(file):
+        with errors_naming(file):
             for number, (offset, row) in enumerate(reader.rows(start), start.row):
                 if row is not None:
-                    position = ReadPosition(number, offset)
-                    yield ReadRow(position, document(row, f"{file}:{number}"))
+                    item = document(row, f"{file}:{number}")
+                    yield ReadRow(ReadPosition(number, offset), item)
 
 
 def _identity(filesystem: fs.FileSystem, info: fs.FileInfo) -> str:
-    with reading(info.base_name), filesystem.open_input_file(info.path) as file:
+    with errors_naming(info.base_name), filesystem.open_input_file(info.path) as file:
         content = file.read(HASHED_BYTES)
         file.seek(max(0, info.size - HASHED_BYTES))
         content += file.read(HASHED_BYTES)

@@ -61,8 +61,8 @@ def _open_uri(location: str) -> tuple[fs.FileSystem, str]:
 
 
 @contextmanager
-def reading(file: str) -> Iterator[None]:
-    """Within, an error of reading a damaged or unreachable file is an InputError that names it."""
+def errors_naming(file: str) -> Iterator[None]:
+    """In this context, an error of a damaged or unreachable file is an InputError that names it."""
     try:
         yield
     except READ_ERRORS as error:
@@ -71,7 +71,7 @@ def reading(file: str) -> Iterator[None]:
 
 
 def read_file(filesystem: fs.FileSystem, path: str) -> bytes | None:
-    """The content of a file; None if there is none."""
+    """The content of a file; None if it does not exist."""
     if filesystem.get_file_info(path).type != fs.FileType.File:
         return None
     with filesystem.open_input_stream(path) as file:
@@ -100,7 +100,7 @@ def write_whole(filesystem: fs.FileSystem, path: str, content: bytes) -> None:
 
 @contextmanager
 def only_writer(location: str) -> Iterator[None]:
-    """Within, no other process of any machine that shares this local folder writes to it.
+    """In this context, no other process on any machine that shares a local folder writes to it.
 
     Object stores have no locks: there, nothing keeps a second process from writing.
 

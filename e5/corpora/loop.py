@@ -82,41 +82,36 @@ class UnitWork:
         started = time.perf_counter()
         self._unit, self._folder, self._embedder = unit, folder, embedder
         self.summary = Summary()  # figures so far
-        shard = folder.read(unit.shard)
-        self.documents = self._read_documents(reading, shard)  # that the shard lacks
-        self._stored: dict[str, StoredVectors] = {}  # by the text of a document or passage
-        self._kept, self._drops = shard, False  # documents that stay, and whether others do not
-        if shard is not None:
-            is_dropped = np.isin(shard.entries["content"], unit.drop)
-            self._kept, self._drops = shard.select(~is_dropped), bool(is_dropped.any())
-            self._add_stored(shard.select(is_dropped))
+        self._shard = self._kept = folder.read(unit.shard)  # as it is, and what stays of it
+        self.documents = self._read_documents(reading)  # that the shard lacks
+        # The passages of each; a document that is not split is one.
+        self._passages = [[Passage(doc.text, 0, len(doc.text))] for doc in self.documents]
+        self._stored: dict[str, StoredVectors] = {}  # of texts, by shards that have them
+        self._tokenized: dict[str, TokenIds] = {}  # of texts that are computed next
+        self._computed: list[tuple[list[str], Vectors]] = []  # texts and their vectors
+        self._reasons: dict[str, str] = {}  # why texts have no vector
+        if self._shard is not None:
+            is_dropped = np.isin(self._shard.entries["content"], unit.drop)
+            if is_dropped.any():
+                self._kept = self._shard.select(~is_dropped)
+                self._add_stored(self._shard.select(is_dropped))
         for source in unit.sources:
             other = ShardFolder(source.folder).read(source.shard)
             if other is not None:
                 self._add_stored(other.select(np.isin(other.entries["text"], source.texts)))
-        self._passages: dict[int, list[Passage]] = {}  # by the position in `documents`
-        self._tokenized: dict[str, TokenIds] = {}
-        self._computed: list[tuple[list[str], Vectors]] = []
-        self._reasons: dict[str, str] = {}  # why texts have no vector
         self.summary.seconds["read"] = time.perf_counter() - started
 
     def tokenize(self, positions: Iterable[int]) -> None:
         """Split documents into passages if asked, and tokenise the texts without a vector."""
         started = time.perf_counter()
         summary, recipe = self.summary, self._folder.recipe
-        size = recipe.passage_size
-        texts: list[str] = []
+        new: dict[str, None] = {}  # in the order of the passages, each once
         for i in positions:
-            text = self.documents[i].text
-            whole = Passage(text, 0, len(text))
-            self._passages[i] = [whole] if size is None else size.split(text, self._count)
-            texts += [passage.text for passage in self._passages[i]]
-        new = [text for text in dict.fromkeys(texts) if text not in self._stored]
-        reused = sum(text in self._stored for text in texts)
-        encodings = self._embedder.tokenize(new, task=recipe.task, one_by_one=True)
+            if recipe.passage_size is not None:
+                self._passages[i] = recipe.passage_size.split(self.documents[i].text, self._count)
+            new |= {p.text: None for p in self._passages[i] if p.text not in self._stored}
+        encodings = self._embedder.tokenize(list(new), task=recipe.task, one_by_one=True)
         self._tokenized = dict(zip(new, (e.token_ids for e in encodings), strict=True))
-        summary.reused += reused
-        summary.computed += len(texts) - reused
         summary.tokens += sum(map(len, self._tokenized.values()))
         summary.truncated += sum(encoding.truncated for encoding in encodings)
         summary.seconds["tokenize"] += time.perf_counter() - started
@@ -133,64 +128,64 @@ class UnitWork:
 
     def reject(self, position: int, reason: str) -> None:
         """Make a document a dead letter instead of tokenising and computing it."""
-        text = self.documents[position].text
-        self._passages[position] = [Passage(text, 0, len(text))]
-        self._reasons[text] = reason
-        self.summary.computed += 1  # `write` subtracts dead letters
+        self._reasons[self.documents[position].text] = reason
 
     def write(self) -> Summary:
         """Write the shard, and dead letters of what has no vector; returns the summary."""
         started = time.perf_counter()
         folder, summary = self._folder, self.summary
-        self._encode()
-        documents, parts, dead_letters = [], [], []
-        for position, document in enumerate(self.documents):
-            for i, passage in enumerate(self._passages[position]):
+        encoded = self._encode()
+        documents, passages, dead_letters = [], [], []
+        for document, parts in zip(self.documents, self._passages, strict=True):
+            for i, passage in enumerate(parts):
                 if passage.text in self._reasons:
                     name = f"{document.id}#{i}" if folder.recipe.passage_size else document.id
                     dead_letters.append(DeadLetter(name, self._reasons[passage.text]))
-            if embedded := [p for p in self._passages[position] if p.text not in self._reasons]:
+            if embedded := [part for part in parts if part.text not in self._reasons]:
                 documents.append(document)
-                parts.append(embedded)
+                passages.append(embedded)
+        texts = [part.text for parts in passages for part in parts]
         summary.documents, summary.dead_letters = len(documents), len(dead_letters)
-        summary.computed -= len(dead_letters)
+        summary.computed = sum(text in encoded for text in texts)
+        summary.reused = len(texts) - summary.computed
         if documents:
-            stored = np.stack([self._stored[passage.text] for part in parts for passage in part])
-            shard = Shard.of(documents, parts, stored, folder.schema)
+            stored = self._stored | encoded
+            vectors = np.stack([stored[text] for text in texts])
+            shard = Shard.of(documents, passages, vectors, folder.schema)
             shard = shard if self._kept is None else self._kept + shard
             folder.write(self._unit.shard, shard, dead_letters)
-        elif self._kept is not None and self._drops:
+        elif self._kept is not None and self._kept is not self._shard:
             folder.write(self._unit.shard, self._kept, dead_letters)
         else:  # the shard is done already
             folder.write_dead_letters(self._unit.name, dead_letters)
         summary.seconds["write"] += time.perf_counter() - started
         return summary
 
-    def _encode(self) -> None:
-        """Add the computed vectors to those that are stored."""
+    def _encode(self) -> dict[str, StoredVectors]:
+        """The computed vectors as they are stored; a text whose vector cannot be gets a reason."""
+        encoded_by_text: dict[str, StoredVectors] = {}
         recipe = self._folder.recipe
         problem = f"its vector holds a number too large for {recipe.dtype}; store float32"
         for texts, vectors in self._computed:
             finished = finish(vectors, recipe.dimensions, normalize=recipe.normalize)
             encoded = encode_vectors(finished, recipe.dtype)
-            self._stored |= zip(texts, encoded, strict=True)
+            encoded_by_text |= zip(texts, encoded, strict=True)
             for i in np.flatnonzero(np.isinf(encoded).any(axis=1)).tolist():
                 self._reasons.setdefault(texts[i], problem)
+        return encoded_by_text
 
-    def _read_documents(self, reading: Reading, shard: Shard | None) -> list[Document]:
+    def _read_documents(self, reading: Reading) -> list[Document]:
         """The documents that the shard lacks, without those that changed since they were listed."""
-        documents = []
+        documents, shard = [], self._shard
         present = set() if shard is None else set(shard.entries["content"].tolist())
         for selection in self._unit.selections:
             contents = dict(zip(selection.rows, selection.contents.tolist(), strict=True))
             missing = [row for row in selection.rows if contents[row] not in present]
             if not missing:
                 continue
-            self.summary.stale += len(missing)
-            for position, item in reading.selected_rows(selection.file, selection.start, missing):
-                if isinstance(item, Document) and item.hashes()[1] == contents[position.row]:
+            for start, item in reading.selected_rows(selection.file, selection.start, missing):
+                if isinstance(item, Document) and item.hashes()[1] == contents[start.row]:
                     documents.append(item)
-                    self.summary.stale -= 1
         return documents
 
     def _add_stored(self, shard: Shard) -> None:

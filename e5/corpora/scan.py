@@ -1,4 +1,4 @@
-"""Reads a whole corpus once: its documents as hashes, and the rows that are no documents."""
+"""Reads a whole corpus once: its documents as hashes, and the rows that are not documents."""
 
 import hashlib
 import re
@@ -37,7 +37,7 @@ def scan(
     """Read every row of a corpus's files, which are named in order.
 
     `size` is used to estimate how many vectors documents need; with None each needs one.
-    `write_dead_letters` takes a name, and the rows of one file that are no documents.
+    `write_dead_letters` takes a name, and the rows of one file that are not documents.
 
     Raises:
         InputError: for a file that cannot be read, or a column that cannot be kept.
@@ -63,16 +63,16 @@ def scan(
             read_positions[file] = []
             builder.begin(file)
             next_row = 0
-            for position, item in reading.rows(file):
-                if position.row >= next_row:
-                    read_positions[file].append(position)
-                    next_row = position.row + ROWS_BETWEEN
+            for start, item in reading.rows(file):
+                if start.row >= next_row:
+                    read_positions[file].append(start)
+                    next_row = start.row + ROWS_BETWEEN
                     bar.update(ROWS_BETWEEN)
                 if isinstance(item, DeadLetter):
                     dead_letters.append(item)
                     continue
                 num_vectors = 1 if size is None else size.estimated_passages(len(item.text))
-                builder.add(item.hashes(), position.row, num_vectors)
+                builder.add(item.hashes(), start.row, num_vectors)
                 for i, column in untyped:
                     kind = type_of_value(item.kept[i])
                     kept_types[column] = common_type(kept_types[column], kind)
@@ -89,10 +89,10 @@ def documents_at(
     with Reading(corpus) as reading:
         for file, part in found.inventory.by_group(positions):
             by_row = dict(zip(found.inventory.rows[part].tolist(), part.tolist(), strict=True))
-            start = found.read_positions[file][0]
-            for position, item in reading.selected_rows(file, start, list(by_row)):
+            first = found.read_positions[file][0]
+            for start, item in reading.selected_rows(file, first, list(by_row)):
                 if isinstance(item, Document):
-                    yield by_row[position.row], item, f"{file}:{position.row}"
+                    yield by_row[start.row], item, f"{file}:{start.row}"
 
 
 def dead_letters_name(file: str) -> str:

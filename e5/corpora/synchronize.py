@@ -49,7 +49,6 @@ class Summary:
     tokens: int = 0  # that were computed, prompts included
     truncated: int = 0  # texts that were truncated
     dead_letters: int = 0  # texts without a vector
-    stale: int = 0  # rows that changed after they were listed; nothing was written for them
     # Spent in each stage; stages overlap, so the sum may exceed the elapsed time.
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
 
@@ -124,7 +123,9 @@ def embed_corpus(
     files = corpus.files()
     model = runner.describe()  # once, because a cluster loads the model for it
     run = _Run(corpus, folder, runner, model, rows_per_shard, reuse, allow_empty)
-    manifest = run.check(files)  # before anything is written
+    # Refuse what cannot be used before anything is written. Each pass checks again, because another
+    # run may have written before the lock is held, and an earlier pass writes the manifest.
+    manifest = run.check(files)
     # Kept values are stored in the order of the folder's columns, whatever the order of these.
     run.corpus = replace(corpus, keep=tuple(manifest.keep))
     report = Report()
@@ -166,7 +167,13 @@ class _Run:
         return manifest
 
     def do_pass(self, files: dict[str, str], report: Report) -> dict[str, str]:
-        """Make the folder hold these files; returns the corpus's files as they are afterwards."""
+        """Make the folder hold these files; returns the corpus's files as they are afterwards.
+
+        The order makes it safe to be killed at any moment. From `begin` to `end` the manifest names
+        no files, so the next run compares again, with the shards themselves, each of which a unit
+        replaces whole. Deleted dead letters are written again by the units that the next run
+        finds, and a vector that another shard needs is backed up before any shard is replaced.
+        """
         manifest = self.check(files)
         is_known = files or manifest.shards
         if is_known and manifest.files == files and manifest.shards == self.folder.shards():

@@ -35,7 +35,7 @@ def test_selected_rows_are_those_of_the_whole_file_in_any_order_of_files(
         for _ in range(4):
             file = data.draw(st.sampled_from(sorted(whole)))
             selected = sorted(data.draw(st.sets(st.integers(0, count - 1), min_size=1)))
-            starts = [row.position for row in whole[file] if row.position.row <= selected[0]]
+            starts = [row.start for row in whole[file] if row.start.row <= selected[0]]
             start = data.draw(st.sampled_from(starts))
             found = list(reading.selected_rows(file, start, selected))
             assert found == [whole[file][number] for number in selected]
@@ -46,7 +46,7 @@ def test_a_compressed_file_is_unpacked_once_by_ascending_readings(
 ) -> None:
     write_rows(tmp_path / "a.jsonl.gz", [{"text": f"row {i}"} for i in range(4000)])
     corpus = Corpus(str(tmp_path))
-    positions = [row.position for row in read_rows(corpus, "a.jsonl.gz")]
+    positions = [row.start for row in read_rows(corpus, "a.jsonl.gz")]
     opened: list[str] = []
     unpack = pa.CompressedInputStream
 
@@ -244,7 +244,7 @@ def test_only_the_last_ending_names_the_format(tmp_path: Path) -> None:
 
 def test_a_position_is_a_row_number_and_an_offset(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('\n{"text": "one"}\n{"text": "two"}\n')
-    positions = [row.position for row in read_rows(Corpus(str(tmp_path)), "a.jsonl")]
+    positions = [row.start for row in read_rows(Corpus(str(tmp_path)), "a.jsonl")]
     assert positions == [ReadPosition(1, 1), ReadPosition(2, 17)]
 
 
