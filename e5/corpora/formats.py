@@ -55,7 +55,7 @@ class TextFormat:
         delimiter: between the values of a CSV file; None for a comma, or a tab in `.tsv`.
         escape: stands before a quote inside a quoted value. A doubled quote is one as well.
         encoding: a name that Python knows.
-        max_line_bytes: a longer line is no row, and may not fit in memory.
+        max_line_bytes: a longer line is not read as a row, because it may not fit in memory.
     """
 
     delimiter: str | None = None
@@ -80,7 +80,7 @@ class Reader(ABC):
     """An open file of rows."""
 
     seeks = True  # whether reading can begin at any row at no cost
-    has_types = True  # whether a value that is no text is not written as text
+    has_types = True  # whether values have types; False where every value is written as text
     types: Mapping[str, pa.DataType] = MappingProxyType({})  # of columns, if the file has them
 
     @abstractmethod

@@ -26,8 +26,8 @@ from e5.vectors import Vectors, finish
 
 INDEX_MANIFEST = "index.json"
 MAX_RESULTS = 10_000
-LEAST_RANKED = 100  # results of each ranking, at least, where two rankings are merged
-BATCH_ROWS = 1024  # that are converted and written at once
+MIN_RANKED = 100  # results of each ranking, at least, where two rankings are merged
+BATCH_ROWS = 1024  # rows that are converted and written at once
 # Of reciprocal rank fusion, which gives 1 / (60 + rank): Cormack, Clarke and Buettcher (2009).
 RANK_OFFSET = 60
 
@@ -205,7 +205,7 @@ class Index:
         With `exact` the query is compared with every vector, without the IVF-RQ index. The words of
         `keywords` make a second ranking; both are merged by reciprocal rank.
         """
-        limit = top if keywords is None else max(top, LEAST_RANKED)
+        limit = top if keywords is None else max(top, MIN_RANKED)
         while True:
             rows: Sequence[TableRow] = self._table.search(query, limit, exact=exact, where=where)
             has_all = len(rows) < limit

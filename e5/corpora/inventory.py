@@ -1,7 +1,7 @@
-"""Lists of documents as hashes, and what a folder of shards lacks and has too much.
+"""Lists of documents as hashes, and what a folder of shards lacks or has too many of.
 
-A position is a document's index in an inventory. Hashes have 64 bits: of 300,000 corpora of 10
-million documents one has two ids that share one by chance. A document takes 32 bytes here.
+A position is a document's index in an inventory. Hashes have 64 bits: among 10 million documents
+two ids share one with a chance of 1 in 300,000. A document takes 32 bytes here.
 """
 
 from array import array
@@ -128,7 +128,12 @@ def _order(values: Hashes) -> NDArray[np.int32]:
 
 
 def _last_of_each(ids: Hashes) -> tuple[NDArray[np.int32], ...]:
-    """The last position of each id, in the ids' order; then `duplicates` and `latest`."""
+    """The last position of each id, in the ids' order; then `duplicates` and `latest`.
+
+    Example:
+        >>> [positions.tolist() for positions in _last_of_each(np.array([9, 7, 9], np.uint64))]
+        [[1, 2], [0], [2]]
+    """
     order = _order(ids)
     is_last = np.ones(len(order), dtype=bool)
     for begin in range(0, len(order) - 1, BLOCK):

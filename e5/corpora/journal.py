@@ -54,12 +54,12 @@ class Journal:
         known: dict[str, Any] = {}
         with suppress(ValueError):  # the worker died while it wrote the file
             known = json.loads(read_file(filesystem, path) or b"{}")
-        deaths = Counter(known.get("tries", {}))
+        deaths = Counter(known.get("deaths", {}))
         return cls(filesystem, path, known.get("attempts", 0), deaths), known.get("trying")
 
     def note(self, position: int | None) -> None:
         """Note the position of the document that is computed alone next; None for none."""
-        content = {"attempts": self.attempts, "tries": self.deaths, "trying": position}
+        content = {"attempts": self.attempts, "deaths": self.deaths, "trying": position}
         with self.filesystem.open_output_stream(self.path) as file:
             file.write(json.dumps(content).encode())
 

@@ -25,10 +25,10 @@ logger = logging.getLogger(__name__)
 
 TABLE = "documents"
 KEYWORD_INDEX = "words"  # the name of the inverted index in the table
-HIDDEN_COLUMNS = ("shard", VECTOR)  # no part of a found document
-GROWTH = 4  # the index is rebuilt for this many times as many partitions as it has
-CANDIDATES = 10  # by bits, for each result
-LEAST_RESULTS = 20  # candidates are found for at least so many results
+HIDDEN_COLUMNS = ("shard", VECTOR)  # that a hit does not show
+GROWTH = 4  # the index is rebuilt once it should have this many times its partitions
+CANDIDATES = 10  # that are found by bits for each result, and ranked by float16
+MIN_RESULTS = 20  # candidates are found for at least so many results
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ class IndexLimits:
 
     Attributes:
         shards_per_commit: the most shards that one commit adds: all of them or none.
-        min_numbers: the least numbers in a table that gets an IVF-RQ index; to scan as many takes
-            about 30 ms on one core.
+        min_floats: a table of fewer floats gets no IVF-RQ index; to scan as many takes about
+            30 ms on one core.
         partition_size: vectors in one partition of that index.
     """
 
     shards_per_commit: int = 32
-    min_numbers: int = 2**24
+    min_floats: int = 2**24
     partition_size: int = 4096
 
 
@@ -128,7 +128,7 @@ class Table:
             self._table.optimize()
             if (
                 partitions >= GROWTH * self.partitions
-                and len(self) * dimensions >= limits.min_numbers
+                and len(self) * dimensions >= limits.min_floats
                 and dimensions % 8 == 0  # as IVF-RQ requires
             ):
                 bits = IvfRq(distance_type="cosine", num_partitions=partitions)
@@ -159,7 +159,7 @@ class Table:
         search = self._table.search(query, VECTOR)
         assert isinstance(search, LanceVectorQueryBuilder)  # because the query is an array
         search = search.distance_type("cosine")
-        results = max(top, LEAST_RESULTS)
+        results = max(top, MIN_RESULTS)
         partitions = self.partitions
         if exact or results * CANDIDATES > len(self):
             search = search.bypass_vector_index()

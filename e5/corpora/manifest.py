@@ -32,7 +32,8 @@ class Manifest:
     dtype: Dtype  # that its elements were rounded to
     text_columns: tuple[str, ...]  # that were joined to a document's text
     id_column: str | None  # None if rows are numbered
-    number: str = RELEASE_1_NUMBER  # the Arrow type of an element of a stored vector
+    # The Arrow type of a stored element; the name is that of the file format.
+    number: str = RELEASE_1_NUMBER
     keep: Mapping[str, str] = field(default_factory=dict)  # the kept columns' Arrow types
     passages: int | None = None  # the most tokens of a passage; None if documents are not split
     overlap: int = 0  # the most tokens that two passages share

@@ -83,7 +83,7 @@ class Shard:
 
     @classmethod
     def read(cls, filesystem: fs.FileSystem, path: str) -> "Shard":
-        """The shard in a file; an InputError for a file that is no shard."""
+        """The shard in a file; an InputError for a file that is not a shard."""
         with open_shard(filesystem, path) as opened:
             table = opened.read().replace_schema_metadata()
             return cls(table, read_entries(opened)[0])
@@ -138,7 +138,7 @@ def shard_number(name: str) -> int | None:
 
 @contextmanager
 def open_shard(filesystem: fs.FileSystem, path: str) -> Iterator[pq.ParquetFile]:
-    """The Parquet file of a shard; an InputError if it is none, or cannot be read within."""
+    """The Parquet file of a shard; in this context, a damaged one is an InputError."""
     try:
         with filesystem.open_input_file(path) as file:
             yield pq.ParquetFile(file)

@@ -1,6 +1,6 @@
-"""A folder of shards: Parquet files, and beside them what readers skip because of its `_`.
+"""A folder of shards: Parquet files, and files whose names begin with `_`, which readers skip.
 
-A shard exists either whole or not at all, and a document never moves to another one: so whoever
+A shard exists either whole or not at all, and a document never moves to another shard: so whoever
 reads the folder, at whatever time, finds each document once, as it was or as it is.
 """
 
@@ -198,7 +198,7 @@ class ShardFolder:
         return ShardFolder(join_location(self.location, BACKUPS), self.recipe)
 
     def back_up(self, names: Iterable[str]) -> dict[str, str]:
-        """Copy these shards to `backups()`, until `end`; returns the copies' names by theirs."""
+        """Copy shards to `backups()` until `end`; returns each copy's name, by the shard's."""
         numbers = [shard_number(name) for name in self.backups().shard_names()]
         first = 1 + max((number for number in numbers if number is not None), default=-1)
         copies = {name: f"{shard_name(i)}.replaced" for i, name in enumerate(names, first)}

@@ -37,7 +37,7 @@ def test_an_index_finds_what_an_exact_search_finds(
 ) -> None:
     vectors = clustered(count + 50, dimensions)
     write_shards(tmp_path / "out", vectors[:count])
-    limits = IndexLimits(min_numbers=1, partition_size=count // 4)
+    limits = IndexLimits(min_floats=1, partition_size=count // 4)
     index = Index.build(ShardFolder(str(tmp_path / "out")), str(tmp_path / "index"), limits)
     assert not index.is_flat
     assert len(index) == count
@@ -70,12 +70,12 @@ def test_a_small_table_is_searched_whole_and_scores_are_cosines(tmp_path: Path) 
         assert hit.score == pytest.approx(expected[int(hit.id)], abs=0.1)
 
 
-@pytest.mark.parametrize("min_numbers", [1, 2**24])
-def test_new_shards_are_added_once(min_numbers: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("min_floats", [1, 2**24])
+def test_new_shards_are_added_once(min_floats: int, tmp_path: Path) -> None:
     vectors = clustered(6_000, 64)
     write_shards(tmp_path / "out", vectors[:4_000], rows=1_000)
     out, location = ShardFolder(str(tmp_path / "out")), str(tmp_path / "index")
-    limits = IndexLimits(min_numbers=min_numbers)
+    limits = IndexLimits(min_floats=min_floats)
     assert len(Index.build(out, location, limits)) == 4_000
     assert len(Index.build(out, location, limits)) == 4_000
     write_shards(tmp_path / "out", vectors[4_000:], rows=1_000, first=4_000)

@@ -20,7 +20,7 @@ def names(index: Index) -> list[str]:
 def test_a_search_of_few_partitions_finds_what_an_exact_one_finds(tmp_path: Path) -> None:
     vectors = clustered(10_100, 64)
     write_shards(tmp_path / "out", vectors[:10_000])
-    limits = IndexLimits(min_numbers=1, partition_size=32)
+    limits = IndexLimits(min_floats=1, partition_size=32)
     index = Index.build(ShardFolder(str(tmp_path / "out")), str(tmp_path / "index"), limits)
     partitions = 10_000 // 32
     assert index._table.partitions == partitions
@@ -34,9 +34,9 @@ def test_an_index_that_a_kill_left_beside_a_newer_one_is_deleted(
 ) -> None:
     write_shards(tmp_path / "out", clustered(1_200, 64))
     out, location = ShardFolder(str(tmp_path / "out")), str(tmp_path / "index")
-    first = IndexLimits(min_numbers=1, partition_size=600)
+    first = IndexLimits(min_floats=1, partition_size=600)
     table = Index.build(out, location, first)._table._table
-    limits = IndexLimits(min_numbers=1, partition_size=60)
+    limits = IndexLimits(min_floats=1, partition_size=60)
     with monkeypatch.context() as patch:
 
         def killed(*_: object) -> None:
@@ -52,14 +52,14 @@ def test_an_index_that_a_kill_left_beside_a_newer_one_is_deleted(
 def test_dimensions_that_have_no_index_are_searched_whole(tmp_path: Path) -> None:
     vectors = clustered(600, 50)
     write_shards(tmp_path / "out", vectors)
-    out, limits = ShardFolder(str(tmp_path / "out")), IndexLimits(min_numbers=1)
+    out, limits = ShardFolder(str(tmp_path / "out")), IndexLimits(min_floats=1)
     index = Index.build(out, str(tmp_path / "index"), limits)
     assert index.is_flat
     assert index.search(vectors[3], 1)[0].id == "3"
 
 
 def test_an_index_that_its_table_has_outgrown_is_made_anew(tmp_path: Path) -> None:
-    limits = IndexLimits(min_numbers=1, partition_size=300)
+    limits = IndexLimits(min_floats=1, partition_size=300)
     vectors = clustered(6_000, 64)
     out, location = ShardFolder(str(tmp_path / "out")), str(tmp_path / "index")
     for first, last, partitions in ((0, 600, 2), (600, 1_200, 2), (1_200, 6_000, 20)):
