@@ -149,7 +149,7 @@ class Index:
             task: the query's task; None for the index's `task`.
             top: the most documents to return.
             where: a condition in SQL over columns; only documents that meet it are ranked.
-            hybrid: rank by the words of the query too.
+            hybrid: rank by the words of the query (BM25) as well as by its vector.
             per_document: return only the best passage of each document.
 
         Raises:

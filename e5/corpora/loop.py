@@ -82,19 +82,20 @@ class UnitWork:
         started = time.perf_counter()
         self._unit, self._folder, self._embedder = unit, folder, embedder
         self.summary = Summary()  # figures so far
-        self._shard = self._kept = folder.read(unit.shard)  # as it is, and what stays of it
-        self.documents = self._read_documents(reading)  # that the shard lacks
-        # The passages of each; a document that is not split is one.
+        shard = folder.read(unit.shard)
+        self._kept, self._drops = shard, False  # documents that stay, and whether others do not
+        self.documents = self._read_documents(reading, shard)  # that the shard lacks
+        # The passages of each document; one, the whole, if documents are not split.
         self._passages = [[Passage(doc.text, 0, len(doc.text))] for doc in self.documents]
-        self._stored: dict[str, StoredVectors] = {}  # of texts, by shards that have them
-        self._tokenized: dict[str, TokenIds] = {}  # of texts that are computed next
-        self._computed: list[tuple[list[str], Vectors]] = []  # texts and their vectors
-        self._reasons: dict[str, str] = {}  # why texts have no vector
-        if self._shard is not None:
-            is_dropped = np.isin(self._shard.entries["content"], unit.drop)
+        self._stored: dict[str, StoredVectors] = {}  # by text: vectors that shards hold
+        self._tokenized: dict[str, TokenIds] = {}  # by text: what is computed next
+        self._computed: list[tuple[list[str], Vectors]] = []  # texts, and their vectors
+        self._reasons: dict[str, str] = {}  # by text: why it has no vector
+        if shard is not None:
+            is_dropped = np.isin(shard.entries["content"], unit.drop)
             if is_dropped.any():
-                self._kept = self._shard.select(~is_dropped)
-                self._add_stored(self._shard.select(is_dropped))
+                self._kept, self._drops = shard.select(~is_dropped), True
+                self._add_stored(shard.select(is_dropped))
         for source in unit.sources:
             other = ShardFolder(source.folder).read(source.shard)
             if other is not None:
@@ -154,7 +155,7 @@ class UnitWork:
             shard = Shard.of(documents, passages, vectors, folder.schema)
             shard = shard if self._kept is None else self._kept + shard
             folder.write(self._unit.shard, shard, dead_letters)
-        elif self._kept is not None and self._kept is not self._shard:
+        elif self._kept is not None and self._drops:
             folder.write(self._unit.shard, self._kept, dead_letters)
         else:  # the shard is done already
             folder.write_dead_letters(self._unit.name, dead_letters)
@@ -174,9 +175,9 @@ class UnitWork:
                 self._reasons.setdefault(texts[i], problem)
         return encoded_by_text
 
-    def _read_documents(self, reading: Reading) -> list[Document]:
+    def _read_documents(self, reading: Reading, shard: Shard | None) -> list[Document]:
         """The documents that the shard lacks, without those that changed since they were listed."""
-        documents, shard = [], self._shard
+        documents = []
         present = set() if shard is None else set(shard.entries["content"].tolist())
         for selection in self._unit.selections:
             contents = dict(zip(selection.rows, selection.contents.tolist(), strict=True))

@@ -81,9 +81,9 @@ def plan(
     Returns:
         A unit for each shard that must change, ordered by the shards' names.
 
-    If the corpus has the ids 7, 8 and 9, and the folder one shard with 9 in another content, 6 and
-    8, then the only unit reads the rows of 7 and 9 and drops the contents of 6 and of the old 9.
-    With a shard that is at least half full, 7 goes to a new shard, in a second unit.
+    If the corpus has the ids 7, 8 and 9, and the folder one shard, with 9 in another content, 6 and
+    8, then a unit for this shard reads the row of 9, and drops the contents of 6 and of the old 9.
+    It also reads the row of 7 if the shard is then less than half full; else 7 goes to a new shard.
     """
     dropped_in_folder = np.sort(np.concatenate([difference.outdated, difference.removed]))
     drop = {shard: folder.contents[at] for shard, at in folder.by_group(dropped_in_folder)}

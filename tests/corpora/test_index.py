@@ -170,7 +170,7 @@ class TestConditions:
             scores = {hit.id: hit.score for hit in index.find(embedder, keyword, top=29)}
             assert best.score == pytest.approx(scores["d27"], abs=0.05)
         assert index.find(embedder, "Zanzibar", hybrid=True, where="year < 2020")
-        assert index.find(embedder, '"( AND ^', hybrid=True)  # which is no query language
+        assert index.find(embedder, '"( AND ^', hybrid=True)  # which is not a query language
 
     def test_many_queries_are_answered_as_one_is(self, index: Index, embedder: Embedder) -> None:
         queries = texts(5, 7)

@@ -79,6 +79,17 @@ def test_any_history_ends_with_the_last_corpus_and_no_document_ever_moves(
         assert folder.plan(files, rows) == []
 
 
+@pytest.mark.parametrize(("rows_per_shard", "rows"), [(8, [[0, 2]]), (4, [[2], [0]])])
+def test_a_changed_document_stays_and_a_new_one_fills_a_shard_that_is_half_empty(
+    rows_per_shard: int, rows: list[list[int]]
+) -> None:
+    folder = Folder()
+    folder.shards = {"part-000000.parquet": [(9, 1), (6, 0), (8, 0)]}
+    units = folder.plan({"a.jsonl": [(7, 0), (8, 0), (9, 0)]}, rows_per_shard)
+    assert [unit.selections[0].rows for unit in units] == rows
+    assert sorted(units[0].drop.tolist()) == [600, 901]
+
+
 def test_new_shards_are_full_and_in_the_corpus_s_order() -> None:
     files = {"a.jsonl": [(i, 0) for i in range(5)], "b.jsonl": [(i, 0) for i in range(5, 12)]}
     units = Folder().plan(files, 4)

@@ -1,4 +1,4 @@
-"""One reading of a corpus finds all its documents, and the rows that are none."""
+"""One reading of a corpus finds all its documents, and the rows that are not documents."""
 
 from collections.abc import Sequence
 from pathlib import Path
