@@ -66,7 +66,7 @@ class PassageSize:
         """The passages of a text, which end at sentences where that is possible, else at words.
 
         Args:
-            text: not blank. No passage has blanks at its ends.
+            text: not blank. No passage has white space at its ends.
             count: gives the number of tokens of a passage.
 
         Example:
