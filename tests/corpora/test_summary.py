@@ -1,6 +1,6 @@
 """The figures of units add up to those of a run."""
 
-from e5.corpora.runner import STAGES, Summary
+from e5.corpora.synchronize import STAGES, Summary
 
 
 def test_summaries_add_up_in_every_figure_and_every_stage() -> None:
