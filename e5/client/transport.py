@@ -35,9 +35,11 @@ class ClientLimits:
     """How large an answer may be; and in seconds, how Replicate is waited for.
 
     Attributes:
-        answer_bytes: the largest body that is read; ten times the vectors of a whole request.
-        create_silence: without a byte, after which a new prediction is given up.
-        first_poll: before the first question whether a prediction has ended; later eight times it.
+        answer_bytes: the size of the largest body that is read; ten times the vectors of a whole
+            request.
+        create_silence: the request for a new prediction is given up after so long without a byte.
+        first_poll: the pause before Replicate is asked whether a prediction has ended. Each further
+            pause is twice as long, up to eight times the first one.
     """
 
     answer_bytes: int = 2**26
