@@ -54,7 +54,7 @@ def load_model(
             if name not in shapes:
                 if COMPUTED_TENSOR.search(name) or (prefix and name == stored_name):
                     continue  # the model computes it, or it belongs to another part
-                received = f"tensor {stored_name} is not one of a MistralModel's"
+                received = f"tensor {stored_name} is not part of a MistralModel"
                 raise WeightsError(path, received, "save only the `.model` of a MistralForCausalLM")
             # Opened again for each tensor: closing the file frees the pages that were read.
             with safe_open(path, framework="pt") as file:

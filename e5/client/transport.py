@@ -63,7 +63,7 @@ class Transport:
     """
 
     late_remedy: str  # where no answer comes within the deadline
-    address_remedy: str  # where there is no connection, or what answers speaks no HTTP
+    address_remedy: str  # where there is no connection, or what answers does not speak HTTP
 
     def __init__(
         self,
@@ -237,7 +237,7 @@ def _is_loopback(host: str) -> bool:
 
 def _is_lost_connection(error: Exception) -> bool:
     """Whether the connection was refused or dropped, so that another try may succeed."""
-    if isinstance(error, httpx2.RemoteProtocolError):  # all others: what answers speaks no HTTP
+    if isinstance(error, httpx2.RemoteProtocolError):  # others: it does not speak HTTP
         return str(error).startswith(("Server disconnected", "peer closed connection"))
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
