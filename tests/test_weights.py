@@ -152,7 +152,7 @@ def test_an_index_never_leads_out_of_its_folder(part: str, bare: Path) -> None:
         checkpoint_files(bare)
 
 
-def test_a_checkpoint_in_shards_and_one_in_a_single_file_give_equal_vectors(
+def test_a_checkpoint_in_parts_and_one_in_a_single_file_give_equal_vectors(
     original: Path, tmp_path: Path
 ) -> None:
     single = save_checkpoint(tmp_path / "single", hidden_size=32, num_layers=1)
