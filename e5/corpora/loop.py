@@ -113,12 +113,12 @@ class UnitWork:
             texts += [passage.text for passage in self._passages[i]]
         new = [text for text in dict.fromkeys(texts) if text not in self._stored]
         reused = sum(text in self._stored for text in texts)
-        encodings = self._embedder.tokenize(new, task=recipe.task, one_by_one=True)
-        self._tokenized = dict(zip(new, (e.token_ids for e in encodings), strict=True))
+        tokenized = self._embedder.tokenize(new, task=recipe.task, one_by_one=True)
+        self._tokenized = dict(zip(new, (e.token_ids for e in tokenized), strict=True))
         summary.reused += reused
         summary.computed += len(texts) - reused
         summary.tokens += sum(map(len, self._tokenized.values()))
-        summary.truncated += sum(encoding.truncated for encoding in encodings)
+        summary.truncated += sum(each.truncated for each in tokenized)
         summary.seconds["tokenize"] += time.perf_counter() - started
 
     def compute(self) -> None:
