@@ -9,7 +9,7 @@ from typing import Optional
 from cog import BaseRunner, Input, concurrent
 
 from e5.cog import CogWorker
-from e5.cog.output import Output
+from e5.cog.output import Output  # Cog's parser follows this import to the source of Output
 from e5.serving import EmbedRequest
 from e5.settings import Settings
 
@@ -67,4 +67,5 @@ class Predictor(BaseRunner):
 
     def healthcheck(self) -> bool:
         """Whether predictions can be made; False lets a probe restart the service."""
+        self.worker.report_running()
         return self.worker.is_healthy() and self.service.healthy

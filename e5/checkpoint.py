@@ -1,7 +1,7 @@
 """A checkpoint's folder: finds its files, verifies them and computes the fingerprint.
 
 A folder holds `config.json`, `tokenizer.json` and the weights as safetensors, in one file or in
-shards with an index, as the hub and `save_pretrained` store them. An optional `manifest.json` gives
+parts with an index, as the hub and `save_pretrained` store them. An optional `manifest.json` gives
 each file's sha256, token ids that the tokenizer must produce, and the prompt template. Nothing is
 downloaded here.
 """
@@ -22,10 +22,10 @@ from e5.prompts import TEMPLATE, is_template
 from e5.tokenizer import RULE
 
 CONFIG, TOKENIZER, MANIFEST = "config.json", "tokenizer.json", "manifest.json"
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+SINGLE, WEIGHT_INDEX = "model.safetensors", "model.safetensors.index.json"
 
 HOW_TO_GET_WEIGHTS = (
-    "run ./scripts/download_weights for the 7B model (14 GB), "
+    "run e5 download-weights (in a clone ./scripts/download_weights; 14 GB), "
     "or set E5_WEIGHTS=weights/e5-mini for the small built-in one"
 )
 DELETE_FIRST = f"delete the file, then {HOW_TO_GET_WEIGHTS}"
@@ -168,21 +168,23 @@ def weight_bytes(folder: Path) -> int:
 
 
 def _weight_files(folder: Path) -> list[str]:
-    """The index and its shards; the single file, if there is no index or a stale one."""
+    """The index and its parts; the single file, if there is no index or a stale one."""
     alone = sorted(path.name for path in folder.glob("*.safetensors"))
-    if not (folder / INDEX).is_file():
+    if not (folder / WEIGHT_INDEX).is_file():
         return alone if len(alone) == 1 else [SINGLE]
     try:
-        weight_map = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
-        shards = sorted({str(shard) for shard in weight_map.values()})
+        weight_map = json.loads((folder / WEIGHT_INDEX).read_text(encoding="utf-8"))["weight_map"]
+        parts = sorted({str(part) for part in weight_map.values()})
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise _unusable(folder / INDEX, "not a safetensors index") from error
-    for shard in shards:
-        if Path(shard).name != shard:
-            raise _unusable(folder / INDEX, f"it names {shard[:100]!r}, which is no file beside it")
-    if alone == [SINGLE] and SINGLE not in shards:
+        raise _unusable(folder / WEIGHT_INDEX, "not a safetensors index") from error
+    for part in parts:
+        if Path(part).name != part:
+            raise _unusable(
+                folder / WEIGHT_INDEX, f"it names {part[:100]!r}, which is not a file beside it"
+            )
+    if alone == [SINGLE] and SINGLE not in parts:
         return [SINGLE]
-    return [INDEX, *shards]
+    return [WEIGHT_INDEX, *parts]
 
 
 def hash_files(folder: Path, names: Sequence[str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from e5.errors import EngineError, SettingsError
 
 logger = logging.getLogger(__name__)
 
-LEAST_CAPABILITY = (8, 0)  # FlashAttention needs it; a T4 has 7.5
+MIN_CAPABILITY = (8, 0)  # FlashAttention needs it; a T4 has 7.5
 MAX_CPU_WEIGHT_BYTES = 4_000_000_000  # a CPU takes minutes for a forward of more
 
 
@@ -40,8 +40,8 @@ def choose_device(device: str | None, *, weight_bytes: int = 0) -> torch.device:
             raise SettingsError("E5_DEVICE", received, "use cpu or cuda") from error
     if chosen.type == "cuda":
         capability = torch.cuda.get_device_capability(chosen)
-        if capability < LEAST_CAPABILITY:
-            has, needs = (".".join(map(str, each)) for each in (capability, LEAST_CAPABILITY))
+        if capability < MIN_CAPABILITY:
+            has, needs = (".".join(map(str, each)) for each in (capability, MIN_CAPABILITY))
             name = torch.cuda.get_device_name(chosen)
             received = f"{name}, whose compute capability is {has} and has to be at least {needs}"
             raise SettingsError("E5_DEVICE", received, "use an A40, L40S, A100 or newer")
@@ -108,7 +108,7 @@ def _quota(cgroups: Path) -> float:
         with suppress(OSError, ValueError, ZeroDivisionError):  # no such files; a quota of "max"
             text = " ".join((cgroups / file).read_text() for file in files)
             quota, period = map(int, text.split())
-            return quota / period if quota > 0 else math.inf  # -1 is no limit
+            return quota / period if quota > 0 else math.inf  # -1: none
     return math.inf
 
 

@@ -18,7 +18,7 @@ from e5.packing import TokenIds
 from e5.self_check import self_check
 from e5.settings import Settings
 from e5.texts import check_flag, check_task, check_texts
-from e5.tokenizer import MISTRAL_GOLDENS, MISTRAL_VOCAB_SIZE, Encoding, Tokenizer
+from e5.tokenizer import MISTRAL_GOLDENS, MISTRAL_VOCAB_SIZE, TokenizedText, Tokenizer
 from e5.vectors import Vectors, check_dimensions, finish, similarity
 from e5.weights import load_model
 
@@ -108,7 +108,7 @@ class Embedder:
         name, budget = f"{checkpoint.name}@{fingerprint}", settings.max_batch_tokens
         engine = Engine(model, max_batch_tokens=budget, compiled=settings.compile)
         embedder = cls(engine, tokenizer, name=name, template=checkpoint.template)
-        self_check(engine, [encoding.token_ids for encoding in embedder.tokenize(*SELF_CHECK)])
+        self_check(engine, [each.token_ids for each in embedder.tokenize(*SELF_CHECK)])
         millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
         size = f"{millions:.1f} M parameters, {str(dtype).removeprefix('torch.')} on {device}"
         budgets = f"{length} tokens a text, {engine.max_batch_tokens} a forward"
@@ -159,7 +159,7 @@ class Embedder:
         check_dimensions(dimensions, self.dimensions)
         for name, flag in flags.items():
             check_flag(flag, name)
-        encodings = self.tokenize(
+        tokenized = self.tokenize(
             texts if side == "queries" else (),
             texts if side == "documents" else (),
             task=check_task(task),
@@ -167,7 +167,7 @@ class Embedder:
             fields=fields,
             truncate=flags["truncate"],
         )
-        computed = self.compute([encoding.token_ids for encoding in encodings])
+        computed = self.compute([each.token_ids for each in tokenized])
         for position, fault in computed.faults.items():
             raise fault.at(position, fields[position])
         vectors = finish(computed.vectors, dimensions, normalize=flags["normalize"])
@@ -187,7 +187,7 @@ class Embedder:
         fields: Sequence[str] | None = None,
         truncate: bool = True,
         one_by_one: bool = False,
-    ) -> list[Encoding]:
+    ) -> list[TokenizedText]:
         """Token ids of checked texts with their prompts: first the queries, then the documents.
 
         Args:
@@ -207,15 +207,15 @@ class Embedder:
             for document in documents
         ]
         parts = [[text] for text in texts] if one_by_one else [texts]
-        encodings = [each for part in parts for each in self._tokenizer.encode(part)]
-        for position, encoding in enumerate(encodings):
-            if encoding.truncated and not truncate:
+        tokenized = [each for part in parts for each in self._tokenizer.encode(part)]
+        for position, text in enumerate(tokenized):
+            if text.truncated and not truncate:
                 field = f"text {position}" if fields is None else fields[position]
                 num_tokens = self._tokenizer.count(texts[position])
                 received = f"a text of {num_tokens} tokens with truncate=false"
                 remedy = f"shorten it to {self.max_length} tokens or allow truncation"
                 raise InputError(field, received, remedy)
-        return encodings
+        return tokenized
 
     def compute(self, sequences: Sequence[TokenIds]) -> Computed:
         """The vector of each text's token ids, checked.

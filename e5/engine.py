@@ -14,7 +14,7 @@ from e5.errors import OutOfMemoryError, SettingsError, shortened
 from e5.forward import forward
 from e5.graphs import Graphs
 from e5.mistral import Mistral
-from e5.packing import MIN_SHARED, PackedBatch, TokenIds, fill, pack
+from e5.packing import MIN_SHARED, PackedBatch, TokenIds, divide_into_batches, pack
 from e5.vectors import Vectors
 
 logger = logging.getLogger(__name__)
@@ -78,7 +78,9 @@ class Engine:
         distinct = sorted(set(sequences))
         row_numbers = {ids: i for i, ids in enumerate(distinct)}
         vectors = np.empty((len(distinct), self.hidden_size), np.float32)
-        batches = fill(distinct, max_batch_tokens=self.max_batch_tokens, min_shared=min_shared)
+        batches = divide_into_batches(
+            distinct, max_batch_tokens=self.max_batch_tokens, min_shared=min_shared
+        )
         done = 0
         with tqdm(distinct, "forward", unit="text", delay=2, leave=False, disable=None) as bar:
             for rows in (rows for batch in batches for rows in self._forward(batch, min_shared)):
@@ -134,6 +136,6 @@ def _try_to_compile(model: Mistral) -> None:
     except Exception as error:  # a compiler can raise anything
         logger.warning("torch.compile failed", exc_info=True)
         received = f"1, and torch cannot compile here ({shortened(str(error), 200)})"
-        remedy = "install a C++ compiler, or unset E5_COMPILE"
+        remedy = "install a C and a C++ compiler, or unset E5_COMPILE"
         raise SettingsError("E5_COMPILE", received, remedy) from error
     logger.info("compiled the forward in %.1f s", time.perf_counter() - started)

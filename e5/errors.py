@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Self, TypeAlias, get_args
 Cause: TypeAlias = Literal["busy", "unreachable", "deadline", "other"]
 
 MAX_SHOWN = 60  # characters of what a caller sent, in an error
-MAX_RETRY_AFTER = 1e9  # seconds; more is no time to wait
+MAX_RETRY_AFTER = 1e9  # seconds; a larger value of another process is not believed
 MAX_RESTORED = 2000  # characters of each text of an error that another process sent
 
 
@@ -151,7 +151,7 @@ def shortened(text: str, most: int = MAX_SHOWN) -> str:
 
 
 def one_line(text: str) -> str:
-    r"""A text on one line that cannot steer a terminal: what cannot be printed becomes blanks.
+    r"""A text on one line that cannot steer a terminal: unprintable characters become spaces.
 
     Example:
         >>> one_line("a\x1b[2Jb\nc")

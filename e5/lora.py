@@ -31,7 +31,7 @@ KNOWN = {
     *("megatron_config", "megatron_core", "peft_type", "peft_version", "qalora_group_size", "r"),
     *("revision", "runtime_config", "target_modules", "task_type", "use_rslora"),
 }
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_NAME_PATTERN = re.compile(r"[\w.-]+/[\w.-]+")
 MERGE_WITH_PEFT = (
     "merge the adapter with peft (merge_and_unload) and serve the result by E5_WEIGHTS"
 )
@@ -75,7 +75,7 @@ class LoraAdapter:
         for name, tensor in tensors.items():
             match = PAIR.match(PREFIX.sub("", name))
             if match is None or not tensor.is_floating_point() or tensor.ndim != 2:
-                received = f"tensor {quoted(name)} is no A or B of a linear layer"
+                received = f"tensor {quoted(name)} is not A or B of a linear layer"
                 raise WeightsError(weights, received, MERGE_WITH_PEFT)
             factors.setdefault(f"{match['layer']}.weight", {})[match["factor"]] = tensor
         pairs = {}
@@ -98,7 +98,7 @@ class LoraAdapter:
             source: the origin that the checkpoint's manifest names; "" without a manifest.
         """
         origin = source.partition(" ")[0]
-        both_named = HUB_NAME.fullmatch(origin) and HUB_NAME.fullmatch(self.base)
+        both_named = HUB_NAME_PATTERN.fullmatch(origin) and HUB_NAME_PATTERN.fullmatch(self.base)
         if both_named and Path(origin).name != Path(self.base).name:  # a copy keeps the name
             base = quoted(self.base)
             received = f"the adapter was trained on {base}, and the weights are {origin}"

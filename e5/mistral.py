@@ -52,7 +52,7 @@ class Config(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> "Config":
-        """The configuration in a file; WeightsError if it is none of a supported Mistral model."""
+        """The configuration in a file; WeightsError unless it is a supported Mistral's."""
         try:
             values = json.loads(path.read_text(encoding="utf-8-sig"))
             model_type = values["model_type"]
@@ -71,7 +71,7 @@ class Config(BaseModel):
         if config.num_attention_heads % config.num_key_value_heads:
             heads = f"num_attention_heads is {config.num_attention_heads}"
             groups = f"num_key_value_heads, {config.num_key_value_heads}"
-            raise _refusal(path, f"{heads}, which is no multiple of {groups}")
+            raise _refusal(path, f"{heads}, which is not a multiple of {groups}")
         if config.head_size == 0 or config.head_size % 2:
             size = f"a head has {config.head_size} dimensions"
             raise _refusal(path, f"{size}, and rotary embedding turns pairs")

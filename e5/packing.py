@@ -130,7 +130,7 @@ def pack(texts: Sequence[TokenIds], *, min_shared: int = MIN_SHARED) -> PackedBa
     )
 
 
-def fill(
+def divide_into_batches(
     texts: Sequence[TokenIds], *, max_batch_tokens: int, min_shared: int = MIN_SHARED
 ) -> Iterator[Sequence[TokenIds]]:
     """Divide `texts` into batches of at most `max_batch_tokens` computed tokens, in order.
@@ -138,7 +138,7 @@ def fill(
     A shared token is counted once, as in `pack`. A text longer than the budget gets a batch alone.
 
     Example:
-        >>> list(fill([(1, 2), (1, 3), (1, 4, 5, 2)], max_batch_tokens=4))
+        >>> list(divide_into_batches([(1, 2), (1, 3), (1, 4, 5, 2)], max_batch_tokens=4))
         [[(1, 2), (1, 3)], [(1, 4, 5, 2)]]
     """
     start, tokens, keys = 0, 0, 0

@@ -22,7 +22,7 @@ from e5.packing import PackedBatch, TokenIds, pack
 
 logger = logging.getLogger(__name__)
 
-LEAST_COSINE = 0.999
+MIN_COSINE = 0.999
 # Computed again in float32 on the CPU: these layers, for these texts of at most this length.
 CHECKED_LAYERS, CHECKED_TEXTS, CHECKED_LENGTH = 2, 3, 32
 
@@ -118,5 +118,5 @@ def _first_layers(
 def _compare(failure: str, these: torch.Tensor, others: torch.Tensor, remedy: str) -> None:
     """Raise an EngineError unless all rows of two tensors have almost the same direction."""
     cosine = F.cosine_similarity(these, others, dim=-1).min().item()
-    if not cosine >= LEAST_COSINE:
+    if not cosine >= MIN_COSINE:
         raise EngineError(f"self-check: {failure} (cosine {cosine:.4f}); {remedy}.")

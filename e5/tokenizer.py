@@ -46,7 +46,7 @@ LOCAL_NORMALIZERS = {"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents"}
 
 
 @dataclass(frozen=True)
-class Encoding:
+class TokenizedText:
     """One text's token ids, and the least number of tokens that it had before truncation."""
 
     token_ids: TokenIds
@@ -100,13 +100,13 @@ class Tokenizer:
         elif self._splits_at_spaces():
             self._is_boundary = re.compile(" [0-9A-Za-z]").match
 
-    def encode(self, texts: Sequence[str]) -> list[Encoding]:
+    def encode(self, texts: Sequence[str]) -> list[TokenizedText]:
         """Token ids of each text, `<s>` first and `</s>` last, at most `max_length` of them.
 
         Releases the interpreter lock (GIL) while it works.
         """
         body_length = self.max_length - 2
-        encodings: dict[int, Encoding] = {}  # by the text's position
+        tokenized: dict[int, TokenizedText] = {}  # by the text's position
         pending, num_characters = list(range(len(texts))), CHARACTERS_PER_TOKEN * body_length
         while pending:
             heads = [self._head(texts[i], num_characters) for i in pending]
@@ -115,10 +115,10 @@ class Tokenizer:
                 ids = body.ids
                 if len(head) == len(texts[i]) or len(ids) > body_length:
                     token_ids = (self._bos, *ids[:body_length], self._eos)
-                    encodings[i] = Encoding(token_ids, len(ids) + 2)
-            pending = [i for i in pending if i not in encodings]
+                    tokenized[i] = TokenizedText(token_ids, len(ids) + 2)
+            pending = [i for i in pending if i not in tokenized]
             num_characters *= 8
-        return [encodings[i] for i in range(len(texts))]
+        return [tokenized[i] for i in range(len(texts))]
 
     def count(self, text: str) -> int:
         """The number of tokens of the whole text, both ends included."""
@@ -130,7 +130,7 @@ class Tokenizer:
         return text[: next((e for e in ends if self._is_boundary(text[e - 1 : e + 1])), None)]
 
     def _splits_at_spaces(self) -> bool:
-        """Whether the words between blanks are tokenised independently of each other."""
+        """Whether the words between spaces are tokenised independently of each other."""
         normalizer, splitter = (
             json.loads(self._tokenizer.to_str())[name] for name in ("normalizer", "pre_tokenizer")
         )

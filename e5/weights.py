@@ -45,7 +45,7 @@ def load_model(
     if adapter is not None:
         manifest = checkpoint.manifest
         adapter.check(shapes, source="" if manifest is None else manifest.source)
-    paths = [checkpoint.folder / shard for shard in checkpoint.weight_files]
+    paths = [checkpoint.folder / part for part in checkpoint.weight_files]
     names = {path: _tensor_names(path) for path in paths}
     prefix = _common_prefix({name for in_file in names.values() for name in in_file}, shapes)
     for path in paths:
@@ -54,8 +54,8 @@ def load_model(
             if name not in shapes:
                 if COMPUTED_TENSOR.search(name) or (prefix and name == stored_name):
                     continue  # the model computes it, or it belongs to another part
-                received = f"tensor {stored_name} is none of a MistralModel's"
-                raise WeightsError(path, received, "of a MistralForCausalLM save the `.model`")
+                received = f"tensor {stored_name} is not part of a MistralModel"
+                raise WeightsError(path, received, "save only the `.model` of a MistralForCausalLM")
             # Opened again for each tensor: closing the file frees the pages that were read.
             with safe_open(path, framework="pt") as file:
                 tensor = file.get_tensor(stored_name)

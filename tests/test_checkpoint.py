@@ -22,8 +22,8 @@ from damages import (
     flip_bit,
     lengthen,
     remove,
-    save_two_shards,
-    swap_with_the_other_shard,
+    save_two_parts,
+    swap_with_the_other_part,
     tensors_of,
     truncate,
     write_manifest,
@@ -31,10 +31,10 @@ from damages import (
 
 from e5.checkpoint import (
     CONFIG,
-    INDEX,
     MANIFEST,
     SINGLE,
     TOKENIZER,
+    WEIGHT_INDEX,
     Checkpoint,
     CheckpointManifest,
     checkpoint_files,
@@ -48,8 +48,8 @@ MINI = Path(__file__).parent.parent / "weights" / "e5-mini"
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint in two shards, without a manifest. Not to be altered."""
-    return save_two_shards(tmp_path_factory.mktemp("weights") / "tiny")
+    """A checkpoint in two parts, without a manifest. Not to be altered."""
+    return save_two_parts(tmp_path_factory.mktemp("weights") / "tiny")
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_a_damaged_shard_is_refused_by_name_before_it_is_loaded(
     verified: Path, name: str, damage: Damage
 ) -> None:
     damage(verified / name)
-    either = FIRST if damage is swap_with_the_other_shard else name
+    either = FIRST if damage is swap_with_the_other_part else name
     with pytest.raises(WeightsError, match=f"^{verified / either}: ") as refusal:
         Checkpoint.find(verified)
     with pytest.raises(WeightsError) as again:
@@ -84,17 +84,17 @@ def test_a_damaged_shard_is_refused_by_name_before_it_is_loaded(
 
 
 @pytest.mark.parametrize("damage", [flip_bit, truncate, empty, remove])
-@pytest.mark.parametrize("name", [CONFIG, INDEX, TOKENIZER, "tokenizer_config.json"])
+@pytest.mark.parametrize("name", [CONFIG, WEIGHT_INDEX, TOKENIZER, "tokenizer_config.json"])
 def test_a_damaged_small_file_is_refused_by_name(verified: Path, name: str, damage: Damage) -> None:
     damage(verified / name)
     # Without its index the folder is that of a checkpoint in one file, which is then missing.
-    named = SINGLE if (name, damage) == (INDEX, remove) else name
+    named = SINGLE if (name, damage) == (WEIGHT_INDEX, remove) else name
     with pytest.raises(WeightsError, match=f"{verified / named}: "):
         Checkpoint.find(verified)
 
 
 def test_a_shard_of_another_checkpoint_is_refused_by_name(verified: Path, tmp_path: Path) -> None:
-    other = save_two_shards(tmp_path / "other", seed=1)
+    other = save_two_parts(tmp_path / "other", seed=1)
     (verified / SECOND).write_bytes((other / SECOND).read_bytes())
     with pytest.raises(WeightsError, match=f"{verified / SECOND}: damaged or altered"):
         load(verified)
@@ -102,12 +102,12 @@ def test_a_shard_of_another_checkpoint_is_refused_by_name(verified: Path, tmp_pa
 
 def test_a_shard_that_the_manifest_does_not_know_is_refused_by_name(verified: Path) -> None:
     (verified / FIRST).rename(verified / "model-00003.safetensors")
-    index = json.loads((verified / INDEX).read_text())
+    index = json.loads((verified / WEIGHT_INDEX).read_text())
     index["weight_map"]["embed_tokens.weight"] = "model-00003.safetensors"
-    (verified / INDEX).write_text(json.dumps(index))
+    (verified / WEIGHT_INDEX).write_text(json.dumps(index))
     manifest = CheckpointManifest.read(verified)
     assert manifest is not None
-    files = dict(manifest.files) | hash_files(verified, [INDEX])
+    files = dict(manifest.files) | hash_files(verified, [WEIGHT_INDEX])
     del files[FIRST]
     CheckpointManifest(manifest.source, files).write(verified)
     with pytest.raises(WeightsError, match=r"model-00003\.safetensors: not in manifest\.json"):
@@ -179,7 +179,7 @@ def test_the_manifests_goldens_bind_the_tokenizer(verified: Path) -> None:
 
 def test_pickled_weights_are_never_loaded(bare: Path) -> None:
     torch.save(tensors_of(bare / FIRST) | tensors_of(bare / SECOND), bare / "pytorch_model.bin")
-    for name in (FIRST, SECOND, INDEX):
+    for name in (FIRST, SECOND, WEIGHT_INDEX):
         (bare / name).unlink()
     with pytest.raises(WeightsError, match="pickled weights are never loaded"):
         load(bare)
@@ -208,15 +208,15 @@ def test_a_folder_that_is_not_there_names_the_two_ways_on(tmp_path: Path, name: 
     [b"", b"not JSON", b"\xff\xfe", b"[]", b"{}", b'{"weight_map": ["a"]}', b'{"weight_map": 5}'],
 )
 def test_an_index_that_is_none_is_refused_by_name(bare: Path, data: bytes) -> None:
-    (bare / INDEX).write_bytes(data)
-    with pytest.raises(WeightsError, match=f"{bare / INDEX}: not a safetensors index"):
+    (bare / WEIGHT_INDEX).write_bytes(data)
+    with pytest.raises(WeightsError, match=f"{bare / WEIGHT_INDEX}: not a safetensors index"):
         load(bare)
 
 
-@pytest.mark.parametrize("shard", [5, None, "absent.safetensors", "../up.safetensors", "a\0b"])
-def test_an_index_that_names_no_file_of_the_folder_is_refused(bare: Path, shard: Any) -> None:
-    edit_json(bare / INDEX, weight_map={"norm.weight": shard})
-    with pytest.raises(WeightsError, match=r"the file is missing|which is no file beside it"):
+@pytest.mark.parametrize("part", [5, None, "absent.safetensors", "../up.safetensors", "a\0b"])
+def test_an_index_that_names_no_file_of_the_folder_is_refused(bare: Path, part: Any) -> None:
+    edit_json(bare / WEIGHT_INDEX, weight_map={"norm.weight": part})
+    with pytest.raises(WeightsError, match=r"the file is missing|which is not a file beside it"):
         load(bare)
 
 
@@ -224,7 +224,7 @@ def test_an_index_that_names_no_file_of_the_folder_is_refused(bare: Path, shard:
 
 
 def test_the_digests_are_those_of_the_files_that_shape_a_vector(verified: Path) -> None:
-    names = [INDEX, FIRST, SECOND, CONFIG, TOKENIZER]
+    names = [WEIGHT_INDEX, FIRST, SECOND, CONFIG, TOKENIZER]
     assert Checkpoint.find(verified).digests == hash_files(verified, names)
 
 
@@ -236,7 +236,7 @@ def test_the_built_in_checkpoint_is_as_its_manifest_says() -> None:
 
 
 def test_the_files_come_with_their_weights_in_order(verified: Path) -> None:
-    assert checkpoint_files(verified) == [INDEX, FIRST, SECOND, CONFIG, TOKENIZER]
+    assert checkpoint_files(verified) == [WEIGHT_INDEX, FIRST, SECOND, CONFIG, TOKENIZER]
     assert Checkpoint.find(verified).weight_files == [FIRST, SECOND]
     assert Checkpoint.find(MINI).weight_files == [SINGLE]
 
@@ -340,14 +340,14 @@ def with_template(found: Checkpoint, template: str) -> Checkpoint:
     return replace(found, manifest=replace(found.manifest, template=template))
 
 
-@pytest.mark.parametrize("name", [INDEX, FIRST, SECOND, CONFIG, TOKENIZER])
+@pytest.mark.parametrize("name", [WEIGHT_INDEX, FIRST, SECOND, CONFIG, TOKENIZER])
 @pytest.mark.parametrize("damage", [flip_bit, lengthen])
 def test_it_changes_with_one_bit_of_any_file_that_shapes_a_vector(
     bare: Path, name: str, damage: Damage
 ) -> None:
     before = fingerprint(Checkpoint.find(bare))
     damage(bare / name)
-    digests = hash_files(bare, [INDEX, FIRST, SECOND, CONFIG, TOKENIZER])
+    digests = hash_files(bare, [WEIGHT_INDEX, FIRST, SECOND, CONFIG, TOKENIZER])
     assert fingerprint(Checkpoint(bare, digests, None)) != before
 
 

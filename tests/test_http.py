@@ -189,8 +189,8 @@ def test_usage_has_the_tokens_of_each_text_and_which_were_truncated(
 ) -> None:
     texts = ["short", " ".join(WORDS * 400)]
     usage = output_of(server, documents=texts, dimensions=1)["usage"]
-    encodings = python.tokenize(documents=texts)
-    assert usage["tokens"] == [len(encoding.token_ids) for encoding in encodings]
+    tokenized = python.tokenize(documents=texts)
+    assert usage["tokens"] == [len(encoding.token_ids) for encoding in tokenized]
     assert usage["tokens"][1] == python.max_length
     assert usage["truncated"] == [False, True]
 

@@ -94,7 +94,7 @@ def test_theta_is_read_where_each_version_of_transformers_writes_it(
         ({"hidden_size": 0}, "hidden_size is 0, and it should be greater than 0; "),
         ({"vocab_size": 1.5}, "vocab_size is 1.5, and it "),
         ({"num_key_value_heads": None}, "num_key_value_heads is null, and it "),
-        ({"num_key_value_heads": 3}, "which is no multiple of num_key_value_heads, 3; "),
+        ({"num_key_value_heads": 3}, "which is not a multiple of num_key_value_heads, 3; "),
         ({"head_dim": 7}, "a head has 7 dimensions"),
         ({"hidden_size": 31}, "a head has 0 dimensions"),
         ({"rms_norm_eps": -1e-5}, "rms_norm_eps is -1e-05, and it "),

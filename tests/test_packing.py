@@ -8,7 +8,15 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from e5.packing import MAX_KEYS_PER_TOKEN, PackedBatch, Spans, TokenIds, fill, pack, shared_tokens
+from e5.packing import (
+    MAX_KEYS_PER_TOKEN,
+    PackedBatch,
+    Spans,
+    TokenIds,
+    divide_into_batches,
+    pack,
+    shared_tokens,
+)
 
 # Few ids and few prefixes, so that texts often begin alike, contain each other or are the same.
 # 2 is the id of `</s>`, which a text may hold anywhere: nothing may look for it.
@@ -145,7 +153,7 @@ class TestFill:
     def test_every_text_is_in_one_batch_in_order(
         self, texts: list[TokenIds], budget: int, min_shared: int
     ) -> None:
-        batches = list(fill(texts, max_batch_tokens=budget, min_shared=min_shared))
+        batches = list(divide_into_batches(texts, max_batch_tokens=budget, min_shared=min_shared))
         assert list(chain(*batches)) == texts
         assert all(batches)
 
@@ -153,7 +161,7 @@ class TestFill:
     def test_only_a_lone_text_may_exceed_the_budget(
         self, texts: list[TokenIds], budget: int, min_shared: int
     ) -> None:
-        for batch in fill(texts, max_batch_tokens=budget, min_shared=min_shared):
+        for batch in divide_into_batches(texts, max_batch_tokens=budget, min_shared=min_shared):
             tokens, keys = tokens_and_keys(batch, min_shared)
             assert len(batch) == 1 or tokens <= budget
             assert len(batch) == 1 or keys <= MAX_KEYS_PER_TOKEN * budget
@@ -162,18 +170,18 @@ class TestFill:
     def test_the_next_text_would_not_have_fitted(
         self, texts: list[TokenIds], budget: int, min_shared: int
     ) -> None:
-        batches = list(fill(texts, max_batch_tokens=budget, min_shared=min_shared))
+        batches = list(divide_into_batches(texts, max_batch_tokens=budget, min_shared=min_shared))
         for batch, following in pairwise(batches):
             tokens, keys = tokens_and_keys([*batch, following[0]], min_shared)
             assert tokens > budget or keys > MAX_KEYS_PER_TOKEN * budget
 
     def test_the_keys_of_shared_prefixes_are_bounded(self) -> None:
         texts = [(1, *range(3, 103), 200 + i, 2) for i in range(500)]  # 2 tokens and 103 keys each
-        batches = list(fill(texts, max_batch_tokens=1000))
+        batches = list(divide_into_batches(texts, max_batch_tokens=1000))
         keys = [tokens_and_keys(batch, 8)[1] for batch in batches]
         assert max(keys) <= MAX_KEYS_PER_TOKEN * 1000
         assert max(keys) > MAX_KEYS_PER_TOKEN * 1000 - 103
         assert list(chain(*batches)) == texts
 
     def test_no_texts_fill_no_batches(self) -> None:
-        assert list(fill([], max_batch_tokens=10)) == []
+        assert list(divide_into_batches([], max_batch_tokens=10)) == []

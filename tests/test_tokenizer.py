@@ -89,7 +89,7 @@ def test_any_text_gets_sentencepiece_ids_in_any_batch(
     tokenizer: Tokenizer, texts: list[str]
 ) -> None:
     expected = [true_ids(text, LONG) for text in texts]
-    assert [encoding.token_ids for encoding in tokenizer.encode(texts)] == expected
+    assert [each.token_ids for each in tokenizer.encode(texts)] == expected
 
 
 @given(text=TEXTS, max_length=st.integers(3, 40))
@@ -102,18 +102,18 @@ def test_truncation_keeps_both_ends_and_is_reported(
     whole = true_ids(text, LONG)
     hub_tokenizer.max_length = max_length
     try:
-        encoding = hub_tokenizer.encode([text])[0]
+        tokenized = hub_tokenizer.encode([text])[0]
     finally:
         hub_tokenizer.max_length = LONG
-    assert encoding.token_ids == true_ids(text, max_length)
-    assert len(encoding.token_ids) <= max_length
-    assert encoding.token_ids[0] == 1
-    assert encoding.token_ids[-1] == 2
-    assert min(len(whole), max_length + 1) <= encoding.num_tokens <= len(whole)
-    assert encoding.truncated == (len(whole) > max_length)
+    assert tokenized.token_ids == true_ids(text, max_length)
+    assert len(tokenized.token_ids) <= max_length
+    assert tokenized.token_ids[0] == 1
+    assert tokenized.token_ids[-1] == 2
+    assert min(len(whole), max_length + 1) <= tokenized.num_tokens <= len(whole)
+    assert tokenized.truncated == (len(whole) > max_length)
 
 
-def test_no_texts_give_no_encodings(hub_tokenizer: Tokenizer) -> None:
+def test_no_texts_give_no_token_ids(hub_tokenizer: Tokenizer) -> None:
     assert hub_tokenizer.encode([]) == []
 
 
@@ -152,9 +152,9 @@ class TestTraps:
             len(tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode("a")) == 32
         )
         ours = Tokenizer(tmp_path / "tokenizer.json", max_length=LONG)
-        encodings = ours.encode(["a", PARIS])
-        assert [e.token_ids for e in encodings] == [true_ids("a"), true_ids(PARIS)]
-        assert [e.num_tokens for e in encodings] == [3, 8]
+        tokenized = ours.encode(["a", PARIS])
+        assert [e.token_ids for e in tokenized] == [true_ids("a"), true_ids(PARIS)]
+        assert [e.num_tokens for e in tokenized] == [3, 8]
 
     def test_truncation_saved_in_the_file_does_not_matter(
         self, files: dict[Style, Path], tmp_path: Path

@@ -15,12 +15,12 @@ from damages import (
     SEEN_WITHOUT_MANIFEST,
     Damage,
     edit_json,
-    save_two_shards,
+    save_two_parts,
     tensors_of,
 )
 from safetensors.torch import save_file
 
-from e5.checkpoint import CONFIG, INDEX, SINGLE, TOKENIZER, Checkpoint, checkpoint_files
+from e5.checkpoint import CONFIG, SINGLE, TOKENIZER, WEIGHT_INDEX, Checkpoint, checkpoint_files
 from e5.errors import WeightsError
 from e5.weights import load_model
 
@@ -29,8 +29,8 @@ MINI = Path(__file__).parent.parent / "weights" / "e5-mini"
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint in two shards, without a manifest. Not to be altered."""
-    return save_two_shards(tmp_path_factory.mktemp("weights") / "tiny")
+    """A checkpoint in two parts, without a manifest. Not to be altered."""
+    return save_two_parts(tmp_path_factory.mktemp("weights") / "tiny")
 
 
 @pytest.fixture
@@ -60,12 +60,12 @@ def test_a_shard_that_is_no_safetensors_is_refused_by_name(
 
 def test_a_pickle_named_in_the_index_is_not_loaded(bare: Path) -> None:
     torch.save(tensors_of(bare / SECOND), bare / "second.bin")
-    index = json.loads((bare / INDEX).read_text())
+    index = json.loads((bare / WEIGHT_INDEX).read_text())
     index["weight_map"]["norm.weight"] = "second.bin"
     index["weight_map"] = {
-        name: shard.replace(SECOND, "second.bin") for name, shard in index["weight_map"].items()
+        name: part.replace(SECOND, "second.bin") for name, part in index["weight_map"].items()
     }
-    (bare / INDEX).write_text(json.dumps(index))
+    (bare / WEIGHT_INDEX).write_text(json.dumps(index))
     with pytest.raises(WeightsError, match="is in none of the weight files"):
         load(bare)
 
@@ -90,8 +90,8 @@ def without(tensors: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tens
             r"has shape \[1, 32\], and config\.json asks for \[32\]",
         ),
         ("norm.weight", torch.zeros(32, dtype=torch.int8), "quantised ones are not served"),
-        ("lm_head.weight", torch.zeros(32), "none of a MistralModel's; of a MistralForCausalLM"),
-        ("layers.1.input_layernorm.weight", torch.zeros(32), "none of a MistralModel's"),
+        ("lm_head.weight", torch.zeros(32), "not part of a MistralModel; save only the"),
+        ("layers.1.input_layernorm.weight", torch.zeros(32), "not part of a MistralModel"),
     ],
 )
 def test_a_tensor_that_does_not_fit_is_named(
@@ -116,7 +116,7 @@ def test_names_with_somebody_s_prefix_load_where_that_is_certain(
     edit_tensors(bare / SECOND, lambda tensors: tensors | {"lm_head.weight": torch.zeros(3)})
     assert np.array_equal(load(bare).encode_document(TEXTS), load(original).encode_document(TEXTS))
     edit_tensors(bare / SECOND, lambda tensors: without(tensors, f"{prefix}norm.weight"))
-    with pytest.raises(WeightsError, match=r"tensor .* is none of a MistralModel's"):
+    with pytest.raises(WeightsError, match=r"tensor .* is not part of a MistralModel"):
         load(bare)
 
 
@@ -135,29 +135,29 @@ def test_one_whole_file_needs_no_index(
     name: str, has_index: bool, bare: Path, original: Path
 ) -> None:
     whole = tensors_of(bare / FIRST) | tensors_of(bare / SECOND)
-    for shard in (FIRST, SECOND):
-        (bare / shard).unlink()
+    for part in (FIRST, SECOND):
+        (bare / part).unlink()
     save_file(whole, bare / name)
     if not has_index:
-        (bare / INDEX).unlink()
+        (bare / WEIGHT_INDEX).unlink()
     elif name != SINGLE:
         return  # which of the two is right is not certain
     assert np.array_equal(load(bare).encode_document(TEXTS), load(original).encode_document(TEXTS))
 
 
-@pytest.mark.parametrize("shard", ["../elsewhere.safetensors", "/etc/passwd", "a/b.safetensors"])
-def test_an_index_never_leads_out_of_its_folder(shard: str, bare: Path) -> None:
-    edit_json(bare / INDEX, weight_map={"norm.weight": shard})
-    with pytest.raises(WeightsError, match=r"which is no file beside it"):
+@pytest.mark.parametrize("part", ["../elsewhere.safetensors", "/etc/passwd", "a/b.safetensors"])
+def test_an_index_never_leads_out_of_its_folder(part: str, bare: Path) -> None:
+    edit_json(bare / WEIGHT_INDEX, weight_map={"norm.weight": part})
+    with pytest.raises(WeightsError, match=r"which is not a file beside it"):
         checkpoint_files(bare)
 
 
-def test_a_checkpoint_in_shards_and_one_in_a_single_file_give_equal_vectors(
+def test_a_checkpoint_in_parts_and_one_in_a_single_file_give_equal_vectors(
     original: Path, tmp_path: Path
 ) -> None:
     single = save_checkpoint(tmp_path / "single", hidden_size=32, num_layers=1)
     assert checkpoint_files(single) == [SINGLE, CONFIG, TOKENIZER]
-    assert checkpoint_files(original) == [INDEX, FIRST, SECOND, CONFIG, TOKENIZER]
+    assert checkpoint_files(original) == [WEIGHT_INDEX, FIRST, SECOND, CONFIG, TOKENIZER]
     vectors = load(single).encode_document(TEXTS)
     np.testing.assert_array_equal(vectors, load(original).encode_document(TEXTS))
 

@@ -28,8 +28,8 @@ REQUESTS_PER_CLIENT = 32
 class AsyncClient:
     """The same vectors as from `Client`, awaited. To be used within one event loop.
 
-    Any number of calls may wait at a time; some requests are under way. Cancelling a call cancels
-    its requests: Cog and Replicate stop computing what nobody waits for.
+    Any number of calls may wait at a time; a limited number of requests is under way. Cancelling a
+    call cancels its requests: Cog and Replicate stop computing what nobody waits for.
 
     Example, with a server of the built-in checkpoint on this port:
         >>> async def shape() -> tuple[int, ...]:
@@ -44,7 +44,7 @@ class AsyncClient:
     ) -> None:
         """See `Client`. May be made outside of the event loop."""
         self._remote = RemoteService(url, deadline=deadline, api_key=api_key)
-        self._slots = asyncio.Semaphore(REQUESTS_PER_CLIENT)
+        self._permits = asyncio.Semaphore(REQUESTS_PER_CLIENT)
         self._first: RemoteAnswer | None = None  # the first answer, with a whole vector
         self._identifying: asyncio.Task[RemoteAnswer] | None = None
         self._num_waiting = 0
@@ -100,7 +100,7 @@ class AsyncClient:
 
     async def _encode(self, field: str, texts: str | Sequence[str], options: Options) -> Vectors:
         checked, _ = check_texts(texts, field)
-        vectors = await self._embed(field, checked, options, self._slots, lambda _: None)
+        vectors = await self._embed(field, checked, options, self._permits, lambda _: None)
         return vectors[0] if isinstance(texts, str) else vectors
 
     async def _embed(
@@ -108,19 +108,19 @@ class AsyncClient:
         field: str,
         texts: Sequence[str],
         options: Options,
-        slots: AbstractAsyncContextManager[Any],
+        permits: AbstractAsyncContextManager[Any],
         report: Callable[[int], object],
     ) -> Vectors:
         """The vectors of texts that were checked, float32 `[num_texts, dimensions]`.
 
-        Each request holds `slots` while it is under way. `report` receives the number of texts of
+        Each request holds `permits` while it is under way. `report` receives the number of texts of
         each request once it is answered, in order. The error of the first text that fails is
         raised; then nothing is sent any more, and what is under way is cancelled.
         """
         width = (await self._identify()).vectors.shape[1]
         inputs = options.to_inputs(width)
         vectors = np.empty((len(texts), options.dimensions or width), np.float32)
-        own_slots = asyncio.Semaphore(REQUESTS_PER_CALL)
+        own_permits = asyncio.Semaphore(REQUESTS_PER_CALL)
 
         async def fill(rows: slice) -> None:
             try:
@@ -142,7 +142,7 @@ class AsyncClient:
             vectors[rows] = answer.vectors
 
         async def embed(rows: slice) -> int:
-            async with own_slots, slots:
+            async with own_permits, permits:
                 await fill(rows)
             return int(rows.stop - rows.start)
 

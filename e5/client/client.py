@@ -33,7 +33,7 @@ class Client:
 
     Raises, beside the errors of `Encoder`:
         TextError: for a text that has no finite vector, or does not fit in memory.
-        QueueFullError: more waits at the service than it holds, until the deadline.
+        QueueFullError: the service's queue stayed full until the deadline.
         EngineError: the service's engine broke.
         ServiceError: the service cannot be reached, or changed its model in between.
 

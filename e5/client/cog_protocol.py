@@ -26,7 +26,7 @@ REMEDIES_BY_HEALTH = {
     "BUSY": "send less at a time, or add a server",
     "READY": "try again",
     "SETUP_FAILED": "its log and its /health-check say why",
-    "STARTING": "wait until it is READY, or give Client a longer deadline",
+    "STARTING": "wait until it is READY, or allow a longer deadline",
     "UNHEALTHY": UNHEALTHY_REMEDY,
 }
 
@@ -35,7 +35,7 @@ class CogProtocol(Transport):
     """How to talk to a Cog server that runs this service, or to a gateway. See `RemoteService`."""
 
     reports_health = True
-    late_remedy = "give Client a longer one, or send shorter texts"
+    late_remedy = "allow a longer deadline, or send shorter texts"
     address_remedy = "check the URL and the proxy"
 
     def __init__(self, url: str, api_key: str | None, **options: Any) -> None:
@@ -85,7 +85,7 @@ class CogProtocol(Transport):
             raise RequestFailedError(failure, cause="unreachable", may_retry=True)
         if status == 401:
             failure = "the key is missing or wrong (HTTP 401)"
-            raise RequestFailedError(failure, "give Client the right api_key")
+            raise RequestFailedError(failure, "send the right key (api_key of Client)")
         if status == 429 and not isinstance(read_error(prediction), QueueFullError):
             failure, seconds = "too much at a time (HTTP 429)", retry_after(response)
             raise RequestFailedError(failure, cause="busy", retry_after=seconds, may_retry=True)

@@ -1,4 +1,4 @@
-"""Replicate's HTTP: the inputs of one request -> its vectors, or the error that was meant.
+"""Replicate's HTTP: the inputs of one request -> its vectors, or the error of the service.
 
 A prediction is created, and asked for until it has ended or the deadline has passed; then it is
 canceled. Each is billed, so one is created again only where Replicate cannot have begun it.
@@ -41,11 +41,13 @@ ADDRESS = re.compile(
     rf"|replicate-deployment:(?P<deployment>{NAME}/{NAME})",
     re.ASCII,
 )
-# Replicate answers a create once the prediction has ended, or after so long. Only then is its id
-# known, without which it cannot be canceled; a warm model needs less for 256 texts.
+# Replicate answers the request for a new prediction once that has ended, or after so many seconds.
+# Only then is its id known, without which it cannot be canceled; a warm model needs less for 256
+# texts.
 WAIT_SECONDS = 10
-LEAST_CANCEL_AFTER = 5  # seconds; Replicate refuses less
-SILENT_SECONDS = 10.0  # without a byte, after which any request but a create is given up
+MIN_CANCEL_AFTER = 5  # seconds; Replicate refuses less
+# Any request but the one for a new prediction is given up after so long without a byte.
+SILENT_SECONDS = 10.0
 ENDED = ("succeeded", "failed", "canceled", "aborted")
 TOKEN_REMEDY = "set it to a token of replicate.com/account/api-tokens"
 FAILURES_BY_STATUS: dict[int, tuple[str, str]] = {  # and the remedy of each
@@ -74,7 +76,7 @@ class ReplicateProtocol(Transport):
     """
 
     reports_health = False  # Replicate tells only whether it knows the account
-    late_remedy = "give a longer one, or keep an instance running with a deployment"
+    late_remedy = "allow a longer deadline, or keep an instance running with a deployment"
     address_remedy = "check the network, the proxy and REPLICATE_BASE_URL"
 
     def __init__(self, address: str, **options: Any) -> None:
@@ -164,7 +166,7 @@ class ReplicateProtocol(Transport):
     async def _create(self, path: str, end: float, content: bytes) -> dict[str, Any]:
         """A new prediction. It may have begun, and cost, whatever comes back but HTTP 429."""
         seconds_left = max(end - time.monotonic(), 0)
-        cancel_after = max(LEAST_CANCEL_AFTER, math.ceil(seconds_left))
+        cancel_after = max(MIN_CANCEL_AFTER, math.ceil(seconds_left))
         headers = {"Cancel-After": f"{cancel_after}s"}
         if wait := min(WAIT_SECONDS, int(seconds_left / 2)):  # so that the id is known before `end`
             headers["Prefer"] = f"wait={wait}"

@@ -35,9 +35,11 @@ class ClientLimits:
     """How large an answer may be; and in seconds, how Replicate is waited for.
 
     Attributes:
-        answer_bytes: the largest body that is read; ten times the vectors of a whole request.
-        create_silence: without a byte, after which a new prediction is given up.
-        first_poll: before the first question whether a prediction has ended; later eight times it.
+        answer_bytes: the size of the largest body that is read; ten times the vectors of a whole
+            request.
+        create_silence: the request for a new prediction is given up after so long without a byte.
+        first_poll: the pause before Replicate is asked whether a prediction has ended. Each further
+            pause is twice as long, up to eight times the first one.
     """
 
     answer_bytes: int = 2**26
@@ -61,7 +63,7 @@ class Transport:
     """
 
     late_remedy: str  # where no answer comes within the deadline
-    address_remedy: str  # where there is no connection, or what answers speaks no HTTP
+    address_remedy: str  # where there is no connection, or what answers does not speak HTTP
 
     def __init__(
         self,
@@ -235,7 +237,7 @@ def _is_loopback(host: str) -> bool:
 
 def _is_lost_connection(error: Exception) -> bool:
     """Whether the connection was refused or dropped, so that another try may succeed."""
-    if isinstance(error, httpx2.RemoteProtocolError):  # all others: what answers speaks no HTTP
+    if isinstance(error, httpx2.RemoteProtocolError):  # others: it does not speak HTTP
         return str(error).startswith(("Server disconnected", "peer closed connection"))
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):

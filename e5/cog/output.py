@@ -68,7 +68,7 @@ async def build_output(
     outputs in numbers are handed to it one at a time: each holds `large_outputs` while it exists.
     """
     build = partial(Output.of, answer, encoding_format=encoding_format)
-    if answer.num_numbers < FEW_NUMBERS:
+    if answer.num_floats < FEW_NUMBERS:
         return build()
     if encoding_format == "base64":
         return await asyncio.to_thread(build)

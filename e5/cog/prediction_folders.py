@@ -51,10 +51,10 @@ class PredictionFolders:
         self._ended: list[tuple[float, str]] = []  # a heap of times of removal and names
         threading.Thread(target=self._remove, name="e5-predictions", daemon=True).start()
 
-    def remove_later(self, num_numbers: int = 0) -> None:
-        """At the end of a prediction, plan to remove its folders; its answer has `num_numbers`."""
+    def remove_later(self, num_floats: int = 0) -> None:
+        """At the end of a prediction, plan to remove its folders; its answer has `num_floats`."""
         if (name := prediction_id()) is not None:
-            self._plan(name, self.empty_seconds + num_numbers / self.numbers_per_second)
+            self._plan(name, self.empty_seconds + num_floats / self.numbers_per_second)
 
     def check(self) -> None:
         """Make a folder as Cog does; FileError where that fails."""
@@ -74,10 +74,10 @@ class PredictionFolders:
             time.sleep(self.empty_seconds / 2)
             while self._ended and self._ended[0][0] < time.monotonic():
                 _, name = heapq.heappop(self._ended)
-                if self._has_new_file(self.root / name):
+                if self._remove_unless_new(self.root / name):
                     self._plan(name, self.empty_seconds)
 
-    def _has_new_file(self, folder: Path) -> bool:
+    def _remove_unless_new(self, folder: Path) -> bool:
         """Remove a prediction's files and folders; True at the first file that is too new."""
         with suppress(OSError):  # what the system does not let us remove stays
             for file in [*folder.glob("inputs/*"), *folder.glob("outputs/*")]:

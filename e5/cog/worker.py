@@ -42,7 +42,10 @@ class CogWorker:
         return cls(record_metric, PredictionFolders())
 
     def keep_loaded_objects(self) -> None:
-        """Exclude what is loaded now from garbage collection, which would stop all for 0.1 s."""
+        """Exclude what is loaded now from garbage collection.
+
+        Looking for garbage in it would stop the process for 0.1 s.
+        """
         gc.collect()
         gc.freeze()
 
@@ -53,7 +56,7 @@ class CogWorker:
         The metric `error` of a failed prediction is `E5Error.to_dict`. Cog sends it to the caller.
 
         Raises:
-            EngineError: instead of an exception that is no E5Error; the log has its traceback.
+            EngineError: instead of an exception that is not an E5Error; the log has its traceback.
         """
         self.num_running += 1
         prediction = Prediction(self)
@@ -70,13 +73,16 @@ class CogWorker:
             raise failure from None
         finally:
             self.num_running -= 1
-            self._folders.remove_later(prediction.num_numbers)
+            self._folders.remove_later(prediction.num_floats)
 
-    def is_healthy(self) -> bool:
-        """Whether Cog can make its folders; also writes for `scripts/probe` how many run now."""
+    def report_running(self) -> None:
+        """Write the number of running predictions into a file that `scripts/probe` reads."""
         with suppress(OSError):
             port = os.environ.get("PORT", "5000")
             (self._folders.root.parent / f"e5-running-{port}").write_text(str(self.num_running))
+
+    def is_healthy(self) -> bool:
+        """Whether Cog can make its folders."""
         try:
             self._folders.check()
         except E5Error:
@@ -89,13 +95,13 @@ class Prediction:
     """A prediction that runs; made by `CogWorker.prediction`."""
 
     worker: CogWorker
-    num_numbers: int = 0  # in its answer, once that is known
+    num_floats: int = 0  # in its answer, once that is known
 
     async def output(self, answer: Answer, *, encoding_format: str) -> Output:
         """Record the answer's metrics, and build its output."""
         for name, value in answer.metrics.items():
             self.worker.record_metric(name, value)
-        self.num_numbers = answer.num_numbers
+        self.num_floats = answer.num_floats
         return await build_output(
             answer, encoding_format=encoding_format, large_outputs=self.worker.large_outputs
         )

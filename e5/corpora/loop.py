@@ -111,10 +111,10 @@ class UnitWork:
             if recipe.passage_size is not None:
                 self._passages[i] = recipe.passage_size.split(self.documents[i].text, self._count)
             new |= {p.text: None for p in self._passages[i] if p.text not in self._stored}
-        encodings = self._embedder.tokenize(list(new), task=recipe.task, one_by_one=True)
-        self._tokenized = dict(zip(new, (e.token_ids for e in encodings), strict=True))
+        tokenized = self._embedder.tokenize(list(new), task=recipe.task, one_by_one=True)
+        self._tokenized = dict(zip(new, (e.token_ids for e in tokenized), strict=True))
         summary.tokens += sum(map(len, self._tokenized.values()))
-        summary.truncated += sum(encoding.truncated for encoding in encodings)
+        summary.truncated += sum(each.truncated for each in tokenized)
         summary.seconds["tokenize"] += time.perf_counter() - started
 
     def compute(self) -> None:

@@ -61,8 +61,8 @@ class Gateway:
         Args:
             backend: who computes.
             model_names: the model names that callers may use.
-            keys: a request that costs something must come with one of them; without any, all may
-                ask.
+            keys: a request to a route that is not keyless must carry one of them; without any, no
+                request needs a key.
             index: what the route `POST /search`, which it adds, searches.
             limits: how much it takes at a time.
         """
@@ -90,7 +90,7 @@ class Gateway:
 
     @property
     def draining(self) -> bool:
-        """Whether `/ready` says 503 while everything else goes on."""
+        """Whether it is ending: `/ready` says 503, and each answer closes its connection."""
         return self._guard.draining
 
     def drain(self) -> None:
@@ -135,11 +135,11 @@ class Gateway:
     def _post(self, route: PostRoute) -> Route:
         context = RouteContext(route.path, self._model_names, self._index)
 
-        async def answer(request: HttpRequest) -> Response:
+        async def respond(request: HttpRequest) -> Response:
             call = route.parse(await self._parser.read(request)).service_call(context)
             return await while_connected(request, self._answer(call, route.path))
 
-        guarded = self._guard.around(route.path, answer, style=route.error_style)
+        guarded = self._guard.around(route.path, respond, style=route.error_style)
         return Route(route.path, guarded, methods=["POST"])
 
     def _get(self, route: GetRoute) -> Route:
@@ -160,7 +160,7 @@ class Gateway:
         return ", ".join(sorted({method for route in found for method in route.methods or ()}))
 
     async def _answer(self, call: ServiceCall, path: str) -> Response:
-        """The way of every wire format from what the service is asked to the response."""
+        """Ask the backend, and make the HTTP response; the same for every wire format."""
         try:
             answer = await self._backend.answer(call.request)
         except E5Error as error:
@@ -175,7 +175,7 @@ class Gateway:
             "x-e5-model": answer.model,
             "x-e5-truncated": f"{num_truncated}/{num_texts}",
         }
-        is_large = answer.vectors.size >= self.limits.large_answer_numbers
+        is_large = answer.vectors.size >= self.limits.large_answer_floats
         if not is_large and not call.reads_disk:
             return Response(to_json(call.build_body(answer)), 200, headers, "application/json")
         body = await asyncio.to_thread(call.build_body, answer)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # they bring torch
 logger = logging.getLogger(__name__)
 
 # Cog frees a slot a moment after it has answered, so its first "no free slot" means little. After
-# that the caller is told, and may try again: two who retry would multiply.
+# that the caller is told, and may try again: if both retried, the tries would multiply.
 BUSY_RETRY_SECONDS = 0.5
 WATCH_SECONDS = 2.0
 MAX_LENGTH = 4096  # tokens of a text; a remote service does not say how many it reads
@@ -103,7 +103,7 @@ class InProcessBackend:
         return await self._service.answer(request)
 
     async def ready(self) -> bool:
-        """False once the engine has broken."""
+        """See `Service.healthy`."""
         return self._service.healthy
 
     def waiting_tokens(self) -> int:

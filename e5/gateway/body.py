@@ -1,8 +1,8 @@
 """JSON bodies in and out, of any size, without holding up the event loop.
 
 A large body is parsed by a process of its own, which gives it back only if it holds few values: a
-list of sixteen million numbers would stop everybody else for a second. A large answer is written
-piece by piece.
+list of sixteen million numbers would stop all other requests for a second. A large answer is
+written piece by piece.
 """
 
 import asyncio
@@ -21,8 +21,8 @@ from e5.gateway.limits import GatewayLimits
 from e5.gateway.refusals import RefusalError, busy
 from e5.gateway.wire import TOKEN_IDS_REMEDY
 
-HELD = "e5.held_bytes"  # of a request's scope
-PIECE_BYTES = 2**16  # of an answer, after which others have their turn
+HELD = "e5.held_bytes"  # the key in a request's ASGI scope for the size of its body
+PIECE_BYTES = 2**16  # of an answer, after which other requests are served
 
 
 class BodyParser:
@@ -39,7 +39,7 @@ class BodyParser:
 
         Raises:
             RefusalError: 413 or 415, saying what to send; 429 for too much at a time.
-            InputError: for what is no JSON object, or holds too many values.
+            InputError: for what is not a JSON object, or holds too many values.
         """
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind not in ("application/json", ""):  # some clients name none
@@ -109,7 +109,7 @@ def parse_body(body: bytes) -> Any:
     """The JSON in a body.
 
     Raises:
-        InputError: for what is no JSON.
+        InputError: for what is not JSON.
 
     Example:
         >>> parse_body(b'{"input": "snow"}')
@@ -125,7 +125,7 @@ def parse_large_body(body: bytes, limits: GatewayLimits) -> Any:
     """The JSON in a body, if it is small enough for a process to hand it back.
 
     Raises:
-        InputError: for what is no JSON, or has too many values, or too many levels.
+        InputError: for what is not JSON, or has too many values, or too many levels.
     """
     parsed = parse_body(body)
     num_values, to_visit = 0, [(parsed, 0)]
@@ -150,7 +150,7 @@ def to_json(value: Any) -> bytes:
 
 
 async def json_pieces(value: Any) -> AsyncIterator[bytes]:
-    """The same JSON in pieces, with a turn for everybody else after each."""
+    """The same JSON in pieces; other requests are served after each."""
     piece = bytearray()
     for part in _parts(value):
         piece += part

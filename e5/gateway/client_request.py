@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from e5.errors import InputError
-from e5.gateway.roles import Prompt, has_prompt
+from e5.gateway.roles import PromptChoice, has_prompt
 from e5.prompts import resolve_task
 from e5.serving import Answer, EmbedRequest
 
@@ -20,11 +20,11 @@ BuildBody: TypeAlias = Callable[[Answer], Any]
 
 @dataclass(frozen=True)
 class ClientRequest:
-    """One request of a client, understood.
+    """What one client's request asks for, in no wire format any more.
 
     Attributes:
         texts: as the caller sent them, not checked yet.
-        names: the caller's name of each text, such as `input[2]`.
+        fields: the caller's name of each text, such as `input[2]`.
         list_name: the caller's name of all texts together, such as `input`.
         prompt: what the texts are embedded with.
         build_body: builds the body of the response from the answer in the caller's order. Its
@@ -33,20 +33,20 @@ class ClientRequest:
         normalize: L2-normalise the vectors.
         dimensions: keep the first n numbers of each vector.
         truncate: truncate texts that are too long; False makes them an error.
-        fields_by_name: the caller's names of other fields, by the service's names.
+        renames: the caller's names of other fields, by the service's.
         reads_disk: `build_body` reads a disk, so it must not run in the event loop.
     """
 
     texts: Sequence[Any]
-    names: Sequence[str]
+    fields: Sequence[str]
     list_name: str
-    prompt: Prompt
+    prompt: PromptChoice
     build_body: BuildBody
     num_documents: int = 0
     normalize: bool = True
     dimensions: int | None = None
     truncate: bool = True
-    fields_by_name: Mapping[str, str] = field(default_factory=dict)
+    renames: Mapping[str, str] = field(default_factory=dict)
     reads_disk: bool = False
 
     def service_call(self) -> "ServiceCall":
@@ -60,10 +60,10 @@ class ClientRequest:
         are_queries = set(queries)
         documents = [i for i in range(len(self.texts)) if i not in are_queries]
         renames = {
-            **{f"queries[{k}]": self.names[i] for k, i in enumerate(queries)},
-            **{f"documents[{k}]": self.names[i] for k, i in enumerate(documents)},
+            **{f"queries[{k}]": self.fields[i] for k, i in enumerate(queries)},
+            **{f"documents[{k}]": self.fields[i] for k, i in enumerate(documents)},
             **dict.fromkeys(("query, document", "queries, documents"), self.list_name),
-            **self.fields_by_name,
+            **self.renames,
         }
         try:
             request = EmbedRequest.parse(
@@ -94,8 +94,8 @@ class ServiceCall:
 
     Attributes:
         request: what the service is asked.
-        prompt: what was done to the texts, in a few words: `Prompt.header`, and how many of the
-            texts that may have a prompt bring their own.
+        prompt: what was done to the texts, in a few words: `PromptChoice.header`, and how many of
+            the texts that may have a prompt bring their own.
         build_body: see `ClientRequest`.
         positions: of each text in the service's order, its position in the caller's order; None
             where both orders are the same.

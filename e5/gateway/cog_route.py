@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 
 from e5.errors import InputError
 from e5.gateway.client_request import ServiceCall
-from e5.gateway.roles import Prompt, Side
+from e5.gateway.roles import PromptChoice, Side
 from e5.gateway.wire import MAX_TEXTS, Dimensions, RouteContext, Text, WireRequest
 from e5.prompts import resolve_task
 from e5.serving import Answer, EmbedRequest
@@ -37,7 +37,7 @@ _MaybeTexts: TypeAlias = Annotated[list[Text], Field(max_length=MAX_TEXTS)] | No
 
 
 class PredictionInputs(BaseModel):
-    """The schema of `EmbedRequest` as callers see it: null is absent, one text is needed."""
+    """The schema of `EmbedRequest` as callers see it: null counts as absent, one text is needed."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -100,6 +100,6 @@ class PredictionRequest(WireRequest):
             # The service does not limit the numbers of answers in base64; here numbers are written
             # in pieces.
             request=request.model_copy(update={"encoding_format": "base64"}),
-            prompt=Prompt(request.task, side).header,
+            prompt=PromptChoice(request.task, side).header,
             build_body=build_body,
         )

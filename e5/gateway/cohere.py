@@ -13,12 +13,12 @@ from e5.errors import InputError, quoted
 from e5.gateway import wire
 from e5.gateway.client_request import ClientRequest
 from e5.gateway.openai import RoleOptions
-from e5.gateway.roles import Prompt, prompt_for
-from e5.gateway.wire import MAX_TEXTS, RouteContext, list_of_texts, named_texts
+from e5.gateway.roles import PromptChoice, prompt_for
+from e5.gateway.wire import MAX_TEXTS, RouteContext, list_of_texts, named_texts, ranked
 from e5.prompts import DEFAULT_TASK
 from e5.serving import Answer
 from e5.validation import wrong_value
-from e5.vectors import Vectors, as_bits, as_int8, cosine_scores, encode_base64
+from e5.vectors import Vectors, as_bits, as_int8, encode_base64
 
 EmbeddingType: TypeAlias = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
 EmbeddingTypes: TypeAlias = Annotated[list[EmbeddingType], Field(min_length=1, fail_fast=True)]
@@ -78,7 +78,7 @@ class CohereOptions(RoleOptions):
 
     embedding_types: EmbeddingTypes | None = None
 
-    def embed_by_type(self, texts: list[Any], field: str, context: RouteContext) -> ClientRequest:
+    def request_by_type(self, texts: list[Any], field: str, context: RouteContext) -> ClientRequest:
         """The request to embed the texts of one field. Raises as `WireRequest.client_request`."""
         _, suffix = context.model_names.resolve(self.model)
         version = _version(context)
@@ -96,7 +96,7 @@ class CohereOptions(RoleOptions):
             }
 
         dimensions = self.first_given("output_dimension", "dimensions")
-        return self.embed(texts, field, self.prompt(suffix), build_body, dimensions)
+        return self.embedding_request(texts, field, self.prompt(suffix), build_body, dimensions)
 
 
 class CohereTextsRequest(CohereOptions):
@@ -113,7 +113,7 @@ class CohereTextsRequest(CohereOptions):
 
     def client_request(self, context: RouteContext) -> ClientRequest:
         """See `WireRequest.client_request`."""
-        return self.embed_by_type(self.texts, "texts", context)
+        return self.request_by_type(self.texts, "texts", context)
 
 
 class CohereInputsRequest(CohereOptions):
@@ -125,7 +125,7 @@ class CohereInputsRequest(CohereOptions):
 
     def client_request(self, context: RouteContext) -> ClientRequest:
         """See `WireRequest.client_request`."""
-        return self.embed_by_type(self.inputs, "inputs", context)
+        return self.request_by_type(self.inputs, "inputs", context)
 
 
 class RerankRequest(wire.TruncateOptions):
@@ -147,15 +147,16 @@ class RerankRequest(wire.TruncateOptions):
         `data`, which Voyage's read.
         """
         model, _ = context.model_names.resolve(self.model)
-        documents, names = named_texts(self.documents, "documents")
-        instruction = prompt_for({"task": self.task, "instruction": self.instruction})
+        documents, fields = named_texts(self.documents, "documents")
+        asked = prompt_for({"task": self.task, "instruction": self.instruction})
         _, top = self.first_given("top_n", "top_k")
         version = _version(context)
 
         def build_body(answer: Answer) -> dict[str, Any]:
             tokens = sum(answer.tokens)
-            rows = [{"index": i, "relevance_score": s} for i, s in ranked(answer.vectors)[:top]]
-            texts = [documents[i] for i, _ in ranked(answer.vectors)[:top]]
+            best = ranked(answer.vectors)[:top]
+            rows = [{"index": i, "relevance_score": score} for i, score in best]
+            texts = [documents[i] for i, _ in best]
             results: list[dict[str, Any]] = rows
             data: list[dict[str, Any]] = rows
             if self.return_documents:
@@ -174,26 +175,20 @@ class RerankRequest(wire.TruncateOptions):
 
         return ClientRequest(
             texts=[self.query, *documents],
-            names=["query", *names],
+            fields=["query", *fields],
             list_name="documents",
-            prompt=Prompt(instruction.task or DEFAULT_TASK, "query"),
+            prompt=PromptChoice(asked.task or DEFAULT_TASK, "query"),
             build_body=build_body,
-            num_documents=0 if instruction.side == "symmetric" else len(documents),
+            num_documents=0 if asked.side == "symmetric" else len(documents),
             truncate=self.truncates,
         )
-
-
-def ranked(vectors: Vectors) -> list[tuple[int, float]]:
-    """The index of each text after the first, from 0 on, and its cosine with it, the best first."""
-    scores = cosine_scores(vectors[:1], vectors[1:])[0] / 100
-    return [(int(i), float(scores[i])) for i in np.argsort(-scores, kind="stable")]
 
 
 def quantize(vectors: Vectors, kind: str) -> NDArray[Any]:
     """Vectors in fewer bits, as Cohere names them.
 
-    `int8` and `ubinary` are `as_int8` and `as_bits`; `uint8` is the first plus 128, `binary` the
-    second minus 128.
+    `int8` and `ubinary` are `as_int8` and `as_bits`; `uint8` is `int8` plus 128, and `binary` is
+    `ubinary` minus 128.
 
     Example:
         >>> quantize(np.array([[1, -0.5, 0, 0.25]], np.float32), "int8")

@@ -22,7 +22,8 @@ from e5.gateway.refusals import ErrorStyle, RefusalError, body_of, busy, refusal
 
 logger = logging.getLogger(__name__)
 
-PATIENT_SECONDS = 0.1  # before a caller is watched: a task for each request costs 20 us
+# Only then is a caller watched for hanging up: a task for it costs 20 us.
+WATCH_AFTER_SECONDS = 0.1
 REQUEST_ID = re.compile(r"[\w.:/-]{1,128}", re.ASCII)
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -33,7 +34,8 @@ class Guard:
 
     Attributes:
         metrics: what it counts.
-        draining: whether the gateway is ending, so that connections are not kept.
+        draining: whether the gateway is ending: `/ready` says 503, and each answer closes its
+            connection.
     """
 
     def __init__(self, parser: BodyParser, keys: Sequence[str], limits: GatewayLimits) -> None:
@@ -41,8 +43,8 @@ class Guard:
 
         Args:
             parser: forgets a request's body when the request is answered.
-            keys: a request that costs something must come with one of them; without any, all may
-                ask.
+            keys: a request to a route that is not keyless must carry one of them; without any, no
+                request needs a key.
             limits: of the gateway.
         """
         self.metrics = GatewayMetrics()
@@ -60,7 +62,7 @@ class Guard:
         Args:
             path: the route's path, for the counters and the log.
             handler: makes the answer, or raises.
-            keyless: whether requests need no key and count for no limit.
+            keyless: whether requests need no key, and are never refused for being too many.
             style: the form of refusals.
         """
         seconds, deadline = self.metrics.seconds.labels(path), self._limits.deadline_seconds
@@ -160,7 +162,7 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, Response])
         nonlocal watching
         watching = loop.create_task(watch())
 
-    timer = loop.call_later(PATIENT_SECONDS, begin)
+    timer = loop.call_later(WATCH_AFTER_SECONDS, begin)
     try:
         return await work
     except asyncio.CancelledError:

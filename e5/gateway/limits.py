@@ -20,7 +20,7 @@ class GatewayLimits:
             are fewer.
         large_body_depth: lists and objects inside each other in a large body. Pickle, which brings
             them back from that process, allows 1,000.
-        large_answer_numbers: an answer of so many numbers or more is written in pieces; a smaller
+        large_answer_floats: an answer of so many numbers or more is written in pieces; a smaller
             one takes 6 ms or less.
     """
 
@@ -31,4 +31,4 @@ class GatewayLimits:
     large_body_bytes: int = 2**18
     large_body_values: int = 20_000
     large_body_depth: int = 100
-    large_answer_numbers: int = 2**16
+    large_answer_floats: int = 2**16

@@ -6,7 +6,7 @@ from e5.errors import InputError, shortened
 from e5.gateway.refusals import RefusalError
 from e5.gateway.roles import SIDES_BY_SUFFIX
 
-HUB_NAMES = {"e5-mistral-7b-instruct": "intfloat/e5-mistral-7b-instruct"}
+HUB_NAMES_BY_FOLDER = {"e5-mistral-7b-instruct": "intfloat/e5-mistral-7b-instruct"}
 
 
 class ModelNames:
@@ -32,7 +32,7 @@ class ModelNames:
             ValueError: for an alias of a model that is not served.
         """
         base, _, fingerprint = served.partition("@")
-        hub_name = HUB_NAMES.get(base, base)
+        hub_name = HUB_NAMES_BY_FOLDER.get(base, base)
         self._suffixes = {base: "", served: "", hub_name: ""}
         for name in dict.fromkeys((base, hub_name)):
             self._suffixes |= {name + suffix: suffix for suffix in SIDES_BY_SUFFIX}
@@ -44,7 +44,7 @@ class ModelNames:
         self.names = [name for name in self._suffixes if name != served or not fingerprint]
 
     def resolve(self, name: str | None) -> tuple[str, str]:
-        """The name to answer with, and the role suffix that it stands for; None is the model.
+        """The name to answer with, and its suffix, or ""; None stands for the model's own name.
 
         Raises:
             RefusalError: 404 for a name that is not served, with those that are.

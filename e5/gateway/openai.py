@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 from e5.gateway import wire
 from e5.gateway.client_request import ClientRequest
 from e5.gateway.model_names import ModelNames
-from e5.gateway.roles import Prompt, prompt_for
+from e5.gateway.roles import PromptChoice, prompt_for
 from e5.gateway.wire import RouteContext, one_of
 from e5.serving import Answer
 from e5.vectors import encode_base64
@@ -42,7 +42,7 @@ class RoleOptions(wire.EmbedOptions):
     input_type: wire.Role = None
     task: wire.Role = None
 
-    def prompt(self, suffix: str) -> Prompt:
+    def prompt(self, suffix: str) -> PromptChoice:
         """What the texts are embedded with; `suffix` is the ending of the model's name.
 
         Raises:
@@ -83,7 +83,9 @@ class EmbeddingsRequest(RoleOptions):
             }
 
         dimensions = self.first_given("dimensions", "output_dimension")
-        return self.embed(self.input, "input", self.prompt(suffix), build_body, dimensions)
+        return self.embedding_request(
+            self.input, "input", self.prompt(suffix), build_body, dimensions
+        )
 
 
 def model_list(model_names: ModelNames) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from e5.errors import (
 
 ErrorStyle: TypeAlias = Literal["openai", "tei", "cog"]
 
-RETRY_SECONDS = 1.0  # after which a full queue is worth another try
+RETRY_AFTER_SECONDS = 1.0  # after which a full queue is worth another try
 # What callers are told of a remote service's failure: its own sentence, which holds the service's
 # address, is for the operator.
 REMOTE_FAILURES: Mapping[Cause, tuple[int, str]] = {
@@ -78,19 +78,19 @@ def refusal_of(error: Exception) -> RefusalError:
     if isinstance(error, RequestTooLargeError):
         return RefusalError(413, error)
     if isinstance(error, QueueFullError):
-        return busy(error, RETRY_SECONDS)
+        return busy(error)
     if isinstance(error, ServiceError):
         status, sentence = REMOTE_FAILURES[error.cause]
         shown = ServiceError(sentence, cause=error.cause, retry_after=error.retry_after)
         if status == 429:
-            return busy(shown, error.retry_after or RETRY_SECONDS)
+            return busy(shown, error.retry_after or RETRY_AFTER_SECONDS)
         return RefusalError(status, shown, {"Retry-After": "1"} if status == 503 else {})
     if isinstance(error, E5Error):
         return RefusalError(502, error)
     return RefusalError(502, "the gateway failed on this request; its log has the reason.")
 
 
-def busy(error: E5Error | str, seconds: float = 1) -> RefusalError:
+def busy(error: E5Error | str, seconds: float = RETRY_AFTER_SECONDS) -> RefusalError:
     """429: the caller may try again after some seconds."""
     return RefusalError(429, error, {"Retry-After": str(max(1, math.ceil(seconds)))})
 

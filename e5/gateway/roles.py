@@ -29,8 +29,8 @@ HEADER_CHARACTERS = 200  # of the instruction in x-e5-prompt
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """How the texts of a request are embedded.
+class PromptChoice:
+    """Which prompt the texts of a request get: a task, and the side that they are on.
 
     Attributes:
         task: an instruction or a registered name; "" for none.
@@ -50,9 +50,9 @@ class Prompt:
         """The value of `x-e5-prompt`: the side, and the instruction that was put before the texts.
 
         Example:
-            >>> Prompt("Find twins", "query").header
+            >>> PromptChoice("Find twins", "query").header
             'query "Find twins"'
-            >>> Prompt("", "document").header
+            >>> PromptChoice("", "document").header
             'document'
         """
         if not self.prompted:
@@ -61,7 +61,7 @@ class Prompt:
         return f"{self.side} {instruction}".replace("\x7f", "\\u007f")  # no control characters
 
 
-def prompt_for(roles: Mapping[str, str | None], suffix: str = "") -> Prompt:
+def prompt_for(roles: Mapping[str, str | None], suffix: str = "") -> PromptChoice:
     """The prompt that a request's fields ask for together.
 
     Args:
@@ -75,9 +75,9 @@ def prompt_for(roles: Mapping[str, str | None], suffix: str = "") -> Prompt:
 
     Example:
         >>> prompt_for({"input_type": "search_document"})
-        Prompt(task='', side='document')
+        PromptChoice(task='', side='document')
         >>> prompt_for({"input_type": "query", "task": "SciFact"})
-        Prompt(task='SciFact', side='query')
+        PromptChoice(task='SciFact', side='query')
         >>> prompt_for({"task": "sts_query"}).side
         'symmetric'
     """
@@ -104,10 +104,10 @@ def prompt_for(roles: Mapping[str, str | None], suffix: str = "") -> Prompt:
     if task is not None and resolve_task(task).symmetric:
         chosen_side = "symmetric"  # both sides carry it, whichever was named
     if chosen_side == "document" or (chosen_side is None and task is None):
-        return Prompt("", "document")
+        return PromptChoice("", "document")
     if task is None:
         task = DEFAULT_TASK if chosen_side == "query" else SYMMETRIC_TASK
-    return Prompt(task, chosen_side or "query")
+    return PromptChoice(task, chosen_side or "query")
 
 
 def has_prompt(text: str) -> bool:

@@ -7,11 +7,18 @@ from typing_extensions import TypedDict
 
 from e5.errors import InputError
 from e5.gateway.client_request import ClientRequest
-from e5.gateway.roles import Prompt
-from e5.gateway.wire import Role, RouteContext, Text, WholeNumber, WireRequest
+from e5.gateway.roles import PromptChoice
+from e5.gateway.wire import RouteContext, Text, WholeNumber, WireRequest
 from e5.serving import Answer
+from e5.texts import MAX_TASK
 
 DEFAULT_TOP, MAX_TOP = 10, 1000
+_TASK = {
+    "type": ["string", "null"],
+    "maxLength": MAX_TASK,
+    "description": "What to search for: an instruction or a registered task. Without it, the task "
+    "that the index was made for.",
+}
 
 SearchHit = TypedDict("SearchHit", {"id": str, "score": float, "text": str})  # and the kept columns
 SearchAnswer = TypedDict(
@@ -23,7 +30,7 @@ class SearchRequest(WireRequest):
     """What to search for, and how many documents to find."""
 
     query: Text
-    task: Role = None
+    task: Annotated[str | None, WithJsonSchema(_TASK)] = None
     top: Annotated[
         WholeNumber | None,
         WithJsonSchema({"type": ["integer", "null"], "minimum": 1, "maximum": MAX_TOP}),
@@ -47,9 +54,9 @@ class SearchRequest(WireRequest):
 
         return ClientRequest(
             texts=[self.query],
-            names=["query"],
+            fields=["query"],
             list_name="query",
-            prompt=Prompt(index.task if self.task is None else self.task, "query"),
+            prompt=PromptChoice(index.task if self.task is None else self.task, "query"),
             build_body=build_body,
             dimensions=index.dimensions,
             reads_disk=True,

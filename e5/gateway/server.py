@@ -44,7 +44,7 @@ class DrainingServer(uvicorn.Server):
 
 
 class GatewayProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP, with our body where a request is no HTTP, and without upgrades.
+    """uvicorn's HTTP, with our body where a request is not HTTP, and without upgrades.
 
     Java's client offers HTTP/2 with each request, and the parser then drops the request's body. So
     the offer is removed before that. No valid JSON holds a line that looks like it.
@@ -55,7 +55,7 @@ class GatewayProtocol(HttpToolsProtocol):
         super().data_received(UPGRADE.sub(b"", data))
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002
-        """Answer what is no HTTP, or has an unknown method, and close the connection."""
+        """Answer what is not HTTP, or has an unknown method, and close the connection."""
         refusal = RefusalError(400, "the request is not valid HTTP/1.1; send it by an HTTP client.")
         body = to_json(body_of(refusal, "openai"))
         head = (
@@ -89,7 +89,7 @@ async def serve(gateway: Gateway, *, host: str, port: int) -> None:
     )
     config.load()
     gc.collect()
-    gc.freeze()  # what is loaded stays: looking for garbage in it would stop everybody for 0.1 s
+    gc.freeze()  # what is loaded stays: looking for garbage in it would stop all requests for 0.1 s
     listener = _listen(host, port)
     try:
         await DrainingServer(config, gateway).serve([listener])

@@ -9,9 +9,8 @@ from e5.errors import quoted
 from e5.gateway import wire
 from e5.gateway.backend import BackendInfo
 from e5.gateway.client_request import ClientRequest
-from e5.gateway.cohere import ranked
-from e5.gateway.roles import Prompt, prompt_for
-from e5.gateway.wire import MAX_TEXTS, RouteContext, named_texts, one_of
+from e5.gateway.roles import PromptChoice, prompt_for
+from e5.gateway.wire import MAX_TEXTS, RouteContext, named_texts, one_of, ranked
 from e5.prompts import DEFAULT_TASK
 from e5.serving import Answer
 from e5.validation import wrong_value
@@ -43,14 +42,16 @@ class TeiOptions(wire.EmbedOptions):
     truncation_direction: Direction = None
     encoding_format: Annotated[Literal["float"] | None, one_of("float")] = None
 
-    def embed_inputs(self, inputs: str | list[Any], prefix: str = "") -> ClientRequest:
+    def request_for(self, inputs: str | list[Any], prefix: str = "") -> ClientRequest:
         """The request to embed one text or a list with these options.
 
         `prefix` stands before the options' names. Raises as `WireRequest.client_request`.
         """
         prompt = prompt_for({f"{prefix}prompt_name": self.prompt_name})
         dimensions = f"{prefix}dimensions", self.dimensions
-        return self.embed(inputs, "inputs", prompt, lambda answer: list(answer.vectors), dimensions)
+        return self.embedding_request(
+            inputs, "inputs", prompt, lambda answer: list(answer.vectors), dimensions
+        )
 
 
 class EmbedTextsRequest(TeiOptions):
@@ -61,7 +62,7 @@ class EmbedTextsRequest(TeiOptions):
 
     def client_request(self, context: RouteContext) -> ClientRequest:  # noqa: ARG002
         """See `WireRequest.client_request`."""
-        return self.embed_inputs(self.inputs)
+        return self.request_for(self.inputs)
 
 
 class EmbedWithParametersRequest(wire.WireRequest):
@@ -74,7 +75,7 @@ class EmbedWithParametersRequest(wire.WireRequest):
 
     def client_request(self, context: RouteContext) -> ClientRequest:  # noqa: ARG002
         """See `WireRequest.client_request`."""
-        return self.parameters.embed_inputs(self.inputs, "parameters.")
+        return self.parameters.request_for(self.inputs, "parameters.")
 
 
 class SentencePair(wire.WireRequest):
@@ -102,7 +103,7 @@ class SimilarityRequest(wire.WireRequest):
     def client_request(self, context: RouteContext) -> ClientRequest:  # noqa: ARG002
         """See `WireRequest.client_request`."""
         options = self.parameters or SimilarityOptions()
-        sentences, names = named_texts(self.inputs.sentences, "inputs.sentences")
+        sentences, fields = named_texts(self.inputs.sentences, "inputs.sentences")
         prompt = prompt_for({"parameters.prompt_name": options.prompt_name})
 
         def build_body(answer: Answer) -> Any:
@@ -110,7 +111,7 @@ class SimilarityRequest(wire.WireRequest):
 
         return ClientRequest(
             texts=[self.inputs.source_sentence, *sentences],
-            names=["inputs.source_sentence", *names],
+            fields=["inputs.source_sentence", *fields],
             list_name="inputs.sentences",
             prompt=prompt,
             build_body=build_body,
@@ -132,7 +133,7 @@ class RankTextsRequest(wire.TruncateOptions):
 
     def client_request(self, context: RouteContext) -> ClientRequest:  # noqa: ARG002
         """See `WireRequest.client_request`. A score is the cosine, raw or not."""
-        texts, names = named_texts(self.texts, "texts")
+        texts, fields = named_texts(self.texts, "texts")
 
         def build_body(answer: Answer) -> list[dict[str, Any]]:
             return [
@@ -142,9 +143,9 @@ class RankTextsRequest(wire.TruncateOptions):
 
         return ClientRequest(
             texts=[self.query, *texts],
-            names=["query", *names],
+            fields=["query", *fields],
             list_name="texts",
-            prompt=Prompt(DEFAULT_TASK, "query"),
+            prompt=PromptChoice(DEFAULT_TASK, "query"),
             build_body=build_body,
             num_documents=len(texts),
             truncate=self.truncates,

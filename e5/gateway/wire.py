@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
 
+import numpy as np
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -23,11 +24,11 @@ from typing_extensions import TypeAliasType
 from e5.errors import quoted
 from e5.gateway.client_request import BuildBody, ClientRequest, ServiceCall
 from e5.gateway.model_names import ModelNames
-from e5.gateway.roles import Prompt
+from e5.gateway.roles import PromptChoice
 from e5.serving import RequestLimits
 from e5.texts import MAX_CHARACTERS
 from e5.validation import input_error, wrong_value
-from e5.vectors import Vectors
+from e5.vectors import Vectors, cosine_scores
 
 MAX_TEXTS = RequestLimits().texts  # in one request
 TOKEN_IDS_REMEDY = (
@@ -154,7 +155,7 @@ class RouteContext:
 
 
 class WireRequest(BaseModel):
-    """The base of all requests: a JSON object. Null is absent; unknown fields are ignored."""
+    """The base of requests: a JSON object. Null counts as absent; unknown fields are ignored."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
@@ -213,11 +214,11 @@ class EmbedOptions(TruncateOptions):
     dimensions: Dimensions = None
     prompt_name: Role = None
 
-    def embed(
+    def embedding_request(
         self,
         inputs: str | list[Any],
         field: str,
-        prompt: Prompt,
+        prompt: PromptChoice,
         build_body: BuildBody,
         dimensions: tuple[str, int | None],
     ) -> ClientRequest:
@@ -226,17 +227,17 @@ class EmbedOptions(TruncateOptions):
         The arguments are those of `ClientRequest`; `dimensions` are their number and, before it,
         the caller's name of it.
         """
-        texts, names = named_texts(inputs, field)
+        texts, fields = named_texts(inputs, field)
         return ClientRequest(
             texts=texts,
-            names=names,
+            fields=fields,
             list_name=field,
             prompt=prompt,
             build_body=build_body,
             normalize=self.normalize is not False,
             dimensions=dimensions[1],
             truncate=self.truncates,
-            fields_by_name={"dimensions": dimensions[0]},
+            renames={"dimensions": dimensions[0]},
         )
 
 
@@ -250,3 +251,9 @@ def named_texts(inputs: str | list[Any], field: str) -> tuple[list[Any], list[st
     if isinstance(inputs, str):
         return [inputs], [field]
     return inputs, [f"{field}[{i}]" for i in range(len(inputs))]
+
+
+def ranked(vectors: Vectors) -> list[tuple[int, float]]:
+    """The index of each text after the first, from 0 on, and its cosine with it, the best first."""
+    scores = cosine_scores(vectors[:1], vectors[1:])[0] / 100
+    return [(int(i), float(scores[i])) for i in np.argsort(-scores, kind="stable")]

@@ -99,7 +99,7 @@ class Batcher:
 
     @property
     def healthy(self) -> bool:
-        """False once the engine has failed for a reason other than a text, or seems to hang."""
+        """See `Service.healthy`."""
         return not self._has_ended and self._liveness.healthy
 
     @property

@@ -21,7 +21,7 @@ class MemoryTrimmer:
         self._last = time.monotonic()
 
     def trim(self) -> bool:
-        """Return free pages, unless that was done a moment ago; whether it was done now."""
+        """Give free pages back, unless that was done a moment ago; whether it was done now."""
         if self._malloc_trim is None or time.monotonic() - self._last < self._pause_seconds:
             return False
         self._last = time.monotonic()

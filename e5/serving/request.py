@@ -1,7 +1,8 @@
 """The request, which is everything that a caller may send, checked; and the answer to it.
 
 A request is checked here because Cog checks nothing if it finds no schema file. What needs the
-model is checked later: `dimensions` against its size, `truncate` against a text's length.
+model is checked later: the service checks `dimensions` against the model's size, and the embedder
+`truncate` against a text's length.
 """
 
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ class RequestLimits:
 
     texts: int = 2048  # the limit of OpenAI's API
     characters: int = 10_000_000  # with their prompts; tokenising takes about 45 bytes for each
-    numbers: int = 2**21  # in an answer as JSON numbers: Cog is blocked for about 1 us by each
+    numbers: int = 2**21  # in an answer as JSON numbers: Cog is blocked for about 0.1 us by each
 
 
 _DEFAULT_LIMITS = RequestLimits()
@@ -91,7 +92,7 @@ class EmbedRequest(BaseModel):
         _check_count(request.num_characters, limits.characters, "characters with their prompts")
         return request
 
-    def check_answer(self, dimensions: int, limits: RequestLimits = _DEFAULT_LIMITS) -> None:
+    def check_answer_size(self, dimensions: int, limits: RequestLimits = _DEFAULT_LIMITS) -> None:
         """Refuse, by an InputError, an answer of more numbers as JSON than the limit.
 
         `dimensions` are those of a whole vector. Base64 has no limit.
@@ -138,11 +139,12 @@ class Answer:
 
     Attributes:
         vectors: float32 `[num_texts, dimensions]`, queries first, then documents.
-        scores: float32 `[num_queries, num_documents]`, cosine x 100; may be empty.
+        scores: float32 `[num_queries, num_documents]`, cosine x 100; empty without both, or of
+            a remote service.
         tokens: the number of tokens read of each text, in the order of the vectors.
         truncated: whether each text was truncated.
         model: name and fingerprint of the model.
-        metrics: `queue_ms`, `forward_ms`, `tokens` and `batch_texts`.
+        metrics: `queue_ms`, `forward_ms`, `tokens` and `batch_texts`; {} of a remote service.
     """
 
     vectors: Vectors
@@ -153,6 +155,6 @@ class Answer:
     metrics: dict[str, float]
 
     @property
-    def num_numbers(self) -> int:
+    def num_floats(self) -> int:
         """The number of float32 values in vectors and scores together."""
         return self.vectors.size + self.scores.size

@@ -40,7 +40,10 @@ class Service:
 
     @property
     def healthy(self) -> bool:
-        """False once the engine has failed for a reason other than a text."""
+        """Whether the engine works.
+
+        False after the engine failed, while it seems to hang, or after many forwards of NaN alone.
+        """
         return self._batcher.healthy
 
     @property
@@ -63,13 +66,13 @@ class Service:
         """
         embedder, fields = self._embedder, request.fields
         check_dimensions(request.dimensions, embedder.dimensions)
-        request.check_answer(embedder.dimensions)
+        request.check_answer_size(embedder.dimensions)
         options = request.model_dump(include={"task", "symmetric", "truncate"})
         tokenize = partial(
             embedder.tokenize, request.all_queries, request.all_documents, fields=fields, **options
         )
         if request.num_characters < FEW_CHARACTERS:
-            encodings = tokenize()
+            tokenized = tokenize()
         else:
             texts = (*request.all_queries, *request.all_documents)
             longest = embedder.max_length
@@ -77,19 +80,19 @@ class Service:
             self._batcher.check_capacity(least_tokens)
             async with self._tokenizing:
                 self._batcher.check_capacity(least_tokens)
-                encodings = await asyncio.to_thread(tokenize)
+                tokenized = await asyncio.to_thread(tokenize)
         try:
-            batched = await self._batcher.embed([encoding.token_ids for encoding in encodings])
+            batched = await self._batcher.embed([text.token_ids for text in tokenized])
         except TextError as error:
             raise error.at(error.position, fields[error.position]) from error
         vectors = finish(batched.vectors, request.dimensions, normalize=request.normalize)
         num_queries = len(request.all_queries)
-        tokens = [len(encoding.token_ids) for encoding in encodings]
+        tokens = [len(text.token_ids) for text in tokenized]
         return Answer(
             vectors=vectors,
             scores=cosine_scores(vectors[:num_queries], vectors[num_queries:]),
             tokens=tokens,
-            truncated=[encoding.truncated for encoding in encodings],
+            truncated=[text.truncated for text in tokenized],
             model=embedder.name,
             metrics={
                 "queue_ms": round(batched.queue_ms, 3),

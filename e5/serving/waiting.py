@@ -24,12 +24,13 @@ class QueuedRequest:
 
     def __post_init__(self) -> None:
         self.num_taken = 0  # texts
-        self.waiting_tokens = sum(map(len, self.sequences))  # of the other texts
+        # The number of tokens of the texts that were not taken yet.
+        self.waiting_tokens = sum(map(len, self.sequences))
         self.was_skipped = False  # it was the first of the queue, and the last forward had none
 
     @property
     def is_over(self) -> bool:
-        """Whether nobody waits for the other texts any more."""
+        """Whether nobody waits for the request any more."""
         return False
 
     @property

@@ -11,7 +11,7 @@ from acceptance.candidate import ROOT, Candidate, cores
 from acceptance.lines import Line, at_least, in_digits, not_run, passes
 from benchmarks.machine import machine_name
 from e5.checkpoint import Checkpoint, weight_bytes
-from e5.device import LEAST_CAPABILITY
+from e5.device import MIN_CAPABILITY
 from e5.settings import Settings
 
 DRIVER = ("nvidia-smi", "--query-gpu=driver_version,power.limit,ecc.mode.current")
@@ -31,7 +31,7 @@ def machine(candidate: Candidate) -> Sequence[Line]:
     built = torch.cuda.get_arch_list()
     fits = any(_runs_on(name, major, minor) for name in built)
     memory = torch.cuda.get_device_properties(candidate.device).total_memory
-    least = LEAST_CAPABILITY[0] + LEAST_CAPABILITY[1] / 10
+    least = MIN_CAPABILITY[0] + MIN_CAPABILITY[1] / 10
     return [
         *lines,
         _driver(),

@@ -96,11 +96,11 @@ def odd_texts(candidate: Candidate) -> Sequence[Line]:
     embedder = candidate.load()
     # Each has more tokens than the model reads.
     long = [" ".join(random_texts(400, seed)) for seed in range(candidate.workload.too_long)]
-    encodings = embedder.tokenize(documents=[*ODD_TEXTS, *long])
-    computed = embedder.compute([encoding.token_ids for encoding in encodings])
+    tokenized = embedder.tokenize(documents=[*ODD_TEXTS, *long])
+    computed = embedder.compute([each.token_ids for each in tokenized])
     finite = bool(np.isfinite(computed.vectors).all())
-    count = f"{len(computed.faults)} of {len(encodings)} texts"
-    truncated = sum(encoding.truncated for encoding in encodings)
+    count = f"{len(computed.faults)} of {len(tokenized)} texts"
+    truncated = sum(each.truncated for each in tokenized)
     return [
         passes("texts whose vector is not finite", count, not computed.faults and finite, "0"),
         Line("of them too long, and truncated", str(truncated)),

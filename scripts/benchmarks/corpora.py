@@ -112,9 +112,9 @@ def _share(weights: Path, texts: list[str], rows_per_shard: int, folder: Path) -
     write_jsonl(folder / "in.jsonl", texts)
     corpus = Corpus(str(folder / "in.jsonl"))
     started = time.process_time()
-    encodings = embedder.tokenize(documents=texts, one_by_one=True)
+    tokenized = embedder.tokenize(documents=texts, one_by_one=True)
     tokenising = time.process_time() - started
-    ids = [encoding.token_ids for encoding in encodings]
+    ids = [each.token_ids for each in tokenized]
 
     def engine_seconds() -> float:
         started = time.perf_counter()

@@ -24,7 +24,7 @@ from benchmarks.workloads import Workload, workloads_of
 from e5.device import choose_device, choose_dtype
 from e5.embedder import Embedder
 from e5.engine import Engine
-from e5.packing import TokenIds, fill, pack
+from e5.packing import TokenIds, divide_into_batches, pack
 from e5.prompts import TASKS
 from e5.settings import Settings
 from e5.tokenizer import Tokenizer
@@ -59,8 +59,8 @@ def _embedder(model: MistralModel, folder: Path) -> Embedder:
 
 
 def _token_ids(embedder: Embedder, workload: Workload) -> list[TokenIds]:
-    encodings = embedder.tokenize(workload.queries, workload.documents)
-    return [encoding.token_ids for encoding in encodings]
+    tokenized = embedder.tokenize(workload.queries, workload.documents)
+    return [each.token_ids for each in tokenized]
 
 
 def _row(
@@ -106,7 +106,7 @@ def _matrix_products(
     """A function that applies every linear layer once, to as many rows as our forward does."""
     layers: list[MistralDecoderLayer] = list(model.layers)
     batches = []
-    for texts in fill(sorted(set(ids)), max_batch_tokens=embedder.max_batch_tokens):
+    for texts in divide_into_batches(sorted(set(ids)), max_batch_tokens=embedder.max_batch_tokens):
         rows = len(pack(texts).input_ids)
         attn, mlp = layers[0].self_attn, layers[0].mlp
         inputs = {
@@ -238,10 +238,10 @@ def fidelity_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     for dtype in ("float32", str(choose_dtype(None, device)).removeprefix("torch.")):
         embedder = Embedder.load(Settings(weights=weights, device=str(device), dtype=dtype))
-        encodings = embedder.tokenize(documents=texts)
+        tokenized = embedder.tokenize(documents=texts)
         for task, text in zip(TASKS, texts, strict=False):
-            encodings += embedder.tokenize([text[:80]], task=task)
-        ids = [encoding.token_ids for encoding in encodings]
+            tokenized += embedder.tokenize([text[:80]], task=task)
+        ids = [each.token_ids for each in tokenized]
         ours = torch.from_numpy(embedder.compute(ids).vectors)
         pairs = [
             _padded_pair(reference, ids[i : i + 2]) for i in tqdm(range(0, len(ids), 2), dtype)

@@ -27,7 +27,7 @@ def http_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         rng = random.Random(1)
         words = english_words()
         texts = [" ".join(rng.choices(words, k=rng.randint(20, 40))) for _ in range(256)]
-        ids = [encoding.token_ids for encoding in embedder.tokenize(documents=texts)]
+        ids = [each.token_ids for each in embedder.tokenize(documents=texts)]
         runs = {str(i): partial(embedder.compute, [text]) for i, text in enumerate(ids[:16])}
         runs["batch"] = partial(embedder.compute, ids[:64])
         times = side_by_side(runs, device, rounds=arguments.rounds, name="the engine")

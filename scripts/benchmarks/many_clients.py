@@ -39,7 +39,7 @@ from benchmarks.load_generator import query
 from benchmarks.simulated import embedder_of
 embedder = embedder_of(sys.argv[1])
 texts = [query(number) for number in range(256)]
-ids = [encoding.token_ids for encoding in embedder.tokenize(texts)]
+ids = [each.token_ids for each in embedder.tokenize(texts)]
 def rate(ids, seconds=3):
     embedder.compute(ids)
     started, calls = time.perf_counter(), 0

@@ -9,7 +9,7 @@ import huggingface_hub
 import pytest
 from commands import Run, runner
 from corpus_tools import texts, write_rows
-from damages import save_two_shards
+from damages import save_two_parts
 from fake_hub import FakeHub, running_hub
 
 from e5.cli.hub_models import E5, MODELS
@@ -56,7 +56,7 @@ def packages(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint in two shards, without a manifest. Not to be altered."""
-    return save_two_shards(tmp_path_factory.mktemp("weights") / "tiny")
+    return save_two_parts(tmp_path_factory.mktemp("weights") / "tiny")
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from damages import (
     Damage,
     flip_bit,
     remove,
-    swap_with_the_other_shard,
+    swap_with_the_other_part,
     truncate,
     write_manifest,
 )
@@ -314,7 +314,7 @@ def test_a_damaged_shard_is_refused_in_the_words_of_loading(
     damage: Damage,
 ) -> None:
     damage(verified / name)
-    either = FIRST if damage is swap_with_the_other_shard else name
+    either = FIRST if damage is swap_with_the_other_part else name
     assert main(["download-weights", "--verify", str(verified)]) == 1
     output = capsys.readouterr()
     assert str(verified / either) in output.err

@@ -390,7 +390,7 @@ def test_a_gateway_is_asked_again_no_sooner_than_it_says() -> None:
 def test_a_wrong_key_is_said_at_once() -> None:
     with fake_cog(always(failed("ServiceError: no key.", status=401))) as cog:
         error = refusal(cog)
-        assert "give Client the right api_key" in str(error)
+        assert "send the right key (api_key of Client)" in str(error)
         assert error.cause == "other"
         assert len(cog.bodies) == 1
 

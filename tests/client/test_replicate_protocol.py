@@ -293,7 +293,7 @@ def test_a_connection_that_never_was_is_tried_again(monkeypatch: pytest.MonkeyPa
 def test_at_the_deadline_it_is_canceled() -> None:
     with fake_replicate([STARTING], [PROCESSING]) as api:
         error = refusal(deadline=1)
-    assert "the deadline of 1 s; give a longer one, or keep an instance" in str(error)
+    assert "the deadline of 1 s; allow a longer deadline, or keep an instance" in str(error)
     assert error.cause == "deadline"
     assert (len(api.creates), len(api.cancels)) == (1, 1)
     assert len(api.polls) > 1

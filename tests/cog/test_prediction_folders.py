@@ -25,12 +25,12 @@ def made(root: Path, name: str) -> Path:
     return root / name
 
 
-def end(folders: PredictionFolders, name: object, *, num_numbers: int = 0) -> None:
+def end(folders: PredictionFolders, name: object, *, num_floats: int = 0) -> None:
     """End a prediction of that id, as Cog runs it."""
 
     def predict() -> None:
         CURRENT.set(name)
-        folders.remove_later(num_numbers)
+        folders.remove_later(num_floats)
 
     contextvars.copy_context().run(predict)
 
@@ -52,7 +52,7 @@ def test_folders_are_kept_until_cog_has_written_a_large_answer(tmp_path: Path) -
     folders = quick(tmp_path)
     large, small = made(tmp_path, "pred_large"), made(tmp_path, "pred_small")
     started = time.monotonic()
-    end(folders, "pred_large", num_numbers=500)
+    end(folders, "pred_large", num_floats=500)
     end(folders, "pred_small")
     wait_until(lambda: not small.exists())
     wait_until(lambda: not large.exists())

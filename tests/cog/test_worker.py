@@ -32,7 +32,7 @@ def test_the_metrics_of_an_answer_are_recorded_beside_its_output(
         output = asyncio.run(prediction.output(answer, encoding_format="float"))
     assert output.model == "e5@0"
     assert metrics == {"tokens": 3, "queue_ms": 0.5}
-    assert prediction.num_numbers == 4
+    assert prediction.num_floats == 4
 
 
 def test_an_error_of_ours_is_raised_as_it_is_and_recorded_as_data(
@@ -62,7 +62,9 @@ def test_an_unexpected_error_is_logged_and_becomes_one_of_the_engine(
     assert "KeyError: 'secret'" in caplog.text
 
 
-def test_a_cancelled_prediction_is_no_error(worker: CogWorker, metrics: dict[str, object]) -> None:
+def test_a_cancelled_prediction_is_not_an_error(
+    worker: CogWorker, metrics: dict[str, object]
+) -> None:
     with pytest.raises(asyncio.CancelledError), worker.prediction():
         raise asyncio.CancelledError
     assert metrics == {}
@@ -74,9 +76,9 @@ def test_the_number_of_running_predictions_is_written_for_the_probe(
 ) -> None:
     monkeypatch.setenv("PORT", "5123")
     with worker.prediction(), worker.prediction():
-        assert worker.is_healthy()
+        worker.report_running()
     assert (tmp_path / "e5-running-5123").read_text() == "2"
-    assert worker.is_healthy()
+    worker.report_running()
     assert (tmp_path / "e5-running-5123").read_text() == "0"
 
 

@@ -40,7 +40,7 @@ BODIES: dict[str, Any] = {  # of every route that computes
     "/": {"inputs": "snow"},
     "/predictions": {"input": {"query": "snow"}},
 }
-TOLD: tuple[str, ...] = (
+GET_PATHS: tuple[str, ...] = (
     "/", "/v1/models", "/models", f"/v1/models/{MODEL.partition('@')[0]}", "/info", "/health",
     "/ready", "/health-check", "/openapi.json",
 )  # fmt: skip
@@ -48,7 +48,7 @@ METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "HEAD"]
 SECRET = "a secret text"
 
 
-def told_by(response: httpx2.Response, path: str, status: int) -> str:
+def sentence_on(response: httpx2.Response, path: str, status: int) -> str:
     """The sentence of a refusal; Cog's own route has another body around it."""
     if path != "/predictions":
         return sentence_of(response, status)
@@ -73,7 +73,7 @@ def test_an_answer_says_what_was_done(path: str, fake: FakeBackend) -> None:
     assert "access-control-allow-origin" not in response.headers
 
 
-@pytest.mark.parametrize("path", TOLD)
+@pytest.mark.parametrize("path", GET_PATHS)
 def test_what_is_only_told_needs_no_key(path: str, fake: FakeBackend) -> None:
     response = LocalGateway(fake, keys=["k"]).get(path, headers={"origin": "http://elsewhere"})
     assert response.status_code == 200, response.text
@@ -102,7 +102,7 @@ class TestKeys:
             assert status(x_api_key=wrong) == 401
         assert status(authorization="Basic first") == 401
         refused = local.send(method, path, **options)
-        assert "the key is missing or wrong" in told_by(refused, path, 401)
+        assert "the key is missing or wrong" in sentence_on(refused, path, 401)
         assert refused.headers["www-authenticate"] == "Bearer"
 
     def test_a_key_never_reaches_the_log(
@@ -139,7 +139,7 @@ class TestRefusals:
     def test_the_status_tells_the_cause(self, path: str, error: Exception, status: int) -> None:
         local = LocalGateway(FakeBackend(outcome=error))
         response = local.post(path, BODIES[path])
-        sentence = told_by(response, path, status)
+        sentence = sentence_on(response, path, status)
         assert "secret" not in sentence
         assert ("retry-after" in response.headers) == (status in (429, 503))
         assert local.counted("requests_total", route=path, status=str(status)) == 1
@@ -198,7 +198,7 @@ class TestRefusals:
 
     @given(
         method=st.sampled_from(METHODS),
-        path=st.sampled_from([*BODIES, *TOLD, "/metrics", "/x"]),
+        path=st.sampled_from([*BODIES, *GET_PATHS, "/metrics", "/x"]),
         body=st.binary(max_size=50) | st.recursive(
             st.none() | st.booleans() | st.floats() | st.text(max_size=9),
             lambda inner: st.lists(inner, max_size=3)
@@ -250,12 +250,12 @@ class TestLimits:
 
     def test_more_texts_or_characters_than_a_request_may_have(self, fake: FakeBackend) -> None:
         local = LocalGateway(fake)
-        told = sentence_of(local.post("/v1/embeddings", {"input": ["a"] * 2049}), 400)
-        assert told == "input: received 2049 texts; send at most 2048 in one request."
-        told = sentence_of(local.post("/v1/embeddings", {"input": ["a" * 1_000_001]}), 400)
-        assert told.startswith("input[0]: received 1000001 characters")
-        told = sentence_of(local.post("/v1/embeddings", {"input": ["a" * 999_999] * 11}), 400)
-        assert told.startswith("input: received 10999989 characters")
+        sentence = sentence_of(local.post("/v1/embeddings", {"input": ["a"] * 2049}), 400)
+        assert sentence == "input: received 2049 texts; send at most 2048 in one request."
+        sentence = sentence_of(local.post("/v1/embeddings", {"input": ["a" * 1_000_001]}), 400)
+        assert sentence.startswith("input[0]: received 1000001 characters")
+        sentence = sentence_of(local.post("/v1/embeddings", {"input": ["a" * 999_999] * 11}), 400)
+        assert sentence.startswith("input: received 10999989 characters")
         assert not fake.asked
 
 
@@ -306,6 +306,6 @@ def test_metrics_count_what_was_answered() -> None:
 @pytest.mark.parametrize("error", [QueueFullError(1, 2, 3), InputError("documents[1]", "7", "no")])
 def test_errors_have_the_callers_words(error: E5Error) -> None:
     response = LocalGateway(FakeBackend(outcome=error)).post("/v1/embeddings", TEXTS)
-    told = sentence_of(response, response.status_code)
-    assert "documents" not in told
-    assert told.startswith("input[1]: ") == isinstance(error, InputError)
+    sentence = sentence_of(response, response.status_code)
+    assert "documents" not in sentence
+    assert sentence.startswith("input[1]: ") == isinstance(error, InputError)

@@ -70,7 +70,7 @@ class TestInProcess:
         asyncio.run(story())
 
 
-def told(server: Server, story: Story) -> Any:
+def run_story(server: Server, story: Story) -> Any:
     """A story of a gateway before this server."""
 
     async def whole() -> Any:
@@ -111,7 +111,7 @@ class TestBeforeCog:
                 assert np.allclose(found, truth, atol=1e-4), role
                 assert answer.headers["x-e5-model"] == python.name
 
-        told(cog, story)
+        run_story(cog, story)
 
     def test_a_wrong_text_is_named_as_the_caller_sent_it(self, cog: Server) -> None:
         async def story(_: LocalGateway, client: httpx2.AsyncClient) -> None:
@@ -119,7 +119,7 @@ class TestBeforeCog:
             sentence = sentence_of(await client.post("/v1/embeddings", json=body), 400)
             assert sentence.startswith("input[1]: received a text of ")
 
-        told(cog, story)
+        run_story(cog, story)
 
     def test_more_than_it_may_ever_hold_is_413_and_a_full_queue_429(self) -> None:
         environment = {"E5_MAX_QUEUE_TOKENS": "6000"}
@@ -137,7 +137,7 @@ class TestBeforeCog:
                     assert sentence_of(answer, 429)
 
         with serve(WEIGHTS, env=environment) as server:
-            told(server, story)
+            run_story(server, story)
 
     def test_no_free_slot_is_429_and_nobody_is_lost(self) -> None:
         async def story(_: LocalGateway, client: httpx2.AsyncClient) -> None:
@@ -156,7 +156,7 @@ class TestBeforeCog:
             assert again.status_code == 200
 
         with serve(WEIGHTS, env={"COG_MAX_CONCURRENCY": "1"}) as server:
-            told(server, story)
+            run_story(server, story)
 
     @pytest.mark.parametrize("victim", ["the server", "its worker"])
     def test_killed_in_the_middle_of_a_request(self, victim: str) -> None:
@@ -182,7 +182,7 @@ class TestBeforeCog:
                 assert (await client.get("/health")).status_code == 200
                 assert local.counted("in_flight") == 0
 
-            told(server, story)
+            run_story(server, story)
 
 
 @pytest.mark.parametrize(
@@ -232,10 +232,10 @@ def test_what_a_dead_worker_never_answers_is_given_up() -> None:
             cog.health = (200, {"status": "UNHEALTHY"})
             async with asyncio.timeout(60):  # the server itself ends them after two minutes
                 answers = await asyncio.gather(*asking, return_exceptions=True)
-            for told in answers:
-                assert isinstance(told, ServiceError)
-                assert told.cause == "unreachable"
-                assert "UNHEALTHY" in str(told)
+            for outcome in answers:
+                assert isinstance(outcome, ServiceError)
+                assert outcome.cause == "unreachable"
+                assert "UNHEALTHY" in str(outcome)
             cog.health = (200, {"status": "READY"})
             release.set()
             assert (await backend.answer(request)).vectors.shape == (2, 4)

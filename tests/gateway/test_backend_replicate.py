@@ -28,7 +28,7 @@ BODY = {"model": "toy", "input": ["7", "8"]}
 FIRST = SUCCEEDED  # what the gateway asks at its start
 
 
-def asked(api: FakeReplicate, *bodies: dict[str, Any]) -> list[httpx2.Response]:
+def answers_to(api: FakeReplicate, *bodies: dict[str, Any]) -> list[httpx2.Response]:
     """One request after the other to a gateway before this Replicate."""
 
     async def story() -> list[httpx2.Response]:
@@ -50,7 +50,7 @@ def healthy() -> Iterator[FakeReplicate]:
 
 
 def test_queries_and_documents_are_one_prediction_each(healthy: FakeReplicate) -> None:
-    answers = asked(healthy, BODY, BODY | {"input_type": "query"})
+    answers = answers_to(healthy, BODY, BODY | {"input_type": "query"})
     for answer in answers:
         assert answer.status_code == 200, answer.text
         assert answer.headers["x-e5-model"] == NAME
@@ -86,7 +86,7 @@ def test_each_failure_has_its_status_and_is_asked_once(
 ) -> None:
     reply, status = FAILURES[name]
     with fake_replicate([FIRST, reply]) as api, caplog.at_level(logging.INFO):
-        (answer,) = asked(api, BODY)
+        (answer,) = answers_to(api, BODY)
         assert len(api.creates) == 2  # the start's, and this one
     sentence = sentence_of(answer, status)
     assert TOKEN not in sentence + caplog.text

@@ -10,18 +10,18 @@ from hypothesis import strategies as st
 
 from e5.errors import InputError, OutOfMemoryError, QueueFullError, RequestTooLargeError
 from e5.gateway.client_request import ClientRequest, ServiceCall
-from e5.gateway.roles import Prompt
+from e5.gateway.roles import PromptChoice
 from e5.gateway.wire import MAX_TEXTS
 from e5.prompts import DEFAULT_TASK, TASKS
 from e5.serving import Answer, EmbedRequest
 
-DOCUMENT = Prompt("", "document")
-QUERY = Prompt(DEFAULT_TASK, "query")
-TWINS = Prompt("sts_query", "symmetric")
+DOCUMENT = PromptChoice("", "document")
+QUERY = PromptChoice(DEFAULT_TASK, "query")
+TWINS = PromptChoice("sts_query", "symmetric")
 OWN = "Instruct: Find twins\nQuery: snow"
 
 
-def call_for(texts: Sequence[Any], prompt: Prompt, **more: Any) -> ServiceCall:
+def call_for(texts: Sequence[Any], prompt: PromptChoice, **more: Any) -> ServiceCall:
     names = [f"input[{i}]" for i in range(len(texts))]
     request = ClientRequest(texts, names, "input", prompt, lambda answer: answer, **more)
     return request.service_call()
@@ -48,15 +48,15 @@ def test_documents_are_bare() -> None:
 
 
 @pytest.mark.parametrize("prompt", [QUERY, TWINS])
-def test_a_prompt_goes_before_every_text(prompt: Prompt) -> None:
+def test_a_prompt_goes_before_every_text(prompt: PromptChoice) -> None:
     request = call_for(["a", "b"], prompt)
     assert request.request.queries == ["a", "b"]
     assert request.request.documents == []
     assert request.prompt == prompt.header
 
 
-@pytest.mark.parametrize("prompt", [QUERY, TWINS, Prompt("SciFact", "query")])
-def test_a_text_that_brings_its_prompt_gets_no_second_one(prompt: Prompt) -> None:
+@pytest.mark.parametrize("prompt", [QUERY, TWINS, PromptChoice("SciFact", "query")])
+def test_a_text_that_brings_its_prompt_gets_no_second_one(prompt: PromptChoice) -> None:
     call = call_for([OWN, "a", OWN], prompt)
     assert call.request.queries == ["a"]
     assert call.request.documents == [OWN, OWN]
@@ -80,7 +80,9 @@ def test_texts_at_the_end_may_be_documents() -> None:
     st.sampled_from([DOCUMENT, QUERY, TWINS]),
     st.data(),
 )
-def test_the_order_is_the_callers(owns: list[bool], prompt: Prompt, data: st.DataObject) -> None:
+def test_the_order_is_the_callers(
+    owns: list[bool], prompt: PromptChoice, data: st.DataObject
+) -> None:
     num_documents = data.draw(st.integers(0, len(owns)))
     texts = [f"{OWN if own else 'a'} {i}" for i, own in enumerate(owns)]
     call = call_for(texts, prompt, num_documents=num_documents)
@@ -102,7 +104,9 @@ def test_options_reach_the_service() -> None:
 
 @pytest.mark.parametrize("prompt", [DOCUMENT, QUERY])
 @pytest.mark.parametrize("bad", [None, 5, "", " \n", "\ud800", ["a"], {"text": "a"}, True])
-def test_a_bad_text_is_named_by_its_position_in_the_request(bad: object, prompt: Prompt) -> None:
+def test_a_bad_text_is_named_by_its_position_in_the_request(
+    bad: object, prompt: PromptChoice
+) -> None:
     with pytest.raises(InputError) as caught:
         call_for([OWN, "a", bad, "b"], prompt)
     assert caught.value.field == "input[2]"
@@ -111,7 +115,7 @@ def test_a_bad_text_is_named_by_its_position_in_the_request(bad: object, prompt:
 
 def test_other_fields_have_the_callers_names_too() -> None:
     with pytest.raises(InputError, match=r"^output_dimension: received 0; send 1 or more"):
-        call_for(["a"], DOCUMENT, dimensions=0, fields_by_name={"dimensions": "output_dimension"})
+        call_for(["a"], DOCUMENT, dimensions=0, renames={"dimensions": "output_dimension"})
 
 
 def test_too_many_texts_and_too_many_characters_are_about_the_list() -> None:
@@ -122,7 +126,7 @@ def test_too_many_texts_and_too_many_characters_are_about_the_list() -> None:
 
 
 def test_errors_of_the_service_get_the_callers_names() -> None:
-    renames = call_for([OWN, "a"], QUERY, fields_by_name={"dimensions": "n"}).renames
+    renames = call_for([OWN, "a"], QUERY, renames={"dimensions": "n"}).renames
     for error, field in (
         (InputError("queries[0]", "null", "send a string"), "input[1]"),
         (OutOfMemoryError(5, 0, "documents[0]"), "input[0]"),

@@ -129,21 +129,21 @@ def test_a_prompt_that_was_written_into_the_text_is_not_put_there_twice(
 
 def test_openai_asks_once_for_a_model_that_is_not_here(openai: Any, gateway: GatewayServer) -> None:
     ask = lambda: openai.embeddings.create(model="gpt-4", input=QUERY)  # noqa: E731
-    told = one_request(gateway, "404", ask)
-    assert "model: received 'gpt-4'; this service has e5-mini, e5-mini-query" in told
+    sentence = one_request(gateway, "404", ask)
+    assert "model: received 'gpt-4'; this service has e5-mini, e5-mini-query" in sentence
 
 
 def test_a_contradiction_between_name_and_field_is_refused(
     openai: Any, gateway: GatewayServer
 ) -> None:
-    told = one_request(
+    sentence = one_request(
         gateway,
         "400",
         lambda: openai.embeddings.create(
             model="e5-mini-query", input=QUERY, extra_body={"input_type": "passage"}
         ),
     )
-    assert "input_type" in told
+    assert "input_type" in sentence
 
 
 def test_langchain_openai_s_token_ids_are_refused_with_the_remedy(
@@ -161,9 +161,9 @@ def test_langchain_openai_s_token_ids_are_refused_with_the_remedy(
     monkeypatch.setattr(tiktoken, "encoding_for_model", lambda _: letters)
     monkeypatch.setattr(tiktoken, "get_encoding", lambda _: letters)
     client = embeddings(model="e5-mini", base_url=f"{gateway.url}/v1", api_key=KEY)
-    told = one_request(gateway, "400", lambda: client.embed_query(QUERY))
-    assert "input: received token ids" in told
-    assert "set check_embedding_ctx_length=False" in told
+    sentence = one_request(gateway, "400", lambda: client.embed_query(QUERY))
+    assert "input: received token ids" in sentence
+    assert "set check_embedding_ctx_length=False" in sentence
 
 
 # Keys
@@ -260,8 +260,8 @@ def test_a_bad_document_costs_one_request(
 ) -> None:
     bad = {"model": "e5-mini", "query": QUERY, "documents": ["snow", " "]}
     for client in (cohere, cohere_v1, voyageai):
-        told = one_request(gateway, "400", lambda rerank=client.rerank: rerank(**bad))  # type: ignore[misc]
-        assert "documents[1]: received blank text; send text" in told
+        sentence = one_request(gateway, "400", lambda rerank=client.rerank: rerank(**bad))  # type: ignore[misc]
+        assert "documents[1]: received blank text; send text" in sentence
 
 
 # Hugging Face

@@ -8,12 +8,12 @@ import pytest
 from gateway_tools import FakeBackend, LocalGateway, cosine, sentence_of
 
 from e5.embedder import Embedder
-from e5.gateway.roles import Prompt
+from e5.gateway.roles import PromptChoice
 from e5.gateway.wire import MAX_TEXTS, TOKEN_IDS_REMEDY
 from e5.prompts import DEFAULT_TASK
 
 ROUTES = ["/v1/embeddings", "/embeddings"]
-WEB = Prompt(DEFAULT_TASK, "query").header
+WEB = PromptChoice(DEFAULT_TASK, "query").header
 
 
 def vectors_of(answer: dict[str, Any]) -> list[Any]:

@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 
 from e5.errors import InputError
 from e5.gateway import roles
-from e5.gateway.roles import Prompt, has_prompt, prompt_for
+from e5.gateway.roles import PromptChoice, has_prompt, prompt_for
 from e5.prompts import DEFAULT_TASK, TASKS
 
-DOCUMENT = Prompt("", "document")
-QUERY = Prompt(DEFAULT_TASK, "query")
-SYMMETRIC = Prompt("sts_query", "symmetric")
+DOCUMENT = PromptChoice("", "document")
+QUERY = PromptChoice(DEFAULT_TASK, "query")
+SYMMETRIC = PromptChoice("sts_query", "symmetric")
 
 # The words of NVIDIA, Voyage, Cohere, Jina and text-embeddings-inference, as their clients send
 # them; written out here, not read from the table under test.
-WORDS: dict[str, Prompt] = {
+WORDS: dict[str, PromptChoice] = {
     "query": QUERY,
     "search_query": QUERY,
     "retrieval.query": QUERY,
@@ -88,7 +88,7 @@ def test_a_word_agrees_with_the_models_name_or_is_refused(word: str, suffix: str
 def test_a_registered_task_is_itself_on_the_side_that_it_is_for(name: str) -> None:
     for field in FIELDS:
         prompt = prompt_for({field: name})
-        assert prompt == Prompt(name, "symmetric" if TASKS[name].symmetric else "query")
+        assert prompt == PromptChoice(name, "symmetric" if TASKS[name].symmetric else "query")
         assert prompt.prompted
     side = prompt_for({"input_type": "document", "task": name}).side
     assert side == ("symmetric" if TASKS[name].symmetric else "document")
@@ -99,19 +99,21 @@ def test_a_registered_task_is_itself_on_the_side_that_it_is_for(name: str) -> No
 def test_an_instruction_is_for_queries_unless_a_role_says_otherwise() -> None:
     words = "Find recipes for these leftovers"
     for field in FIELDS:
-        assert prompt_for({field: words}) == Prompt(words, "query")
-    assert prompt_for({"task": words, "input_type": "query"}) == Prompt(words, "query")
+        assert prompt_for({field: words}) == PromptChoice(words, "query")
+    assert prompt_for({"task": words, "input_type": "query"}) == PromptChoice(words, "query")
     assert prompt_for({"task": words, "input_type": "passage"}) == DOCUMENT
-    assert prompt_for({"task": words, "input_type": "clustering"}) == Prompt(words, "symmetric")
-    assert prompt_for({"task": words}, "-query") == Prompt(words, "query")
+    assert prompt_for({"task": words, "input_type": "clustering"}) == PromptChoice(
+        words, "symmetric"
+    )
+    assert prompt_for({"task": words}, "-query") == PromptChoice(words, "query")
     assert prompt_for({"task": words}, "-passage") == DOCUMENT
 
 
 def test_two_tasks_agree_or_are_refused() -> None:
     twice = {"task": "SciFact", "prompt_name": "scifact"}
-    assert prompt_for(twice) == Prompt("SciFact", "query")
+    assert prompt_for(twice) == PromptChoice("SciFact", "query")
     in_words = {"task": "SciFact", "prompt_name": TASKS["SciFact"].instruction}
-    assert prompt_for(in_words) == Prompt("SciFact", "query")
+    assert prompt_for(in_words) == PromptChoice("SciFact", "query")
     assert prompt_for({"input_type": "web_search_query", "prompt_name": "query"}).side == "query"
     with pytest.raises(InputError, match=r'^prompt_name: received "NQ", where task says "SciFact"'):
         prompt_for({"task": "SciFact", "prompt_name": "NQ"})
@@ -146,15 +148,15 @@ def test_a_text_brings_its_own_prompt_if_it_is_the_templates(text: str, own: boo
 
 def test_the_header_says_the_side_and_the_instruction() -> None:
     assert DOCUMENT.header == "document"
-    assert Prompt("SciFact", "document").header == "document"
+    assert PromptChoice("SciFact", "document").header == "document"
     assert QUERY.header == f'query "{DEFAULT_TASK}"'
     assert SYMMETRIC.header == 'symmetric "Retrieve semantically similar text."'
-    assert len(Prompt("long " * 2000, "query").header) < 300
+    assert len(PromptChoice("long " * 2000, "query").header) < 300
 
 
 @given(st.text(min_size=1))
 def test_the_header_can_be_sent_whatever_the_instruction(task: str) -> None:
-    header = Prompt(task, "query").header
+    header = PromptChoice(task, "query").header
     assert header.isascii()
     assert header.isprintable()
 

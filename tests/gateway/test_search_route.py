@@ -62,6 +62,15 @@ def test_the_task_can_be_set_and_a_query_may_bring_its_own(
     assert local.post("/search", {"query": OWN}).headers["x-e5-prompt"] == "own"
 
 
+def test_a_task_is_an_instruction_and_never_a_role(local: LocalGateway) -> None:
+    headers = local.post("/search", {"query": "snow", "task": "passage"}).headers
+    assert headers["x-e5-prompt"] == 'query "passage"'
+    schemas = local.get("/openapi.json").json()["components"]["schemas"]
+    task = schemas["SearchRequest"]["properties"]["task"]
+    assert task["maxLength"] == 10_000
+    assert task["description"].startswith("What to search for: an instruction")
+
+
 def test_as_many_come_as_were_asked_for(local: LocalGateway) -> None:
     for top in (1, 2, 1000):
         hits = local.post("/search", {"query": "snow", "top": top}).json()["hits"]
@@ -79,6 +88,7 @@ def test_as_many_come_as_were_asked_for(local: LocalGateway) -> None:
         ({"query": "snow", "top": 1001}, "top: received 1001"),
         ({"query": "snow", "top": "5"}, "top: received"),
         ({"query": "snow", "task": 5}, "task: received 5"),
+        ({"query": "snow", "task": "x" * 10_001}, "task: received 10001 characters"),
     ],
 )
 def test_what_is_wrong_is_named(local: LocalGateway, body: dict[str, Any], start: str) -> None:

@@ -159,7 +159,7 @@ def test_a_long_task_before_many_queries_is_too_much() -> None:
 
 def test_an_answer_of_too_many_numbers_is_offered_as_base64() -> None:
     def check(**inputs: Any) -> None:
-        EmbedRequest.parse(**inputs).check_answer(100, FEW)
+        EmbedRequest.parse(**inputs).check_answer_size(100, FEW)
 
     texts = ["x"] * 10
     check(documents=texts)
@@ -172,7 +172,7 @@ def test_an_answer_of_too_many_numbers_is_offered_as_base64() -> None:
     with pytest.raises(InputError, match="for an answer of 1040 numbers"):
         check(documents=texts, queries=texts, dimensions=16)
     with pytest.raises(InputError, match="send 'base64' for more than 2097152, or fewer texts"):
-        EmbedRequest.parse(documents=texts).check_answer(110_000)
+        EmbedRequest.parse(documents=texts).check_answer_size(110_000)
 
 
 @pytest.mark.parametrize(
@@ -218,4 +218,4 @@ def test_refusing_costs_little_whatever_the_body(documents: list[object], part: 
 def test_the_numbers_of_an_answer_are_those_of_its_vectors_and_scores() -> None:
     vectors, scores = np.zeros((3, 8), np.float32), np.zeros((1, 2), np.float32)
     answer = Answer(vectors, scores, [5, 3, 3], [False] * 3, "e5@0", metrics={})
-    assert answer.num_numbers == 26
+    assert answer.num_floats == 26

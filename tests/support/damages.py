@@ -1,4 +1,4 @@
-"""Damages to a checkpoint in two shards: each is a function of the file that it damages."""
+"""Damages to a checkpoint in two parts: each is a function of the file that it damages."""
 
 import json
 from collections.abc import Callable
@@ -16,7 +16,7 @@ FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safete
 Damage = Callable[[Path], None]
 
 
-def save_two_shards(folder: Path, *, seed: int = 0) -> Path:
+def save_two_parts(folder: Path, *, seed: int = 0) -> Path:
     """A checkpoint in `FIRST` and `SECOND`, without a manifest; returns `folder`."""
     return save_checkpoint(folder, hidden_size=32, num_layers=1, max_shard_size="2MB", seed=seed)
 
@@ -63,7 +63,7 @@ def remove(path: Path) -> None:
     path.unlink()
 
 
-def swap_with_the_other_shard(path: Path) -> None:
+def swap_with_the_other_part(path: Path) -> None:
     other = path.with_name(SECOND if path.name == FIRST else FIRST)
     data = path.read_bytes()
     path.write_bytes(other.read_bytes())
@@ -71,4 +71,4 @@ def swap_with_the_other_shard(path: Path) -> None:
 
 
 SEEN_WITHOUT_MANIFEST = [truncate, empty, lengthen, replace_by_pickle, remove]
-SEEN_WITH_MANIFEST = [*SEEN_WITHOUT_MANIFEST, flip_bit, swap_with_the_other_shard]
+SEEN_WITH_MANIFEST = [*SEEN_WITHOUT_MANIFEST, flip_bit, swap_with_the_other_part]

@@ -33,8 +33,8 @@ def test_an_exported_student_is_a_checkpoint_like_any_other(tmp_path: Path) -> N
     export(model, tmp_path)
     tokenizer().save(str(tmp_path / "tokenizer.json"))
     embedder = Embedder.load(Settings(weights=str(tmp_path), device="cpu", dtype="float32"))
-    encodings = embedder.tokenize(documents=evaluation_texts()[:20])
-    ids = [encoding.token_ids for encoding in encodings]
+    tokenized = embedder.tokenize(documents=evaluation_texts()[:20])
+    ids = [each.token_ids for each in tokenized]
     with torch.no_grad():
         trained = forward(model, ids).numpy()
     served = embedder.compute(ids).vectors
