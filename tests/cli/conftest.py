@@ -1,5 +1,6 @@
 """A function that runs `e5`, a small corpus, and a hub on a loopback port."""
 
+import json
 import pickle
 from collections.abc import Iterator
 from dataclasses import replace
@@ -38,6 +39,7 @@ def run(
     monkeypatch.setenv("E5_WEIGHTS", str(checkpoint))
     monkeypatch.setenv("E5_DTYPE", "float32")
     monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(json, "dumps", json.dumps)  # `predict` patches it; undone after the test
     return runner(capsys)
 
 
