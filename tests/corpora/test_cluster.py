@@ -237,6 +237,7 @@ def assert_alike(out: Path, other: Path) -> None:
     assert dead_letters(out) == dead_letters(other)
 
 
+@pytest.mark.long  # starts workers anew for half a minute
 def test_a_running_cluster_is_joined_by_its_address_and_changes_what_has_changed(
     tmp_path: Path, settings: Settings, cluster: RunningCluster
 ) -> None:
@@ -299,6 +300,7 @@ def written(out: Path) -> dict[str, int]:
     return {name: (out / name).stat().st_mtime_ns for name in shard_names(out)}
 
 
+@pytest.mark.long  # starts workers anew for half a minute
 def test_a_document_that_kills_its_worker_ends_among_the_dead_letters(
     tmp_path: Path, settings: Settings, cluster: RunningCluster
 ) -> None:

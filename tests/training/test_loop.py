@@ -10,7 +10,8 @@ from small_corpus import batches, student
 from training.batches import BatchSampler
 from training.loop import Schedule, train
 
-pytestmark = pytest.mark.slow
+# The training is run when the built-in checkpoint is made anew.
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 def test_a_training_that_was_stopped_continues_to_the_same_weights(
