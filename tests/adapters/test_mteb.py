@@ -188,6 +188,7 @@ def test_results_are_kept_by_weights_and_options(embedder: Embedder) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_mteb_s_mock_run_passes(embedder: Embedder) -> None:
     run = mteb.mock_run(E5Encoder(embedder))
     assert run.all_passed, run.to_markdown()

@@ -10,6 +10,7 @@ from commands import Run
     ("arguments", "environment", "sentence"),
     [
         ([], {"PORT": "eighty"}, "PORT: received 'eighty'; use 1 to 65535.\n"),
+        ([], {"PORT": "70000"}, "PORT: received '70000'; use 1 to 65535.\n"),
         (["--alias", "ada"], {}, "--alias: received ada; write NAME=MODEL.\n"),
         (["--keys", "nowhere"], {}, "--keys: received nowhere, which cannot be read"),
         (["--keys", "blank"], {}, "--keys: received blank, which holds no key; write one key"),

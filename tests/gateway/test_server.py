@@ -201,14 +201,9 @@ class TestTheEnd:
                 assert asking.result().status_code >= 500
 
 
+# Those of the command line alone are in tests/cli/test_gateway_command.py.
 FAULTS: dict[str, tuple[list[str], dict[str, str], str]] = {
-    "no port": ([], {"PORT": "eighty"}, "PORT: received 'eighty'; use 1 to 65535."),
-    "a port too high": ([], {"PORT": "70000"}, "PORT: received '70000'; use 1 to 65535."),
-    "no weights": ([], {"E5_WEIGHTS": "/nowhere"}, "/nowhere"),
-    "no alias": (["--alias", "ada"], {}, "--alias: received ada; write NAME=MODEL."),
     "an alias of nothing": (["--alias", "ada=gpt"], {}, "gpt"),
-    "no file of keys": (["--keys", "/nowhere"], {}, "/nowhere"),
-    "no keys": (["--keys", "/dev/null"], {}, "write one key a line."),
     "no address": (["--backend", "ftp://a"], {}, "ftp://a"),
     "no token": (["--backend", "replicate:you/e5"], {"REPLICATE_API_TOKEN": ""}, "REPLICATE_API_T"),
     "no index": (["--index", "/nowhere"], {}, "/nowhere"),
