@@ -119,7 +119,6 @@ class ForkGuard:
     """
 
     def __init__(self) -> None:
-        """Remember this process."""
         self._process_id = os.getpid()
 
     def check(self) -> None:

@@ -64,7 +64,6 @@ class Embedder:
     def __init__(
         self, engine: Engine, tokenizer: Tokenizer, *, name: str, template: str = prompts.TEMPLATE
     ) -> None:
-        """Combine loaded parts; `Embedder.load` is the usual way."""
         self.name, self.template = name, template
         self.dimensions, self.max_length = engine.hidden_size, tokenizer.max_length
         self.max_batch_tokens = engine.max_batch_tokens

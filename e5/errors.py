@@ -34,7 +34,6 @@ class E5Error(Exception):
     message: str
 
     def __init__(self, message: str) -> None:
-        """Keep the sentence."""
         self._set(message=message)
 
     def _set(self, **values: object) -> None:
@@ -242,7 +241,6 @@ class NonFiniteError(TextError):
     """The model produced NaN or infinity for a text. Such a vector is never an answer."""
 
     def __init__(self, position: int, field: str | None = None) -> None:
-        """See `TextError`."""
         received = "a text whose vector holds NaN or infinity"
         remedy = "change or shorten this text, or serve with E5_DTYPE=bfloat16 (or float32)"
         super().__init__(field, received, remedy, position=position)
@@ -252,7 +250,6 @@ class OutOfMemoryError(TextError):
     """A single text that does not fit in the device's memory even alone."""
 
     def __init__(self, num_tokens: int, position: int = 0, field: str | None = None) -> None:
-        """`num_tokens` is the text's length."""
         text = f"a text of {num_tokens} tokens"
         received = f"{text}, which does not fit in the GPU's memory on its own"
         remedy = "shorten it, lower E5_MAX_LENGTH or use a larger card"
@@ -300,7 +297,6 @@ class ServiceError(E5Error):
     def __init__(
         self, message: str, *, cause: Cause = "other", retry_after: float | None = None
     ) -> None:
-        """`message` is the whole sentence."""
         self._set(message=message, cause=cause, retry_after=retry_after)
 
 

@@ -97,7 +97,6 @@ class Attention(nn.Module):
     """The projections of a layer's attention."""
 
     def __init__(self, config: Config) -> None:
-        """Make the projections."""
         super().__init__()
         self.head_dim = config.head_size
         inner = config.num_attention_heads * self.head_dim
@@ -112,7 +111,6 @@ class MLP(nn.Module):
     """The projections of a layer's SwiGLU."""
 
     def __init__(self, config: Config) -> None:
-        """Make the projections."""
         super().__init__()
         self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
@@ -123,7 +121,6 @@ class Layer(nn.Module):
     """One layer: attention and MLP, each with the norm before it."""
 
     def __init__(self, config: Config) -> None:
-        """Make both parts."""
         super().__init__()
         self.input_layernorm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.self_attn = Attention(config)

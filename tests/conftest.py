@@ -35,7 +35,6 @@ hypothesis.settings.load_profile("shared machine")
 # not among them, so most of it runs when these are through.
 LONGEST = [
     "corpora/test_cluster.py",
-    "acceptance/test_accept.py",
     "gateway/test_clients_python.py",
     "gateway/test_schemathesis.py",
     "corpora/test_s3.py",

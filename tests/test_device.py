@@ -199,6 +199,7 @@ os.waitpid(child, 0)
 """
 
 
+@pytest.mark.slow
 def test_a_service_in_a_fork_refuses_and_does_not_hang(checkpoint: Path) -> None:
     command = [sys.executable, "-W", "ignore", "-c", FORKED_SERVICE, str(checkpoint)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
@@ -218,6 +219,7 @@ def test_few_compiled_products_are_kept_unless_asked_otherwise(
         assert os.environ[name] == after
 
 
+@pytest.mark.slow
 def test_a_fork_after_loading_is_refused_and_does_not_hang(checkpoint: Path) -> None:
     command = [sys.executable, "-W", "ignore", "-c", FORKED, str(checkpoint)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)

@@ -42,7 +42,6 @@ class AsyncClient:
     def __init__(
         self, url: str, *, deadline: float = DEADLINE_SECONDS, api_key: str | None = None
     ) -> None:
-        """See `Client`. May be made outside of the event loop."""
         self._remote = RemoteService(url, deadline=deadline, api_key=api_key)
         self._permits = asyncio.Semaphore(REQUESTS_PER_CLIENT)
         self._first: RemoteAnswer | None = None  # the first answer, with a whole vector

@@ -39,7 +39,6 @@ class CogProtocol(Transport):
     address_remedy = "check the URL and the proxy"
 
     def __init__(self, url: str, api_key: str | None, **options: Any) -> None:
-        """Check the URL; the options are those of `Transport`."""
         remedy = "use the URL of a Cog server, as in http://127.0.0.1:5000, or replicate:owner/name"
         url = str(check_url(url, "url", remedy)).rstrip("/")
         headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}

@@ -192,7 +192,6 @@ class Reading(ExitStack):
     _next_row = -1  # that `_rows` gives; -1 before the first reading of a file
 
     def __init__(self, corpus: Corpus) -> None:
-        """Open nothing yet."""
         super().__init__()
         self._corpus = corpus
 

@@ -49,7 +49,6 @@ class InventoryBuilder:
     """Fills an inventory, document by document."""
 
     def __init__(self) -> None:
-        """Start without documents."""
         self._groups, self._starts = list[str](), list[int]()
         # The columns from `ids` to `sizes`.
         self._columns = array("Q"), array("Q"), array("Q"), array("I"), array("I")

@@ -54,7 +54,6 @@ class Table:
     """
 
     def __init__(self, location: str, table: lancedb.table.Table) -> None:
-        """Wrap a LanceDB table, as `open` and `create` do; `location` is a path or a URI."""
         self._location, self._table = location, table
 
     @classmethod

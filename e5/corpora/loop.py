@@ -38,7 +38,6 @@ class Loop:
     """
 
     def __init__(self, load: Callable[[], Embedder]) -> None:
-        """`load` is called when the model is first needed."""
         self._load = cache(load)
 
     def describe(self) -> Model:

@@ -71,7 +71,6 @@ class ShardFolder:
     """
 
     def __init__(self, location: str, recipe: Recipe | None = None) -> None:
-        """Set the location; nothing is read or written yet."""
         self.location = location
         self.recipe = recipe or Recipe()
         self._filesystem, self._path = open_filesystem(location)

@@ -74,7 +74,6 @@ class InProcessBackend:
     """The model in this process. A `Backend`."""
 
     def __init__(self, embedder: "Embedder", service: "Service") -> None:
-        """Take loaded parts; `load` is the usual way."""
         self._embedder = embedder
         self._service = service
 

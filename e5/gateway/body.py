@@ -29,7 +29,6 @@ class BodyParser:
     """Reads the bodies of requests. The first large one starts a process that parses these."""
 
     def __init__(self, limits: GatewayLimits) -> None:
-        """Begin without a process."""
         self._limits = limits
         self._pool: ProcessPoolExecutor | None = None
         self._held_bytes = 0

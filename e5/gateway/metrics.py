@@ -9,7 +9,6 @@ class GatewayMetrics:
     """The counters of one gateway, each named `e5_gateway_...`."""
 
     def __init__(self) -> None:
-        """Begin at zero, in a registry of their own."""
         self.registry = CollectorRegistry()
 
         def counter(name: str, text: str, *labels: str) -> Counter:

@@ -49,7 +49,6 @@ class RefusalError(Exception):
     def __init__(
         self, status: int, error: E5Error | str, headers: Mapping[str, str] | None = None
     ) -> None:
-        """`error` may be the sentence of a `ServiceError`."""
         if isinstance(error, str):
             causes: Mapping[int, Cause] = {429: "busy", 503: "unreachable", 504: "deadline"}
             error = ServiceError(error, cause=causes.get(status, "other"))

@@ -27,7 +27,6 @@ class DrainingServer(uvicorn.Server):
     """uvicorn's server, with a second between the signal and the end."""
 
     def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
-        """`gateway` is drained by the first signal."""
         super().__init__(config)
         self._gateway = gateway
 

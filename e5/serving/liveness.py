@@ -13,7 +13,6 @@ class Liveness:
     """The state of one engine. Any thread may read it."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Begin healthy; `clock` gives seconds."""
         self._clock = clock
         self._running: tuple[float, int] | None = None  # when it started, its number of tokens
         self._slowest: float | None = None  # seconds a token

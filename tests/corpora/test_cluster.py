@@ -261,6 +261,7 @@ def rows_of(out: Path) -> list[tuple[str, str]]:
     return sorted(zip(table["id"].to_pylist(), table["text"].to_pylist(), strict=True))
 
 
+@pytest.mark.long  # starts workers anew for half a minute
 def test_a_killed_actor_and_a_killed_driver_lose_nothing(
     tmp_path: Path, settings: Settings, cluster: RunningCluster, start: Start
 ) -> None:
