@@ -10,6 +10,7 @@ have 32 layers on CUDA and 8 on a CPU, so that the saving in the last layer does
     growth    cost per token from 10 to 10,000 texts
     launches  the forward with kernels launched one by one, by CUDA graphs, and compiled
     loading   peak memory while a checkpoint is loaded
+    neighbours  the engine beside busy processes, by how long OpenMP's threads spin
     start     seconds from the command to the first answer, by stage
     http      throughput and latency over HTTP, 1 to 128 clients
     gateway   requests per second of one text, compared with scripts/serve and Cog; needs wrk
@@ -54,6 +55,7 @@ SECTIONS = {
     "growth": "engine.growth_rows",
     "launches": "launches.launch_rows",
     "loading": "loading.loading_rows",
+    "neighbours": "busy_neighbours.neighbour_rows",
     "start": "loading.start_rows",
     "http": "http_latency.http_rows",
     "gateway": "gateway_rates.gateway_rows",
