@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from starlette.applications import Starlette
@@ -136,7 +137,8 @@ class Gateway:
         context = RouteContext(route.path, self._model_names, self._index)
 
         async def respond(request: HttpRequest) -> Response:
-            call = route.parse(await self._parser.read(request)).service_call(context)
+            body = route.parse(await self._parser.read(request))
+            call = body.service_call(replace(context, path_params=request.path_params))
             return await while_connected(request, self._answer(call, route.path))
 
         guarded = self._guard.around(route.path, respond, style=route.error_style)

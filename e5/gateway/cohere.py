@@ -80,7 +80,7 @@ class CohereOptions(RoleOptions):
 
     def request_by_type(self, texts: list[Any], field: str, context: RouteContext) -> ClientRequest:
         """The request to embed the texts of one field. Raises as `WireRequest.client_request`."""
-        _, suffix = context.model_names.resolve(self.model)
+        _, suffix = context.resolve_model(self.model)
         version = _version(context)
         is_flat = version == "1" and self.embedding_types is None
 
@@ -146,7 +146,7 @@ class RerankRequest(wire.TruncateOptions):
         The answer holds `results`, which Cohere's, Jina's and vLLM's clients read, and the same as
         `data`, which Voyage's read.
         """
-        model, _ = context.model_names.resolve(self.model)
+        model, _ = context.resolve_model(self.model)
         documents, fields = named_texts(self.documents, "documents")
         asked = prompt_for({"task": self.task, "instruction": self.instruction})
         _, top = self.first_given("top_n", "top_k")

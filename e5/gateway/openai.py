@@ -61,7 +61,7 @@ class EmbeddingsRequest(RoleOptions):
 
     def client_request(self, context: RouteContext) -> ClientRequest:
         """See `WireRequest.client_request`."""
-        model, suffix = context.model_names.resolve(self.model)
+        model, suffix = context.resolve_model(self.model)
         as_base64 = self.encoding_format == "base64"
 
         def build_body(answer: Answer) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What `GET /openapi.json` says: the routes, as OpenAPI 3.1, from their table and their models."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -90,11 +91,9 @@ def description(
     schemas["Dimensions"]["maximum"] = dimensions
     paths: dict[str, Schema] = {}
     for get_route in get_routes:
-        paths.setdefault(get_route.path.replace(":path}", "}"), {})["get"] = _get(
-            get_route, schema_of
-        )
+        paths.setdefault(_template(get_route.path), {})["get"] = _get(get_route, schema_of)
     for route in post_routes:
-        paths.setdefault(route.path, {})["post"] = _post(route, schema_of)
+        paths.setdefault(_template(route.path), {})["post"] = _post(route, schema_of)
     return {
         "openapi": "3.1.0",
         "info": {"title": "E5-Mistral gateway", "version": "1", "description": ABOUT},
@@ -126,6 +125,17 @@ def _schemas(types: Sequence[Any]) -> tuple[SchemaOf, dict[str, Schema]]:
     return lambda kind: schemas[str(kind), "validation"], definitions["$defs"]
 
 
+def _template(path: str) -> str:
+    """A path as OpenAPI writes it: `/models/{name}` for Starlette's `/models/{name:path}`."""
+    return path.replace(":path}", "}")
+
+
+def _parameters(path: str) -> list[Schema]:
+    schema = {"type": "string", "minLength": 1}
+    names = re.findall(r"{(\w+)", path)
+    return [{"name": name, "in": "path", "required": True, "schema": schema} for name in names]
+
+
 def _post(route: PostRoute, schema_of: SchemaOf) -> Schema:
     requests = [schema_of(request) for request in route.requests]
     body = requests[0] if len(requests) == 1 else {"anyOf": requests}
@@ -136,6 +146,7 @@ def _post(route: PostRoute, schema_of: SchemaOf) -> Schema:
     }
     return {
         "summary": route.summary,
+        "parameters": _parameters(route.path),
         "requestBody": {"required": True, "content": _json(body)},
         "responses": {"200": answer, **_refusals(*POST_STATUSES)},
     }
@@ -145,10 +156,9 @@ def _get(route: GetRoute, schema_of: SchemaOf) -> Schema:
     kind = route.answer
     content = {kind: {}} if isinstance(kind, str) else _json(schema_of(kind))
     answer = {"description": "The answer.", "headers": _headers(), "content": content}
-    name = {"in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
     return {
         "summary": route.summary,
-        "parameters": [{"name": "name", **name}] if "{name" in route.path else [],
+        "parameters": _parameters(route.path),
         "responses": {"200": answer, **_refusals(405, *route.refusals)},
     }
 

@@ -20,7 +20,8 @@ class PostRoute:
     """A route that computes.
 
     Attributes:
-        path: of the URL.
+        path: of the URL, as Starlette writes it. A parameter `name` in it is the model's name, and
+            wins over that of the body.
         summary: what it does, as a sentence.
         answer: the type of its answers.
         requests: the kinds of requests that it takes. A body is of the first kind that it fits, or

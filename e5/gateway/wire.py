@@ -6,7 +6,7 @@ A wire format is a module of pydantic models. A model validates a request and tu
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
@@ -147,11 +147,17 @@ class RouteContext:
         path: the route's path.
         model_names: the model names that callers may use.
         index: what `POST /search` searches.
+        path_params: what stands in the URL for the parameters of the route's path.
     """
 
     path: str
     model_names: ModelNames
     index: Searchable | None = None
+    path_params: Mapping[str, str] = field(default_factory=dict)
+
+    def resolve_model(self, name: str | None) -> tuple[str, str]:
+        """See `ModelNames.resolve`. A `name` in the path of the URL wins over that of the body."""
+        return self.model_names.resolve(self.path_params.get("name", name))
 
 
 class WireRequest(BaseModel):
