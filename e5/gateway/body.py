@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from e5.errors import InputError, quoted
 from e5.gateway.limits import GatewayLimits
+from e5.gateway.parsing import parse_body
 from e5.gateway.refusals import RefusalError, busy
 from e5.gateway.wire import TOKEN_IDS_REMEDY
 
@@ -102,22 +103,6 @@ class BodyParser:
         """End the process."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
-
-
-def parse_body(body: bytes) -> Any:
-    """The JSON in a body.
-
-    Raises:
-        InputError: for what is not JSON.
-
-    Example:
-        >>> parse_body(b'{"input": "snow"}')
-        {'input': 'snow'}
-    """
-    try:
-        return orjson.loads(body)
-    except ValueError as error:
-        raise InputError("the body", f"what is not JSON ({error})", "send JSON") from error
 
 
 def parse_large_body(body: bytes, limits: GatewayLimits) -> Any:
