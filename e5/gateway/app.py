@@ -7,9 +7,11 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request as HttpRequest
 from starlette.responses import HTMLResponse, Response, StreamingResponse
-from starlette.routing import Match, Route
+from starlette.routing import Route
 from typing_extensions import TypedDict
 
 from e5.errors import E5Error
@@ -17,12 +19,20 @@ from e5.gateway.backend import Backend
 from e5.gateway.body import BodyParser, json_pieces, to_json
 from e5.gateway.client_request import ServiceCall
 from e5.gateway.guard import Guard, while_connected
+from e5.gateway.keys import Keys
 from e5.gateway.limits import GatewayLimits
 from e5.gateway.metrics import GatewayMetrics
 from e5.gateway.model_names import ModelNames
 from e5.gateway.openai import ModelCard, ModelList, model_card, model_list
-from e5.gateway.openapi import BACKEND_STATUSES, description
+from e5.gateway.openapi import (
+    ANSWER_HEADERS,
+    BACKEND_STATUSES,
+    ID_HEADER,
+    REFUSAL_HEADERS,
+    description,
+)
 from e5.gateway.page import prepare_page
+from e5.gateway.path_router import PathRouter
 from e5.gateway.refusals import RefusalError
 from e5.gateway.routes import POST_ROUTES, SEARCH_ROUTE, GetRoute, PostRoute
 from e5.gateway.tei import InfoAnswer, info
@@ -54,6 +64,7 @@ class Gateway:
         model_names: ModelNames,
         *,
         keys: Sequence[str] = (),
+        origins: Sequence[str] = (),
         index: Searchable | None = None,
         limits: GatewayLimits = GatewayLimits(),  # noqa: B008 (it is frozen)
     ) -> None:
@@ -64,6 +75,7 @@ class Gateway:
             model_names: the model names that callers may use.
             keys: a request to a route that is not keyless must carry one of them; without any, no
                 request needs a key.
+            origins: the web pages of these origins may ask it from a browser; `*` for all pages.
             index: what the route `POST /search`, which it adds, searches.
             limits: how much it takes at a time.
         """
@@ -75,11 +87,13 @@ class Gateway:
             model=model_names.names[0], keyed=bool(keys), search=index is not None
         )
         self._parser = BodyParser(limits)
-        self._guard = Guard(self._parser, keys, limits)
+        self._guard = Guard(self._parser, Keys(keys), limits)
         self._post_routes = [*POST_ROUTES, *([] if index is None else [SEARCH_ROUTE])]
         self._get_routes = self._all_get_routes()
+        routes = [*map(self._post, self._post_routes), *map(self._get, self._get_routes)]
         self.app = Starlette(
-            routes=[*map(self._post, self._post_routes), *map(self._get, self._get_routes)],
+            routes=[PathRouter(routes)],
+            middleware=[_cors(origins)] if origins else [],
             exception_handlers={HTTPException: self._refused_by_router},
         )
         self.app.router.redirect_slashes = False  # not to where the Host header says
@@ -151,15 +165,8 @@ class Gateway:
     async def _refused_by_router(self, request: HttpRequest, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         status = error.status_code
-        headers = {"Allow": self._methods(request)} if status == 405 else {}
         sentence = SENTENCES_BY_STATUS.get(status, str(error.detail))
-        return self._guard.refuse(request, RefusalError(status, sentence, headers))
-
-    def _methods(self, request: HttpRequest) -> str:
-        """The methods that a path takes: several routes may have it."""
-        routes = [route for route in self.app.routes if isinstance(route, Route)]
-        found = [route for route in routes if route.matches(request.scope)[0] != Match.NONE]
-        return ", ".join(sorted({method for route in found for method in route.methods or ()}))
+        return self._guard.refuse(request, RefusalError(status, sentence, error.headers))
 
     async def _answer(self, call: ServiceCall, path: str) -> Response:
         """Ask the backend, and make the HTTP response; the same for every wire format."""
@@ -217,6 +224,18 @@ class Gateway:
     async def _openapi(self, _: HttpRequest) -> Response:
         dimensions = (await self._backend.info()).dimensions
         return _json(description(self._post_routes, self._get_routes, dimensions=dimensions))
+
+
+def _cors(origins: Sequence[str]) -> Middleware:
+    """What tells browsers that pages of these origins may ask; it answers preflights itself."""
+    return Middleware(
+        CORSMiddleware,
+        allow_origins=origins,
+        allow_methods=["*"],
+        allow_headers=["*"],
+        allow_private_network=True,  # from a page of the internet to a gateway in an office
+        expose_headers=[*ANSWER_HEADERS, *ID_HEADER, *REFUSAL_HEADERS.values()],
+    )
 
 
 def _json(value: object) -> Response:

@@ -1,13 +1,11 @@
 """What every route shares: an id, a key, limits, a deadline, counters, and one kind of refusal."""
 
 import asyncio
-import hashlib
-import hmac
 import logging
 import re
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 from uuid import uuid4
 
@@ -16,6 +14,7 @@ from starlette.responses import Response
 
 from e5.errors import E5Error, ServiceError
 from e5.gateway.body import BodyParser, to_json
+from e5.gateway.keys import Keys
 from e5.gateway.limits import GatewayLimits
 from e5.gateway.metrics import GatewayMetrics
 from e5.gateway.refusals import ErrorStyle, RefusalError, body_of, busy, refusal_of
@@ -38,20 +37,19 @@ class Guard:
             connection.
     """
 
-    def __init__(self, parser: BodyParser, keys: Sequence[str], limits: GatewayLimits) -> None:
+    def __init__(self, parser: BodyParser, keys: Keys, limits: GatewayLimits) -> None:
         """Begin with nothing in flight.
 
         Args:
             parser: forgets a request's body when the request is answered.
-            keys: a request to a route that is not keyless must carry one of them; without any, no
-                request needs a key.
+            keys: a request to a route that is not keyless must carry one of them.
             limits: of the gateway.
         """
         self.metrics = GatewayMetrics()
         self.draining = False
         self._parser = parser
         self._limits = limits
-        self._keys = [hashlib.sha256(key.encode()).digest() for key in keys]
+        self._keys = keys
         self._in_flight = 0
 
     def around(
@@ -73,7 +71,7 @@ class Guard:
             self._count(1)
             try:
                 if not keyless:
-                    self._check_key(request)
+                    self._keys.check(request)
                     if self._in_flight > self._limits.in_flight:
                         raise busy("too many requests at a time; try again in a moment.")
                 async with asyncio.timeout(deadline):
@@ -119,17 +117,6 @@ class Guard:
         logger.info("%d for %s, request %s", refusal.status, path, request_id)
         content = to_json(body_of(refusal, style))
         return Response(content, refusal.status, refusal.headers, "application/json")
-
-    def _check_key(self, request: Request) -> None:
-        if not self._keys:
-            return
-        scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
-        sent = bearer if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
-        digest = hashlib.sha256(sent.strip().encode()).digest()
-        known = [hmac.compare_digest(digest, key) for key in self._keys]  # all of them, always
-        if not any(known):
-            sentence = "the key is missing or wrong; send Authorization: Bearer KEY, or x-api-key."
-            raise RefusalError(401, sentence, {"WWW-Authenticate": "Bearer"})
 
     def _count(self, change: int) -> None:
         self._in_flight += change
