@@ -12,6 +12,19 @@ from commands import Run
         ([], {"PORT": "eighty"}, "PORT: received 'eighty'; use 1 to 65535.\n"),
         ([], {"PORT": "70000"}, "PORT: received '70000'; use 1 to 65535.\n"),
         (["--alias", "ada"], {}, "--alias: received ada; write NAME=MODEL.\n"),
+        *(
+            (["--cors", origin], {}, f"--cors: received {origin}; write what a browser sends, ")
+            for origin in (
+                "https://a.example/",
+                "https://a.example/x",
+                "a.example",
+                "https://A.example",
+                "https://a.example:443",
+                "http://a.example:80",
+                "https://*.example",
+                "LICENSE",
+            )
+        ),
         (["--keys", "nowhere"], {}, "--keys: received nowhere, which cannot be read"),
         (["--keys", "blank"], {}, "--keys: received blank, which holds no key; write one key"),
         ([], {"E5_WEIGHTS": "nowhere"}, "nowhere: there is no such weights folder; "),
