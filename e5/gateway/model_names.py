@@ -54,5 +54,5 @@ class ModelNames:
         suffix = self._suffixes.get(name)
         if suffix is None:
             served = f"this service has {', '.join(self.names)}"
-            raise RefusalError(404, InputError("model", repr(shortened(name)), served))
+            raise RefusalError(404, InputError("model", shortened(repr(name)), served))
         return name, suffix
