@@ -18,12 +18,12 @@ from e5.errors import E5Error
 from e5.gateway.backend import Backend
 from e5.gateway.body import BodyParser, json_pieces, to_json
 from e5.gateway.client_request import ServiceCall
-from e5.gateway.guard import Guard, while_connected
+from e5.gateway.guard import ERROR_STYLE, Guard, while_connected
 from e5.gateway.keys import Keys
 from e5.gateway.limits import GatewayLimits
 from e5.gateway.metrics import GatewayMetrics
 from e5.gateway.model_names import ModelNames
-from e5.gateway.openai import ModelCard, ModelList, model_card, model_list
+from e5.gateway.openai import ModelCard, ModelList, model_list
 from e5.gateway.openapi import (
     ANSWER_HEADERS,
     BACKEND_STATUSES,
@@ -34,6 +34,8 @@ from e5.gateway.openapi import (
 from e5.gateway.page import prepare_page
 from e5.gateway.path_router import PathRouter
 from e5.gateway.refusals import RefusalError
+from e5.gateway.replicate_models import OwnedModel, owned_model, replicate_get_routes
+from e5.gateway.replicate_route import KeptPredictions
 from e5.gateway.routes import POST_ROUTES, SEARCH_ROUTE, GetRoute, PostRoute
 from e5.gateway.tei import InfoAnswer, info
 from e5.gateway.wire import RouteContext, Searchable
@@ -87,6 +89,7 @@ class Gateway:
             model=model_names.names[0], keyed=bool(keys), search=index is not None
         )
         self._parser = BodyParser(limits)
+        self._predictions = KeptPredictions(limits.kept_prediction_bytes)
         self._guard = Guard(self._parser, Keys(keys), limits)
         self._post_routes = [*POST_ROUTES, *([] if index is None else [SEARCH_ROUTE])]
         self._get_routes = self._all_get_routes()
@@ -118,7 +121,7 @@ class Gateway:
         await self._backend.close()
 
     def _all_get_routes(self) -> list[GetRoute]:
-        one_model = ModelCard, self._one_model, (404,)
+        one_model = ModelCard | OwnedModel, self._one_model, (404,)
         openapi = OpenApiAnswer, self._openapi, BACKEND_STATUSES
         return [
             GetRoute("/", "Shows the page for people.", "text/html", self._show_page),
@@ -126,6 +129,10 @@ class Gateway:
             GetRoute("/models", "Lists them as /v1/models does.", ModelList, self._list_models),
             GetRoute("/v1/models/{name:path}", "Shows one name of the model.", *one_model),
             GetRoute("/models/{name:path}", "Shows it as /v1/models/{name} does.", *one_model),
+            GetRoute(
+                "/deployments/{name:path}/models", "Lists them.", ModelList, self._list_models
+            ),
+            *replicate_get_routes(self._model_names, self._predictions),
             GetRoute(
                 "/info",
                 "Says what is served, in the fields of text-embeddings-inference.",
@@ -148,19 +155,26 @@ class Gateway:
         ]
 
     def _post(self, route: PostRoute) -> Route:
-        context = RouteContext(route.path, self._model_names, self._index)
+        context = RouteContext(
+            route.path, self._model_names, self._index, keep_prediction=self._predictions.keep
+        )
 
         async def respond(request: HttpRequest) -> Response:
-            body = route.parse(await self._parser.read(request))
-            call = body.service_call(replace(context, path_params=request.path_params))
+            body = await self._parser.read(request)
+            kind = route.kind_of(body)
+            request.scope[ERROR_STYLE] = kind.error_style
+            params = request.path_params
+            call = kind.parse(body).service_call(replace(context, path_params=params))
             return await while_connected(request, self._answer(call, route.path))
 
         guarded = self._guard.around(route.path, respond, style=route.error_style)
         return Route(route.path, guarded, methods=["POST"])
 
     def _get(self, route: GetRoute) -> Route:
-        guarded = self._guard.around(route.path, route.handler, keyless=route.keyless)
-        return Route(route.path, guarded, methods=["GET"])
+        guarded = self._guard.around(
+            route.path, route.handler, keyless=route.keyless, style=route.error_style
+        )
+        return Route(route.path, guarded, methods=[route.method])
 
     async def _refused_by_router(self, request: HttpRequest, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -197,8 +211,7 @@ class Gateway:
         return _json(model_list(self._model_names))
 
     async def _one_model(self, request: HttpRequest) -> Response:
-        name, _ = self._model_names.resolve(request.path_params["name"])
-        return _json(model_card(name))
+        return _json(owned_model(request.path_params["name"], self._model_names))
 
     async def _info(self, _: HttpRequest) -> Response:
         return _json(info(await self._backend.info(), max_requests=self.limits.in_flight))

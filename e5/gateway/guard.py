@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 # Only then is a caller watched for hanging up: a task for it costs 20 us.
 WATCH_AFTER_SECONDS = 0.1
+ERROR_STYLE = "e5.error_style"  # the key in a request's ASGI scope for that of its body's kind
 REQUEST_ID = re.compile(r"[\w.:/-]{1,128}", re.ASCII)
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -61,7 +62,7 @@ class Guard:
             path: the route's path, for the counters and the log.
             handler: makes the answer, or raises.
             keyless: whether requests need no key, and are never refused for being too many.
-            style: the form of refusals.
+            style: the form of refusals, where the body's kind has none of its own.
         """
         seconds, deadline = self.metrics.seconds.labels(path), self._limits.deadline_seconds
 
@@ -78,7 +79,8 @@ class Guard:
                     response = await handler(request)
             except TimeoutError:
                 sentence = f"no answer within {deadline:g} s; send fewer or shorter texts."
-                response = self._refused(RefusalError(504, sentence), path, request_id, style)
+                refusal = RefusalError(504, sentence)
+                response = self._refused(request, refusal, path, request_id, style)
             except Exception as error:
                 if not isinstance(error, E5Error | RefusalError):
                     # Not what it says: that may hold a text.
@@ -87,7 +89,7 @@ class Guard:
                     logger.error("request %s to %s failed: %s\n%s", request_id, path, kind, frames)
                 elif isinstance(error, ServiceError):
                     logger.warning("request %s to %s: %s", request_id, path, error)
-                response = self._refused(refusal_of(error), path, request_id, style)
+                response = self._refused(request, refusal_of(error), path, request_id, style)
             finally:
                 self._count(-1)
                 self._parser.release(request)
@@ -105,17 +107,22 @@ class Guard:
     def refuse(self, request: Request, refusal: RefusalError) -> Response:
         """The response to a request that has no route."""
         request_id = _id_of(request)
-        response = self._refused(refusal, "none", request_id, "openai")
+        response = self._refused(request, refusal, "none", request_id, "openai")
         response.headers["x-request-id"] = request_id
         self.metrics.requests.labels("none", refusal.status).inc()
         return response
 
     def _refused(
-        self, refusal: RefusalError, path: str, request_id: str, style: ErrorStyle
+        self,
+        request: Request,
+        refusal: RefusalError,
+        path: str,
+        request_id: str,
+        style: ErrorStyle,
     ) -> Response:
         # Not the sentence: it may quote what the caller sent.
         logger.info("%d for %s, request %s", refusal.status, path, request_id)
-        content = to_json(body_of(refusal, style))
+        content = to_json(body_of(refusal, request.scope.get(ERROR_STYLE) or style))
         return Response(content, refusal.status, refusal.headers, "application/json")
 
     def _count(self, change: int) -> None:

@@ -99,7 +99,8 @@ def description(
     schemas["Dimensions"]["maximum"] = dimensions
     paths: dict[str, Schema] = {}
     for get_route in get_routes:
-        paths.setdefault(_template(get_route.path), {})["get"] = _get(get_route, schema_of)
+        methods = paths.setdefault(_template(get_route.path), {})
+        methods[get_route.method.lower()] = _get(get_route, schema_of)
     for route in post_routes:
         paths.setdefault(_template(route.path), {})["post"] = _post(route, schema_of)
     return {

@@ -6,7 +6,7 @@ clients do not follow one for POST, or drop the body and the key.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, Route
@@ -25,8 +25,8 @@ ALLOWED = "e5.allowed_methods"
 class PathRouter(BaseRoute):
     """All routes together, as one route of Starlette's.
 
-    A path that has a route of its own costs one lookup. Of the routes with parameters in their
-    paths, the one with the longest path comes first. Parameters are strings.
+    A path that has a route of its own costs one lookup. Of the paths with parameters, the longest
+    that fits counts. Parameters are strings.
 
     Attributes:
         routes: all of them.
@@ -34,33 +34,41 @@ class PathRouter(BaseRoute):
 
     def __init__(self, routes: Sequence[Route]) -> None:
         self.routes = routes
-        self._routes_by_method: dict[str, dict[str, Route]] = {}  # for each path
+        self._routes: dict[str, dict[str, Route]] = {}  # by path and method
+        with_parameters: dict[str, tuple[re.Pattern[str], dict[str, Route]]] = {}
         for route in routes:
-            if not route.param_convertors:
-                by_method = self._routes_by_method.setdefault(route.path, {})
-                by_method |= dict.fromkeys(route.methods or (), route)
-        with_parameters = (route for route in routes if route.param_convertors)
-        self._routes_with_parameters = sorted(with_parameters, key=lambda route: -len(route.path))
+            by_method = dict.fromkeys(route.methods or (), route)
+            if route.param_convertors:
+                _, others = with_parameters.setdefault(route.path, (route.path_regex, {}))
+                others |= by_method
+            else:
+                self._routes.setdefault(route.path, {}).update(by_method)
+        paths = sorted(with_parameters, key=len, reverse=True)
+        self._routes_with_parameters = [with_parameters[path] for path in paths]
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Find the route: what Starlette asks of each route."""
         if scope["type"] != "http":
             return Match.NONE, {}
         method, path = scope["method"], scope["path"]
-        if route := self._routes_by_method.get(path, {}).get(method):
+        if route := self._routes.get(path, {}).get(method):
             return Match.FULL, {FOUND: route}
         allowed: set[str] = set()
         for meant in meanings(path):
-            by_method = self._routes_by_method.get(meant, {})
+            by_method, params = self._find(meant)
             if route := by_method.get(method):
-                return Match.FULL, {FOUND: route}
+                return Match.FULL, {FOUND: route, "path_params": params}
             allowed |= by_method.keys()
-            for route in self._routes_with_parameters:
-                if match := route.path_regex.match(meant):
-                    if method in (route.methods or ()):
-                        return Match.FULL, {FOUND: route, "path_params": match.groupdict()}
-                    allowed |= route.methods or set()
         return (Match.FULL, {FOUND: None, ALLOWED: allowed}) if allowed else (Match.NONE, {})
+
+    def _find(self, path: str) -> tuple[Mapping[str, Route], Mapping[str, str]]:
+        """The routes of a path by method, and its parameters."""
+        if by_method := self._routes.get(path):
+            return by_method, {}
+        for pattern, by_method in self._routes_with_parameters:
+            if match := pattern.match(path):
+                return by_method, match.groupdict()
+        return {}, {}
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request that `matches` found a route for.

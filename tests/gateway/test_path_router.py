@@ -119,18 +119,21 @@ def test_a_key_is_asked_for_there_too(local: LocalGateway) -> None:
         ("/models/a/b/by/c", ("/models/{name:path}/by/{id}", {"name": "a/b", "id": "c"})),
         ("/models/{name:path}", ("/models/{name:path}", {"name": "{name:path}"})),
         ("/models/embeddings", ("/models/embeddings", {})),
+        ("/models/a/predictions", None),  # which takes POST
     ],
 )  # fmt: skip
 def test_the_longest_path_with_parameters_comes_first(
-    path: str, found: tuple[str, dict[str, str]]
+    path: str, found: tuple[str, dict[str, str]] | None
 ) -> None:
     async def endpoint(_: Request) -> Response:
         return Response()
 
     paths = ["/models/{name:path}", "/models/{name:path}/by/{id}", "/models/embeddings"]
-    router = PathRouter([Route(path, endpoint) for path in paths])
+    post = Route("/models/{name:path}/predictions", endpoint, methods=["POST"])
+    router = PathRouter([*(Route(path, endpoint) for path in paths), post])
     _, scope = router.matches({"type": "http", "method": "GET", "path": path})
-    assert (scope["e5.route"].path, scope.get("path_params", {})) == found
+    route = scope["e5.route"]
+    assert (route and (route.path, scope.get("path_params", {}))) == found
 
 
 def test_a_meaning_is_looked_for_in_short_paths_alone() -> None:
