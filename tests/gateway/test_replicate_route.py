@@ -14,7 +14,11 @@ from e5.gateway.refusals import RefusalError
 from e5.gateway.replicate_route import KeptPredictions
 
 VERSION = "5c7d5dc6dd8bf75c1acaa8565735e7986bc5b66206b55cca93cb72c9bf15ccaa"  # one of Replicate's
-INPUT = {"query": "what is snow", "documents": ["Frozen water.", "A car."], "normalize": True}
+INPUT: dict[str, Any] = {
+    "query": "what is snow",
+    "documents": ["Frozen water.", "A car."],
+    "normalize": True,
+}
 BLANK = {"documents": ["a", " "]}
 READ = {  # by some client; pydantic's v1 in Replicate's own for Python wants most of them
     *("id", "model", "version", "input", "output", "logs", "error", "status", "created_at"),
@@ -90,7 +94,7 @@ def test_the_output_is_that_of_cog_s_route(local: LocalGateway, embedder: Embedd
         ("/v1/predictions", {"version": 5}, 400, "version: received 5; send a string."),
         ("/v1/predictions", {"input": None}, 400, "input: received nothing; send "),
         ("/v1/predictions", {"webhook": "https://a.example"}, 400,
-         'webhook: received "https://a.example"; leave it out: the answer to this request has the '),
+         'webhook: received "https://a.example"; leave it out: the answer to this request '),
         ("/models/you/small/predictions", {"webhook": 1}, 400, "webhook: received 1; leave it out"),
     ],
 )  # fmt: skip
@@ -159,10 +163,10 @@ class TestAskedForAgain:
         kept = KeptPredictions(10)
         for i in range(5):
             kept.keep({"id": str(i)}, 4)
-        assert [kept.find(i)["id"] for i in ("3", "4")] == ["3", "4"]
-        for i in ("0", "1", "2", "5"):
+        assert [kept.find(name)["id"] for name in ("3", "4")] == ["3", "4"]
+        for name in ("0", "1", "2", "5"):
             with pytest.raises(RefusalError, match="only the latest predictions are kept"):
-                kept.find(i)
+                kept.find(name)
         kept.keep({"id": "large"}, 11)
         with pytest.raises(RefusalError):
             kept.find("4")
