@@ -17,7 +17,7 @@ PREFIXES = frozenset(("api", "openai", "v1", "v1beta", "v2"))
 # No prefix may stand before these: a proxy that lets only `/v1` through keeps them to the operator.
 UNPREFIXED = frozenset(("/metrics",))
 REPEATED = re.compile(r"((?:/[^/]+)+?)\1+(?=/|$)")
-MAX_CHARACTERS = 200  # of a path whose meaning is looked for; slashes count in any
+MAX_PATH = 200  # characters of a path whose meaning is looked for; slashes count in any
 FOUND = "e5.route"  # the key in a request's ASGI scope for its route; None for a wrong method
 ALLOWED = "e5.allowed_methods"
 
@@ -71,11 +71,7 @@ class PathRouter(BaseRoute):
         return {}, {}
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request that `matches` found a route for.
-
-        Raises:
-            HTTPException: 405, if no route with this path takes the method.
-        """
+        """Answer a request; where no route with its path takes the method, by an HTTPException."""
         if scope[FOUND] is None:
             raise HTTPException(405, headers={"Allow": ", ".join(sorted(scope[ALLOWED]))})
         await scope[FOUND].app(scope, receive, send)
@@ -90,7 +86,7 @@ def meanings(path: str) -> Iterator[str]:
     """
     path = "/" + "/".join(filter(None, path.split("/")))
     yield path
-    if len(path) > MAX_CHARACTERS:
+    if len(path) > MAX_PATH:
         return
     if (once := REPEATED.sub(r"\1", path)) != path:
         path = once
