@@ -121,6 +121,7 @@ class Gateway:
         await self._backend.close()
 
     def _all_get_routes(self) -> list[GetRoute]:
+        all_models = ModelList, self._list_models, (404,)
         one_model = ModelCard | OwnedModel, self._one_model, (404,)
         openapi = OpenApiAnswer, self._openapi, BACKEND_STATUSES
         return [
@@ -130,7 +131,7 @@ class Gateway:
             GetRoute("/v1/models/{name:path}", "Shows one name of the model.", *one_model),
             GetRoute("/models/{name:path}", "Shows it as /v1/models/{name} does.", *one_model),
             GetRoute(
-                "/deployments/{name:path}/models", "Lists them.", ModelList, self._list_models
+                "/deployments/{name:path}/models", "Lists them for Azure's clients.", *all_models
             ),
             *replicate_get_routes(self._model_names, self._predictions),
             GetRoute(

@@ -27,7 +27,7 @@ def test_a_model_with_its_owner_has_a_latest_version(
     version = model["latest_version"]
     assert version["id"] == FINGERPRINT
     assert quick.get(f"{prefix}/models/{name}/versions/{FINGERPRINT}").json() == version
-    listed = quick.get(f"{prefix}/models/{name}/versions").json()
+    listed = quick.get(f"/v1/models/{name}/versions").json()
     assert listed == {"results": [version], "next": None, "previous": None}
 
 
