@@ -78,7 +78,7 @@ class CogWorker:
     def report_running(self) -> None:
         """Write the number of running predictions into a file that `scripts/probe` reads."""
         with suppress(OSError):
-            port = os.environ.get("PORT", "5000")
+            port = os.environ.get("PORT", "").strip() or "5000"
             (self._folders.root.parent / f"e5-running-{port}").write_text(str(self.num_running))
 
     def is_healthy(self) -> bool:
