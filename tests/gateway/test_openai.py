@@ -170,7 +170,7 @@ def test_models_are_listed_and_told_one_by_one(local: LocalGateway) -> None:
             assert local.get(f"{path}/{name}").json() == model
         assert '"gpt-4"' in sentence_of(local.get(f"{path}/gpt-4"), 404)
         assert 'model: received ""; ' in sentence_of(local.get(f"{path}/"), 404)
-        assert "'a/b'" in sentence_of(local.get(f"{path}/a%2Fb"), 404)
+        assert '"a/b"' in sentence_of(local.get(f"{path}/a%2Fb"), 404)
 
 
 def test_a_name_with_a_slash_may_be_encoded_or_not() -> None:
