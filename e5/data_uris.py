@@ -118,14 +118,15 @@ def escape(text: str, _field: str) -> str:
     return ESCAPED + b64encode(text.encode()).decode()
 
 
-def unescape(text: str, _field: str) -> str:
+def unescape(text: str, field: str) -> str:
     """The text that `escape` has changed into this one; any other text as it is."""
     if not text.startswith(ESCAPED):
         return text
     try:
-        return b64decode(text[len(ESCAPED) :], validate=True).decode()
+        unescaped = b64decode(text[len(ESCAPED) :]).decode()
     except ValueError:
         return text
+    return unescaped if escape(unescaped, field) == text else text
 
 
 def _parse(text: str) -> _DataUri | None:
@@ -163,5 +164,5 @@ def _is_utf8(media: str, content: bytes) -> bool:
         same = ("utf-8", "ascii", "iso8859", "cp125") if content.isascii() else ("utf-8", "ascii")
         if not name.startswith(same):
             return False
-    # UTF-16 without a mark is valid UTF-8 in most scripts: every second byte is a control character.
+    # UTF-16 without a mark is valid UTF-8 in many scripts, and half of it control characters.
     return 3 * (len(content) - len(content.translate(None, _CONTROLS))) <= len(content)

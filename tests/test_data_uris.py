@@ -81,7 +81,7 @@ def test_another_text_is_itself(text: str) -> None:
         ("data:text/plain;base64," + base64_of("Snow.".encode("utf-16-le")), "text/plain of 10 "),
         ("data:text/plain;base64," + base64_of("It\u2019s".encode("utf-16-be")), "text/plain of 8"),
         ("data:text/plain;base64," + base64_of("Snow.".encode("utf-32-be")), "text/plain of 20 "),
-        ("data:text/plain;base64," + base64_of("Снег, да.".encode("utf-16-le")), "text/plain of 18"),
+        ("data:text/plain;base64," + base64_of("Снег.".encode("utf-16-le")), "text/plain of 10"),
         ("data:text/plain;charset=utf-16,snow", "text/plain;charset=utf-16 of 4 bytes, which"),
         ("data:a/b;charset=latin1;base64," + base64_of(TEXT), "a/b;charset=latin1 of 33 bytes, "),
         ("data:text/plain;charset=klingon,snow", "text/plain;charset=klingon of 4 bytes, which"),
@@ -119,7 +119,7 @@ def test_a_long_or_strange_media_type_is_shortened() -> None:
 def test_a_text_of_all_characters_that_it_may_have_is_read_however_it_is_written() -> None:
     text = "\N{GRINNING FACE}" * MAX_CHARACTERS
     assert read_text("data:text/plain;base64," + base64_of(text), "query") == text
-    written = quote(text)
+    written = "%F0%9F%98%80" * MAX_CHARACTERS
     assert read_text("data:text/plain," + written, "query") == text
     too_long = "data:text/plain," + written + written[:12_000]
     assert read_text(too_long, "query") is too_long  # which is refused by its length
