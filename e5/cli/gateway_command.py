@@ -10,11 +10,13 @@ settings choose the model.
 import argparse
 import logging
 import os
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from e5.cli.options import caller_errors, command_parser, port_number, read_lines
+from e5.cli.address import begin_to_listen, bound_socket, url_host
+from e5.cli.options import caller_errors, command_parser, read_lines
 from e5.errors import InputError, shortened
 from e5.settings import Settings
 
@@ -24,10 +26,10 @@ def gateway_command(arguments: Sequence[str]) -> int:
     options = _parse(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx2").setLevel(logging.WARNING)
-    import uvloop
+    with bound_socket(os.environ, default_port=8080) as bound, caller_errors({}, ValueError):
+        import uvloop
 
-    with caller_errors({}, ValueError):
-        uvloop.run(_serve(options))
+        uvloop.run(_serve(options, bound))
     return 0
 
 
@@ -48,9 +50,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-async def _serve(options: argparse.Namespace) -> None:
-    host = os.environ.get("HOST", "127.0.0.1")
-    port = port_number(os.environ.get("PORT", "8080"))
+async def _serve(options: argparse.Namespace, bound: socket.socket) -> None:
     keys = [] if options.keys is None else read_lines(options.keys, "--keys", "key")
     aliases = dict(_alias(text) for text in options.alias)
     from e5.gateway import Backend, Gateway, InProcessBackend, ModelNames, RemoteBackend, serve
@@ -71,8 +71,10 @@ async def _serve(options: argparse.Namespace) -> None:
     gateway = Gateway(
         backend, ModelNames(info.name, aliases), keys=[key.strip() for key in keys], index=index
     )
-    print(f"serving {info.name} on http://{host}:{port}", file=sys.stderr)
-    await serve(gateway, host=host, port=port)
+    begin_to_listen(bound)
+    url = f"http://{url_host(bound)}:{bound.getsockname()[1]}"
+    print(f"serving {info.name} on {url}", file=sys.stderr)
+    await serve(gateway, bound)
 
 
 def _alias(text: str) -> tuple[str, str]:

@@ -48,17 +48,6 @@ def absolute(location: str) -> str:
     return location if "://" in location else str(Path(location).absolute())
 
 
-def port_number(text: str) -> int:
-    """The number of a port.
-
-    Raises:
-        InputError: for a text that is not one.
-    """
-    if not text.isdecimal() or not 0 < int(text) < 2**16:
-        raise InputError("PORT", repr(text[:20]), "use 1 to 65535")
-    return int(text)
-
-
 def read_lines(file: Path, option: str, item: str) -> list[str]:
     """The lines of a text file that are not blank, each an `item` such as `key`; at least one.
 

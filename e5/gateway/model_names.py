@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from e5.errors import InputError, shortened
+from e5.errors import InputError, quoted
 from e5.gateway.refusals import RefusalError
 from e5.gateway.roles import SIDES_BY_SUFFIX
 
@@ -54,5 +54,5 @@ class ModelNames:
         suffix = self._suffixes.get(name)
         if suffix is None:
             served = f"this service has {', '.join(self.names)}"
-            raise RefusalError(404, InputError("model", repr(shortened(name)), served))
+            raise RefusalError(404, InputError("model", quoted(name), served))
         return name, suffix

@@ -1,4 +1,4 @@
-"""What the subcommands share: errors in the caller's names, locations, ports, files of lines."""
+"""What the subcommands share: errors in the caller's names, locations, files of lines."""
 
 import doctest
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import e5.cli.options
-from e5.cli.options import HOME, absolute, caller_errors, command_parser, port_number, read_lines
+from e5.cli.options import HOME, absolute, caller_errors, command_parser, read_lines
 from e5.errors import E5Error, InputError
 
 
@@ -40,13 +40,6 @@ def test_a_path_is_made_absolute_and_a_uri_is_kept(
     assert absolute("in/a.csv") == f"{tmp_path}/in/a.csv"
     assert absolute("/in/a.csv") == "/in/a.csv"
     assert doctest.testmod(e5.cli.options, raise_on_error=True).attempted > 0
-
-
-def test_a_port_is_a_number_of_16_bits() -> None:
-    assert port_number("8080") == 8080
-    for wrong in ("eighty", "0", "65536", "-1", "", "8080.0"):
-        with pytest.raises(InputError, match=r"^PORT: received .*; use 1 to 65535\.$"):
-            port_number(wrong)
 
 
 def test_a_file_of_lines_has_at_least_one(tmp_path: Path) -> None:

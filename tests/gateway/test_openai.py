@@ -124,7 +124,7 @@ def test_token_ids_are_refused_with_the_setting_that_helps(
 def test_a_model_that_is_not_served_is_404_with_those_that_are(local: LocalGateway) -> None:
     response = local.post("/v1/embeddings", {"input": "snow", "model": "gpt-4"})
     sentence = sentence_of(response, 404)
-    for name in ("'gpt-4'", "small", "small-query", "small-passage", "text-embedding-3-small"):
+    for name in ('"gpt-4"', "small", "small-query", "small-passage", "text-embedding-3-small"):
         assert name in sentence
     assert response.json()["error"]["param"] == "model"
 
@@ -168,8 +168,9 @@ def test_models_are_listed_and_told_one_by_one(local: LocalGateway) -> None:
         for name, model in zip(names, listed["data"], strict=True):
             assert set(model) == {"id", "object", "created", "owned_by"}
             assert local.get(f"{path}/{name}").json() == model
-        assert "'gpt-4'" in sentence_of(local.get(f"{path}/gpt-4"), 404)
-        assert "'a/b'" in sentence_of(local.get(f"{path}/a%2Fb"), 404)
+        assert '"gpt-4"' in sentence_of(local.get(f"{path}/gpt-4"), 404)
+        assert 'model: received ""; ' in sentence_of(local.get(f"{path}/"), 404)
+        assert '"a/b"' in sentence_of(local.get(f"{path}/a%2Fb"), 404)
 
 
 def test_a_name_with_a_slash_may_be_encoded_or_not() -> None:
