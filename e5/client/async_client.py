@@ -186,7 +186,7 @@ class AsyncClient:
         return answer
 
     async def _identify(self) -> RemoteAnswer:
-        """The answer to a request that nobody needs else, sent once for all calls that wait."""
+        """The answer to a request of one letter, sent once for all calls that wait for it."""
         if self._identifying is None:
             question = self._ask({"documents": ["a"], "encoding_format": "base64"})
             self._identifying = asyncio.create_task(question)

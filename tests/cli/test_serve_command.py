@@ -109,7 +109,7 @@ def test_a_second_server_on_a_port_is_refused_and_the_page_s_readiness_probe_see
 @pytest.mark.parametrize("host", ["localhost", "[::1]"])
 def test_the_server_and_its_probe_understand_a_host(host: str, tmp_path: Path) -> None:
     port = str(free_port())
-    environment = os.environ | {"E5_WEIGHTS": str(MINI), "HOST": host, "PORT": port}
+    environment = os.environ | {"E5_WEIGHTS": str(MINI), "HOST": host, "PORT": f" {port} "}
     probe = [ROOT / "scripts/probe"]
     with (tmp_path / "log").open("wb") as log:
         server = subprocess.Popen([ROOT / "scripts/serve"], env=environment, stdout=log, stderr=log)
