@@ -48,7 +48,7 @@ class Kind(StrEnum):
 
 
 # The kinds that each type holds exactly. Of several types, the first is used.
-HELD: dict[pa.DataType, Set[Kind]] = {
+KINDS_HELD: dict[pa.DataType, Set[Kind]] = {
     NULL: frozenset(),
     BOOL: {Kind.BOOLEAN},
     INT64: {Kind.SMALL, Kind.NEGATIVE, Kind.LARGE, Kind.LARGE_NEGATIVE},
@@ -59,7 +59,7 @@ HELD: dict[pa.DataType, Set[Kind]] = {
     TIME_UTC: {Kind.TIME_UTC},
     TEXT: frozenset(Kind),
 }
-ARROW_TYPES = {str(kind): kind for kind in HELD}
+ARROW_TYPES = {str(kind): kind for kind in KINDS_HELD}
 # The types that a caller may name.
 NAMED_TYPES = {"text": TEXT, "integer": INT64, "number": DOUBLE, "boolean": BOOL, "date": DATE32}
 KINDS_BY_TYPE = {
@@ -128,11 +128,11 @@ def kind_of(value: Any) -> Kind | None:
 
 def column_type(kinds: Set[Kind]) -> pa.DataType:
     """The type that holds all values of these kinds, such as double for numbers; null for none."""
-    return next(kind for kind, held in HELD.items() if kinds <= held)
+    return next(kind for kind, held in KINDS_HELD.items() if kinds <= held)
 
 
 def as_column(values: Iterable[Any], kind: pa.DataType) -> pa.Array:
-    """Values as an array of a type of `HELD`; a ValueError if one is of no kind that it holds."""
+    """Values as an array of a type that `column_type` gave; a ValueError if it holds not all."""
     return pa.array([_converted(value, kind) for value in values], kind)
 
 
@@ -169,7 +169,7 @@ def _converted(value: Any, kind: pa.DataType) -> Any:
     found = kind_of(value)
     if found is None:
         return None
-    if found not in HELD[kind]:
+    if found not in KINDS_HELD[kind]:
         raise ValueError(f"holds {found} where {kind} is kept")
     if kind in (INT64, UINT64, DOUBLE):
         return float(value) if kind == DOUBLE else int(value)
@@ -214,7 +214,7 @@ def _parse(text: UntypedText) -> tuple[Kind | None, Any]:
     if NUMBER.fullmatch(text):
         number = float(text)
         is_zero = not re.search("[1-9]", re.split("[eE]", text)[0])
-        if math.isfinite(number) and is_zero == (number == 0):
+        if abs(number) != math.inf and is_zero == (number == 0):
             return Kind.NUMBER, number
     if text in ("true", "false"):
         return Kind.BOOLEAN, text == "true"

@@ -13,7 +13,7 @@ from codecs import BOM_UTF8, getincrementaldecoder
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
@@ -149,10 +149,13 @@ class _Parquet(Reader):
         """The INT96 columns of a row group, in whole seconds."""
         if not self._int96:
             return {}
-        metadata, unit = self._file.metadata, "s"
-        file = pq.ParquetFile(self._opened, metadata=metadata, coerce_int96_timestamp_unit=unit)
-        table = file.read_row_group(group, self._int96).combine_chunks()
+        table = self._file_in_seconds.read_row_group(group, self._int96).combine_chunks()
         return {name: table[name].chunk(0) for name in self._int96}
+
+    @cached_property
+    def _file_in_seconds(self) -> pq.ParquetFile:
+        metadata = self._file.metadata
+        return pq.ParquetFile(self._opened, metadata=metadata, coerce_int96_timestamp_unit="s")
 
 
 def _int96_times(column: pa.Array, seconds: pa.Array) -> list[Any]:

@@ -15,6 +15,7 @@ from e5.corpora.documents import Unkept
 from e5.corpora.streams import FormatError
 
 BLANKS = re.compile(r"[ \t\r\n]*")
+INFINITIES = (math.inf, -math.inf)
 READ_BYTES = 2**20  # at least so many are read at a time
 
 
@@ -22,13 +23,13 @@ def decode(text: str, begin: int = 0) -> tuple[Any, int]:
     """The value that begins at an index, and the index at which it ends.
 
     Raises:
-        JSONDecodeError: where no whole value begins.
+        ValueError: where no whole value begins.
         RecursionError: for a value that is nested some thousand times.
     """
     try:
         value, end = _FAST.raw_decode(text, begin)
         values = value.values() if isinstance(value, dict) else ()
-        if math.inf not in values and -math.inf not in values:
+        if not any(infinity in values for infinity in INFINITIES):
             return value, end
     except JSONDecodeError:
         raise
@@ -90,7 +91,9 @@ class _Text:
         while True:
             try:
                 value, end = decode(self._text, self._begin)
-                is_whole = end < len(self._text)  # else its last digits may be missing
+                is_whole = self._text[end : end + 1] in (
+                    *", \t\r\n]",
+                )  # else digits may be missing
             except RecursionError as error:
                 raise self.error("lists or objects are nested too deep") from error
             except JSONDecodeError as error:
@@ -125,7 +128,7 @@ def _whole_number(digits: str) -> int | Unkept:
 
 def _number(digits: str) -> float | Unkept:
     number = float(digits)
-    return number if math.isfinite(number) else Unkept("a number that no double holds")
+    return Unkept("a number that no double holds") if number in INFINITIES else number
 
 
 _FAST = JSONDecoder()

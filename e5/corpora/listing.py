@@ -13,7 +13,7 @@ from pyarrow import fs
 
 from e5.errors import shortened
 
-MAX_NAMED = 5  # in one line
+MAX_LISTED = 5  # in one line
 
 
 def is_hidden(path: str) -> bool:
@@ -90,7 +90,7 @@ def _is_utf_8(name: str) -> bool:
 def _remark(paths: list[str], text: str) -> list[str]:
     """The sentence for paths that are left out, if any of them is not hidden."""
     visible = sorted(path for path in paths if not is_hidden(path))
-    shown = [os.fsencode(path).decode(errors="backslashreplace") for path in visible[:MAX_NAMED]]
-    ellipsis = ", ..." if len(visible) > MAX_NAMED else ""
+    shown = [os.fsencode(path).decode(errors="backslashreplace") for path in visible[:MAX_LISTED]]
+    ellipsis = ", ..." if len(visible) > MAX_LISTED else ""
     names = ", ".join(map(shortened, shown))
     return [f"{len(visible)} {text}; left out: {names}{ellipsis}"] if visible else []

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from e5.corpora.column_types import ARROW_TYPES, HELD, NULL, TEXT, column_type
+from e5.corpora.column_types import ARROW_TYPES, KINDS_HELD, NULL, TEXT, column_type
 from e5.corpora.corpus import Corpus
 from e5.corpora.documents import DeadLetter
 from e5.corpora.filesystem import only_writer
@@ -189,7 +189,7 @@ class _Run:
         manifest = replace(manifest, keep=_kept(manifest, found, is_new=not len(stored)))
         for column in found.kept:
             for remark in column.remarks():
-                logger.info("%s", remark)
+                logger.warning("%s", remark)
         report.unkept = [sentence for column in found.kept for sentence in column.unkept()]
         self.folder.begin(manifest)
         difference = compare(found.inventory, stored)
@@ -272,7 +272,7 @@ def _kept(manifest: Manifest, found: Scan, *, is_new: bool) -> dict[str, str]:
         return {name: str(TEXT if kind == NULL else kind) for name, kind in kinds.items()}
     for column in found.kept:
         known = ARROW_TYPES[manifest.keep[column.name]]
-        if others := sorted(column.kinds - HELD[known]):
+        if others := sorted(column.kinds - KINDS_HELD[known]):
             received = (
                 f"{column.name!r}, which now holds {', '.join(others)}; the folder has {known}"
             )
