@@ -68,23 +68,22 @@ class KeptColumn:
             if kind == Kind.NUMBER and isinstance(value, UntypedText) and not self._rewritten:
                 self._rewritten = "" if value == repr(float(value)) else value
 
-    def remarks(self) -> list[str]:
-        """What a caller should know of the type: why it is text, and which numbers look different.
+    def remarks(self, kept_as: pa.DataType) -> list[str]:
+        """What a caller should know if it is kept as this type.
 
         Example:
             >>> column = KeptColumn("version")
             >>> column.add(UntypedText("1.10"), "a.csv", 0)
-            >>> column.remarks()
+            >>> column.remarks(pa.float64())
             ['version is kept as numbers, 1.10 as 1.1; version:text keeps it as it is written']
             >>> column.add(UntypedText("1.2b"), "a.csv", 1)
-            >>> column.remarks()
-            ['version is kept as text, because it holds numbers and text']
+            >>> column.remarks(pa.string())
+            ['version is kept as text, because it holds numbers, text']
         """
-        kind, kinds = column_type(self.kinds), sorted(self.kinds)
-        if kind == TEXT and kinds not in ([], [Kind.TEXT]):
-            listed = " and ".join([", ".join(kinds[:-1]), kinds[-1]][len(kinds) == 1 :])
-            return [f"{self.name} is kept as text, because it holds {listed}"]
-        if kind == DOUBLE and self._rewritten:
+        kinds = sorted(self.kinds)
+        if kept_as == TEXT == column_type(self.kinds) and kinds != [Kind.TEXT]:
+            return [f"{self.name} is kept as text, because it holds {', '.join(kinds)}"]
+        if kept_as == DOUBLE and self._rewritten:
             shown = f"{shortened(self._rewritten)} as {float(self._rewritten)}"
             remedy = f"{self.name}:text keeps it as it is written"
             return [f"{self.name} is kept as numbers, {shown}; {remedy}"]

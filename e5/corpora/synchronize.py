@@ -188,7 +188,7 @@ class _Run:
             self._check_empty()
         manifest = replace(manifest, keep=_kept(manifest, found, is_new=not len(stored)))
         for column in found.kept:
-            for remark in column.remarks():
+            for remark in column.remarks(ARROW_TYPES[manifest.keep[column.name]]):
                 logger.warning("%s", remark)
         report.unkept = [sentence for column in found.kept for sentence in column.unkept()]
         self.folder.begin(manifest)

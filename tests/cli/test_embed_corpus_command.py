@@ -138,7 +138,7 @@ def test_what_is_kept_otherwise_is_said_and_can_be_named(
     assert done.status == 0
     said = "version is kept as numbers, 1.10 as 1.1; version:text keeps it as it is written"
     assert said in caplog.messages
-    assert "year is kept as text, because it holds text and whole numbers" in caplog.messages
+    assert "year is kept as text, because it holds text, whole numbers" in caplog.messages
     caplog.clear()
     out, index = tmp_path / "b", tmp_path / "index"
     keep = ("--keep", "version:text", "year:integer")

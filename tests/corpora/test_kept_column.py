@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from corpus_tools import dead_letters, mirror, read_shards, write_rows
 
-from e5.corpora.column_types import Kind, UntypedText
+from e5.corpora.column_types import Kind, UntypedText, column_type
 from e5.corpora.corpus import Corpus
 from e5.corpora.documents import Unkept
 from e5.corpora.index import Index
@@ -214,13 +214,13 @@ def test_other_types_are_refused_in_a_sentence(kind: pa.DataType, remedy: str) -
     [
         ([1, 2.5, None, Unkept("far")], []),
         (["a", "b"], []),
-        ([True, 1, "a"], ["v is kept as text, because it holds booleans, text and whole numbers"]),
+        ([True, 1, "a"], ["v is kept as text, because it holds booleans, text, whole numbers"]),
         ([2**70], ["v is kept as text, because it holds very long numbers"]),
         ([UntypedText("2.5"), UntypedText("3")], []),
         ([UntypedText("2.50"), UntypedText("1E5")],
          ["v is kept as numbers, 2.50 as 2.5; v:text keeps it as it is written"]),
         ([UntypedText("2.50"), UntypedText("a")],
-         ["v is kept as text, because it holds numbers and text"]),
+         ["v is kept as text, because it holds numbers, text"]),
     ],
     ids=range(7),
 )  # fmt: skip
@@ -228,4 +228,7 @@ def test_a_type_that_may_surprise_is_said(values: list[Any], remarks: list[str])
     column = KeptColumn("v")
     for i, value in enumerate(values):
         column.add(value, "a.csv", i)
-    assert column.remarks() == remarks
+    assert column.remarks(column_type(column.kinds)) == remarks
+    assert column.remarks(pa.bool_()) == []
+    if Kind.TEXT not in column.kinds and Kind.WIDE not in column.kinds:
+        assert column.remarks(pa.string()) == []  # of a folder that was made with v:text
