@@ -4,7 +4,7 @@ pyarrow's own conversion needs pandas for nanoseconds and a database of time zon
 whole batch if Python cannot represent one value. Here that value alone becomes an `Unkept`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -50,10 +50,11 @@ def values_of(column: pa.Array) -> list[Any]:
         return _each(lambda count: _time_of_day(count * size), column.view(counts))
     if pa.types.is_date(kind):
         return _each(_date, column.cast(pa.date32()).view(pa.int32()))
+    options = {"maps_as_pydicts": "strict"} if pa.types.is_nested(kind) else {}  # they cost time
     try:
-        values: list[Any] = column.to_pylist(maps_as_pydicts="strict")
+        values: list[Any] = column.to_pylist(**options)
     except (ValueError, OverflowError, KeyError):
-        return [_value(scalar) for scalar in column]
+        return [_value(scalar, options) for scalar in column]
     return values
 
 
@@ -113,9 +114,9 @@ def _text(value: bytes) -> str | Unkept:
         return Unkept("bytes that are not UTF-8")
 
 
-def _value(scalar: pa.Scalar) -> Any:
+def _value(scalar: pa.Scalar, options: Mapping[str, str]) -> Any:
     try:
-        return scalar.as_py(maps_as_pydicts="strict")
+        return scalar.as_py(**options)
     except (ValueError, OverflowError, KeyError):
         return Unkept("a value that Python cannot represent")
 

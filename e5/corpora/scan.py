@@ -49,8 +49,9 @@ def scan(
     ):
         for file in files:
             types = reading.open(file).types
-            for column in kept if types else ():
-                column.add_type(types[column.name], file)
+            for column in kept:
+                if column.name in types:
+                    column.add_type(types[column.name], file)
             dead_letters: list[DeadLetter] = []
             read_positions[file] = []
             builder.begin(file)
