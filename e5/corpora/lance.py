@@ -17,6 +17,7 @@ import pyarrow as pa
 from lancedb.index import FTS, IvfRq
 from lancedb.query import LanceFtsQueryBuilder, LanceVectorQueryBuilder, MatchQuery
 
+from e5.corpora.arrow_values import values_of
 from e5.corpora.shard import VECTOR
 from e5.errors import InputError, shortened
 from e5.vectors import Vectors
@@ -192,7 +193,7 @@ class Table:
             search = search.where(where, prefilter=True)
         try:
             with _as_os_error(self._location):
-                return search.select([*columns, *more_columns]).limit(limit).to_list()
+                found = search.select([*columns, *more_columns]).limit(limit).to_arrow()
         except (ValueError, OSError) as error:
             if where is None:
                 raise
@@ -200,6 +201,8 @@ class Table:
             reason = reason.removesuffix(".").replace("Invalid input, ", "")
             remedy = f"use SQL over the columns {', '.join(columns)}"
             raise InputError("where", f"{shortened(where)} ({reason})", remedy) from error
+        values = {name: values_of(found[name].combine_chunks()) for name in found.column_names}
+        return [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
 
 
 def _in_shards(shards: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from pyarrow import fs
 from tqdm import tqdm
 
-from e5.corpora.column_types import ARROW_TYPES
+from e5.corpora.column_types import ARROW_TYPES, NAMED_TYPES
 from e5.corpora.corpus import Corpus
 from e5.corpora.documents import DeadLetter, PassageSize
 from e5.corpora.filesystem import TEMPORARY_NAME, join_location, open_filesystem, write_whole
@@ -132,6 +132,11 @@ class ShardFolder:
             remedy = "go on as it was made, or name another folder and give this one as --reuse"
             received = f"{self.location}, made with {rule} {was}, for {now}"
             raise InputError("shards", received, remedy)
+        for column, name in corpus.named_types.items():
+            if (kept_as := found.keep[column]) != str(NAMED_TYPES[name]):
+                received = f"'{column}:{name}'; {self.location} has {kept_as}"
+                remedy = "name another folder, and give this one as --reuse"
+                raise InputError("keep", received, remedy)
         return replace(found, model=model)
 
     def begin(self, manifest: Manifest) -> None:
