@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from e5.cli.options import HOME, caller_errors, command_parser
+from e5.cli.options import HOME, caller_errors, command_parser, read_text
 from e5.errors import InputError
 
 
@@ -31,7 +31,7 @@ def predict_command(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--json", action="store_true", help="Print the whole answer as JSON.")
     options = parser.parse_args(arguments)
-    with caller_errors({}, RuntimeError, UnicodeDecodeError):
+    with caller_errors({}, RuntimeError):
         # Not `import predict`: the caller's folder may hold another one.
         predictor_class = runpy.run_path(str(HOME / "predict.py"), run_name="predict")["Predictor"]
         answer = asyncio.run(_predict(predictor_class, options.inputs))
@@ -64,7 +64,7 @@ def _read_inputs(
         if not separator:
             raise InputError(f"-i {text}", "no value", f"write -i {name}=VALUE")
         if value.startswith("@"):
-            value = Path(value[1:]).read_text(encoding="utf-8")
+            value = read_text(Path(value[1:]), f"-i {name}")
         annotation = str(parameters[name].annotation) if name in parameters else "str"
         if "list[str]" in annotation:
             parsed = _parsed(value)

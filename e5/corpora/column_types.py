@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 INTEGER = re.compile(r"-?(0|[1-9]\d{0,17})")
+PADDED_INTEGER = re.compile(r"-?\d{1,18}")
 NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
@@ -38,6 +39,12 @@ KEPT_TYPES = {"null": NULL, "bool": BOOL} | {
 
 class UntypedText(str):
     """Text of a file without types: it may stand for another value, and "" for none."""
+
+    __slots__ = ()
+
+
+class FolderText(UntypedText):
+    """The value in the name of a folder (`month=01`), where whole numbers may begin with zeros."""
 
     __slots__ = ()
 
@@ -104,7 +111,7 @@ def _parse(text: UntypedText) -> tuple[pa.DataType, Any]:
     """The type and the value of what a text stands for."""
     if not text:
         return NULL, None
-    if INTEGER.fullmatch(text):
+    if (PADDED_INTEGER if isinstance(text, FolderText) else INTEGER).fullmatch(text):
         return INT64, int(text)
     if NUMBER.fullmatch(text):
         return DOUBLE, float(text)

@@ -51,14 +51,15 @@ def scan(
     ):
         for file in files:
             types = reading.open(file).types
-            for column in corpus.keep if types else ():
+            for column in (name for name in corpus.keep if name in types):
                 kind = kept_type(types[column])
                 if kind is None:
                     received = f"{column!r}, which holds {types[column]} in {file}"
                     remedy = "name columns of text, numbers, booleans or dates"
                     raise InputError("keep", received, remedy)
                 kept_types[column] = common_type(kept_types[column], kind)
-            untyped = [] if types else list(enumerate(corpus.keep))
+            # Of a file without types, or of the file's folders.
+            untyped = [(i, name) for i, name in enumerate(corpus.keep) if name not in types]
             dead_letters: list[DeadLetter] = []
             read_positions[file] = []
             builder.begin(file)
