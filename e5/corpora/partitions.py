@@ -15,7 +15,7 @@ def partition_columns(file: str, wanted: Container[str]) -> dict[str, FolderText
     Names and values are percent-decoded.
 
     Raises:
-        InputError: for a column that two folders name, or a value whose percents are not UTF-8.
+        InputError: for a column that two folders name, or a value that is not UTF-8.
 
     Example:
         >>> partition_columns("lang=en/city=S%C3%A3o Paulo/2024/part-0.parquet", ["city", "year"])
@@ -31,8 +31,9 @@ def partition_columns(file: str, wanted: Container[str]) -> dict[str, FolderText
             raise InputError(file, f"two folders that name {name!r}", "rename one of them")
         try:
             value = FolderText(unquote(written, errors="strict"))
-        except UnicodeDecodeError as error:
-            received = f"the folder {folder!r}, whose percents are not UTF-8"
+            value.encode()
+        except UnicodeError as error:
+            received = f"the folder {folder!r}, whose value is not UTF-8"
             raise InputError(file, received, "rename the folder") from error
         columns[name] = None if value == NO_VALUE else value
     return columns

@@ -33,8 +33,8 @@ def test_inputs_are_those_of_cog_predict_and_the_answer_is_the_server_s(
         (["-i", "colour=red"], MINI, "colour: received an unknown input; "),
         (["-i", "query"], MINI, "-i query: received no value; write -i query=VALUE."),
         (["-i", "query=a", "-i", "query=b"], MINI, "-i query: received twice; write it once."),
-        (["-i", "query=@nowhere.txt"], MINI, "nowhere.txt"),
-        (["-i", "query=@bytes"], MINI, "can't decode"),
+        (["-i", "query=@nowhere.txt"], MINI, "-i query: received nowhere.txt, which cannot "),
+        (["-i", "query=@bytes"], MINI, "-i query: received bytes, of which line 1 is not UTF-8 "),
         (["-i", "query=snow"], Path("nowhere"), "nowhere: there is no such weights folder; "),
     ],
 )
