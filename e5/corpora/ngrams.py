@@ -25,7 +25,8 @@ _LETTERS = (
     "\ua9e0-\ua9fe\uaa60-\uaadd"
 )
 _VARIATION = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")  # how a letter is drawn
-UNSPACED = re.compile(f"[{_SYLLABLES}{_LETTERS}]")
+# Chinese and Japanese texts have letters and digits of full width as well.
+UNSPACED = re.compile(f"[{_SYLLABLES}{_LETTERS}\uff10-\uff5a]")
 _WORD = re.compile(rf"[\w{_SYLLABLES}{_LETTERS}]+")
 _PART = re.compile(rf"([{_SYLLABLES}]+)|([{_LETTERS}]+)|[^\W_{_SYLLABLES}{_LETTERS}]+")
 
@@ -33,8 +34,8 @@ _PART = re.compile(rf"([{_SYLLABLES}]+)|([{_LETTERS}]+)|[^\W_{_SYLLABLES}{_LETTE
 def ngrams_of_document(text: str) -> str | None:
     """The n-grams of a text with blanks between them; None for a text that has none.
 
-    They include a word of another script that touches a run, such as `pc` in `pcを`: a search for
-    words does not see it.
+    They include what a search for words does not see: a word of another script that touches a run,
+    such as `pc` in `pcを`, or that is written in other characters, such as those of full width.
 
     Example:
         >>> ngrams_of_document("My 東京都, my pcを."), ngrams_of_document("My pc.")
@@ -42,8 +43,10 @@ def ngrams_of_document(text: str) -> str | None:
     """
     if not UNSPACED.search(text):
         return None
-    words = (word for word in _WORD.findall(_normalized(text)) if UNSPACED.search(word))
-    return " ".join(ngram for word in words for ngram in _ngrams(word, shorter=True)) or None
+    seen = set(_WORD.findall(text))
+    words = _WORD.findall(_normalized(text))
+    hidden = (word for word in words if word not in seen or UNSPACED.search(word))
+    return " ".join(ngram for word in hidden for ngram in _ngrams(word, shorter=True)) or None
 
 
 def ngrams_of_query(text: str) -> str:
