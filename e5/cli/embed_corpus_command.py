@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from e5.cli.options import absolute, caller_errors, command_parser
 from e5.errors import InputError, one_line
@@ -54,8 +54,10 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("corpus", metavar="IN", help="The corpus, a file or a folder; a path or a URI (s3://...).")
     add("out", metavar="OUT", help="The folder of shards; a path or a URI.")
     add("--id-column", help="The column of the ids; without it an id is file:row.")
+    # `--keep a --keep=-b` is the way to name a column that begins with a hyphen.
+    columns: dict[str, Any] = {"nargs": "+", "action": "extend", "metavar": "COLUMN"}
     texts = "The columns of the texts, which are joined with a space; the default is text."
-    add("--text-column", nargs="+", default=["text"], help=texts)
+    add("--text-column", **columns, help=texts)
     task = "Embed every text with this task's prompt; by default without one."
     add("--task", default="", help=task)
     add("--normalize", action="store_true", help="L2-normalise the vectors.")
@@ -64,9 +66,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     dtypes = ("float32", "float16", "int8", "binary")
     add("--dtype", choices=dtypes, default="float16", help=f"{stored}; the default is float16.")
     add("--rows-per-shard", type=int, help="The maximum rows of a shard; the default is 4096.")
-    keep = "Columns that are copied into the shards and the index; COLUMN:text names a type"
-    types = "text, integer, number, boolean, date"
-    add("--keep", nargs="+", default=[], metavar="COLUMN[:TYPE]", help=f"{keep} ({types}).")
+    keep = "Columns that are copied into the shards and the index; folders (lang=en) are columns "
+    keep += "too. COLUMN:text names a type (text, integer, number, boolean, date)."
+    add("--keep", **columns | {"metavar": "COLUMN[:TYPE]"}, default=[], help=keep)
     passages = "Split documents into passages of at most so many tokens."
     add("--passages", type=int, metavar="TOKENS", help=passages)
     overlap = "The maximum tokens that a passage shares with the one before; the default is 0."
@@ -96,7 +98,7 @@ def _embed(options: argparse.Namespace) -> "Report":
     keep = [kept_column(text) for text in options.keep]
     corpus = Corpus(
         absolute(options.corpus),
-        tuple(options.text_column),
+        tuple(options.text_column or ["text"]),
         options.id_column,
         tuple(column for column, _ in keep),
         TextFormat(options.delimiter, options.escape, options.encoding),

@@ -20,6 +20,8 @@ from e5.corpora.arrow_values import FineTime
 from e5.corpora.documents import Unkept
 from e5.errors import quoted
 
+PADDED_WHOLE_NUMBER = re.compile(r"-?\d{1,18}", re.ASCII)
+
 WHOLE_NUMBER = re.compile(r"0|-?[1-9]\d{0,19}", re.ASCII)
 NUMBER = re.compile(r"-?(0|[1-9]\d*)(?=[.eE])(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
@@ -87,6 +89,12 @@ KINDS_BY_CLASS: dict[type, Kind] = {
 
 class UntypedText(str):
     """Text of a file without types: it may stand for another value, and "" for none."""
+
+    __slots__ = ()
+
+
+class FolderText(UntypedText):
+    """The value in the name of a folder (`month=01`), where whole numbers may begin with zeros."""
 
     __slots__ = ()
 
@@ -209,7 +217,8 @@ def _parse(text: UntypedText) -> tuple[Kind | None, Any]:
     """The kind and the value of what a text stands for."""
     if not text:
         return None, None
-    if WHOLE_NUMBER.fullmatch(text) and (kind := _kind_of_whole(int(text))) != Kind.WIDE:
+    pattern = PADDED_WHOLE_NUMBER if isinstance(text, FolderText) else WHOLE_NUMBER
+    if pattern.fullmatch(text) and (kind := _kind_of_whole(int(text))) != Kind.WIDE:
         return kind, int(text)
     if NUMBER.fullmatch(text):
         number = float(text)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from pyarrow import fs
 
-from e5.corpora.column_types import NAMED_TYPES, UntypedText, as_named
+from e5.corpora.column_types import NAMED_TYPES, FolderText, UntypedText, as_named
 from e5.corpora.documents import DeadLetter, Document, Unkept
 from e5.corpora.filesystem import errors_naming, open_filesystem
 from e5.corpora.formats import (
@@ -28,12 +28,13 @@ from e5.corpora.formats import (
 )
 from e5.corpora.kept_column import not_kept
 from e5.corpora.listing import files_below, is_hidden
+from e5.corpora.partitions import partition_columns
 from e5.errors import InputError
 from e5.texts import check_text, check_unicode
 
 logger = logging.getLogger(__name__)
 
-RESERVED = ("id", "text", "embedding", "shard", "document", "start", "end", "score", "_distance")
+RESERVED = ("id", "text", "embedding", "embedding.list.element", "score")
 NESTED = (dict, list)
 HASHED_BYTES = 2**16  # of a file's start, and of its end, that are hashed to detect a change
 
@@ -72,7 +73,7 @@ class Corpus:
             check_unicode(column, field_name)
         reserved = [column for column in self.keep if column in RESERVED]
         if reserved:
-            remedy = f"rename it: shards and indexes have {', '.join(RESERVED)} of their own"
+            remedy = f"rename it: shards and hits have {', '.join(RESERVED)} of their own"
             raise InputError("keep", repr(reserved[0]), remedy)
         if len(set(self.keep)) < len(self.keep):
             raise InputError("keep", "a column twice", "name each column once")
@@ -129,11 +130,17 @@ class Corpus:
             identities = pool.map(lambda name: _identity(filesystem, found[name]), known)
             return dict(zip(known, identities, strict=True))
 
-    def check(self, reader: Reader, file: str) -> None:
-        """Refuse a file that lacks a column, has it twice, or cannot hold text in it."""
+    def check(self, reader: Reader, file: str) -> dict[str, FolderText | None]:
+        """Refuse a file that lacks a column, has it twice, or cannot hold text in it.
+
+        Returns:
+            The columns that are read and that only the file's folders have, with their values.
+        """
         columns = reader.columns()
+        lacking = {column for _, column in self.columns if column not in columns}
+        partitions = partition_columns(file, lacking)
         for attribute, column in self.columns:
-            if columns and column not in columns:
+            if columns and column in lacking and column not in partitions:
                 received = f"{column!r}, which {file} does not have"
                 raise InputError(attribute, received, f"it has {', '.join(columns[:20])}")
             if columns.count(column) > 1:
@@ -142,6 +149,7 @@ class Corpus:
             if attribute == "text_columns" and not holds_text(reader.types.get(column)):
                 received = f"{column!r}, which holds {reader.types[column]} in {file}"
                 raise InputError(attribute, received, "name a column of text")
+        return partitions
 
     def document(
         self, row: Mapping[str, Any] | str, file_row: str, *, has_types: bool = True
@@ -191,7 +199,8 @@ class Corpus:
                 value.encode()
             except UnicodeEncodeError:
                 return Unkept("text that is not valid Unicode")
-            value = value if has_types else UntypedText(value)
+            if not (has_types or isinstance(value, UntypedText)):
+                value = UntypedText(value)
         if column in self.named_types:
             return as_named(value, self.named_types[column])
         if isinstance(value, NESTED):
@@ -208,6 +217,7 @@ class Reading(ExitStack):
 
     _file: str | None = None
     _reader: Reader
+    _partitions: dict[str, FolderText | None]  # columns that the file's folders have
     _rows: Iterator[ReadRow]
     _next_row = -1  # that `_rows` gives; -1 before the first reading of a file
 
@@ -230,7 +240,7 @@ class Reading(ExitStack):
                     path = f"{path}/{file}"
                 opened = open_reader(filesystem, path, corpus.text_format, columns)
                 self._reader = self.enter_context(opened)
-                corpus.check(self._reader, file)
+                self._partitions = corpus.check(self._reader, file)
             self._file, self._next_row = file, -1
         return self._reader
 
@@ -261,9 +271,12 @@ class Reading(ExitStack):
 
     def _read_rows(self, reader: Reader, file: str, start: ReadPosition) -> Iterator[ReadRow]:
         document = partial(self._corpus.document, has_types=reader.has_types)
+        partitions = self._partitions
         with errors_naming(file):
             for number, (offset, row) in enumerate(reader.rows(start), start.row):
                 if row is not None:
+                    if partitions and isinstance(row, Mapping):
+                        row = {**partitions, **row}
                     item = document(row, f"{file}:{number}")
                     yield ReadRow(ReadPosition(number, offset), item)
 

@@ -89,7 +89,7 @@ class TestKept:
         with pytest.raises(InputError, match=r"^keep: received 'x', which holds a \w+ in a\.csv:9"):
             Corpus("in", keep=("x",)).document({"text": "snow", "x": value}, "a.csv:9")
 
-    @pytest.mark.parametrize("column", ["id", "text", "embedding", "score", "document", "shard"])
+    @pytest.mark.parametrize("column", ["id", "text", "embedding", "score"])
     def test_a_reserved_name_is_refused(self, column: str) -> None:
         with pytest.raises(InputError, match=rf"^keep: received '{column}'; rename it"):
             Corpus("in", keep=(column,))
