@@ -10,6 +10,7 @@ from e5.prompts import (
     DEFAULT_TASK,
     TASKS,
     TEMPLATE,
+    Prompts,
     document_prompt,
     is_template,
     query_prompt,
@@ -234,16 +235,18 @@ class TestTemplate:
         assert is_template(template)
         values = {"{query}": query, "{task}": task, "{{": "{", "}}": "}"}
         by_hand = "".join(values.get(part, part) for part in self.PART.findall(template))
-        assert query_prompt(task, query, template=template) == by_hand
+        assert query_prompt(task, query, prompts=Prompts(template)) == by_hand
 
     def test_e5s_own_is_one_and_the_default(self) -> None:
         assert is_template(TEMPLATE)
-        assert query_prompt("NQ", "snow", template=TEMPLATE) == query_prompt("NQ", "snow")
+        assert query_prompt("NQ", "snow", prompts=Prompts(TEMPLATE)) == query_prompt("NQ", "snow")
 
     def test_queries_and_symmetric_documents_follow_it_bare_texts_do_not(self) -> None:
         template = "query: {query}"
-        assert query_prompt("NQ", "snow", template=template) == "query: snow"
-        assert document_prompt("sts_query", "snow", template=template) == "query: snow"
-        assert document_prompt("x", "snow", symmetric=True, template=template) == "query: snow"
-        assert document_prompt("NQ", "snow", template=template) == "snow"
-        assert query_prompt("", "snow", template=template) == "snow"
+        assert query_prompt("NQ", "snow", prompts=Prompts(template)) == "query: snow"
+        assert document_prompt("sts_query", "snow", prompts=Prompts(template)) == "query: snow"
+        assert (
+            document_prompt("x", "snow", symmetric=True, prompts=Prompts(template)) == "query: snow"
+        )
+        assert document_prompt("NQ", "snow", prompts=Prompts(template)) == "snow"
+        assert query_prompt("", "snow", prompts=Prompts(template)) == "snow"
