@@ -122,11 +122,9 @@ class Checkpoint:
         declarations = Declarations.read(folder)
         own, template = declarations.prompts, None if manifest is None else manifest.template
         if own is not None and template not in (None, own.template):
-            received = (
-                f"the template is {quoted(said)}, and {PROMPTS_FILE} says {quoted(own.template)}"
-            )
+            both = f"{quoted(template)}, and {PROMPTS_FILE} says {quoted(own.template)}"
             remedy = "delete the entry template to take the other, or give both the same"
-            raise WeightsError(folder / MANIFEST, received, remedy)
+            raise WeightsError(folder / MANIFEST, f"the template is {both}", remedy)
         digests = {name: digests[name] for name in needed}
         return cls(folder, digests, manifest, declarations)
 

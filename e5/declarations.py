@@ -88,6 +88,8 @@ def _read_modules(folder: Path) -> list[str]:
         named = [("sentence_transformers.Transformer", ""), *named] if named else []
     else:
         try:
+            if not (isinstance(entries, list) and entries):
+                raise TypeError
             named = [(str(entry["type"]), str(entry["path"])) for entry in entries]
         except (KeyError, TypeError) as error:
             raise _refusal(path, "not a list of modules with their types and paths") from error
