@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from e5.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, hash_files
 from e5.declarations import Declarations
-from e5.errors import WeightsError, quoted
+from e5.errors import WeightsError, quoted, shortened
 from e5.lora_targets import targeted_modules
 from e5.mistral import ARCHITECTURES
 from e5.tensor_names import without_wrappers
@@ -110,7 +110,7 @@ class LoraAdapter:
             product = torch.Size((len(b), a.shape[1]))
             if shapes.get(name) != product:
                 actual = list(shapes[name]) if name in shapes else "no such tensor"
-                received = f"{quoted(name)} asks for {list(product)}, and the weights have {actual}"
+                received = f"{_shown(name)} asks for {list(product)}, and the weights have {actual}"
                 raise WeightsError(file, received, "use an adapter of this model")
         matrices = [
             name.removesuffix(".weight") for name, shape in shapes.items() if len(shape) == 2
@@ -136,6 +136,11 @@ class LoraAdapter:
         return weight.float() + self.scale * (b @ a)
 
 
+def _shown(name: str) -> str:
+    """A tensor's name, for an error."""
+    return f'"{shortened(name, 150)}"'
+
+
 def _few(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
@@ -154,21 +159,21 @@ def _read_pairs(path: Path, rank: int) -> tuple[str, dict[str, tuple[torch.Tenso
     for name, tensor in tensors.items():
         match = FACTOR.fullmatch(without_wrappers(name))
         if match is None:
-            received = f"tensor {quoted(name)} is not A or B of a linear layer of a MistralModel"
+            received = f"tensor {_shown(name)} is not A or B of a linear layer of a MistralModel"
             raise WeightsError(path, received, MERGE_WITH_PEFT)
         _check_factor(path, name, tensor)
         factor = f"{match['layer']}.weight", match["factor"]
         origins.setdefault((match["root"], match["adapter"]), name)
         if factor in names or len(origins) > 1:
             other = names.get(factor, next(iter(origins.values())))
-            received = f"tensors {quoted(other)} and {quoted(name)} are of two adapters"
+            received = f"tensors {_shown(other)} and {_shown(name)} are of two adapters"
             raise WeightsError(path, received, "save each adapter in a folder of its own")
         names[factor] = name
     pairs = {}
     for weight in {weight: None for weight, _ in names}:
         a, b = (tensors.get(names.get((weight, factor), "")) for factor in "AB")
         if a is None or b is None or not len(a) == b.shape[1] == rank:
-            received = f"A and B of {quoted(weight)} do not both have rank r = {rank}"
+            received = f"A and B of {_shown(weight)} do not both have rank r = {rank}"
             raise WeightsError(path, received, COPY_AGAIN)
         pairs[weight] = a, b
     ((root, _),) = origins
@@ -179,15 +184,15 @@ def _check_factor(path: Path, name: str, tensor: torch.Tensor) -> None:
     if tensor.numel() == 0 or tensor.ndim == 1:
         shape = list(tensor.shape)
         received = (
-            f"tensor {quoted(name)} has shape {shape}: a part of it was saved, as by DeepSpeed"
+            f"tensor {_shown(name)} has shape {shape}: a part of it was saved, as by DeepSpeed"
         )
         remedy = "gather the weights before save_pretrained (ZeRO-3: zero.GatheredParameters)"
         raise WeightsError(path, received, remedy)
     if tensor.dtype not in FACTOR_DTYPES or tensor.ndim != 2:
         is_another = f"is {tensor.dtype} with {tensor.ndim} axes, and A and B are floats with 2"
-        raise WeightsError(path, f"tensor {quoted(name)} {is_another}", MERGE_WITH_PEFT)
+        raise WeightsError(path, f"tensor {_shown(name)} {is_another}", MERGE_WITH_PEFT)
     if not tensor.isfinite().all():
-        received = f"tensor {quoted(name)} holds NaN or infinity"
+        received = f"tensor {_shown(name)} holds NaN or infinity"
         raise WeightsError(path, received, "take an earlier state of the training")
 
 
