@@ -18,7 +18,7 @@ from e5.prompts import E5_PROMPTS, Prompts, prompts_from_names
 
 _MODULES, _TRANSFORMER = "modules.json", "sentence_bert_config.json"
 _TOKENIZER, PROMPTS_FILE = "tokenizer_config.json", "config_sentence_transformers.json"
-_SERVE_ELSEWHERE = "serve it with its own library, or correct the file if the model is not so"
+SERVE_ELSEWHERE = "serve it with its own library, or correct the file if the model is not so"
 _SERVED_MODULES = ("Transformer", "Pooling", "Normalize")
 # The values that we serve. A key that is absent or null says nothing.
 _TRANSFORMER_VALUES: Mapping[str, list[object]] = {
@@ -236,4 +236,4 @@ def _read_json(path: Path) -> Any:
 
 
 def _refusal(path: Path, received: str) -> WeightsError:
-    return WeightsError(path, received, _SERVE_ELSEWHERE)
+    return WeightsError(path, received, SERVE_ELSEWHERE)

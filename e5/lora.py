@@ -47,7 +47,7 @@ MERGE_WITH_PEFT = (
 # it what they give to the adapter. peft's own conversion writes `true`.
 BASE_IS_KEPT = ("eva", "gaussian", "mica", "orthogonal")
 BASE_IS_CHANGED = re.compile(r"pissa|olora|corda|loftq|lora_ga")
-COPY_AGAIN = "copy the adapter again"
+COPY_AGAIN = "copy or save the adapter again"
 
 
 @dataclass(frozen=True)
@@ -199,13 +199,13 @@ def _check_factor(path: Path, name: str, tensor: torch.Tensor) -> None:
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8-sig"))
-        kind, rank, alpha = config["peft_type"], config["r"], config["lora_alpha"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        kind, rank, alpha = config["peft_type"], config.get("r"), config.get("lora_alpha")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         received = f"not a configuration of a LoRA adapter ({error})"
         raise WeightsError(path, received, COPY_AGAIN) from error
     if kind != "LORA":
         received = f"peft_type is {quoted(kind)}, and only LORA is merged here"
-        raise WeightsError(path, received, MERGE_WITH_PEFT)
+        raise WeightsError(path, received, f"use a LoRA adapter, or {MERGE_WITH_PEFT}")
     is_number = type(alpha) in (int, float) and math.isfinite(alpha)
     if not (type(rank) is int and rank > 0 and is_number):
         received = f"r is {quoted(rank)} and lora_alpha is {quoted(alpha)}"

@@ -39,8 +39,8 @@ def _is_targeted(config: Mapping[str, Any], module: str) -> bool:
     if not _matches(targets, module):
         return False
     layers = config.get("layers_to_transform")
-    if isinstance(targets, str) or layers is None or layers == []:
-        return True
+    if isinstance(targets, str) or module in targets or layers is None or layers == []:
+        return True  # peft does not ask for the layer of a module that is named in full
     found = _layer(config.get("layers_pattern") or [], module)
     return found is not None and (found == layers if isinstance(layers, int) else found in layers)
 

@@ -15,6 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 from torch import nn
 
+from e5.declarations import SERVE_ELSEWHERE
 from e5.errors import WeightsError, quoted
 
 ARCHITECTURES = ("MistralModel", "MistralForCausalLM")
@@ -96,20 +97,25 @@ def _refuse_unsupported(path: Path, values: Mapping[str, Any]) -> None:
         if kind not in (None, "default"):
             raise _refusal(path, f"{name} is {quoted(kind)}, and scaled positions are not served")
     if code := values.get("auto_map"):
-        raise _refusal(path, f"auto_map is {quoted(code)}, and a model's own code is never run")
+        received = f"auto_map is {quoted(code)}, and a model's own code is never run"
+        raise WeightsError(path, received, SERVE_ELSEWHERE)
     architectures = values.get("architectures") or []
     if not isinstance(architectures, list):
         architectures = [architectures]
     if others := [name for name in architectures if name not in ARCHITECTURES]:
         served = " and ".join(ARCHITECTURES)
-        raise _refusal(path, f"architectures has {quoted(others[0])}, and only {served} are served")
+        received = f"architectures has {quoted(others[0])}, and only {served} are served"
+        raise WeightsError(path, received, SERVE_ELSEWHERE)
     for name, value in values.items():
         if not _is_causal(name, value):
-            raise _refusal(path, f"{name} is {quoted(value)}, and only causal attention is served")
-        if "pool" in name and isinstance(value, str) and not _LAST_TOKEN.fullmatch(value):
-            raise _refusal(path, f"{name} is {quoted(value)}, and only the last token is pooled")
-        if name in ALWAYS_OFF and value:
-            raise _refusal(path, f"{name} is {quoted(value)}, which is not served")
+            served = "only causal attention is served"
+        elif "pool" in name and isinstance(value, str) and not _LAST_TOKEN.fullmatch(value):
+            served = "only the vector of the last token is"
+        elif name in ALWAYS_OFF and value:
+            served = "a Mistral has nothing of the kind"
+        else:
+            continue
+        raise WeightsError(path, f"{name} is {quoted(value)}, and {served}", SERVE_ELSEWHERE)
 
 
 def _is_causal(name: str, value: object) -> bool:

@@ -106,8 +106,8 @@ def prompts_from_names(texts: Mapping[str, str], default: str | None = None) -> 
     query = by_name.pop("query", "")
     document, passage, corpus = (by_name.pop(side, "") for side in _SIDES_OF_DOCUMENTS)
     before_document = document or passage or corpus
-    if not query and default is not None and default not in _SIDES_OF_DOCUMENTS:
-        query = texts.get(default, "")
+    if not query and not any(side in str(default).lower() for side in _SIDES_OF_DOCUMENTS):
+        query = texts.get(str(default), "")
     by_default_name = by_name.get(DEFAULT_NAME, "")
     if query and by_default_name and query != by_default_name:
         found = f"queries begin with {quoted(query)}, and those of {DEFAULT_NAME}"

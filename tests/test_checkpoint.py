@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from checkpoints import load
@@ -221,6 +220,21 @@ def test_an_index_that_names_no_file_of_the_folder_is_refused(bare: Path, part: 
         load(bare)
 
 
+def test_a_folder_that_is_another_kind_of_model_is_refused_after_its_hashes(bare: Path) -> None:
+    (bare / "modules.json").write_text('[{"type": "custom_st.Transformer", "path": ""}]')
+    with pytest.raises(WeightsError, match=f'^{bare / "modules.json"}: module 0 is "custom_st'):
+        Checkpoint.find(bare)
+
+
+def test_a_folder_of_an_adapter_alone_names_the_two_settings(tmp_path: Path) -> None:
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(
+        WeightsError, match="the folder holds an adapter alone; set E5_ADAPTER to this folder, and"
+    ):
+        Checkpoint.find(tmp_path)
+
+
 # The files that are found
 
 
@@ -261,96 +275,6 @@ def test_the_name_is_the_folders_own_whichever_link_led_there(
     monkeypatch.chdir(original)
     for way in (original, tmp_path / "link", Path(), original / ".." / original.name):
         assert Checkpoint.find(way).name == "tiny"
-
-
-# The template
-
-
-def write_template(folder: Path, template: object) -> None:
-    write_manifest(folder)
-    edit_json(folder / MANIFEST, template=template)
-
-
-def test_without_a_word_the_template_is_e5s_own(bare: Path) -> None:
-    assert Checkpoint.find(bare).prompts.template == TEMPLATE
-    write_manifest(bare)
-    assert "template" not in json.loads((bare / MANIFEST).read_text())
-    assert Checkpoint.find(bare).prompts.template == TEMPLATE
-    edit_json(bare / MANIFEST, template=TEMPLATE)
-    assert Checkpoint.find(bare).prompts.template == TEMPLATE
-
-
-@pytest.mark.parametrize("template", ["query: {query}", "{query}\n{task}", "{{}} {task}: {query}"])
-def test_a_manifest_may_name_another(bare: Path, template: str) -> None:
-    write_template(bare, template)
-    assert Checkpoint.find(bare).prompts.template == template
-
-
-@pytest.mark.parametrize(
-    "template",
-    ["", "query: ", "{task}", "{query} {query}", "{query} {0}", "{query", "{query!r}", 5, None, []],
-)
-def test_a_template_that_is_none_is_refused_in_one_sentence(bare: Path, template: object) -> None:
-    write_template(bare, template)
-    with pytest.raises(WeightsError, match=f"^{bare / MANIFEST}: the template is ") as refusal:
-        load(bare)
-    assert "; use {query} once and {task} at most once" in str(refusal.value)
-    assert str(refusal.value).endswith(".")
-    assert "\n" not in str(refusal.value)
-
-
-PROMPTS_FILE = "config_sentence_transformers.json"
-
-
-@pytest.mark.parametrize("said", [None, "query: {query}"])
-def test_without_one_in_the_manifest_it_is_what_the_other_files_say(
-    bare: Path, said: str | None
-) -> None:
-    (bare / PROMPTS_FILE).write_text('{"prompts": {"query": "query: ", "passage": "p: "}}')
-    write_manifest(bare)
-    if said is not None:
-        edit_json(bare / MANIFEST, template=said)
-    assert Checkpoint.find(bare).prompts == Prompts("query: {query}", "p: ")
-
-
-def test_a_template_that_contradicts_the_other_files_is_refused(bare: Path) -> None:
-    (bare / PROMPTS_FILE).write_text('{"prompts": {"query": "query: "}}')
-    write_template(bare, TEMPLATE)
-    with pytest.raises(
-        WeightsError,
-        match=rf'^{bare / MANIFEST}: the template is "Instruct: .* and {PROMPTS_FILE} says '
-        r'"query: {query}"; delete the entry template to take the other',
-    ):
-        Checkpoint.find(bare)
-
-
-def test_a_folder_that_is_another_kind_of_model_is_refused_after_its_hashes(bare: Path) -> None:
-    (bare / "modules.json").write_text('[{"type": "custom_st.Transformer", "path": ""}]')
-    with pytest.raises(WeightsError, match=f'^{bare / "modules.json"}: module 0 is "custom_st'):
-        Checkpoint.find(bare)
-
-
-def test_a_folder_of_an_adapter_alone_names_the_two_settings(tmp_path: Path) -> None:
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        (tmp_path / name).write_text("{}")
-    with pytest.raises(
-        WeightsError, match="the folder holds an adapter alone; set E5_ADAPTER to this folder, and"
-    ):
-        Checkpoint.find(tmp_path)
-
-
-def test_two_checkpoints_that_differ_in_their_template_alone_differ_in_their_queries(
-    original: Path, tmp_path: Path
-) -> None:
-    ours, other = (Path(shutil.copytree(original, tmp_path / at / "tiny")) for at in "ab")
-    write_manifest(ours)
-    write_template(other, "query: {query}")
-    one, two = load(ours), load(other)
-    assert one.name != two.name
-    assert not np.allclose(one.encode_query("snow"), two.encode_query("snow"))
-    np.testing.assert_array_equal(one.encode_document("snow"), two.encode_document("snow"))
-    bare = one.encode_query("snow", task=""), two.encode_query("snow", task="")
-    np.testing.assert_array_equal(*bare)
 
 
 # The fingerprint

@@ -1,11 +1,11 @@
 """What a folder says of its model is taken, or refused by name if we do otherwise."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from damages import edit_json
+from declared import E5_FILES, OLD, write_files
 
 from e5.declarations import Declarations
 from e5.errors import WeightsError
@@ -14,56 +14,14 @@ from e5.prompts import E5_PROMPTS, TASKS, TEMPLATE, Prompts
 MODULES, TRANSFORMER = "modules.json", "sentence_bert_config.json"
 PROMPTS, TOKENIZER = "config_sentence_transformers.json", "tokenizer_config.json"
 POOLING, NORMALIZE = "1_Pooling/config.json", "2_Normalize/config.json"
-OLD, NEW = "sentence_transformers.models", "sentence_transformers.base.modules"
-HUB = ("web_search_query", "sts_query", "summarization_query", "bitext_query")
+NEW = "sentence_transformers.base.modules"
 WEB = f"Instruct: {TASKS['web_search_query'].instruction}\nQuery: "
 LAW = "Instruct: Given a legal question, retrieve statutes\nQuery: "
-
-# The files of intfloat/e5-mistral-7b-instruct.
-E5_FILES: dict[str, Any] = {
-    MODULES: [
-        {"idx": 0, "name": "0", "path": "", "type": f"{OLD}.Transformer"},
-        {"idx": 1, "name": "1", "path": "1_Pooling", "type": f"{OLD}.Pooling"},
-        {"idx": 2, "name": "2", "path": "2_Normalize", "type": f"{OLD}.Normalize"},
-    ],
-    POOLING: {
-        "word_embedding_dimension": 4096,
-        "pooling_mode_cls_token": False,
-        "pooling_mode_mean_tokens": False,
-        "pooling_mode_max_tokens": False,
-        "pooling_mode_mean_sqrt_len_tokens": False,
-        "pooling_mode_weightedmean_tokens": False,
-        "pooling_mode_lasttoken": True,
-        "include_prompt": True,
-    },
-    TRANSFORMER: {"max_seq_length": 4096, "do_lower_case": False},
-    PROMPTS: {
-        "prompts": {name: f"Instruct: {TASKS[name].instruction}\nQuery: " for name in HUB},
-        "default_prompt_name": None,
-    },
-    TOKENIZER: {
-        "add_bos_token": True,
-        "add_eos_token": True,
-        "bos_token": "<s>",
-        "eos_token": "</s>",
-        "model_max_length": 1000000000000000019884624838656,
-        "pad_token": "</s>",
-        "tokenizer_class": "LlamaTokenizer",
-    },
-    "config.json": {"hidden_size": 4096, "model_type": "mistral"},
-}
-
-
-def write(folder: Path, files: dict[str, Any]) -> Path:
-    for name, content in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(json.dumps(content))
-    return folder
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return write(tmp_path, E5_FILES)
+    return write_files(tmp_path, E5_FILES)
 
 
 def modules(*kinds: str) -> list[dict[str, str]]:
@@ -112,7 +70,7 @@ def test_a_folder_without_these_files_says_nothing(tmp_path: Path) -> None:
 def test_what_changes_no_vector_is_no_reason_to_refuse(
     folder: Path, name: str, changes: dict[str, Any]
 ) -> None:
-    write(folder, {NORMALIZE: {}})
+    write_files(folder, {NORMALIZE: {}})
     edit_json(folder / name, **changes)
     assert Declarations.read(folder) == Declarations(E5_PROMPTS, 4096)
 
@@ -131,7 +89,7 @@ def test_what_changes_no_vector_is_no_reason_to_refuse(
     ],
 )
 def test_other_ways_to_say_the_same(folder: Path, files: dict[str, Any]) -> None:
-    assert (Declarations.read(write(folder, files)).prompts or E5_PROMPTS) == E5_PROMPTS
+    assert (Declarations.read(write_files(folder, files)).prompts or E5_PROMPTS) == E5_PROMPTS
 
 
 def test_what_a_download_left_out_says_nothing(folder: Path) -> None:
@@ -168,7 +126,7 @@ def test_other_modules_are_refused_by_their_class(
     for entry in entries:
         if entry["type"].endswith(".Pooling"):
             entry["path"] = "1_Pooling"
-    write(folder, {MODULES: entries})
+    write_files(folder, {MODULES: entries})
     with pytest.raises(WeightsError) as refusal:
         Declarations.read(folder)
     assert str(refusal.value).startswith(f"{folder / MODULES}: ")
@@ -187,7 +145,7 @@ def test_other_modules_are_refused_by_their_class(
     ],
 )
 def test_a_list_of_modules_that_is_none(folder: Path, content: Any, named: str) -> None:
-    write(folder, {MODULES: content})
+    write_files(folder, {MODULES: content})
     with pytest.raises(WeightsError, match=f"^{folder / MODULES}: ") as refusal:
         Declarations.read(folder)
     assert named in str(refusal.value)
@@ -221,7 +179,7 @@ def test_another_pooling_is_refused(
 ) -> None:
     if not listed:
         (folder / MODULES).unlink()
-    write(folder, {POOLING: pooling})
+    write_files(folder, {POOLING: pooling})
     with pytest.raises(WeightsError) as refusal:
         Declarations.read(folder)
     assert str(refusal.value).startswith(f"{folder / POOLING}: ")
@@ -231,14 +189,14 @@ def test_another_pooling_is_refused(
 def test_the_pooling_is_read_where_the_list_says(folder: Path) -> None:
     entries = modules(f"{OLD}.Transformer", f"{OLD}.Pooling")
     entries[1]["path"] = "elsewhere"
-    write(folder, {MODULES: entries, "elsewhere/config.json": {"pooling_mode": "cls"}})
+    write_files(folder, {MODULES: entries, "elsewhere/config.json": {"pooling_mode": "cls"}})
     with pytest.raises(WeightsError, match=f"{folder / 'elsewhere/config.json'}: the pooling is "):
         Declarations.read(folder)
 
 
 def test_a_folder_of_a_dense_layer_needs_no_list_to_be_seen(folder: Path) -> None:
     (folder / MODULES).unlink()
-    write(folder, {"3_Dense/config.json": {"in_features": 4096}})
+    write_files(folder, {"3_Dense/config.json": {"in_features": 4096}})
     with pytest.raises(WeightsError, match=r'module 2 is "sentence_transformers\.Dense"'):
         Declarations.read(folder)
 
@@ -294,7 +252,7 @@ def test_a_folder_of_a_dense_layer_needs_no_list_to_be_seen(folder: Path) -> Non
 def test_what_we_do_otherwise_is_refused_in_one_sentence(
     folder: Path, name: str, changes: dict[str, Any], named: str
 ) -> None:
-    write(folder, {NORMALIZE: {}})
+    write_files(folder, {NORMALIZE: {}})
     edit_json(folder / name, **changes)
     with pytest.raises(WeightsError) as refusal:
         Declarations.read(folder)
@@ -305,7 +263,7 @@ def test_what_we_do_otherwise_is_refused_in_one_sentence(
 
 
 def test_a_dot_product_of_vectors_of_any_length_is_another_score(folder: Path) -> None:
-    write(folder, {MODULES: modules(f"{OLD}.Transformer", f"{OLD}.Pooling")})
+    write_files(folder, {MODULES: modules(f"{OLD}.Transformer", f"{OLD}.Pooling")})
     edit_json(folder / PROMPTS, similarity_fn_name="dot")
     with pytest.raises(WeightsError, match='similarity_fn_name is "dot", and only "cosine" is'):
         Declarations.read(folder)
@@ -342,7 +300,7 @@ def test_a_file_that_cannot_be_read_is_named(folder: Path, name: str, text: str)
 def test_the_length_is_the_one_that_sentence_transformers_takes(
     tmp_path: Path, transformer: dict[str, Any], tokenizer: dict[str, Any], length: int | None
 ) -> None:
-    write(tmp_path, {TRANSFORMER: transformer, TOKENIZER: tokenizer})
+    write_files(tmp_path, {TRANSFORMER: transformer, TOKENIZER: tokenizer})
     assert Declarations.read(tmp_path).max_length == length
 
 
@@ -366,12 +324,12 @@ def test_the_length_is_the_one_that_sentence_transformers_takes(
 def test_the_prompts_that_it_names_are_taken(
     folder: Path, said: dict[str, Any], prompts: Prompts
 ) -> None:
-    write(folder, {PROMPTS: said})
+    write_files(folder, {PROMPTS: said})
     assert Declarations.read(folder).prompts == prompts
 
 
 def test_prompts_of_which_none_is_certain_are_refused(folder: Path) -> None:
-    write(folder, {PROMPTS: {"prompts": {"sts": "STS: "}}})
+    write_files(folder, {PROMPTS: {"prompts": {"sts": "STS: "}}})
     with pytest.raises(
         WeightsError, match=f"^{folder / PROMPTS}: it has prompts, and none that .*; name one"
     ):
@@ -379,9 +337,9 @@ def test_prompts_of_which_none_is_certain_are_refused(folder: Path) -> None:
 
 
 def test_a_prompt_with_a_control_token_is_refused_because_it_would_be_text(folder: Path) -> None:
-    write(folder, {PROMPTS: {"prompts": {"query": "<instruct>Find it.\n<query>"}}})
+    write_files(folder, {PROMPTS: {"prompts": {"query": "<instruct>Find it.\n<query>"}}})
     tokens = [{"id": 3, "content": "<query>", "special": True}]
     assert Declarations.read(folder).prompts is not None
-    write(folder, {"tokenizer.json": {"added_tokens": tokens}})
+    write_files(folder, {"tokenizer.json": {"added_tokens": tokens}})
     with pytest.raises(WeightsError, match='the prompt "query" has the control token "<query>"'):
         Declarations.read(folder)

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import TEXTS, EditCheckpoint, load, save_checkpoint, save_tokenizer, true_ids
+from declared import E5_FILES, write_files
 from reference import Reference, assert_same
 from safetensors.torch import load_file, save
 
 from e5.checkpoint import CheckpointManifest, checkpoint_files, hash_files
 from e5.embedder import Embedder
 from e5.errors import TokenizerError
-from e5.prompts import DEFAULT_TASK, query_prompt
+from e5.prompts import DEFAULT_TASK
 
 
 class TestFingerprint:
@@ -86,10 +87,13 @@ class TestDeclarations:
         assert_same(own.encode_query("snow", task="Law"), truth[2])
         assert own.name != embedder.name
 
-    def test_prompts_that_are_e5s_change_nothing(self, folder: Path, embedder: Embedder) -> None:
-        texts = {"web_search_query": query_prompt("web_search_query", ""), "query": ""}
-        (folder / self.PROMPTS).write_text(json.dumps({"prompts": texts}))
-        assert load(folder).name == embedder.name
+    def test_e5s_own_files_change_nothing(self, folder: Path, embedder: Embedder) -> None:
+        pooling = E5_FILES["1_Pooling/config.json"] | {"word_embedding_dimension": 64}
+        files = {name: content for name, content in E5_FILES.items() if name != "config.json"}
+        write_files(folder, files | {"1_Pooling/config.json": pooling})
+        loaded = load(folder)
+        assert (loaded.name, loaded.prompts) == (embedder.name, embedder.prompts)
+        assert loaded.max_length == 4096
 
     def test_the_shortest_of_the_lengths_is_the_maximum(self, folder: Path) -> None:
         (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 20}')

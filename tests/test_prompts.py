@@ -319,6 +319,7 @@ class TestPromptsByName:
             ({"document": "passage: "}, None, "none that is certainly that of queries"),
             ({"passage": "p: ", "law": LAW}, None, "none that is certainly that of queries"),
             ({"document": "d: "}, "document", "none that is certainly that of queries"),
+            ({"search_document": "d: "}, "search_document", "none that is certainly that of"),
             ({"a": LAW, "b": "Instruct: B\nQuery:"}, None, "none that is certainly"),
             ({"query": LAW, "web_search_query": WEB}, None, "the task of all that name none"),
             ({"law": LAW, "web_search_query": WEB}, "law", "the task of all that name none"),

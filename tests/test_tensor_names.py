@@ -28,7 +28,7 @@ def test_what_wraps_a_model_leaves_no_trace(wrap: object, where: str) -> None:
     whole: nn.Module = Mistral(CONFIG)
     layers = whole.get_submodule("layers")
     if where == "a layer":
-        layers[1] = wrap(layers[1])  # type: ignore[operator]
+        layers.register_module("1", wrap(layers.get_submodule("1")))
     elif where == "a projection":
         mlp = layers.get_submodule("0.mlp")
         mlp.up_proj = wrap(mlp.up_proj)
