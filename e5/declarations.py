@@ -1,10 +1,10 @@
 """What a folder says of its model, in the files of sentence-transformers and of the tokenizer.
 
 `modules.json` and the folders that it names, `sentence_bert_config.json`,
-`config_sentence_transformers.json` and `tokenizer_config.json` are read where they are there. What
-this project does not do (another pooling, a Dense module, other code, other special tokens) is
-refused by name; the prompts and the maximum length that they name are taken. What `config.json`
-says is read by `e5.mistral`, and what an adapter says by `e5.lora`.
+`config_sentence_transformers.json`, `tokenizer_config.json` and `special_tokens_map.json` are read
+where they are there. What this project does not do (another pooling, a Dense module, other code,
+other special tokens) is refused by name; the prompts and the maximum length that they name are
+taken. What `config.json` says is read by `e5.mistral`, and what an adapter says by `e5.lora`.
 """
 
 import json
@@ -17,7 +17,8 @@ from e5.errors import WeightsError, quoted
 from e5.prompts import E5_PROMPTS, Prompts, prompts_from_names
 
 _MODULES, _TRANSFORMER = "modules.json", "sentence_bert_config.json"
-_TOKENIZER, PROMPTS_FILE = "tokenizer_config.json", "config_sentence_transformers.json"
+_TOKENIZER, _TOKENS = "tokenizer_config.json", "special_tokens_map.json"
+PROMPTS_FILE = "config_sentence_transformers.json"
 SERVE_ELSEWHERE = "serve it with its own library, or correct the file if the model is not so"
 _SERVED_MODULES = ("Transformer", "Pooling", "Normalize")
 # The values that we serve. A key that is absent or null says nothing.
@@ -73,8 +74,8 @@ class Declarations:
         modules = _read_modules(folder)
         prompts = _read_prompts(folder, normalized="Normalize" in modules)
         length = _read_transformer(folder / _TRANSFORMER)
-        tokenizer = folder / _TOKENIZER
-        tokenizer_length = _check_tokenizer(tokenizer, _read_object(tokenizer))
+        _check_tokenizer(folder / _TOKENS, _read_object(folder / _TOKENS))
+        tokenizer_length = _check_tokenizer(folder / _TOKENIZER, _read_object(folder / _TOKENIZER))
         return cls(prompts, tokenizer_length if length is None else length)
 
 

@@ -13,6 +13,7 @@ from e5.prompts import E5_PROMPTS, TASKS, TEMPLATE, Prompts
 
 MODULES, TRANSFORMER = "modules.json", "sentence_bert_config.json"
 PROMPTS, TOKENIZER = "config_sentence_transformers.json", "tokenizer_config.json"
+TOKENS = "special_tokens_map.json"
 POOLING, NORMALIZE = "1_Pooling/config.json", "2_Normalize/config.json"
 NEW = "sentence_transformers.base.modules"
 WEB = f"Instruct: {TASKS['web_search_query'].instruction}\nQuery: "
@@ -246,13 +247,15 @@ def test_a_folder_of_a_dense_layer_needs_no_list_to_be_seen(folder: Path) -> Non
         (TOKENIZER, {"do_lower_case": True}, "do_lower_case is true"),
         (TOKENIZER, {"auto_map": {"AutoTokenizer": ["own.T", None]}}, "auto_map is "),
         (TOKENIZER, {"model_max_length": -1}, "model_max_length is -1"),
+        (TOKENS, {"eos_token": {"content": "<|im_end|>"}}, 'eos_token is "<|im_end|>"'),
+        (TOKENS, {"bos_token": "<|im_start|>"}, 'bos_token is "<|im_start|>"'),
         (NORMALIZE, {"module_input_name": "token_embeddings"}, "module_input_name is "),
     ],
 )
 def test_what_we_do_otherwise_is_refused_in_one_sentence(
     folder: Path, name: str, changes: dict[str, Any], named: str
 ) -> None:
-    write_files(folder, {NORMALIZE: {}})
+    write_files(folder, {NORMALIZE: {}, TOKENS: {"eos_token": "</s>"}})
     edit_json(folder / name, **changes)
     with pytest.raises(WeightsError) as refusal:
         Declarations.read(folder)
