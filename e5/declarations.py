@@ -84,7 +84,7 @@ def _read_modules(folder: Path) -> list[str]:
     path = folder / _MODULES
     entries = _read_json(path)
     if entries is None:  # folders of modules without the list of them
-        paths = sorted(config.parent.name for config in folder.glob("[0-9]*_*/config.json"))
+        paths = sorted(config.parent.name for config in folder.glob("[0-9]_[A-Z]*/config.json"))
         named = [(f"sentence_transformers.{at.partition('_')[2]}", at) for at in paths]
         named = [("sentence_transformers.Transformer", ""), *named] if named else []
     else:

@@ -93,8 +93,11 @@ def test_other_ways_to_say_the_same(folder: Path, files: dict[str, Any]) -> None
     assert (Declarations.read(write_files(folder, files)).prompts or E5_PROMPTS) == E5_PROMPTS
 
 
-def test_what_a_download_left_out_says_nothing(folder: Path) -> None:
+def test_what_a_download_left_out_and_other_folders_say_nothing(folder: Path) -> None:
     (folder / POOLING).unlink()
+    assert Declarations.read(folder) == Declarations(E5_PROMPTS, 4096)
+    (folder / MODULES).unlink()
+    write_files(folder, {"2024_runs/config.json": {"pooling_mode": "mean"}})
     assert Declarations.read(folder) == Declarations(E5_PROMPTS, 4096)
 
 
