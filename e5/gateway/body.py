@@ -19,6 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from e5.errors import InputError, quoted
 from e5.gateway.limits import GatewayLimits
+from e5.gateway.parsing import parse_body
 from e5.gateway.refusals import RefusalError, busy
 from e5.gateway.wire import TOKEN_IDS_REMEDY
 
@@ -147,22 +148,6 @@ def _parse_bodies(connection: Connection, limits: GatewayLimits) -> None:
             except InputError as error:
                 parsed = error
             connection.send(parsed)
-
-
-def parse_body(body: bytes) -> Any:
-    """The JSON in a body.
-
-    Raises:
-        InputError: for what is not JSON.
-
-    Example:
-        >>> parse_body(b'{"input": "snow"}')
-        {'input': 'snow'}
-    """
-    try:
-        return orjson.loads(body)
-    except ValueError as error:
-        raise InputError("the body", f"what is not JSON ({error})", "send JSON") from error
 
 
 def parse_large_body(body: bytes, limits: GatewayLimits) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from e5.gateway import cog_route, cohere, openai, search_route, tei
+from e5.gateway import cog_route, cohere, openai, replicate_route, search_route, tei
 from e5.gateway.refusals import ErrorStyle
 from e5.gateway.wire import WireRequest
 
@@ -35,14 +35,10 @@ class PostRoute:
     requests: tuple[type[WireRequest], ...]
     error_style: ErrorStyle = "openai"
 
-    def parse(self, body: Mapping[str, Any]) -> WireRequest:
-        """The request that a body holds.
-
-        Raises:
-            InputError: naming the field that is wrong.
-        """
+    def kind_of(self, body: Mapping[str, Any]) -> type[WireRequest]:
+        """The kind of request that a body holds."""
         *kinds, last = self.requests
-        return next((kind for kind in kinds if kind.fits(body)), last).parse(body)
+        return next((kind for kind in kinds if kind.fits(body)), last)
 
 
 @dataclass(frozen=True)
@@ -56,6 +52,8 @@ class GetRoute:
         handler: makes the response.
         refusals: the statuses with which it may refuse.
         keyless: whether it needs no key.
+        method: of HTTP.
+        error_style: the form of its refusals.
     """
 
     path: str
@@ -64,6 +62,8 @@ class GetRoute:
     handler: Callable[[HttpRequest], Awaitable[Response]]
     refusals: tuple[int, ...] = ()
     keyless: bool = True
+    method: str = "GET"
+    error_style: ErrorStyle = "openai"
 
 
 _OPENAI = openai.EmbeddingsAnswer, (openai.EmbeddingsRequest,)
@@ -76,7 +76,11 @@ _EITHER_RERANK = (
 _TEI = tei.VectorsAnswer, (tei.EmbedWithParametersRequest, tei.EmbedTextsRequest)
 _SIMILARITY = tei.CosinesAnswer, (tei.SimilarityRequest,)
 _HUGGING_FACE = tei.VectorsAnswer | tei.CosinesAnswer, _SIMILARITY[1] + _TEI[1]
-_COG = cog_route.PredictionAnswer, (cog_route.PredictionRequest,)
+_REPLICATE = replicate_route.ReplicatePrediction, (replicate_route.ReplicateRequest,)
+_EITHER_PREDICTION = (
+    cog_route.PredictionAnswer | replicate_route.ReplicatePrediction,
+    (replicate_route.ReplicateRequest, cog_route.PredictionRequest),
+)
 _SEARCH = search_route.SearchAnswer, (search_route.SearchRequest,)
 
 POST_ROUTES = (
@@ -90,6 +94,27 @@ POST_ROUTES = (
     PostRoute("/embed", "Embeds for clients of text-embeddings-inference.", *_TEI, "tei"),
     PostRoute("/similarity", "Computes a sentence's cosines with others.", *_SIMILARITY, "tei"),
     PostRoute("/", "Embeds or compares for Hugging Face's clients.", *_HUGGING_FACE, "tei"),
-    PostRoute("/predictions", "Answers as this project's Cog server does.", *_COG, "cog"),
+    PostRoute(
+        "/predictions",
+        "Answers as this project's Cog server does, or if a version is named as Replicate does.",
+        *_EITHER_PREDICTION,
+        "cog",
+    ),
+    # The path names the model, whatever the body says.
+    PostRoute(
+        "/openai/deployments/{name:path}/embeddings", "Embeds for Azure's clients.", *_OPENAI
+    ),
+    PostRoute("/deployments/{name:path}/embeddings", "Embeds for Azure's clients.", *_OPENAI),
+    PostRoute("/models/embeddings", "Embeds for clients of Azure AI inference.", *_OPENAI),
+    PostRoute("/v1/predictions", "Answers Replicate's clients.", *_REPLICATE, "replicate"),
+    PostRoute(
+        "/models/{name:path}/predictions", "Answers Replicate's clients.", *_REPLICATE, "replicate"
+    ),
+    PostRoute(
+        "/deployments/{name:path}/predictions",
+        "Answers Replicate's clients.",
+        *_REPLICATE,
+        "replicate",
+    ),
 )
 SEARCH_ROUTE = PostRoute("/search", "Finds the documents nearest to a query.", *_SEARCH)

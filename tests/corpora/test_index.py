@@ -207,11 +207,13 @@ def test_the_model_is_compared_by_the_answer_that_a_search_needs(
 ) -> None:
     weights = ROOT / "weights/e5-mini"
     wide, other = load(weights), load(weights, max_length=99)
+    right: Any = AskedFirst(wide)
+    wrong: Any = AskedFirst(other)
     folder = embed(write_corpus(tmp_path / "in" / "a.jsonl", texts(9)), tmp_path / "out", wide)
     index = Index.build(folder, str(tmp_path / "index"))
-    assert index.find(AskedFirst(wide), "snow") == index.find(wide, "snow")
+    assert index.find(right, "snow") == index.find(wide, "snow")
     with pytest.raises(InputError, match=r"^model: received e5-mini@"):
-        index.find(AskedFirst(other), "snow")
+        index.find(wrong, "snow")
     with pytest.raises(InputError, match=r"^model: received small@"):  # which is narrower
         index.find(embedder, "snow")
 

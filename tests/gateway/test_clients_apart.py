@@ -1,4 +1,4 @@
-"""Real clients that cannot be installed beside the others: the newer cohere, an older Hugging Face.
+"""Real clients that are not installed beside the others: some clash, some are only tried here.
 
 Each is installed alone, without what it needs, which is there already; and asked in a process of
 its own. Skipped where pip cannot have it.
@@ -41,6 +41,25 @@ def embed(role, texts):
     name = "query" if role == "query" else None
     return client.feature_extraction(texts, prompt_name=name).tolist()
 """
+REPLICATE = """
+def embed(role, texts):
+    import replicate
+    client = replicate.{client}
+    inputs = {{"queries" if role == "query" else "documents": texts, "normalize": True}}
+    return client.run("you/e5-mini{version}", input=inputs)["embeddings"]
+"""
+OLD_REPLICATE, NEW_REPLICATE = (
+    'Client(api_token="any", base_url=url)',
+    'Replicate(bearer_token="any", base_url=url + "/v1")',
+)
+AZURE = """
+def embed(role, texts):
+    from azure.ai.inference import EmbeddingsClient
+    from azure.core.credentials import AzureKeyCredential
+    model = "e5-mini-query" if role == "query" else "e5-mini"
+    client = EmbeddingsClient(url + "/models", AzureKeyCredential("any"), model=model)
+    return [row.embedding for row in client.embed(input=texts).data]
+"""
 ASK = """
 import json, sys
 url = sys.argv[1]
@@ -57,7 +76,22 @@ CLIENTS = {  # what is installed, and how it is asked
     "cohere 7.3.1, version 1": ("cohere==7.3.1", COHERE.format(client="Client")),
     "cohere 7.3.1, version 2": ("cohere==7.3.1", COHERE.format(client="ClientV2")),
     "huggingface_hub 1.33.0": ("huggingface_hub==1.33.0", HUGGING_FACE),
+    "azure-ai-inference 1.0.0b9": (
+        "azure-ai-inference==1.0.0b9 azure-core==1.41.0 isodate==0.7.2",
+        AZURE,
+    ),
+    "replicate 1.0.7, by model": (
+        "replicate==1.0.7",
+        REPLICATE.format(client=OLD_REPLICATE, version=""),
+    ),
+    "replicate 1.0.7, by version": (
+        "replicate==1.0.7",
+        REPLICATE.format(client=OLD_REPLICATE, version=":" + 64 * "a"),
+    ),
+    "replicate 2.0.0b4": ("replicate==2.0.0b4", REPLICATE.format(client=NEW_REPLICATE, version="")),
 }
+# These send what another one sends.
+LONG = ("replicate 1.0.7, by version", "replicate 2.0.0b4")
 
 
 def folder_of(requirement: str) -> Path:
@@ -65,7 +99,9 @@ def folder_of(requirement: str) -> Path:
     if not (folder / ".installed").is_file():
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade"]
         done = subprocess.run(
-            [*command, "--target", str(folder), requirement], capture_output=True, text=True
+            [*command, "--target", str(folder), *requirement.split()],
+            capture_output=True,
+            text=True,
         )
         if done.returncode:
             pytest.skip(f"pip cannot install {requirement}: {done.stderr.strip()[-200:]}")
@@ -76,7 +112,10 @@ def folder_of(requirement: str) -> Path:
 AnswerOf = Callable[[str, list[str]], dict[str, Any]]
 
 
-@pytest.fixture(scope="module", params=CLIENTS)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.long if name in LONG else ()) for name in CLIENTS],
+)
 def answer_of(request: pytest.FixtureRequest, gateway: GatewayServer) -> Iterator[AnswerOf]:
     """Asks a client; its vectors, or its error."""
     requirement, embed = CLIENTS[request.param]
