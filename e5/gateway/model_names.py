@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from e5.errors import InputError, shortened
+from e5.errors import InputError, quoted
 from e5.gateway.refusals import RefusalError
 from e5.gateway.roles import SIDES_BY_SUFFIX
 
@@ -61,7 +61,7 @@ class ModelNames:
             suffix = self._suffixes.get(name.rpartition("/")[2])
         if suffix is None:
             served = f"this service has {', '.join(self.names)}"
-            raise RefusalError(404, InputError("model", shortened(repr(name)), served))
+            raise RefusalError(404, InputError("model", quoted(name), served))
         return name, suffix
 
     def check_fingerprint(self, version: str) -> None:

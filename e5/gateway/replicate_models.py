@@ -15,7 +15,7 @@ from e5.gateway.openai import ModelCard, model_card
 from e5.gateway.replicate_route import KeptPredictions, ReplicatePrediction
 from e5.gateway.routes import GetRoute
 
-EPOCH = "1970-01-01T00:00:00Z"  # when a model was made is not known
+_EPOCH = "1970-01-01T00:00:00Z"  # when a model was made is not known
 # Replicate's Python client reads the answers of versions before 0.3.9 in another way.
 COG_VERSION = "0.23.1"
 INPUTS_AND_OUTPUT = {"Input": {"type": "object"}, "Output": {"type": "object"}}
@@ -115,7 +115,7 @@ def _owner_and_name(name: str, model_names: ModelNames) -> tuple[str, str]:
 def _version(name: str) -> dict[str, Any]:
     return {
         "id": name,
-        "created_at": EPOCH,
+        "created_at": _EPOCH,
         "cog_version": COG_VERSION,
         "openapi_schema": {"components": {"schemas": INPUTS_AND_OUTPUT}},
     }

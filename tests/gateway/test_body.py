@@ -5,6 +5,8 @@ import json
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -16,6 +18,7 @@ import pytest
 from gateway_tools import FakeBackend, LocalGateway, answer_of, sentence_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from server import ROOT
 from watched import run, until
 
 from e5.errors import InputError
@@ -63,6 +66,14 @@ class Heartbeat:
 def large(text: bytes) -> bytes:
     """The same JSON with so much space after it that it is parsed elsewhere."""
     return text + b" " * LIMITS.large_body_bytes
+
+
+def process_of(local: LocalGateway) -> int:
+    """The id of the process that parses large bodies."""
+    parsing = local.gateway._parser._process
+    assert parsing is not None
+    assert parsing._process.pid is not None
+    return parsing._process.pid
 
 
 @pytest.fixture(scope="module")
@@ -216,11 +227,7 @@ class TestParsing:
     def test_a_parser_that_was_killed_is_replaced(self, fake: FakeBackend) -> None:
         local, text = LocalGateway(fake), large(b'{"input": "a"}')
         assert local.post(PATH, text).status_code == 200
-        pool = local.gateway._parser._pool
-        assert pool is not None
-        for process in list(pool._processes.values()):
-            assert process.pid is not None
-            os.kill(process.pid, signal.SIGKILL)
+        os.kill(process_of(local), signal.SIGKILL)
 
         async def story() -> None:
             async with local.client() as client:
@@ -233,14 +240,38 @@ class TestParsing:
     def test_a_parser_is_deaf_to_the_terminal(self, fake: FakeBackend) -> None:
         local, text = LocalGateway(fake), large(b'{"input": "a"}')
         assert local.post(PATH, text).status_code == 200
-        pool = local.gateway._parser._pool
-        assert pool is not None
-        for process in pool._processes.values():
-            assert process.pid is not None
-            os.kill(process.pid, signal.SIGINT)
+        process = process_of(local)
+        os.kill(process, signal.SIGINT)
         assert local.post(PATH, text).status_code == 200
-        assert local.gateway._parser._pool is pool
+        assert process_of(local) == process
         local.gateway._parser.close()
+
+
+PARSES_A_LARGE_BODY = """
+import sys
+sys.modules["multiprocessing.synchronize"] = None  # what imports Python's semaphores fails
+from e5.gateway.body import BodyParser
+from e5.gateway.limits import GatewayLimits
+parser = BodyParser(GatewayLimits())
+print(parser._parse_in_process(b"[7]" + b" " * 2**18))
+parser.close()
+"""
+WITHOUT_SHARED_MEMORY = 'mount -t tmpfs -o ro none /dev/shm && exec "$0" "$@"'
+
+
+@pytest.mark.parametrize("has_shared_memory", [True, False])
+def test_a_large_body_needs_neither_semaphores_nor_shared_memory(has_shared_memory: bool) -> None:
+    command = [sys.executable, "-c", PARSES_A_LARGE_BODY]
+    if not has_shared_memory:
+        apart = ["unshare", "--mount", "--map-root-user", "sh", "-c", WITHOUT_SHARED_MEMORY]
+        try:
+            subprocess.run([*apart, "true"], check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            pytest.skip(f"no mount namespace here: {error}")
+        command = [*apart, *command]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("[7]\n", "")
 
 
 class TestOthersGoOn:

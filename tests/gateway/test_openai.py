@@ -124,7 +124,7 @@ def test_token_ids_are_refused_with_the_setting_that_helps(
 def test_a_model_that_is_not_served_is_404_with_those_that_are(local: LocalGateway) -> None:
     response = local.post("/v1/embeddings", {"input": "snow", "model": "gpt-4"})
     sentence = sentence_of(response, 404)
-    for name in ("'gpt-4'", "small", "small-query", "small-passage", "text-embedding-3-small"):
+    for name in ('"gpt-4"', "small", "small-query", "small-passage", "text-embedding-3-small"):
         assert name in sentence
     assert response.json()["error"]["param"] == "model"
 
@@ -168,8 +168,9 @@ def test_models_are_listed_and_told_one_by_one(local: LocalGateway) -> None:
         for name, model in zip(names, listed["data"], strict=True):
             assert set(model) == {"id", "object", "created", "owned_by"}
             assert local.get(f"{path}/{name}").json() == model
-        assert "'gpt-4'" in sentence_of(local.get(f"{path}/gpt-4"), 404)
-        assert "'a/b'" in sentence_of(local.get(f"{path}/a%2Fb"), 404)
+        assert '"gpt-4"' in sentence_of(local.get(f"{path}/gpt-4"), 404)
+        assert local.get(f"{path}/").json() == listed
+        assert '"a/b"' in sentence_of(local.get(f"{path}/a%2Fb"), 404)
 
 
 AZURE_MODELS = [{}, {"model": "small-passage"}, {"model": "text-embedding-ada-002"}]
@@ -200,7 +201,7 @@ def test_azure_s_path_names_the_model_whatever_the_body_says(
         assert answer.json()["model"] == name
         assert cosine(vectors_of(answer.json())[0], vector) >= 0.999999
     refused = local.post(path.format("gpt-4"), {"input": ["snow"], "model": "small"})
-    assert sentence_of(refused, 404).startswith("model: received 'gpt-4'; this service has small, ")
+    assert sentence_of(refused, 404).startswith('model: received "gpt-4"; this service has small, ')
     tokens = sentence_of(local.post(path.format("small"), {"input": [[5, 6]], **more}), 400)
     assert TOKEN_IDS_REMEDY in tokens
 

@@ -52,10 +52,10 @@ def test_a_deployment_has_a_name(quick: LocalGateway) -> None:
 @pytest.mark.parametrize(
     ("path", "sentence"),
     [
-        ("/v1/models/you/large", "model: received 'you/large'; this service has small, "),
-        ("/v1/models/you/large/versions", "model: received 'you/large'; this service has small, "),
-        ("/models/you/large/versions/1", "model: received 'you/large'; this service has small, "),
-        ("/deployments/you/large", "model: received 'you/large'; this service has small, "),
+        ("/v1/models/you/large", 'model: received "you/large"; this service has small, '),
+        ("/v1/models/you/large/versions", 'model: received "you/large"; this service has small, '),
+        ("/models/you/large/versions/1", 'model: received "you/large"; this service has small, '),
+        ("/deployments/you/large", 'model: received "you/large"; this service has small, '),
         (
             "/v1/models/you/small/versions/ba9876543210",
             f"version: received 'ba9876543210'; this service has {FINGERPRINT}.",
