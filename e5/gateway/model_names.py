@@ -72,4 +72,4 @@ class ModelNames:
         """
         if FINGERPRINT.fullmatch(version) and version != self.fingerprint:
             served = f"this service has {self.fingerprint or 'no fingerprint'}"
-            raise RefusalError(404, InputError("version", repr(version), served))
+            raise RefusalError(404, InputError("version", quoted(version), served))

@@ -58,7 +58,7 @@ def test_a_deployment_has_a_name(quick: LocalGateway) -> None:
         ("/deployments/you/large", 'model: received "you/large"; this service has small, '),
         (
             "/v1/models/you/small/versions/ba9876543210",
-            f"version: received 'ba9876543210'; this service has {FINGERPRINT}.",
+            f'version: received "ba9876543210"; this service has {FINGERPRINT}.',
         ),
     ],
 )
