@@ -1,6 +1,7 @@
 """The gateway: its routes, and the one way that every request takes from its body to its answer."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -23,11 +24,14 @@ from e5.gateway.model_names import ModelNames
 from e5.gateway.openai import ModelCard, ModelList, model_card, model_list
 from e5.gateway.openapi import BACKEND_STATUSES, description
 from e5.gateway.page import prepare_page
-from e5.gateway.refusals import RefusalError
+from e5.gateway.refusals import RETRY_AFTER_SECONDS, RefusalError
 from e5.gateway.routes import POST_ROUTES, SEARCH_ROUTE, GetRoute, PostRoute
 from e5.gateway.tei import InfoAnswer, info
+from e5.gateway.weaviate import MetaAnswer, meta
 from e5.gateway.wire import RouteContext, Searchable
 
+COUNT_SECONDS = 0.01  # after which the tokens that wait are counted again: they may be of thousands
+RESET = b"%ds" % RETRY_AFTER_SECONDS
 SENTENCES_BY_STATUS = {
     404: "there is no such route; GET /openapi.json lists them.",
     405: "this route does not take this method; GET /openapi.json lists what it takes.",
@@ -76,6 +80,8 @@ class Gateway:
         )
         self._parser = BodyParser(limits)
         self._guard = Guard(self._parser, keys, limits)
+        self._token_limits: list[tuple[bytes, bytes]] = []
+        self._count_again = 0.0
         self._post_routes = [*POST_ROUTES, *([] if index is None else [SEARCH_ROUTE])]
         self._get_routes = self._all_get_routes()
         self.app = Starlette(
@@ -122,6 +128,17 @@ class Gateway:
             GetRoute("/health", "Says that the gateway lives.", StatusAnswer, self._health),
             GetRoute("/ready", "Says that it can answer now.", StatusAnswer, self._ready, (503,)),
             GetRoute("/health-check", "Says it as Cog does.", StatusAnswer, self._cog_health),
+            GetRoute("/.well-known/live", "Says it to Weaviate.", StatusAnswer, self._health),
+            GetRoute(
+                "/.well-known/ready", "Says it to Weaviate.", StatusAnswer, self._ready, (503,)
+            ),
+            GetRoute(
+                "/meta",
+                "Says to Weaviate what is served.",
+                MetaAnswer,
+                self._meta,
+                BACKEND_STATUSES,
+            ),
             GetRoute(
                 "/metrics",
                 "Gives the counters to Prometheus.",
@@ -179,9 +196,30 @@ class Gateway:
         }
         is_large = answer.vectors.size >= self.limits.large_answer_floats
         if not is_large and not call.reads_disk:
-            return Response(to_json(call.build_body(answer)), 200, headers, "application/json")
-        body = await asyncio.to_thread(call.build_body, answer)
-        return StreamingResponse(json_pieces(body), 200, headers, "application/json")
+            content = to_json(call.build_body(answer))
+            response = Response(content, 200, headers, "application/json")
+        else:
+            body = await asyncio.to_thread(call.build_body, answer)
+            response = StreamingResponse(json_pieces(body), 200, headers, "application/json")
+        response.raw_headers += self._rate_limits()
+        return response
+
+    def _rate_limits(self) -> list[tuple[bytes, bytes]]:
+        """How much is taken at a time, in OpenAI's words. Weaviate sends batches if it is told."""
+        now = time.monotonic()
+        if now >= self._count_again:
+            self._count_again = now + COUNT_SECONDS
+            most = self._backend.max_queue_tokens
+            free = max(0, most - self._backend.waiting_tokens())
+            self._token_limits = [
+                (b"x-ratelimit-limit-requests", b"%d" % self.limits.in_flight),
+                (b"x-ratelimit-limit-tokens", b"%d" % most),
+                (b"x-ratelimit-remaining-tokens", b"%d" % free),
+                (b"x-ratelimit-reset-requests", RESET),
+                (b"x-ratelimit-reset-tokens", RESET),
+            ]
+        remaining = b"x-ratelimit-remaining-requests", b"%d" % self._guard.free_requests
+        return [*self._token_limits, remaining]
 
     async def _show_page(self, _: HttpRequest) -> Response:
         return HTMLResponse(self._page.html, headers=self._page.headers)
@@ -195,6 +233,9 @@ class Gateway:
 
     async def _info(self, _: HttpRequest) -> Response:
         return _json(info(await self._backend.info(), max_requests=self.limits.in_flight))
+
+    async def _meta(self, _: HttpRequest) -> Response:
+        return _json(meta(await self._backend.info()))
 
     async def _health(self, _: HttpRequest) -> Response:
         return _json({"status": "alive"})

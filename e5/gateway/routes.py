@@ -10,7 +10,7 @@ from typing import Any
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from e5.gateway import cog_route, cohere, openai, search_route, tei
+from e5.gateway import cog_route, cohere, openai, search_route, tei, weaviate
 from e5.gateway.refusals import ErrorStyle
 from e5.gateway.wire import WireRequest
 
@@ -70,12 +70,14 @@ _OPENAI = openai.EmbeddingsAnswer, (openai.EmbeddingsRequest,)
 _COHERE = cohere.CohereEmbedAnswer, (cohere.CohereInputsRequest, cohere.CohereTextsRequest)
 _RERANK = cohere.RerankAnswer, (cohere.RerankRequest,)
 _EITHER_RERANK = (
-    tei.RankTextsAnswer | cohere.RerankAnswer,
-    (tei.RankTextsRequest, cohere.RerankRequest),
+    tei.RankTextsAnswer | weaviate.ScoresAnswer | cohere.RerankAnswer,
+    (tei.RankTextsRequest, weaviate.ScoresRequest, cohere.RerankRequest),
 )
 _TEI = tei.VectorsAnswer, (tei.EmbedWithParametersRequest, tei.EmbedTextsRequest)
 _SIMILARITY = tei.CosinesAnswer, (tei.SimilarityRequest,)
 _HUGGING_FACE = tei.VectorsAnswer | tei.CosinesAnswer, _SIMILARITY[1] + _TEI[1]
+_VECTOR = weaviate.VectorAnswer, (weaviate.VectorRequest,)
+_WEAVIATE = weaviate.WeaviateEmbedAnswer, (weaviate.WeaviateEmbedRequest,)
 _COG = cog_route.PredictionAnswer, (cog_route.PredictionRequest,)
 _SEARCH = search_route.SearchAnswer, (search_route.SearchRequest,)
 
@@ -90,6 +92,9 @@ POST_ROUTES = (
     PostRoute("/embed", "Embeds for clients of text-embeddings-inference.", *_TEI, "tei"),
     PostRoute("/similarity", "Computes a sentence's cosines with others.", *_SIMILARITY, "tei"),
     PostRoute("/", "Embeds or compares for Hugging Face's clients.", *_HUGGING_FACE, "tei"),
+    PostRoute("/vectors", "Embeds a text for Weaviate's transformers module.", *_VECTOR, "tei"),
+    PostRoute("/vectorize", "Embeds a text for Weaviate's gpt4all module.", *_VECTOR, "tei"),
+    PostRoute("/v1/embeddings/embed", "Embeds for Weaviate as its own service.", *_WEAVIATE),
     PostRoute("/predictions", "Answers as this project's Cog server does.", *_COG, "cog"),
 )
 SEARCH_ROUTE = PostRoute("/search", "Finds the documents nearest to a query.", *_SEARCH)
