@@ -57,9 +57,10 @@ class ClientRequest:
             InputError: in the caller's names.
         """
         num_prompted = len(self.texts) - self.num_documents if self.prompt.prompted else 0
-        found = find_prompts(self.texts, num_prompted)
+        prompted = range(num_prompted)
+        found = find_prompts(self.texts, prompted)
         texts, are_bare = found.texts, {*found.own, *found.unlike}
-        queries = [i for i in range(num_prompted) if i not in are_bare]
+        queries = [i for i in prompted if i not in are_bare]
         are_queries = set(queries)
         documents = [i for i in range(len(texts)) if i not in are_queries]
         renames = {
@@ -82,7 +83,7 @@ class ClientRequest:
             )
         except InputError as error:
             raise error.renamed(renames) from error
-        others = self.prompt.header if queries or not num_prompted else ""
+        others = self.prompt.header if queries or not prompted else ""
         is_same_order = not queries or not documents or queries[-1] < documents[0]
         positions = None if is_same_order else [*queries, *documents]
         prompt = found.header(others, self.fields)

@@ -6,7 +6,7 @@ change it on the way. Which texts may have a prompt is decided elsewhere.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -51,7 +51,7 @@ class FoundPrompts:
 
         Example:
             >>> texts = ["snow", "Instruct: Find twins Query: snow", "Instruct: Find twins"]
-            >>> find_prompts(texts, 3).header('query "..."', ["a", "b", "c"])
+            >>> find_prompts(texts, range(3)).header('query "..."', ["a", "b", "c"])
             'query "...", own 1/3, repaired: b, begins like a prompt: c'
         """
         parts = [prompt] if prompt else []
@@ -66,20 +66,21 @@ class FoundPrompts:
         return ", ".join(parts)
 
 
-def find_prompts(texts: Sequence[Any], num_prompted: int) -> FoundPrompts:
+def find_prompts(texts: Sequence[Any], prompted: Iterable[int]) -> FoundPrompts:
     """Look for prompts at the beginnings of texts.
 
     Args:
         texts: not checked yet, so that some may be no strings.
-        num_prompted: so many of them, from the first on, may have a prompt. The others are
-            documents, which stay as they are.
+        prompted: the positions of those that may have a prompt. The others are documents, which
+            stay as they are.
     """
-    found = FoundPrompts(list(texts), [], [], [], num_prompted)
+    may_have = frozenset(prompted)
+    found = FoundPrompts(list(texts), [], [], [], len(may_have))
     for i, text in enumerate(texts):
         if not begins_like_prompt(text):
             continue
         prompt = written_prompt(text)
-        if i < num_prompted and prompt is not None:
+        if i in may_have and prompt is not None:
             found.texts[i] = prompt
             found.own.append(i)
             if prompt != text:

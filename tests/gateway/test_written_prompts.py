@@ -138,7 +138,7 @@ def test_what_is_repaired_is_right_and_stays_so(text: str) -> None:
     repaired = written_prompt(f"Instruct:{text}")
     assert repaired is None or repaired.startswith("Instruct: ")
     assert repaired is None or "\nQuery: " in repaired
-    assert repaired is None or find_prompts([repaired], 1).own == [0]
+    assert repaired is None or find_prompts([repaired], [0]).own == [0]
 
 
 @pytest.mark.parametrize("piece", [" ", "\n", "\\", "\\n", "Query: ", "query ", "Instruct: "])
@@ -157,22 +157,22 @@ def test_a_long_text_of_one_piece_is_looked_at_only_at_its_beginning(piece: str)
 
 def test_texts_that_are_no_strings_are_left_to_the_checks() -> None:
     texts: list[Any] = [None, 5, ["Instruct: a\nQuery: b"], RIGHT]
-    found = find_prompts(texts, 4)
+    found = find_prompts(texts, range(4))
     assert found.texts == texts
     assert (found.own, found.repaired, found.unlike) == ([3], [], [])
 
 
 def test_documents_stay_as_they_are_and_those_that_look_like_prompts_are_named() -> None:
     texts = [RIGHT, f" {RIGHT}", "Instruct: a", "snow"]
-    found = find_prompts(texts, 0)
+    found = find_prompts(texts, [])
     assert found.texts == texts
     assert found.header("document", "abcd") == "document, begins like a prompt: b and 1 more"
-    assert find_prompts([RIGHT], 0).header("document", "a") == "document"
+    assert find_prompts([RIGHT], []).header("document", "a") == "document"
 
 
 def test_the_header_says_what_was_done() -> None:
     def header(*texts: str) -> str:
-        found = find_prompts(texts, len(texts))
+        found = find_prompts(texts, range(len(texts)))
         others = "query" if len(found.own) + len(found.unlike) < len(texts) else ""
         return found.header(others, [f"input[{i}]" for i in range(len(texts))])
 
