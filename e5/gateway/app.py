@@ -1,7 +1,6 @@
 """The gateway: its routes, and the one way that every request takes from its body to its answer."""
 
 import asyncio
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -24,14 +23,13 @@ from e5.gateway.model_names import ModelNames
 from e5.gateway.openai import ModelCard, ModelList, model_card, model_list
 from e5.gateway.openapi import BACKEND_STATUSES, description
 from e5.gateway.page import prepare_page
-from e5.gateway.refusals import RETRY_AFTER_SECONDS, RefusalError
+from e5.gateway.rate_limits import RateLimits
+from e5.gateway.refusals import RefusalError
 from e5.gateway.routes import POST_ROUTES, SEARCH_ROUTE, GetRoute, PostRoute
 from e5.gateway.tei import InfoAnswer, info
 from e5.gateway.weaviate import MetaAnswer, meta
 from e5.gateway.wire import RouteContext, Searchable
 
-COUNT_SECONDS = 0.01  # after which the tokens that wait are counted again: they may be of thousands
-RESET = b"%ds" % RETRY_AFTER_SECONDS
 SENTENCES_BY_STATUS = {
     404: "there is no such route; GET /openapi.json lists them.",
     405: "this route does not take this method; GET /openapi.json lists what it takes.",
@@ -80,10 +78,9 @@ class Gateway:
         )
         self._parser = BodyParser(limits)
         self._guard = Guard(self._parser, keys, limits)
-        self._token_limits: list[tuple[bytes, bytes]] = []
-        self._count_again = 0.0
         self._post_routes = [*POST_ROUTES, *([] if index is None else [SEARCH_ROUTE])]
         self._get_routes = self._all_get_routes()
+        self._rate_limits = RateLimits(backend, limits.in_flight, self._guard.free_requests)
         self.app = Starlette(
             routes=[*map(self._post, self._post_routes), *map(self._get, self._get_routes)],
             exception_handlers={HTTPException: self._refused_by_router},
@@ -201,25 +198,8 @@ class Gateway:
         else:
             body = await asyncio.to_thread(call.build_body, answer)
             response = StreamingResponse(json_pieces(body), 200, headers, "application/json")
-        response.raw_headers += self._rate_limits()
+        response.raw_headers += self._rate_limits.headers()
         return response
-
-    def _rate_limits(self) -> list[tuple[bytes, bytes]]:
-        """How much is taken at a time, in OpenAI's words. Weaviate sends batches if it is told."""
-        now = time.monotonic()
-        if now >= self._count_again:
-            self._count_again = now + COUNT_SECONDS
-            most = self._backend.max_queue_tokens
-            free = max(0, most - self._backend.waiting_tokens())
-            self._token_limits = [
-                (b"x-ratelimit-limit-requests", b"%d" % self.limits.in_flight),
-                (b"x-ratelimit-limit-tokens", b"%d" % most),
-                (b"x-ratelimit-remaining-tokens", b"%d" % free),
-                (b"x-ratelimit-reset-requests", RESET),
-                (b"x-ratelimit-reset-tokens", RESET),
-            ]
-        remaining = b"x-ratelimit-remaining-requests", b"%d" % self._guard.free_requests
-        return [*self._token_limits, remaining]
 
     async def _show_page(self, _: HttpRequest) -> Response:
         return HTMLResponse(self._page.html, headers=self._page.headers)

@@ -54,7 +54,6 @@ class Guard:
         self._keys = [hashlib.sha256(key.encode()).digest() for key in keys]
         self._in_flight = 0
 
-    @property
     def free_requests(self) -> int:
         """The number of requests that would be taken now."""
         return max(0, self._limits.in_flight - self._in_flight)

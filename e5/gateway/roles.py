@@ -123,5 +123,7 @@ def _check_agreement(meanings: Mapping[str, str], roles: Mapping[str, str | None
             received = f"{quoted(roles[field])}, where {first} says {quoted(roles[first])}"
             remedy = "send one of them, or two that agree"
             if first == "model":
-                remedy = f"leave {roles[first]} off the model's name, or send a role that agrees with it"
+                remedy = (
+                    f"leave {roles[first]} off the model's name, or send a role that agrees with it"
+                )
             raise InputError(field, received, remedy)

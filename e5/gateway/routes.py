@@ -67,6 +67,8 @@ class GetRoute:
 
 
 _OPENAI = openai.EmbeddingsAnswer, (openai.EmbeddingsRequest,)
+_VECTOR = weaviate.VectorAnswer, (weaviate.VectorRequest,)
+_WEAVIATE = weaviate.WeaviateEmbedAnswer, (weaviate.WeaviateEmbedRequest,)
 _COHERE = cohere.CohereEmbedAnswer, (cohere.CohereInputsRequest, cohere.CohereTextsRequest)
 _RERANK = cohere.RerankAnswer, (cohere.RerankRequest,)
 _EITHER_RERANK = (
@@ -76,14 +78,15 @@ _EITHER_RERANK = (
 _TEI = tei.VectorsAnswer, (tei.EmbedWithParametersRequest, tei.EmbedTextsRequest)
 _SIMILARITY = tei.CosinesAnswer, (tei.SimilarityRequest,)
 _HUGGING_FACE = tei.VectorsAnswer | tei.CosinesAnswer, _SIMILARITY[1] + _TEI[1]
-_VECTOR = weaviate.VectorAnswer, (weaviate.VectorRequest,)
-_WEAVIATE = weaviate.WeaviateEmbedAnswer, (weaviate.WeaviateEmbedRequest,)
 _COG = cog_route.PredictionAnswer, (cog_route.PredictionRequest,)
 _SEARCH = search_route.SearchAnswer, (search_route.SearchRequest,)
 
 POST_ROUTES = (
     PostRoute("/v1/embeddings", "Embeds for clients of OpenAI, Voyage, NVIDIA and Jina.", *_OPENAI),
     PostRoute("/embeddings", "Embeds as /v1/embeddings does.", *_OPENAI),
+    PostRoute("/v1/embeddings/embed", "Embeds for Weaviate as its own service.", *_WEAVIATE),
+    PostRoute("/vectors", "Embeds a text for Weaviate's transformers module.", *_VECTOR, "tei"),
+    PostRoute("/vectorize", "Embeds a text for Weaviate's gpt4all module.", *_VECTOR, "tei"),
     PostRoute("/v1/embed", "Embeds for Cohere's clients, version 1.", *_COHERE),
     PostRoute("/v2/embed", "Embeds for Cohere's clients, version 2.", *_COHERE),
     PostRoute("/v1/rerank", "Ranks documents by cosine for clients of Cohere and Jina.", *_RERANK),
@@ -92,9 +95,6 @@ POST_ROUTES = (
     PostRoute("/embed", "Embeds for clients of text-embeddings-inference.", *_TEI, "tei"),
     PostRoute("/similarity", "Computes a sentence's cosines with others.", *_SIMILARITY, "tei"),
     PostRoute("/", "Embeds or compares for Hugging Face's clients.", *_HUGGING_FACE, "tei"),
-    PostRoute("/vectors", "Embeds a text for Weaviate's transformers module.", *_VECTOR, "tei"),
-    PostRoute("/vectorize", "Embeds a text for Weaviate's gpt4all module.", *_VECTOR, "tei"),
-    PostRoute("/v1/embeddings/embed", "Embeds for Weaviate as its own service.", *_WEAVIATE),
     PostRoute("/predictions", "Answers as this project's Cog server does.", *_COG, "cog"),
 )
 SEARCH_ROUTE = PostRoute("/search", "Finds the documents nearest to a query.", *_SEARCH)
