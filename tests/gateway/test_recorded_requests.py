@@ -207,7 +207,8 @@ def with_other_texts(request: Recorded) -> Recorded:
         for document in fields.get("documents", [])
         for text in (document.values() if isinstance(document, dict) else [document])
     ]
-    texts = {text for text in [*(texts_of(fields) or []), *pair, *documents] if text}
+    strings = [*(texts_of(fields) or []), *pair, *documents]
+    texts = {text for text in strings if isinstance(text, str) and text}
     form = f"Instruct: {TASK} Query:{{}}" if role_of(request) == "query" else "{}\n"
 
     def other(value: Any, name: str = "") -> Any:

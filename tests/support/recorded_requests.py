@@ -17,7 +17,7 @@ import httpx2
 import numpy as np
 
 RECORDS = Path(__file__).parents[1] / "gateway/recorded_requests.jsonl"
-KEY = "a key of this test"
+KEY = "the-key-of-this-test"
 TASK = "Given a web search query, retrieve relevant passages that answer the query"
 MOST_DIMENSIONS = 192  # of the built-in checkpoint
 ROLE_FIELDS = ("input_type", "task", "prompt_name", "taskType", "task_type")
@@ -227,8 +227,14 @@ def refusal_of(request: Recorded) -> tuple[int, str] | None:
     """The status, and what the sentence says; None for what is answered."""
     fields, route = request.fields, request.route
     routes = ("chat/completions", "contextualizedembeddings", "multimodalembeddings", "/nope")
-    if route.endswith(routes) or route in ("/v1", "/predictions/x"):
+    if route.endswith(routes) or route == "/v1":
         return 404, "no such"
+    if route == "/predictions/x":
+        return 404, "only the latest predictions are kept"
+    if route == "/deployments/you/e5/predictions":
+        return 404, "received 'you/e5'; this service has e5-mini, e5-mini-query"
+    if "webhook" in fields:
+        return 400, 'webhook: received "http://localhost/x"; leave it out'
     if request.model is not None and not is_served(request.model):
         return 404, f"received '{request.model}'; this service has e5-mini, e5-mini-query"
     if "version" in fields and "foo" in fields["input"]:
