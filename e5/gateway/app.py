@@ -33,11 +33,13 @@ from e5.gateway.openapi import (
 )
 from e5.gateway.page import prepare_page
 from e5.gateway.path_router import PathRouter
+from e5.gateway.rate_limits import RateLimits
 from e5.gateway.refusals import RefusalError
 from e5.gateway.replicate_models import OwnedModel, owned_model, replicate_get_routes
 from e5.gateway.replicate_route import KeptPredictions
 from e5.gateway.routes import POST_ROUTES, SEARCH_ROUTE, GetRoute, PostRoute
 from e5.gateway.tei import InfoAnswer, info
+from e5.gateway.weaviate import MetaAnswer, meta
 from e5.gateway.wire import RouteContext, Searchable
 
 SENTENCES_BY_STATUS = {
@@ -94,6 +96,7 @@ class Gateway:
         self._post_routes = [*POST_ROUTES, *([] if index is None else [SEARCH_ROUTE])]
         self._get_routes = self._all_get_routes()
         routes = [*map(self._post, self._post_routes), *map(self._get, self._get_routes)]
+        self._rate_limits = RateLimits(backend, limits.in_flight, self._guard.free_requests)
         self.app = Starlette(
             routes=[PathRouter(routes)],
             middleware=[_cors(origins)] if origins else [],
@@ -144,6 +147,17 @@ class Gateway:
             GetRoute("/health", "Says that the gateway lives.", StatusAnswer, self._health),
             GetRoute("/ready", "Says that it can answer now.", StatusAnswer, self._ready, (503,)),
             GetRoute("/health-check", "Says it as Cog does.", StatusAnswer, self._cog_health),
+            GetRoute("/.well-known/live", "Says it to Weaviate.", StatusAnswer, self._health),
+            GetRoute(
+                "/.well-known/ready", "Says it to Weaviate.", StatusAnswer, self._ready, (503,)
+            ),
+            GetRoute(
+                "/meta",
+                "Says to Weaviate what is served.",
+                MetaAnswer,
+                self._meta,
+                BACKEND_STATUSES,
+            ),
             GetRoute(
                 "/metrics",
                 "Gives the counters to Prometheus.",
@@ -201,9 +215,13 @@ class Gateway:
         }
         is_large = answer.vectors.size >= self.limits.large_answer_floats
         if not is_large and not call.reads_disk:
-            return Response(to_json(call.build_body(answer)), 200, headers, "application/json")
-        body = await asyncio.to_thread(call.build_body, answer)
-        return StreamingResponse(json_pieces(body), 200, headers, "application/json")
+            content = to_json(call.build_body(answer))
+            response = Response(content, 200, headers, "application/json")
+        else:
+            body = await asyncio.to_thread(call.build_body, answer)
+            response = StreamingResponse(json_pieces(body), 200, headers, "application/json")
+        response.raw_headers += self._rate_limits.headers()
+        return response
 
     async def _show_page(self, _: HttpRequest) -> Response:
         return HTMLResponse(self._page.html, headers=self._page.headers)
@@ -216,6 +234,9 @@ class Gateway:
 
     async def _info(self, _: HttpRequest) -> Response:
         return _json(info(await self._backend.info(), max_requests=self.limits.in_flight))
+
+    async def _meta(self, _: HttpRequest) -> Response:
+        return _json(meta(await self._backend.info()))
 
     async def _health(self, _: HttpRequest) -> Response:
         return _json({"status": "alive"})

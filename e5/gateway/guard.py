@@ -53,6 +53,10 @@ class Guard:
         self._keys = keys
         self._in_flight = 0
 
+    def free_requests(self) -> int:
+        """The number of requests that would be taken now."""
+        return max(0, self._limits.in_flight - self._in_flight)
+
     def around(
         self, path: str, handler: Handler, *, keyless: bool = False, style: ErrorStyle = "openai"
     ) -> Handler:

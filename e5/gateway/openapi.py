@@ -31,9 +31,16 @@ POST_STATUSES = (400, 401, 404, 405, 413, 415, *BACKEND_STATUSES)
 REFUSAL_HEADERS = {401: "WWW-Authenticate", 405: "Allow", 429: "Retry-After"}
 ANSWER_HEADERS: Mapping[str, str] = {
     "x-e5-prompt": "What was put before the texts: `query` or `symmetric` with the instruction, "
-    "`document` for nothing, `own` for texts that bring it.",
+    "`document` for nothing, `own` for texts that bring it. Then the first text whose prompt was "
+    "`repaired`, and the first that `begins like a prompt` and is none.",
     "x-e5-model": "The name and fingerprint of the model that computed the vectors.",
     "x-e5-truncated": "How many texts were truncated, of how many: `0/2`.",
+    "x-ratelimit-limit-requests": "How many requests are answered at the same time.",
+    "x-ratelimit-limit-tokens": "How many tokens may wait.",
+    "x-ratelimit-remaining-requests": "How many more requests would be taken now.",
+    "x-ratelimit-remaining-tokens": "How many more tokens may wait now.",
+    "x-ratelimit-reset-requests": "When more would be taken: after some seconds, such as `1s`.",
+    "x-ratelimit-reset-tokens": "The same.",
 }
 ID_HEADER = {"x-request-id": "The caller's own id of the request, or a new one."}
 SECURITY_SCHEMES: Mapping[str, Mapping[str, str]] = {

@@ -10,7 +10,7 @@ from typing import Any
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from e5.gateway import cog_route, cohere, openai, replicate_route, search_route, tei
+from e5.gateway import cog_route, cohere, openai, replicate_route, search_route, tei, weaviate
 from e5.gateway.refusals import ErrorStyle
 from e5.gateway.wire import WireRequest
 
@@ -67,11 +67,13 @@ class GetRoute:
 
 
 _OPENAI = openai.EmbeddingsAnswer, (openai.EmbeddingsRequest,)
+_VECTOR = weaviate.VectorAnswer, (weaviate.VectorRequest,)
+_WEAVIATE = weaviate.WeaviateEmbedAnswer, (weaviate.WeaviateEmbedRequest,)
 _COHERE = cohere.CohereEmbedAnswer, (cohere.CohereInputsRequest, cohere.CohereTextsRequest)
 _RERANK = cohere.RerankAnswer, (cohere.RerankRequest,)
 _EITHER_RERANK = (
-    tei.RankTextsAnswer | cohere.RerankAnswer,
-    (tei.RankTextsRequest, cohere.RerankRequest),
+    tei.RankTextsAnswer | weaviate.ScoresAnswer | cohere.RerankAnswer,
+    (tei.RankTextsRequest, weaviate.ScoresRequest, cohere.RerankRequest),
 )
 _TEI = tei.VectorsAnswer, (tei.EmbedWithParametersRequest, tei.EmbedTextsRequest)
 _SIMILARITY = tei.CosinesAnswer, (tei.SimilarityRequest,)
@@ -86,6 +88,9 @@ _SEARCH = search_route.SearchAnswer, (search_route.SearchRequest,)
 POST_ROUTES = (
     PostRoute("/v1/embeddings", "Embeds for clients of OpenAI, Voyage, NVIDIA and Jina.", *_OPENAI),
     PostRoute("/embeddings", "Embeds as /v1/embeddings does.", *_OPENAI),
+    PostRoute("/v1/embeddings/embed", "Embeds for Weaviate as its own service.", *_WEAVIATE),
+    PostRoute("/vectors", "Embeds a text for Weaviate's transformers module.", *_VECTOR, "tei"),
+    PostRoute("/vectorize", "Embeds a text for Weaviate's gpt4all module.", *_VECTOR, "tei"),
     PostRoute("/v1/embed", "Embeds for Cohere's clients, version 1.", *_COHERE),
     PostRoute("/v2/embed", "Embeds for Cohere's clients, version 2.", *_COHERE),
     PostRoute("/v1/rerank", "Ranks documents by cosine for clients of Cohere and Jina.", *_RERANK),

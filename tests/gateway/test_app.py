@@ -38,6 +38,9 @@ BODIES: dict[str, Any] = {  # of every route that computes
     "/embed": {"inputs": "snow"},
     "/similarity": {"inputs": {"source_sentence": "snow", "sentences": ["rain"]}},
     "/": {"inputs": "snow"},
+    "/vectors": {"text": "snow"},
+    "/vectorize": {"text": "snow"},
+    "/v1/embeddings/embed": {"input": ["snow"]},
     "/predictions": {"input": {"query": "snow"}},
     "/openai/deployments/{name:path}/embeddings": TEXTS,
     "/deployments/{name:path}/embeddings": TEXTS,
@@ -48,7 +51,7 @@ BODIES: dict[str, Any] = {  # of every route that computes
 }
 GET_PATHS: tuple[str, ...] = (
     "/", "/v1/models", "/models", f"/v1/models/{MODEL.partition('@')[0]}", "/info", "/health",
-    "/ready", "/health-check", "/openapi.json",
+    "/ready", "/health-check", "/openapi.json", "/.well-known/ready", "/.well-known/live", "/meta",
 )  # fmt: skip
 METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "HEAD"]
 SECRET = "a secret text"

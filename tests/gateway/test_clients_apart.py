@@ -5,13 +5,12 @@ its own. Skipped where pip cannot have it.
 """
 
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from apart import installed_apart
 from gateway_server import GatewayServer
 from gateway_tools import cosines
 from lines import line_by_line
@@ -20,7 +19,6 @@ from e5.embedder import Embedder
 
 pytestmark = pytest.mark.slow  # starts a server
 
-INSTALLED = Path(__file__).parents[2] / ".venv/apart"
 QUERY = "how much protein should a female eat"
 DOCUMENTS = ["Women aged 19 to 70 need 46 grams of protein a day.", "Éclair 😀 مرحبا", "a\nlist"]
 MANY = [f"note {i} of day {i * 7919 % 2048}" for i in range(200)]  # three requests of cohere's
@@ -94,21 +92,6 @@ CLIENTS = {  # what is installed, and how it is asked
 LONG = ("replicate 1.0.7, by version", "replicate 2.0.0b4")
 
 
-def folder_of(requirement: str) -> Path:
-    folder = INSTALLED / requirement
-    if not (folder / ".installed").is_file():
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade"]
-        done = subprocess.run(
-            [*command, "--target", str(folder), *requirement.split()],
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode:
-            pytest.skip(f"pip cannot install {requirement}: {done.stderr.strip()[-200:]}")
-        (folder / ".installed").touch()
-    return folder
-
-
 AnswerOf = Callable[[str, list[str]], dict[str, Any]]
 
 
@@ -120,7 +103,7 @@ def answer_of(request: pytest.FixtureRequest, gateway: GatewayServer) -> Iterato
     """Asks a client; its vectors, or its error."""
     requirement, embed = CLIENTS[request.param]
     command = [sys.executable, "-c", ASK.format(embed=embed), gateway.url]
-    environment = os.environ | {"PYTHONPATH": str(folder_of(requirement))}
+    environment = os.environ | {"PYTHONPATH": str(installed_apart(*requirement.split()))}
     with line_by_line(command, environment) as answer_of_line:
         yield lambda role, texts: answer_of_line({"role": role, "texts": texts})
 

@@ -14,6 +14,7 @@ from e5.gateway.tei import (
     RankTextsRequest,
     SimilarityRequest,
 )
+from e5.gateway.weaviate import ScoresRequest
 from e5.gateway.wire import WireRequest
 
 ROUTES = {route.path: route for route in (*POST_ROUTES, SEARCH_ROUTE)}
@@ -27,6 +28,10 @@ PAIR = {"source_sentence": "a", "sentences": ["b"]}
         ("/rerank", {"query": "a", "texts": ["b"]}, RankTextsRequest),
         ("/rerank", {"query": "a", "documents": ["b"]}, RerankRequest),
         ("/rerank", {"query": "a", "documents": ["b"], "texts": None}, RerankRequest),
+        ("/rerank", {"query": "a", "documents": ["b"], "property": ""}, ScoresRequest),
+        ("/rerank", {"query": "a", "documents": ["b"], "property": None}, ScoresRequest),
+        ("/rerank", {"query": "a", "texts": ["b"], "property": ""}, RankTextsRequest),
+        ("/v1/rerank", {"query": "a", "documents": ["b"], "property": ""}, RerankRequest),
         ("/", {"inputs": "a"}, EmbedTextsRequest),
         ("/", {"inputs": ["a"], "parameters": None}, EmbedTextsRequest),
         ("/", {"inputs": ["a"], "parameters": {}}, EmbedWithParametersRequest),

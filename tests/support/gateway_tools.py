@@ -102,6 +102,7 @@ class FakeBackend:
     dimensions: int = 8
     asked: list[EmbedRequest] = field(default_factory=list)
     is_closed: bool = False
+    max_queue_tokens: int = 1000
 
     async def info(self) -> BackendInfo:
         """See `Backend`."""
