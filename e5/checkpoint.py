@@ -130,7 +130,12 @@ class Checkpoint:
         return TEMPLATE if self.manifest is None else self.manifest.template
 
     def fingerprint(
-        self, *, dtype: str, max_length: int, adapter: Mapping[str, str] | None = None
+        self,
+        *,
+        dtype: str,
+        max_length: int,
+        adapter: Mapping[str, str] | None = None,
+        engine: Sequence[str | None] = (),
     ) -> str:
         """Twelve hex digits that change with anything that shapes a vector.
 
@@ -138,9 +143,10 @@ class Checkpoint:
             dtype: the dtype of the matrix products as torch prints it, such as `torch.float16`.
             max_length: the maximum tokens of a text.
             adapter: sha256 of the files of an adapter that was merged.
+            engine: the name of an engine that is not our own, and how it quantises the weights.
         """
-        adapters = [] if adapter is None else [adapter]
-        ingredients = [self.digests, RULE, max_length, self.template, dtype, *adapters]
+        others = [part for part in (adapter, list(engine)) if part]
+        ingredients = [self.digests, RULE, max_length, self.template, dtype, *others]
         return hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()[:12]
 
 
