@@ -78,12 +78,14 @@ def fidelity(candidate: Candidate) -> Sequence[Line]:
     return [*(_cosine_line(f"{dtype} and float32", found[dtype], truth) for dtype in found), *lines]
 
 
-def unmodified(candidate: Candidate) -> Sequence[Line]:
-    """Compare the engine with the unmodified model on the same device, in both 16-bit dtypes."""
+def unmodified(
+    candidate: Candidate, dtypes: Sequence[str] = ("float16", "bfloat16")
+) -> Sequence[Line]:
+    """Compare the engine with the unmodified model on the same device."""
     texts = random_texts(candidate.workload.beside_float32)
     texts += [" ".join(random_texts(sentences)) for sentences in candidate.workload.sentences]
     lines = []
-    for dtype in ("float16", "bfloat16"):
+    for dtype in dtypes:
         # One after the other, because a card may not hold both.
         ours = _together_and_alone(candidate.load(dtype=dtype), texts)
         theirs = _together_and_alone(candidate.load(dtype=dtype, engine="transformers"), texts)
