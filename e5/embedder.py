@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from e5 import prompts
 from e5.checkpoint import CONFIG, TOKENIZER, Checkpoint, weight_bytes
 from e5.device import MIN_CAPABILITY, ForkGuard, choose_device, choose_dtype, set_threads
 from e5.engine import Engine
@@ -17,6 +16,7 @@ from e5.errors import InputError, NonFiniteError, OutOfMemoryError, SettingsErro
 from e5.lora import LoraAdapter
 from e5.mistral import Config, Mistral
 from e5.packing import TokenIds
+from e5.prompts import DEFAULT_TASK, E5_PROMPTS, Prompts, document_prompt, query_prompt
 from e5.quantization import QUANTISED_BY
 from e5.reference import load_reference
 from e5.self_check import self_check
@@ -52,7 +52,7 @@ class Embedder:
 
     Attributes:
         name: the checkpoint's folder name and the fingerprint of everything that shapes a vector.
-        template: the template of a query's prompt.
+        prompts: the template of a query's prompt, and the model's own prompts.
         dimensions: dimensions of a whole vector.
         max_length: maximum tokens of a text, `<s>` and `</s>` included; longer ones are truncated.
         max_batch_tokens: maximum tokens computed in one forward.
@@ -66,9 +66,9 @@ class Embedder:
     """
 
     def __init__(
-        self, engine: Engine, tokenizer: Tokenizer, *, name: str, template: str = prompts.TEMPLATE
+        self, engine: Engine, tokenizer: Tokenizer, *, name: str, prompts: Prompts = E5_PROMPTS
     ) -> None:
-        self.name, self.template = name, template
+        self.name, self.prompts = name, prompts
         self.dimensions, self.max_length = engine.hidden_size, tokenizer.max_length
         self.max_batch_tokens = engine.max_batch_tokens
         self._engine, self._tokenizer = engine, tokenizer
@@ -108,18 +108,21 @@ class Embedder:
             raise tokenizer.error(f"it gives ids up to {largest}, and the model has {known} tokens")
         if config.vocab_size == MISTRAL_VOCAB_SIZE:
             tokenizer.check(MISTRAL_GOLDENS)
-        limits = (settings.max_length, config.max_position_embeddings, config.sliding_window)
+        said = [checkpoint.declarations, *([] if adapter is None else [adapter.declarations])]
+        limits = [settings.max_length, config.max_position_embeddings, config.sliding_window]
+        limits += [declarations.max_length for declarations in said]
         length = tokenizer.max_length = min(limit for limit in limits if limit is not None)
-        digests = None if adapter is None else adapter.digests
+        prompts = said[-1].prompts or checkpoint.prompts
         fingerprint = checkpoint.fingerprint(
             dtype=str(dtype),
             max_length=length,
-            adapter=digests,
+            prompts=prompts,
+            adapter=None if adapter is None else adapter.digests,
             engine=() if packed else (settings.engine, settings.quantize),
         )
         name = f"{checkpoint.name}@{fingerprint}"
         engine = _load_engine(checkpoint, config, settings, device, dtype, adapter)
-        embedder = cls(engine, tokenizer, name=name, template=checkpoint.template)
+        embedder = cls(engine, tokenizer, name=name, prompts=prompts)
         self_check(engine, [each.token_ids for each in embedder.tokenize(*SELF_CHECK)])
         millions = sum(weight.numel() for weight in Mistral(config).parameters()) / 1e6
         size = f"{millions:.1f} M parameters, {str(dtype).removeprefix('torch.')} on {device}"
@@ -194,7 +197,7 @@ class Embedder:
         queries: Sequence[str] = (),
         documents: Sequence[str] = (),
         *,
-        task: str = prompts.DEFAULT_TASK,
+        task: str = DEFAULT_TASK,
         symmetric: bool = False,
         fields: Sequence[str] | None = None,
         truncate: bool = True,
@@ -212,10 +215,10 @@ class Embedder:
             one_by_one: use one core and little memory, for corpora. Otherwise all cores share the
                 texts, which slows an engine that computes at the same time.
         """
-        template = self.template
-        texts = [prompts.query_prompt(task, query, template=template) for query in queries]
+        prompts = self.prompts
+        texts = [query_prompt(task, query, prompts=prompts) for query in queries]
         texts += [
-            prompts.document_prompt(task, document, symmetric=symmetric, template=template)
+            document_prompt(task, document, symmetric=symmetric, prompts=prompts)
             for document in documents
         ]
         parts = [[text] for text in texts] if one_by_one else [texts]

@@ -6,6 +6,7 @@ importing transformers takes longer than all else before the first vector. Tests
 """
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,14 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 from torch import nn
 
+from e5.declarations import SERVE_ELSEWHERE
 from e5.errors import WeightsError, quoted
+
+ARCHITECTURES = ("MistralModel", "MistralForCausalLM")
+# Settings of relatives of Mistral that add something to the forward.
+ALWAYS_OFF = ("add_cross_attention", "attention_bias", "is_encoder_decoder", "mlp_bias")
+_BIDIRECTIONAL = re.compile(r"bi[_-]?directional|(non|not|no|disable)[_-]?causal")
+_LAST_TOKEN = re.compile(r"(last|eos)([_-]?token)?([_-]?pool(ing)?)?", re.IGNORECASE)
 
 
 def _refusal(path: Path, received: str) -> WeightsError:
@@ -84,7 +92,7 @@ class Config(BaseModel):
 
 def _refuse_unsupported(path: Path, values: Mapping[str, Any], quantised_by: str | None) -> None:
     """Refuse settings that would change the forward, instead of ignoring them."""
-    if quantization := values.get("quantization_config"):
+    if quantization := values.get("quantization_config") or values.get("compression_config"):
         method = quantization.get("quant_method") if isinstance(quantization, dict) else None
         if method is None or method != quantised_by:
             received = f"it has a quantization_config (quant_method {quoted(method)})"
@@ -96,9 +104,39 @@ def _refuse_unsupported(path: Path, values: Mapping[str, Any], quantised_by: str
         kind = scaling.get("rope_type", scaling.get("type")) if isinstance(scaling, dict) else "?"
         if kind not in (None, "default"):
             raise _refusal(path, f"{name} is {quoted(kind)}, and scaled positions are not served")
+    if code := values.get("auto_map"):
+        received = f"auto_map is {quoted(code)}, and a model's own code is never run"
+        raise WeightsError(path, received, SERVE_ELSEWHERE)
     architectures = values.get("architectures") or []
-    if others := [str(name) for name in architectures if not str(name).startswith("Mistral")]:
-        raise _refusal(path, f"architectures has {quoted(others[0])}, and only Mistral is served")
+    if not isinstance(architectures, list):
+        architectures = [architectures]
+    if others := [name for name in architectures if name not in ARCHITECTURES]:
+        served = " and ".join(ARCHITECTURES)
+        received = f"architectures has {quoted(others[0])}, and only {served} are served"
+        raise WeightsError(path, received, SERVE_ELSEWHERE)
+    for name, value in values.items():
+        if not _is_causal(name, value):
+            served = "only causal attention is served"
+        elif "pool" in name and isinstance(value, str) and not _LAST_TOKEN.fullmatch(value):
+            served = "only the vector of the last token is"
+        elif name in ALWAYS_OFF and value:
+            served = "a Mistral has nothing of the kind"
+        else:
+            continue
+        raise WeightsError(path, f"{name} is {quoted(value)}, and {served}", SERVE_ELSEWHERE)
+
+
+def _is_causal(name: str, value: object) -> bool:
+    """Whether a setting leaves the attention causal, whoever gave it its name."""
+    if name == "is_causal":  # transformers takes null for false
+        return value is True
+    name = name.lower()
+    if _BIDIRECTIONAL.search(name):
+        return not value
+    if "causal" in name and "lm" not in name.split("_"):
+        return value is not False
+    said = value.lower() if isinstance(value, str) and re.search("att|mask", name) else ""
+    return not _BIDIRECTIONAL.search(said)
 
 
 class Attention(nn.Module):

@@ -34,7 +34,7 @@ from e5.mistral import Config, Mistral
 from e5.packing import TokenIds
 from e5.quantization import import_bitsandbytes, quantization
 from e5.settings import Settings
-from e5.weights import read_tensors
+from e5.weights import read_tensors, refuse_adapter_inside
 
 logger = logging.getLogger(__name__)
 
@@ -146,6 +146,7 @@ def load_reference(
             if value is not None:
                 received = f"{str(value)!r} with weights that are quantised already"
                 raise SettingsError(f"E5_{name}", received, "unset it, or use weights in float16")
+        refuse_adapter_inside(checkpoint.folder, None)
         files = [checkpoint.folder / part for part in checkpoint.weight_files]
         tensors = {name: tensor for file in files for name, tensor in load_file(file).items()}
     model = _from_pretrained(checkpoint, config, tensors, settings.quantize, dtype, placement)

@@ -177,7 +177,7 @@ class TestOnePath:
 
     @pytest.mark.parametrize("module", ALL_BUT_EMBEDDER)
     def test_no_other_module_looks_for_vectors_that_are_not_finite(self, module: str) -> None:
-        if module != "e5.self_check":
+        if module not in ("e5.self_check", "e5.lora"):  # e5.lora looks at an adapter's tensors
             assert not re.search(r"isfinite|isnan|nan_to_num", FILES[module].read_text())
 
     def test_no_code_uses_the_parts_of_an_embedder(self) -> None:

@@ -118,8 +118,31 @@ def test_theta_is_read_where_each_version_of_transformers_writes_it(
         ({"rope_parameters": [1]}, 'rope_parameters is "?"'),
         (
             {"architectures": ["MixtralModel"]},
-            'architectures has "MixtralModel", and only Mistral is',
+            'architectures has "MixtralModel", and only MistralModel and MistralForCausalLM are',
         ),
+        ({"architectures": ["MistralBiModel"]}, 'architectures has "MistralBiModel"'),
+        ({"architectures": ["MistralForSequenceClassification"]}, "architectures has "),
+        ({"architectures": ["MistralModel", "MistralEncoderModel"]}, '"MistralEncoderModel"'),
+        ({"architectures": "MistralBiModel"}, 'architectures has "MistralBiModel"'),
+        ({"architectures": [None]}, "architectures has null"),
+        ({"auto_map": {"AutoModel": "modeling.Own"}}, 'auto_map is {"AutoModel": "modeling.Own"}'),
+        ({"is_causal": False}, "is_causal is false, and only causal attention is served"),
+        ({"is_causal": None}, "is_causal is null"),
+        ({"use_bidirectional_attention": True}, "use_bidirectional_attention is true"),
+        ({"use_bidirectional_attention": "all"}, 'use_bidirectional_attention is "all"'),
+        ({"bidirectional": 1}, "bidirectional is 1"),
+        ({"is_bi_directional": True}, "is_bi_directional is true"),
+        ({"use_causal_mask": False}, "use_causal_mask is false"),
+        ({"non_causal": True}, "non_causal is true"),
+        ({"attention_type": "Bidirectional"}, 'attention_type is "Bidirectional"'),
+        ({"attn_mask_type": "noncausal"}, 'attn_mask_type is "noncausal"'),
+        (
+            {"pooling_type": "mean"},
+            'pooling_type is "mean", and only the vector of the last token is;',
+        ),
+        ({"sentence_pooling_method": "cls"}, 'sentence_pooling_method is "cls"'),
+        ({"is_encoder_decoder": True}, "is_encoder_decoder is true, and a Mistral has"),
+        ({"attention_bias": True}, "attention_bias is true"),
         ({"num_hidden_layers": 1_000_000}, "num_hidden_layers is 1000000, and it "),
         ({"hidden_size": "x" * 1000}, 'hidden_size is "xxx'),
     ],
@@ -142,6 +165,23 @@ def test_quantised_weights_are_read_by_who_can_compute_with_them(tmp_path: Path)
     for other in (None, "gptq"):
         with pytest.raises(WeightsError, match="it has a quantization_config"):
             Config.read(path, quantised_by=other)
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    [
+        {"is_causal": True, "is_decoder": False, "use_cache": True},
+        {"use_bidirectional_attention": False, "non_causal": False, "causal_lm": False},
+        {"auto_map": {}, "architectures": None, "attention_bias": False, "mlp_bias": False},
+        {"architectures": ["MistralForCausalLM"], "attention_dropout": 0.1},
+        {"_name_or_path": "models/bidirectional-mean-pooling", "pooling_type": "last_token"},
+        {"pooling": "lasttoken", "attention_type": "causal", "tie_word_embeddings": True},
+    ],
+)
+def test_what_changes_nothing_is_no_reason_to_refuse(
+    tmp_path: Path, harmless: dict[str, Any]
+) -> None:
+    assert read(tmp_path, {"model_type": "mistral"} | harmless) == Config()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "7"])

@@ -93,6 +93,12 @@ class TestRefusals:
         ):
             load_by_engine(folders["nf4"], **options)
 
+    def test_an_adapter_beside_them(self, folders: dict[str, Path], tmp_path: Path) -> None:
+        folder = Path(shutil.copytree(folders["nf4"], tmp_path / "both"))
+        (folder / "adapter_config.json").write_text("{}")
+        with pytest.raises(WeightsError, match="the folder of the weights holds an adapter too"):
+            load(folder, engine="transformers")
+
     @pytest.mark.parametrize("method", ["gptq", "awq", "fp8", None])
     def test_weights_that_another_library_quantised(
         self, folders: dict[str, Path], method: str | None, tmp_path: Path

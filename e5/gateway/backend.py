@@ -63,6 +63,10 @@ class Backend(Protocol):
     async def ready(self) -> bool:
         """Whether a request would be answered now."""
 
+    @property
+    def max_queue_tokens(self) -> int:
+        """The number of tokens that may wait for the engine."""
+
     def waiting_tokens(self) -> int:
         """The number of tokens that wait for the engine; 0 for a remote service."""
 
@@ -104,6 +108,11 @@ class InProcessBackend:
     async def ready(self) -> bool:
         """See `Service.healthy`."""
         return self._service.healthy
+
+    @property
+    def max_queue_tokens(self) -> int:
+        """See `Service.max_queue_tokens`."""
+        return self._service.max_queue_tokens
 
     def waiting_tokens(self) -> int:
         """The number of tokens that wait for the engine."""
@@ -198,6 +207,11 @@ class RemoteBackend:
     async def ready(self) -> bool:
         """Whether the service says that it is ready or busy."""
         return await self._remote.health() in ("READY", "BUSY")
+
+    @property
+    def max_queue_tokens(self) -> int:
+        """The default of `E5_MAX_QUEUE_TOKENS`: a remote service does not say it."""
+        return Settings.max_queue_tokens
 
     def waiting_tokens(self) -> int:
         """0: a remote service does not say it."""

@@ -6,6 +6,7 @@ text-embeddings-inference and Cog take `error` for a string.
 
 import math
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any, Literal, TypeAlias
 
 from e5.errors import (
@@ -18,7 +19,7 @@ from e5.errors import (
     TextError,
 )
 
-ErrorStyle: TypeAlias = Literal["openai", "tei", "cog"]
+ErrorStyle: TypeAlias = Literal["openai", "tei", "cog", "replicate"]
 
 RETRY_AFTER_SECONDS = 1.0  # after which a full queue is worth another try
 # What callers are told of a remote service's failure: its own sentence, which holds the service's
@@ -100,8 +101,8 @@ def body_of(refusal: RefusalError, style: ErrorStyle) -> dict[str, Any]:
     Args:
         refusal: what to tell.
         style: what `error` is: OpenAI's object; the sentence, as text-embeddings-inference has it;
-            or, as Cog has it, the sentence with the name of the error before it, where the error as
-            data stands in `metrics`.
+            as Cog has it, the sentence with the name of the error before it, where the error as
+            data stands in `metrics`; or the sentence, beside Replicate's `title` and `status`.
 
     Example:
         >>> body_of(RefusalError(404, "no such route."), "tei")["error"]
@@ -114,6 +115,9 @@ def body_of(refusal: RefusalError, style: ErrorStyle) -> dict[str, Any]:
     body = {"message": sentence, "detail": sentence, "error_type": _tei_type(status)}
     if style == "tei":
         return body | {"error": sentence}
+    if style == "replicate" or (style == "cog" and status == 401):  # no prediction has failed
+        title = HTTPStatus(status).phrase
+        return body | {"error": sentence, "title": title, "status": status}
     if style == "cog":
         error = refusal.error.to_dict()
         text = f"{error['type']}: {sentence}"

@@ -10,7 +10,7 @@ from typing import Any
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from e5.gateway import cog_route, cohere, openai, search_route, tei
+from e5.gateway import cog_route, cohere, openai, replicate_route, search_route, tei, weaviate
 from e5.gateway.refusals import ErrorStyle
 from e5.gateway.wire import WireRequest
 
@@ -35,14 +35,10 @@ class PostRoute:
     requests: tuple[type[WireRequest], ...]
     error_style: ErrorStyle = "openai"
 
-    def parse(self, body: Mapping[str, Any]) -> WireRequest:
-        """The request that a body holds.
-
-        Raises:
-            InputError: naming the field that is wrong.
-        """
+    def kind_of(self, body: Mapping[str, Any]) -> type[WireRequest]:
+        """The kind of request that a body holds."""
         *kinds, last = self.requests
-        return next((kind for kind in kinds if kind.fits(body)), last).parse(body)
+        return next((kind for kind in kinds if kind.fits(body)), last)
 
 
 @dataclass(frozen=True)
@@ -56,6 +52,8 @@ class GetRoute:
         handler: makes the response.
         refusals: the statuses with which it may refuse.
         keyless: whether it needs no key.
+        method: of HTTP.
+        error_style: the form of its refusals.
     """
 
     path: str
@@ -64,24 +62,35 @@ class GetRoute:
     handler: Callable[[HttpRequest], Awaitable[Response]]
     refusals: tuple[int, ...] = ()
     keyless: bool = True
+    method: str = "GET"
+    error_style: ErrorStyle = "openai"
 
 
 _OPENAI = openai.EmbeddingsAnswer, (openai.EmbeddingsRequest,)
+_VECTOR = weaviate.VectorAnswer, (weaviate.VectorRequest,)
+_WEAVIATE = weaviate.WeaviateEmbedAnswer, (weaviate.WeaviateEmbedRequest,)
 _COHERE = cohere.CohereEmbedAnswer, (cohere.CohereInputsRequest, cohere.CohereTextsRequest)
 _RERANK = cohere.RerankAnswer, (cohere.RerankRequest,)
 _EITHER_RERANK = (
-    tei.RankTextsAnswer | cohere.RerankAnswer,
-    (tei.RankTextsRequest, cohere.RerankRequest),
+    tei.RankTextsAnswer | weaviate.ScoresAnswer | cohere.RerankAnswer,
+    (tei.RankTextsRequest, weaviate.ScoresRequest, cohere.RerankRequest),
 )
 _TEI = tei.VectorsAnswer, (tei.EmbedWithParametersRequest, tei.EmbedTextsRequest)
 _SIMILARITY = tei.CosinesAnswer, (tei.SimilarityRequest,)
 _HUGGING_FACE = tei.VectorsAnswer | tei.CosinesAnswer, _SIMILARITY[1] + _TEI[1]
-_COG = cog_route.PredictionAnswer, (cog_route.PredictionRequest,)
+_REPLICATE = replicate_route.ReplicatePrediction, (replicate_route.ReplicateRequest,)
+_EITHER_PREDICTION = (
+    cog_route.PredictionAnswer | replicate_route.ReplicatePrediction,
+    (replicate_route.ReplicateRequest, cog_route.PredictionRequest),
+)
 _SEARCH = search_route.SearchAnswer, (search_route.SearchRequest,)
 
 POST_ROUTES = (
     PostRoute("/v1/embeddings", "Embeds for clients of OpenAI, Voyage, NVIDIA and Jina.", *_OPENAI),
     PostRoute("/embeddings", "Embeds as /v1/embeddings does.", *_OPENAI),
+    PostRoute("/v1/embeddings/embed", "Embeds for Weaviate as its own service.", *_WEAVIATE),
+    PostRoute("/vectors", "Embeds a text for Weaviate's transformers module.", *_VECTOR, "tei"),
+    PostRoute("/vectorize", "Embeds a text for Weaviate's gpt4all module.", *_VECTOR, "tei"),
     PostRoute("/v1/embed", "Embeds for Cohere's clients, version 1.", *_COHERE),
     PostRoute("/v2/embed", "Embeds for Cohere's clients, version 2.", *_COHERE),
     PostRoute("/v1/rerank", "Ranks documents by cosine for clients of Cohere and Jina.", *_RERANK),
@@ -90,6 +99,27 @@ POST_ROUTES = (
     PostRoute("/embed", "Embeds for clients of text-embeddings-inference.", *_TEI, "tei"),
     PostRoute("/similarity", "Computes a sentence's cosines with others.", *_SIMILARITY, "tei"),
     PostRoute("/", "Embeds or compares for Hugging Face's clients.", *_HUGGING_FACE, "tei"),
-    PostRoute("/predictions", "Answers as this project's Cog server does.", *_COG, "cog"),
+    PostRoute(
+        "/predictions",
+        "Answers as this project's Cog server does, or if a version is named as Replicate does.",
+        *_EITHER_PREDICTION,
+        "cog",
+    ),
+    # The path names the model, whatever the body says.
+    PostRoute(
+        "/openai/deployments/{name:path}/embeddings", "Embeds for Azure's clients.", *_OPENAI
+    ),
+    PostRoute("/deployments/{name:path}/embeddings", "Embeds for Azure's clients.", *_OPENAI),
+    PostRoute("/models/embeddings", "Embeds for clients of Azure AI inference.", *_OPENAI),
+    PostRoute("/v1/predictions", "Answers Replicate's clients.", *_REPLICATE, "replicate"),
+    PostRoute(
+        "/models/{name:path}/predictions", "Answers Replicate's clients.", *_REPLICATE, "replicate"
+    ),
+    PostRoute(
+        "/deployments/{name:path}/predictions",
+        "Answers Replicate's clients.",
+        *_REPLICATE,
+        "replicate",
+    ),
 )
 SEARCH_ROUTE = PostRoute("/search", "Finds the documents nearest to a query.", *_SEARCH)

@@ -10,6 +10,7 @@ These times are estimates, not measurements. `real` computes.
 """
 
 import os
+import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -114,7 +115,8 @@ def main() -> None:
     embedder = embedder_of(_engine_name())
     backend = InProcessBackend(embedder, Service(embedder, max_queue_tokens=1_000_000))
     gateway = Gateway(backend, ModelNames(embedder.name))
-    uvloop.run(serve(gateway, host="127.0.0.1", port=int(os.environ["PORT"])))
+    with socket.create_server(("127.0.0.1", int(os.environ["PORT"]))) as listening:
+        uvloop.run(serve(gateway, listening))
 
 
 if __name__ == "__main__":

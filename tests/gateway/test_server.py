@@ -207,7 +207,7 @@ FAULTS: dict[str, tuple[list[str], dict[str, str], str]] = {
     "no address": (["--backend", "ftp://a"], {}, "ftp://a"),
     "no token": (["--backend", "replicate:you/e5"], {"REPLICATE_API_TOKEN": ""}, "REPLICATE_API_T"),
     "no index": (["--index", "/nowhere"], {}, "/nowhere"),
-    "no such host": ([], {"HOST": "no.such.host.invalid"}, "no.such.host.invalid:"),
+    "no such host": ([], {"HOST": "no.such.host.invalid"}, "HOST: received 'no.such.host.in"),
 }
 
 
@@ -240,17 +240,6 @@ def test_one_sentence_says_why_it_does_not_start(fault: str) -> None:
     assert last.endswith(".")
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
-
-
-@pytest.mark.slow
-def test_a_port_that_is_taken_is_said() -> None:
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        port = str(other.getsockname()[1])
-        done = begun([], PORT=port)
-    assert done.returncode == 1
-    assert f"127.0.0.1:{port}: cannot be listened on" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx2
 import numpy as np
+from starlette.routing import Route
 
 from e5.gateway.app import Gateway
 from e5.gateway.backend import Backend, BackendInfo
@@ -37,12 +38,20 @@ class LocalGateway:
         model: str = MODEL,
         aliases: Mapping[str, str] | None = None,
         keys: Sequence[str] = (),
+        origins: Sequence[str] = (),
         index: Searchable | None = None,
         limits: GatewayLimits = GatewayLimits(),  # noqa: B008 (it is frozen)
     ) -> None:
         """See `Gateway`."""
         names = ModelNames(model, aliases)
-        self.gateway = Gateway(backend, names, keys=keys, index=index, limits=limits)
+        self.gateway = Gateway(
+            backend, names, keys=keys, origins=origins, index=index, limits=limits
+        )
+
+    @property
+    def routes(self) -> list[Route]:
+        """All routes."""
+        return [route for router in self.gateway.app.routes for route in router.routes]  # type: ignore[attr-defined]
 
     def client(self) -> httpx2.AsyncClient:
         """For stories that ask several things at a time."""
@@ -93,6 +102,7 @@ class FakeBackend:
     dimensions: int = 8
     asked: list[EmbedRequest] = field(default_factory=list)
     is_closed: bool = False
+    max_queue_tokens: int = 1000
 
     async def info(self) -> BackendInfo:
         """See `Backend`."""
@@ -136,7 +146,9 @@ def sentence_of(response: httpx2.Response, status: int) -> str:
     assert response.headers["x-request-id"]
     body = response.json()
     sentence: str = body["message"]
-    assert set(body) == {"error", "error_type", "message", "detail"}
+    assert set(body) - {"title", "status"} == {"error", "error_type", "message", "detail"}
+    if "title" in body:  # on Replicate's routes
+        assert body["status"] == status
     assert body["detail"] == sentence
     told = body["error"]
     if not isinstance(told, str):
