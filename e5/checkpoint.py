@@ -153,6 +153,7 @@ class Checkpoint:
         max_length: int,
         prompts: Prompts | None = None,
         adapter: Mapping[str, str] | None = None,
+        engine: Sequence[str | None] = (),
     ) -> str:
         """Twelve hex digits that change with anything that shapes a vector.
 
@@ -161,11 +162,13 @@ class Checkpoint:
             max_length: the maximum tokens of a text.
             prompts: those of an adapter that was merged; None: the checkpoint's.
             adapter: sha256 of the files of an adapter that was merged.
+            engine: the name of an engine that is not our own, and how it quantises the weights.
         """
         prompts = prompts or self.prompts
         own = [prompts.before_document, prompts.before_query_by_name]
         ingredients: list[object] = [self.digests, RULE, max_length, prompts.template, dtype]
         ingredients += [part for part in (adapter, own) if part not in (None, ["", {}])]
+        ingredients += [list(engine)] if engine else []
         return hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -52,6 +52,7 @@ class Config(BaseModel):
     rope_theta: PositiveFloat = 10000.0
     max_position_embeddings: PositiveInt = 131072
     sliding_window: PositiveInt | None = 4096
+    quantization_config: dict[str, Any] | None = None
 
     @property
     def head_size(self) -> int:
@@ -59,8 +60,11 @@ class Config(BaseModel):
         return self.head_dim or self.hidden_size // self.num_attention_heads
 
     @classmethod
-    def read(cls, path: Path) -> "Config":
-        """The configuration in a file; WeightsError unless it is a supported Mistral's."""
+    def read(cls, path: Path, *, quantised_by: str | None = None) -> "Config":
+        """The configuration in a file; WeightsError unless it is a supported Mistral's.
+
+        `quantised_by` is the method of quantised weights that the caller can compute with.
+        """
         try:
             values = json.loads(path.read_text(encoding="utf-8-sig"))
             model_type = values["model_type"]
@@ -68,7 +72,7 @@ class Config(BaseModel):
             raise _refusal(path, f"not a model configuration ({error})") from error
         if model_type != "mistral":
             raise _refusal(path, f"model_type is {quoted(model_type)}")
-        _refuse_unsupported(path, values)
+        _refuse_unsupported(path, values, quantised_by)
         values |= values.get("rope_parameters") or {}  # where transformers 5 writes rope_theta
         try:
             config = cls(**{name: values[name] for name in cls.model_fields if name in values})
@@ -86,11 +90,15 @@ class Config(BaseModel):
         return config
 
 
-def _refuse_unsupported(path: Path, values: Mapping[str, Any]) -> None:
+def _refuse_unsupported(path: Path, values: Mapping[str, Any], quantised_by: str | None) -> None:
     """Refuse settings that would change the forward, instead of ignoring them."""
-    if values.get("quantization_config") or values.get("compression_config"):
-        received = "it has a quantization_config, and quantised weights are not served"
-        raise WeightsError(path, received, "save them in float16, bfloat16 or float32")
+    if quantization := values.get("quantization_config") or values.get("compression_config"):
+        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
+        if method is None or method != quantised_by:
+            received = f"it has a quantization_config (quant_method {quoted(method)})"
+            remedy = "save the weights in float16, bfloat16 or float32; E5_ENGINE=transformers "
+            remedy += 'serves those of "bitsandbytes" as they are'
+            raise WeightsError(path, received, remedy)
     for name in ("rope_scaling", "rope_parameters"):
         scaling = values.get(name) or {}
         kind = scaling.get("rope_type", scaling.get("type")) if isinstance(scaling, dict) else "?"

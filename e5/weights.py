@@ -4,7 +4,7 @@ Nothing is unpickled, and no code of a checkpoint is run.
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -48,8 +48,34 @@ def load_model(
             does not fit.
     """
     model = Mistral(Config.read(checkpoint.folder / CONFIG))
-    _refuse_adapter_inside(checkpoint.folder, adapter)
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    for name, tensor in read_tensors(checkpoint, shapes, adapter=adapter):
+        loaded_dtype = torch.float32 if tensor.ndim == 1 else dtype
+        tensor = tensor.to(device, loaded_dtype, copy=True)
+        module, _, attribute = name.rpartition(".")
+        parameter = nn.Parameter(tensor, requires_grad=False)
+        setattr(model.get_submodule(module), attribute, parameter)
+    model.inv_freq = model.inv_freq.to(device)
+    return model.eval()
+
+
+def read_tensors(
+    checkpoint: Checkpoint, shapes: Mapping[str, torch.Size], *, adapter: LoraAdapter | None = None
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Read each tensor of a model, checked, with its name and an adapter merged into it.
+
+    A tensor without a part of the adapter is mapped from its file, not copied.
+
+    Args:
+        checkpoint: where the tensors are.
+        shapes: those of the model's tensors, by name.
+        adapter: adapted tensors are float32.
+
+    Raises:
+        WeightsError: as `load_model` does.
+    """
+    refuse_adapter_inside(checkpoint.folder, adapter)
+    missing = set(shapes)
     if adapter is not None:
         manifest = checkpoint.manifest
         adapter.check(shapes, source="" if manifest is None else manifest.source)
@@ -68,19 +94,12 @@ def load_model(
                 is_quantised = f"is {tensor.dtype}, and quantised ones are not served"
                 remedy = "save it in float16, bfloat16 or float32"
                 raise WeightsError(path, f"tensor {stored_name} {is_quantised}", remedy)
-            if adapter is not None:
-                tensor = adapter.merge(name, tensor)
-            loaded_dtype = torch.float32 if tensor.ndim == 1 else dtype
-            tensor = tensor.to(device, loaded_dtype, copy=True)
-            module, _, attribute = name.rpartition(".")
-            parameter = nn.Parameter(tensor, requires_grad=False)
-            setattr(model.get_submodule(module), attribute, parameter)
-    for name, parameter in model.named_parameters():
-        if parameter.is_meta:
+            missing.discard(name)
+            yield name, tensor if adapter is None else adapter.merge(name, tensor)
+    for name in shapes:
+        if name in missing:
             received = f"tensor {name} is in none of the weight files"
             raise WeightsError(checkpoint.folder, received, HOW_TO_GET_WEIGHTS)
-    model.inv_freq = model.inv_freq.to(device)
-    return model.eval()
 
 
 def _tensor_names(path: Path) -> list[str]:
@@ -125,7 +144,7 @@ def _stored_names(paths: Sequence[Path], expected: Collection[str]) -> dict[Path
     return names
 
 
-def _refuse_adapter_inside(folder: Path, adapter: LoraAdapter | None) -> None:
+def refuse_adapter_inside(folder: Path, adapter: LoraAdapter | None) -> None:
     """Refuse weights with an adapter beside them, which transformers would apply."""
     config = folder / ADAPTER_CONFIG
     if config.is_file() and (adapter is None or not adapter.folder.samefile(folder)):

@@ -39,7 +39,11 @@ TESTS = sorted((PROJECT / "tests").rglob("*.py"))
 HEAVY = {
     *("torch", "transformers", "tokenizers", "pydantic", "cog", "pyarrow", "lancedb", "ray"),
     *("langchain_core", "llama_index", "haystack", "mteb", "starlette", "uvicorn"),
-    *("accelerate", "sympy"),  # sympy comes with torch's compiler, which takes as long as torch
+    *(
+        "accelerate",
+        "bitsandbytes",
+        "sympy",
+    ),  # sympy comes with torch's compiler, which takes as long as torch
 }
 
 
@@ -150,6 +154,15 @@ class TestImports:
         }
         assert "predict" in importers
         assert all(name == "predict" or subpackage_of(name) == "cog" for name in importers)
+
+    @pytest.mark.parametrize("library", ["accelerate", "bitsandbytes", "transformers"])
+    def test_only_the_other_engine_imports_its_libraries(self, library: str) -> None:
+        importers = {
+            name
+            for name, file in FILES.items()
+            if any(full.split(".")[0] == library for full in imported(file))
+        }
+        assert importers <= {"e5.quantization", "e5.reference"}
 
 
 class TestOnePath:
@@ -338,7 +351,7 @@ def loaded_by(code: str) -> set[str]:
         ("from e5.corpora import Index", {"pydantic", "pyarrow", "lancedb"}),
         ("from e5.serving import EmbedRequest", {"pydantic"}),
         ("from e5.cog.output import Output", {"pydantic"}),
-        (LOAD, {"torch", "tokenizers", "pydantic"}),
+        (f"import e5.reference, e5.quantization; {LOAD}", {"torch", "tokenizers", "pydantic"}),
         ("import predict", {"torch", "tokenizers", "pydantic", "cog"}),
     ],
 )

@@ -130,9 +130,12 @@ class TestCards:
         monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: (7, 5))
         monkeypatch.setattr("torch.cuda.get_device_name", lambda _: "Tesla T4")
         with pytest.raises(
-            SettingsError, match=r"Tesla T4, whose compute capability is 7\.5 and has to be .* 8\.0"
+            SettingsError,
+            match=r"Tesla T4, whose compute capability is 7\.5 and has to be .* 8\.0; set "
+            r"E5_ENGINE=transformers, or",
         ):
             choose_device(None)
+        assert choose_device(None, min_capability=(7, 5)) == CUDA
 
     @pytest.mark.parametrize("capability", [(8, 0), (8, 6), (8, 9), (9, 0), (12, 0)])
     def test_newer_ones_are_taken(

@@ -58,7 +58,7 @@ def test_a_configuration_makes_the_model_that_transformers_makes(
 
 def test_what_is_not_said_is_what_transformers_takes(tmp_path: Path) -> None:
     reference, ours = MistralConfig(), read(tmp_path, {"model_type": "mistral"})
-    claims = reference.to_dict()
+    claims = {"quantization_config": None} | reference.to_dict()
     claims |= claims["rope_parameters"]
     shown = ours.model_dump() | {"head_dim": ours.head_size}
     assert shown == {name: claims[name] for name in Config.model_fields}
@@ -103,8 +103,13 @@ def test_theta_is_read_where_each_version_of_transformers_writes_it(
         ({"hidden_act": "gelu"}, "hidden_act is \"gelu\", and it should be 'silu'; "),
         (
             {"quantization_config": {"bits": 4}},
-            "it has a quantization_config, and quantised weights are not served",
+            "it has a quantization_config (quant_method null); save the weights in float16, ",
         ),
+        (
+            {"quantization_config": {"quant_method": "bitsandbytes"}},
+            'E5_ENGINE=transformers serves those of "bitsandbytes" as they are',
+        ),
+        ({"quantization_config": "nf4"}, "(quant_method null)"),
         (
             {"rope_scaling": {"type": "linear", "factor": 2}},
             'rope_scaling is "linear", and scaled positions',
@@ -150,6 +155,16 @@ def test_an_unsupported_configuration_is_refused_by_name(
     assert named in str(refusal.value)
     assert "\n" not in str(refusal.value)
     assert len(str(refusal.value)) < 400
+
+
+def test_quantised_weights_are_read_by_who_can_compute_with_them(tmp_path: Path) -> None:
+    claims = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"model_type": "mistral", "quantization_config": claims}))
+    assert Config.read(path, quantised_by="bitsandbytes").quantization_config == claims
+    for other in (None, "gptq"):
+        with pytest.raises(WeightsError, match="it has a quantization_config"):
+            Config.read(path, quantised_by=other)
 
 
 @pytest.mark.parametrize(
