@@ -79,6 +79,15 @@ def test_its_vectors_are_those_of_pefts_merge(
     assert not np.allclose(ours.encode_query("a"), load(checkpoint).encode_query("a"), atol=1e-2)
 
 
+def test_the_unmodified_model_has_it_too(checkpoint: Path, adapter: Path) -> None:
+    ours, theirs = (
+        load(checkpoint, adapter=str(adapter), engine=engine)
+        for engine in ("packed", "transformers")
+    )
+    assert_same(theirs.encode_query(TEXTS), ours.encode_query(TEXTS))
+    assert theirs.name != ours.name
+
+
 def test_the_fingerprint_tells_adapters_apart(checkpoint: Path, adapter: Path, copy: Path) -> None:
     tensors = tensors_of(copy / ADAPTER_WEIGHTS)
     next(iter(tensors.values()))[0, 0] += 1

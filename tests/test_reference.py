@@ -3,7 +3,7 @@
 import functools
 import json
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,7 +31,7 @@ from e5.vectors import Vectors, cosine_scores
 
 MINI = Path(__file__).parent.parent / "weights/e5-mini"
 WORDS = ["snow", "rain", "Snow is frozen water.", "🙂", "</s>", " ", "\n", "ein Gipfel", "x" * 50]
-STRINGS = st.lists(st.sampled_from(WORDS), min_size=1, max_size=40).map(" ".join)
+STRINGS = st.lists(st.sampled_from(WORDS), min_size=1, max_size=20).map(" ".join)
 
 
 def least_cosine(these: Vectors, others: Vectors) -> float:
@@ -66,8 +66,8 @@ class TestFidelity:
     """Both engines give the same vectors, in any mixture of texts."""
 
     @given(
-        queries=st.lists(STRINGS, max_size=5),
-        documents=st.lists(STRINGS, max_size=5),
+        queries=st.lists(STRINGS, max_size=4),
+        documents=st.lists(STRINGS, max_size=4),
         task=st.sampled_from(["web_search_query", "sts_query", ""]),
     )
     def test_of_the_built_in_checkpoint(
@@ -98,13 +98,6 @@ class TestFidelity:
         truth = load(calm_checkpoint).encode_document(TEXTS)
         assert least_cosine(unmodified.encode_document(TEXTS), truth) >= 0.999
 
-    def test_with_an_adapter(self, checkpoint: Path, tmp_path: Path) -> None:
-        folder = random_adapter(tmp_path / "law", ["q_proj", "down_proj"])
-        ours, theirs = (run(checkpoint, adapter=str(folder)) for run in (load, load_unmodified))
-        assert_same(theirs.encode_query(TEXTS), ours.encode_query(TEXTS))
-        plain = load_unmodified(checkpoint).encode_query(TEXTS)
-        assert least_cosine(theirs.encode_query(TEXTS), plain) < 0.99
-
     def test_with_masks_as_old_cards_need_them(
         self, unmodified: Embedder, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -119,25 +112,6 @@ class TestFidelity:
             response = gateway.client.post("/v1/embeddings", json=body)
         vectors = np.array([item["embedding"] for item in response.json()["data"]], np.float32)
         assert least_cosine(vectors, mini.encode_document(TEXTS)) >= 0.999999
-
-
-def random_adapter(folder: Path, layers: Collection[str], rank: int = 4) -> Path:
-    """A LoRA adapter of `checkpoint` as peft saves it."""
-    from safetensors.torch import save_file
-
-    folder.mkdir()
-    sizes = {"q_proj": ("self_attn", 64, 64), "down_proj": ("mlp", 128, 64)}
-    random, tensors = torch.Generator().manual_seed(3), {}
-    for name in layers:
-        part, inputs, outputs = sizes[name]
-        for number in range(3):
-            prefix = f"base_model.model.layers.{number}.{part}.{name}"
-            tensors[f"{prefix}.lora_A.weight"] = torch.randn(rank, inputs, generator=random) / 8
-            tensors[f"{prefix}.lora_B.weight"] = torch.randn(outputs, rank, generator=random) / 8
-    save_file(tensors, folder / "adapter_model.safetensors")
-    config = {"peft_type": "LORA", "r": rank, "lora_alpha": 8, "target_modules": [*layers]}
-    (folder / "adapter_config.json").write_text(json.dumps(config))
-    return folder
 
 
 class TestBatches:
@@ -206,6 +180,15 @@ class TestBatches:
         }
         assert_same(computed.vectors[[0, 2]], expected[[0, 2]])
 
+    def test_padding_is_of_a_text_s_own_tokens(self, checkpoint: Path) -> None:
+        engine = engine_of(load_unmodified(checkpoint))
+        texts: list[TokenIds] = [(1, 9, 2), (1, 7, 8, 9, 10, 2)]
+        expected = engine.compute(texts)
+        others = torch.ones(32000, dtype=torch.bool)
+        others[[1, 2, 7, 8, 9, 10]] = False
+        engine.model.embed_tokens.weight.data[others] = torch.nan
+        assert_same(engine.compute(texts), expected)
+
     def test_an_engine_that_mixes_texts_is_refused_at_loading(
         self, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -230,13 +213,11 @@ class TestFingerprint:
 class TestOnlyWhatWasVerified:
     """What else lies in the folder changes nothing."""
 
-    def test_an_adapter_other_weights_and_settings_of_transformers(
+    def test_other_weights_and_settings_of_transformers(
         self, checkpoint: Path, tmp_path: Path, unmodified: Embedder
     ) -> None:
         folder = Path(shutil.copytree(checkpoint, tmp_path / "full"))
-        adapter = random_adapter(tmp_path / "law", ["q_proj"])
-        # Not under the names that the checkpoint's own files have.
-        shutil.copy(adapter / "adapter_model.safetensors", folder / "other.safetensors")
+        (folder / "other.safetensors").write_bytes(b"damaged")
         (folder / "pytorch_model.bin").write_bytes(b"never unpickled")
         config = json.loads((folder / CONFIG).read_text())
         config |= {"transformers_weights": "other.safetensors", "return_dict": False}
@@ -333,10 +314,7 @@ class TestPlaces:
             ([8], {}, {0: 14, "cpu": 18}),
             ([12], {}, {0: 24, "cpu": 8}),
             ([16], {}, {0: 32}),
-            ([24], {}, {0: 32}),
-            ([80], {}, {0: 32}),
             ([12, 12], {}, {0: 15, 1: 17}),
-            ([8, 8], {}, {0: 14, 1: 16, "cpu": 2}),
             ([80], {"card_gb": 10}, {0: 19, "cpu": 13}),
             ([8], {"max_length": 512, "max_batch_tokens": 512}, {0: 16, "cpu": 16}),
         ],
