@@ -13,13 +13,16 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from e5.errors import WeightsError, quoted, shortened
-from e5.packing import TokenIds
 from e5.prompts import TEMPLATE, is_template
 from e5.tokenizer import RULE
+
+if TYPE_CHECKING:  # it brings torch
+    from e5.packing import TokenIds
 
 CONFIG, TOKENIZER, MANIFEST = "config.json", "tokenizer.json", "manifest.json"
 SINGLE, WEIGHT_INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -48,7 +51,7 @@ class CheckpointManifest:
 
     source: str
     files: Mapping[str, str]
-    goldens: Mapping[str, TokenIds] = field(default_factory=dict)
+    goldens: Mapping[str, "TokenIds"] = field(default_factory=dict)
     template: str = TEMPLATE
 
     @classmethod

@@ -48,6 +48,7 @@ class Embedder:
 
     Attributes:
         name: the checkpoint's folder name and the fingerprint of everything that shapes a vector.
+        tokenizer: turns texts, with their prompts, into token ids.
         template: the template of a query's prompt.
         dimensions: dimensions of a whole vector.
         max_length: maximum tokens of a text, `<s>` and `</s>` included; longer ones are truncated.
@@ -67,7 +68,7 @@ class Embedder:
         self.name, self.template = name, template
         self.dimensions, self.max_length = engine.hidden_size, tokenizer.max_length
         self.max_batch_tokens = engine.max_batch_tokens
-        self._engine, self._tokenizer = engine, tokenizer
+        self._engine, self.tokenizer = engine, tokenizer
         self._forward_lock, self._fork_guard = threading.Lock(), ForkGuard()
 
     @classmethod
@@ -206,11 +207,11 @@ class Embedder:
             for document in documents
         ]
         parts = [[text] for text in texts] if one_by_one else [texts]
-        tokenized = [each for part in parts for each in self._tokenizer.encode(part)]
+        tokenized = [each for part in parts for each in self.tokenizer.encode(part)]
         for position, text in enumerate(tokenized):
             if text.truncated and not truncate:
                 field = f"text {position}" if fields is None else fields[position]
-                num_tokens = self._tokenizer.count(texts[position])
+                num_tokens = self.tokenizer.count(texts[position])
                 received = f"a text of {num_tokens} tokens with truncate=false"
                 remedy = f"shorten it to {self.max_length} tokens or allow truncation"
                 raise InputError(field, received, remedy)

@@ -161,14 +161,14 @@ async def json_pieces(value: Any) -> AsyncIterator[bytes]:
 
 
 def _parts(value: Any) -> Iterator[bytes]:
-    """Lists and objects element by element; arrays and all else whole."""
+    """Lists, iterators and objects element by element; arrays and all else whole."""
     if isinstance(value, dict):
         yield b"{"
         for i, (key, item) in enumerate(value.items()):
             yield (b"," if i else b"") + to_json(key) + b":"
             yield from _parts(item)
         yield b"}"
-    elif isinstance(value, list):
+    elif isinstance(value, list | Iterator):
         yield b"["
         for i, item in enumerate(value):
             if i:

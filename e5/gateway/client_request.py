@@ -4,7 +4,7 @@ Makes the service's request of it, and puts the answer and the errors back into 
 and names.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -29,7 +29,7 @@ class ClientRequest:
         prompt: what the texts are embedded with.
         build_body: builds the body of the response from the answer in the caller's order. Its
             leaves may be numpy arrays.
-        num_documents: this many texts at the end are documents, whatever the prompt is.
+        document_positions: the positions of texts that are documents, whatever the prompt is.
         normalize: L2-normalise the vectors.
         dimensions: keep the first n numbers of each vector.
         truncate: truncate texts that are too long; False makes them an error.
@@ -42,7 +42,7 @@ class ClientRequest:
     list_name: str
     prompt: PromptChoice
     build_body: BuildBody
-    num_documents: int = 0
+    document_positions: Container[int] = ()
     normalize: bool = True
     dimensions: int | None = None
     truncate: bool = True
@@ -55,8 +55,9 @@ class ClientRequest:
         Raises:
             InputError: in the caller's names.
         """
-        num_prompted = len(self.texts) - self.num_documents if self.prompt.prompted else 0
-        queries = [i for i in range(num_prompted) if not _has_prompt(self.texts[i])]
+        positions = range(len(self.texts) if self.prompt.prompted else 0)
+        prompted = [i for i in positions if i not in self.document_positions]
+        queries = [i for i in prompted if not _has_prompt(self.texts[i])]
         are_queries = set(queries)
         documents = [i for i in range(len(self.texts)) if i not in are_queries]
         renames = {
@@ -79,13 +80,13 @@ class ClientRequest:
             )
         except InputError as error:
             raise error.renamed(renames) from error
-        num_own = num_prompted - len(queries)
+        num_own = len(prompted) - len(queries)
         prompt = self.prompt.header if queries or not num_own else "own"
         if queries and num_own:
-            prompt += f", own {num_own}/{num_prompted}"
+            prompt += f", own {num_own}/{len(prompted)}"
         is_same_order = not queries or not documents or queries[-1] < documents[0]
-        positions = None if is_same_order else [*queries, *documents]
-        return ServiceCall(request, prompt, self.build_body, positions, renames, self.reads_disk)
+        order = None if is_same_order else [*queries, *documents]
+        return ServiceCall(request, prompt, self.build_body, order, renames, self.reads_disk)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,14 @@ from e5.errors import E5Error, ServiceError
 from e5.gateway.body import BodyParser, to_json
 from e5.gateway.limits import GatewayLimits
 from e5.gateway.metrics import GatewayMetrics
-from e5.gateway.refusals import ErrorStyle, RefusalError, body_of, busy, refusal_of
+from e5.gateway.refusals import (
+    ErrorStyle,
+    RefusalError,
+    body_of,
+    busy,
+    refusal_of,
+    style_of,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +114,7 @@ class Guard:
     def refuse(self, request: Request, refusal: RefusalError) -> Response:
         """The response to a request that has no route."""
         request_id = _id_of(request)
-        response = self._refused(refusal, "none", request_id, "openai")
+        response = self._refused(refusal, "none", request_id, style_of(request.url.path))
         response.headers["x-request-id"] = request_id
         self.metrics.requests.labels("none", refusal.status).inc()
         return response

@@ -6,6 +6,7 @@ from e5.errors import InputError, shortened
 from e5.gateway.refusals import RefusalError
 from e5.gateway.roles import SIDES_BY_SUFFIX
 
+LATEST = ":latest"  # Ollama's clients write it behind a name without another tag
 HUB_NAMES_BY_FOLDER = {"e5-mistral-7b-instruct": "intfloat/e5-mistral-7b-instruct"}
 
 
@@ -51,7 +52,7 @@ class ModelNames:
         """
         if name is None:
             return self.names[0], ""
-        suffix = self._suffixes.get(name)
+        suffix = self._suffixes.get(name, self._suffixes.get(name.removesuffix(LATEST)))
         if suffix is None:
             served = f"this service has {', '.join(self.names)}"
             raise RefusalError(404, InputError("model", repr(shortened(name)), served))

@@ -5,6 +5,7 @@ They share the route and the answer, and differ in how they name a text's role: 
 """
 
 from typing import Annotated, Any, Literal
+from uuid import uuid4
 
 from typing_extensions import TypedDict
 
@@ -26,12 +27,28 @@ EmbeddingsUsage = TypedDict(
 )
 EmbeddingsAnswer = TypedDict(
     "EmbeddingsAnswer",
-    {"object": Literal["list"], "data": list[Embedding], "model": str, "usage": EmbeddingsUsage},
+    {
+        "id": str,
+        "object": Literal["list"],
+        "data": list[Embedding],
+        "model": str,
+        "usage": EmbeddingsUsage,
+    },
 )
 ModelCard = TypedDict(
-    "ModelCard", {"id": str, "object": Literal["model"], "created": int, "owned_by": str}
+    "ModelCard",
+    {
+        "id": str,
+        "object": Literal["model"],
+        "created": int,
+        "owned_by": str,
+        "name": str,
+        "endpoints": list[str],
+    },
 )
-ModelList = TypedDict("ModelList", {"object": Literal["list"], "data": list[ModelCard]})
+ModelList = TypedDict(
+    "ModelList", {"object": Literal["list"], "data": list[ModelCard], "models": list[ModelCard]}
+)
 
 
 class RoleOptions(wire.EmbedOptions):
@@ -68,6 +85,7 @@ class EmbeddingsRequest(RoleOptions):
             rows = map(encode_base64, answer.vectors) if as_base64 else answer.vectors
             tokens = sum(answer.tokens)
             return {
+                "id": uuid4().hex,  # Mistral's clients insist on one
                 "object": "list",
                 "data": [
                     {"object": "embedding", "index": i, "embedding": row}
@@ -89,10 +107,12 @@ class EmbeddingsRequest(RoleOptions):
 
 
 def model_list(model_names: ModelNames) -> dict[str, Any]:
-    """`GET /v1/models`."""
-    return {"object": "list", "data": [model_card(name) for name in model_names.names]}
+    """`GET /v1/models`. Cohere's clients read `models`."""
+    cards = [model_card(name) for name in model_names.names]
+    return {"object": "list", "data": cards, "models": cards}
 
 
 def model_card(name: str) -> dict[str, Any]:
-    """`GET /v1/models/{name}`, for a name of the model."""
-    return {"id": name, "object": "model", "created": 0, "owned_by": "e5"}
+    """`GET /v1/models/{name}`, for a name of the model. Cohere's clients read the last two."""
+    card = {"id": name, "object": "model", "created": 0, "owned_by": "e5"}
+    return card | {"name": name, "endpoints": ["embed", "rerank"]}

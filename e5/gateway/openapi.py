@@ -9,6 +9,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from typing_extensions import TypedDict
 
 from e5.gateway.routes import GetRoute, PostRoute
+from e5.gateway.wire import InformationRequest
 
 Schema: TypeAlias = dict[str, Any]
 SchemaOf: TypeAlias = Callable[[Any], Schema]
@@ -36,19 +37,22 @@ ANSWER_HEADERS: Mapping[str, str] = {
 }
 ID_HEADER = {"x-request-id": "The caller's own id of the request, or a new one."}
 ABOUT = (
-    "One model behind the routes of OpenAI, Cohere, Voyage, NVIDIA, Jina and "
-    "text-embeddings-inference. What a text is for decides its prompt: see Role."
+    "One model behind the routes of OpenAI, Cohere, Voyage, NVIDIA, Jina, Ollama, Google, Mistral, "
+    "Hugging Face and text-embeddings-inference. What a text is for decides its prompt: see Role."
 )
 
 
 ErrorObject = TypedDict(
     "ErrorObject", {"message": str, "type": str, "code": str, "param": str | None}
 )
-_OF_ERROR = "The sentence on the routes of text-embeddings-inference and Cog; else an object."
+GoogleErrorObject = TypedDict("GoogleErrorObject", {"code": int, "message": str, "status": str})
+_OF_ERROR = (
+    "The sentence on the routes of text-embeddings-inference, Ollama and Cog; else an object."
+)
 Refusal = TypedDict(
     "Refusal",
     {
-        "error": Annotated[str | ErrorObject, Field(description=_OF_ERROR)],
+        "error": Annotated[str | ErrorObject | GoogleErrorObject, Field(description=_OF_ERROR)],
         "error_type": str,
         "message": str,
         "detail": str,
@@ -91,7 +95,8 @@ def description(
     schemas["Dimensions"]["maximum"] = dimensions
     paths: dict[str, Schema] = {}
     for get_route in get_routes:
-        paths.setdefault(_template(get_route.path), {})["get"] = _get(get_route, schema_of)
+        operation = _get(get_route, schema_of)
+        paths.setdefault(_template(get_route.path), {})[get_route.method.lower()] = operation
     for route in post_routes:
         paths.setdefault(_template(route.path), {})["post"] = _post(route, schema_of)
     return {
@@ -139,9 +144,10 @@ def _parameters(path: str) -> list[Schema]:
 def _post(route: PostRoute, schema_of: SchemaOf) -> Schema:
     requests = [schema_of(request) for request in route.requests]
     body = requests[0] if len(requests) == 1 else {"anyOf": requests}
+    tells = any(issubclass(request, InformationRequest) for request in route.requests)
     answer = {
         "description": "The answer.",
-        "headers": _headers(*ANSWER_HEADERS),
+        "headers": _headers(*(() if tells else ANSWER_HEADERS)),
         "content": _json(schema_of(route.answer)),
     }
     return {

@@ -1,7 +1,7 @@
 """What went wrong -> an HTTP status and one error body that every client can read.
 
 OpenAI's clients show `error.message`, Voyage's need `detail`, Cohere's read `message`, those of
-text-embeddings-inference and Cog take `error` for a string.
+text-embeddings-inference, Ollama and Cog take `error` for a string, and Google's read its `status`.
 """
 
 import math
@@ -18,7 +18,21 @@ from e5.errors import (
     TextError,
 )
 
-ErrorStyle: TypeAlias = Literal["openai", "tei", "cog"]
+ErrorStyle: TypeAlias = Literal["openai", "tei", "cog", "google"]
+
+# The form of refusals where there is no route, by the beginning of its path.
+STYLES_BY_PREFIX: Mapping[str, ErrorStyle] = {
+    **dict.fromkeys(("/api/", "/pipeline/", "/hf-inference/"), "tei"),
+    **dict.fromkeys(("/v1beta", "/v1/projects/", "/v1/publishers/"), "google"),
+}
+GOOGLE_STATUSES = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    404: "NOT_FOUND",
+    429: "RESOURCE_EXHAUSTED",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
 
 RETRY_AFTER_SECONDS = 1.0  # after which a full queue is worth another try
 # What callers are told of a remote service's failure: its own sentence, which holds the service's
@@ -99,9 +113,9 @@ def body_of(refusal: RefusalError, style: ErrorStyle) -> dict[str, Any]:
 
     Args:
         refusal: what to tell.
-        style: what `error` is: OpenAI's object; the sentence, as text-embeddings-inference has it;
-            or, as Cog has it, the sentence with the name of the error before it, where the error as
-            data stands in `metrics`.
+        style: what `error` is: OpenAI's object, or Google's; the sentence, as Ollama and
+            text-embeddings-inference have it; or, as Cog has it, the sentence with the name of the
+            error before it, where the error as data stands in `metrics`.
 
     Example:
         >>> body_of(RefusalError(404, "no such route."), "tei")["error"]
@@ -118,11 +132,24 @@ def body_of(refusal: RefusalError, style: ErrorStyle) -> dict[str, Any]:
         error = refusal.error.to_dict()
         text = f"{error['type']}: {sentence}"
         return body | {"status": "failed", "error": text, "metrics": {"error": error}}
+    if style == "google":
+        word = GOOGLE_STATUSES.get(status, "INVALID_ARGUMENT" if status < 500 else "INTERNAL")
+        return body | {"error": {"code": status, "message": sentence, "status": word}}
     param = getattr(refusal.error, "field", None)
-    kind = _openai_type(status)
-    return body | {
-        "error": {"message": sentence, "type": kind, "param": param, "code": str(status)}
-    }
+    told = {"type": _openai_type(status), "param": param, "code": str(status)}
+    # Mistral's clients read them beside `message`.
+    return body | {"object": "error", **told, "error": {"message": sentence, **told}}
+
+
+def style_of(path: str) -> ErrorStyle:
+    """The form of refusals for a path without a route.
+
+    Example:
+        >>> style_of("/api/chat"), style_of("/v1/chat/completions")
+        ('tei', 'openai')
+    """
+    found = (style for prefix, style in STYLES_BY_PREFIX.items() if path.startswith(prefix))
+    return next(found, "openai")
 
 
 def _openai_type(status: int) -> str:

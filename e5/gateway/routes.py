@@ -5,19 +5,29 @@ A wire format is a module with its requests and the schemas of its answers, and 
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from e5.gateway import cog_route, cohere, openai, search_route, tei
+from e5.gateway import (
+    cog_route,
+    cohere,
+    google,
+    nvidia,
+    ollama,
+    openai,
+    search_route,
+    tei,
+    tokens,
+)
 from e5.gateway.refusals import ErrorStyle
 from e5.gateway.wire import WireRequest
 
 
 @dataclass(frozen=True)
 class PostRoute:
-    """A route that computes.
+    """A route that takes a request.
 
     Attributes:
         path: of the URL, as Starlette writes it. A parameter `name` in it is the model's name, and
@@ -56,6 +66,8 @@ class GetRoute:
         handler: makes the response.
         refusals: the statuses with which it may refuse.
         keyless: whether it needs no key.
+        method: of HTTP. A route of POST here reads no body.
+        error_style: the form of its refusals.
     """
 
     path: str
@@ -64,6 +76,8 @@ class GetRoute:
     handler: Callable[[HttpRequest], Awaitable[Response]]
     refusals: tuple[int, ...] = ()
     keyless: bool = True
+    method: Literal["GET", "POST"] = "GET"
+    error_style: ErrorStyle = "openai"
 
 
 _OPENAI = openai.EmbeddingsAnswer, (openai.EmbeddingsRequest,)
@@ -74,10 +88,57 @@ _EITHER_RERANK = (
     (tei.RankTextsRequest, cohere.RerankRequest),
 )
 _TEI = tei.VectorsAnswer, (tei.EmbedWithParametersRequest, tei.EmbedTextsRequest)
+_TEI_OR_COHERE = _TEI[0] | _COHERE[0], (cohere.CohereTextsRequest, *_TEI[1])
 _SIMILARITY = tei.CosinesAnswer, (tei.SimilarityRequest,)
 _HUGGING_FACE = tei.VectorsAnswer | tei.CosinesAnswer, _SIMILARITY[1] + _TEI[1]
 _COG = cog_route.PredictionAnswer, (cog_route.PredictionRequest,)
 _SEARCH = search_route.SearchAnswer, (search_route.SearchRequest,)
+_RANKING = nvidia.RankingAnswer, (nvidia.RankingRequest,)
+_OLLAMA_EMBED = ollama.OllamaEmbedAnswer, (ollama.OllamaLoadRequest, ollama.OllamaTextsRequest)
+_OLLAMA_OLDER = ollama.OllamaEmbeddingAnswer, (ollama.OllamaLoadRequest, ollama.OllamaPromptRequest)
+_OLLAMA_SHOW = ollama.OllamaShowAnswer, (ollama.OllamaShowRequest,)
+_TOKENIZE = (
+    tokens.TextTokensAnswer | tokens.TokenizeAnswer,
+    (tokens.TokenizeTextRequest, tokens.TokenizePromptRequest, tokens.TokenizeTextsRequest),
+)
+_DECODE = tokens.DecodeAnswer, (tokens.DecodeRequest,)
+_DETOKENIZE = tokens.DetokenizeAnswer, (tokens.DetokenizeRequest,)
+_GOOGLE: dict[str, tuple[str, Any, tuple[type[WireRequest], ...]]] = {
+    "embedContent": (
+        "Embeds a text for Google's clients.",
+        google.EmbedContentAnswer,
+        (google.EmbedContentRequest,),
+    ),
+    "batchEmbedContents": (
+        "Embeds texts for Google's clients.",
+        google.BatchEmbedContentsAnswer,
+        (google.BatchEmbedContentsRequest,),
+    ),
+    "countTokens": (
+        "Counts tokens for Google's clients.",
+        tokens.CountTokensAnswer,
+        (tokens.CountTokensRequest,),
+    ),
+    "predict": (
+        "Embeds texts for clients of Vertex AI.",
+        google.PredictAnswer,
+        (google.PredictRequest,),
+    ),
+}
+_AI_STUDIO = ("/v1beta/models", "/v1/models")
+_VERTEX = tuple(
+    f"/{version}{parent}/publishers/google/models"
+    for version in ("v1", "v1beta1")
+    for parent in ("/projects/{project}/locations/{location}", "")
+)
+_HUGGING_FACE_TASKS = ("feature-extraction", "sentence-similarity")
+_HUGGING_FACE_PATHS = (  # the longer ones first: a name may hold anything
+    *(f"/models/{{name:path}}/pipeline/{task}" for task in _HUGGING_FACE_TASKS),
+    *(f"/hf-inference/models/{{name:path}}/pipeline/{task}" for task in _HUGGING_FACE_TASKS),
+    *(f"/pipeline/{task}/{{name:path}}" for task in _HUGGING_FACE_TASKS),
+    *(f"/pipeline/{task}" for task in _HUGGING_FACE_TASKS),
+    *("/hf-inference/models/{name:path}", "/models/{name:path}"),
+)
 
 POST_ROUTES = (
     PostRoute("/v1/embeddings", "Embeds for clients of OpenAI, Voyage, NVIDIA and Jina.", *_OPENAI),
@@ -87,9 +148,31 @@ POST_ROUTES = (
     PostRoute("/v1/rerank", "Ranks documents by cosine for clients of Cohere and Jina.", *_RERANK),
     PostRoute("/v2/rerank", "Ranks documents by cosine for Cohere's clients.", *_RERANK),
     PostRoute("/rerank", "Ranks texts by cosine for other clients.", *_EITHER_RERANK, "tei"),
-    PostRoute("/embed", "Embeds for clients of text-embeddings-inference.", *_TEI, "tei"),
+    PostRoute("/embed", "Embeds for text-embeddings-inference's.", *_TEI_OR_COHERE, "tei"),
     PostRoute("/similarity", "Computes a sentence's cosines with others.", *_SIMILARITY, "tei"),
     PostRoute("/", "Embeds or compares for Hugging Face's clients.", *_HUGGING_FACE, "tei"),
     PostRoute("/predictions", "Answers as this project's Cog server does.", *_COG, "cog"),
+    PostRoute("/v1/ranking", "Ranks passages by cosine for NVIDIA's clients.", *_RANKING),
+    PostRoute("/v1/retrieval/nvidia/reranking", "Ranks as /v1/ranking does.", *_RANKING),
+    PostRoute("/v1/retrieval/nvidia/{name:path}/reranking", "Ranks as /v1/ranking.", *_RANKING),
+    PostRoute("/v1/retrieval/{name:path}/reranking", "Ranks as /v1/ranking does.", *_RANKING),
+    PostRoute("/api/embed", "Embeds for Ollama's clients.", *_OLLAMA_EMBED, "tei"),
+    PostRoute("/api/embeddings", "Embeds for Ollama's older clients.", *_OLLAMA_OLDER, "tei"),
+    PostRoute("/api/show", "Tells Ollama's clients of a model.", *_OLLAMA_SHOW, "tei"),
+    *(
+        PostRoute(f"{models}/{{name:path}}:{method}", *_GOOGLE[method], "google")
+        for parents, methods in ((_AI_STUDIO, list(_GOOGLE)[:-1]), (_VERTEX, list(_GOOGLE)))
+        for models in parents
+        for method in methods
+    ),
+    *(
+        PostRoute(path, "Embeds or compares as / does.", *_HUGGING_FACE, "tei")
+        for path in _HUGGING_FACE_PATHS
+    ),
+    PostRoute("/tokenize", "Gives the token ids of texts.", *_TOKENIZE, "tei"),
+    PostRoute("/v1/tokenize", "Gives them as /tokenize does.", *_TOKENIZE),
+    PostRoute("/decode", "Gives the texts of token ids.", *_DECODE, "tei"),
+    PostRoute("/detokenize", "Gives the text of token ids.", *_DETOKENIZE, "tei"),
+    PostRoute("/v1/detokenize", "Gives it as /detokenize does.", *_DETOKENIZE),
 )
 SEARCH_ROUTE = PostRoute("/search", "Finds the documents nearest to a query.", *_SEARCH)

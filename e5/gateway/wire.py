@@ -22,6 +22,7 @@ from pydantic import (
 from typing_extensions import TypeAliasType
 
 from e5.errors import quoted
+from e5.gateway.backend import Backend
 from e5.gateway.client_request import BuildBody, ClientRequest, ServiceCall
 from e5.gateway.model_names import ModelNames
 from e5.gateway.roles import PromptChoice
@@ -60,7 +61,12 @@ def list_of_texts(value: object) -> object:
     first = value[0][0] if isinstance(value[0], list) and value[0] else value[0]
     if isinstance(first, int) and not isinstance(first, bool):
         raise wrong_value("token ids", TOKEN_IDS_REMEDY)
-    if len(value) > MAX_TEXTS:  # before any of them is looked at: there may be millions
+    return few_texts(value)
+
+
+def few_texts(value: object) -> object:
+    """A list that is not too long. To be asked before its elements: there may be millions."""
+    if isinstance(value, list) and len(value) > MAX_TEXTS:
         raise wrong_value(f"{len(value)} texts", f"send at most {MAX_TEXTS} in one request")
     return value
 
@@ -199,6 +205,14 @@ class WireRequest(BaseModel):
             if (value := getattr(self, name)) is not None:
                 return name, value
         return names[0], None
+
+
+class InformationRequest(WireRequest):
+    """The base of requests that are answered without computing a vector."""
+
+    async def information(self, context: RouteContext, backend: Backend) -> Any:
+        """The body of the answer, as `BuildBody` gives it. Raises as `client_request`."""
+        raise NotImplementedError
 
 
 class TruncateOptions(WireRequest):

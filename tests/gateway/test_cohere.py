@@ -226,7 +226,7 @@ class TestRerank:
             ({"query": 5}, "query: received 5"),
             ({"documents": []}, "documents: received no text"),
             ({"documents": ["a", 5]}, "documents[1]: received 5"),
-            ({"documents": ["a", {"title": "b"}]}, "documents[1]: received null"),
+            ({"documents": ["a", {"title": "b"}]}, "documents[1]: received an object without text"),
             ({"documents": "a"}, 'documents: received "a"'),
             ({"documents": ["a"] * 2048}, "documents: received 2049 texts"),
         ],

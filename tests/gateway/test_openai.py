@@ -163,10 +163,11 @@ def test_models_are_listed_and_told_one_by_one(local: LocalGateway) -> None:
     for path in ("/v1/models", "/models"):
         listed = local.get(path).json()
         assert listed["object"] == "list"
+        assert listed["models"] == listed["data"]  # where Cohere's clients look
         names = [model["id"] for model in listed["data"]]
         assert names == ["small", "small-query", "small-passage", "text-embedding-3-small"]
         for name, model in zip(names, listed["data"], strict=True):
-            assert set(model) == {"id", "object", "created", "owned_by"}
+            assert set(model) == {"id", "object", "created", "owned_by", "name", "endpoints"}
             assert local.get(f"{path}/{name}").json() == model
         assert "'gpt-4'" in sentence_of(local.get(f"{path}/gpt-4"), 404)
         assert "'a/b'" in sentence_of(local.get(f"{path}/a%2Fb"), 404)

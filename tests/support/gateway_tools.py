@@ -8,13 +8,16 @@ from typing import Any
 
 import httpx2
 import numpy as np
+from server import ROOT
 
 from e5.gateway.app import Gateway
 from e5.gateway.backend import Backend, BackendInfo
 from e5.gateway.limits import GatewayLimits
 from e5.gateway.model_names import ModelNames
 from e5.gateway.wire import Searchable
+from e5.prompts import TEMPLATE
 from e5.serving import Answer, EmbedRequest
+from e5.tokenizer import Tokenizer
 from e5.vectors import Vectors
 
 MODEL = "small@0123456789ab"  # the name and fingerprint of what `FakeBackend` serves
@@ -110,6 +113,12 @@ class FakeBackend:
         columns = np.arange(len(request.fields)) % self.dimensions
         return answer_of(np.eye(self.dimensions, dtype=np.float32)[columns])
 
+    async def tokenizer(self) -> tuple[Tokenizer, str]:
+        """See `Backend`."""
+        return Tokenizer(
+            ROOT / "weights/e5-mini/tokenizer.json", max_length=INFO.max_length
+        ), TEMPLATE
+
     async def ready(self) -> bool:
         """See `Backend`."""
         return self.is_ready
@@ -136,13 +145,21 @@ def sentence_of(response: httpx2.Response, status: int) -> str:
     assert response.headers["x-request-id"]
     body = response.json()
     sentence: str = body["message"]
-    assert set(body) == {"error", "error_type", "message", "detail"}
     assert body["detail"] == sentence
     told = body["error"]
+    keys = {"error", "error_type", "message", "detail"}
     if not isinstance(told, str):
-        assert set(told) == {"message", "type", "param", "code"}
-        assert told["code"] == str(status)
+        if "status" in told:  # Google's
+            assert set(told) == {"code", "message", "status"}
+            assert told["code"] == status
+        else:
+            assert set(told) == {"message", "type", "param", "code"}
+            assert told["code"] == str(status)
+            assert body["object"] == "error"
+            assert told.items() <= body.items()
+            keys |= {"object", "type", "param", "code"}
         told = told["message"]
+    assert set(body) == keys
     assert told == sentence
     assert sentence.endswith(".")
     assert "\n" not in sentence

@@ -1,0 +1,72 @@
+"""The tokenizer of a model that a remote service serves, from a folder of weights on this machine.
+
+A remote service gives numbers of tokens, and no token ids. So the tokenizer is read here, and it is
+taken for the service's if both count the same.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from e5.errors import E5Error, SettingsError
+from e5.gateway.refusals import RefusalError
+from e5.prompts import TEMPLATE
+
+if TYPE_CHECKING:  # a gateway before a remote service needs no tokenizer's library
+    from e5.tokenizer import Tokenizer
+
+logger = logging.getLogger(__name__)
+
+# Tokenizers of other models do not agree on the number of tokens of all of these.
+TELLING_TEXTS = (
+    "The capital of France is Paris.",
+    "  for (int i = 0; i < 10; i++) {\n\t\tsum += values[i];\n  }",
+    "Donaudampfschifffahrtsgesellschaft, Éclair, naïveté",
+    "雪が降る 😀 ثلج снег",
+    "1234567890 3.14159 2026-11-29T01:02:03Z",
+    "HTTPServerErrorHandler pneumonoultramicroscopic <s> </s>",
+)
+
+
+def read_tokenizer(folder: str | Path | None, max_length: int) -> tuple["Tokenizer", str]:
+    """The tokenizer in a folder of weights, and the template of a query's prompt.
+
+    Args:
+        folder: as `E5_WEIGHTS` names it; it needs no weights.
+        max_length: the number of tokens after which the service truncates texts.
+
+    Raises:
+        RefusalError: 404, saying what is missing.
+    """
+    try:
+        from e5.checkpoint import TOKENIZER, CheckpointManifest
+        from e5.tokenizer import Tokenizer
+    except ModuleNotFoundError as error:
+        received = f"no package {error.name} on the gateway"
+        raise _refusal(received, first="run pip install tokenizers, and ") from error
+    if folder is None or not (Path(folder) / TOKENIZER).is_file():
+        raise _refusal("no tokenizer.json")
+    try:
+        manifest = CheckpointManifest.read(Path(folder))
+        tokenizer = Tokenizer(Path(folder) / TOKENIZER, max_length=max_length)
+    except E5Error as error:
+        logger.warning("E5_WEIGHTS: %s", error)
+        raise _refusal("a damaged tokenizer.json or manifest.json") from error
+    return tokenizer, TEMPLATE if manifest is None else manifest.template
+
+
+def check_counts(tokenizer: "Tokenizer", counts: Sequence[int]) -> None:
+    """Refuse a tokenizer that counts other numbers of tokens than the service did.
+
+    Raises:
+        RefusalError: 404.
+    """
+    if [text.num_tokens for text in tokenizer.encode(TELLING_TEXTS)] != list(counts):
+        raise _refusal("the tokenizer of another model")
+
+
+def _refusal(received: str, first: str = "") -> RefusalError:
+    """The refusal, without the folder's path, which is not for callers."""
+    remedy = f"{first}set it, on the gateway, to a folder with the served model's tokenizer.json"
+    return RefusalError(404, SettingsError("E5_WEIGHTS", received, remedy))
