@@ -101,7 +101,7 @@ class CohereTextsRequest(CohereOptions):
 
     texts: wire.Texts
 
-    fits = staticmethod(lambda body: body.get("texts") is not None)
+    fits = staticmethod(lambda body: body.get("inputs") is None and body.get("texts") is not None)
 
     @model_validator(mode="before")
     @classmethod

@@ -4,7 +4,7 @@ The URL names the model. Each text of a batch has its own task, so queries and d
 in one. Names may be in snake case and tasks may be numbers, as protobuf's JSON allows both.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -112,13 +112,19 @@ class ContentOptions(GoogleObject):
 
 @dataclass(frozen=True)
 class NamedContent:
-    """A text to embed, with its options. Each value has the caller's name of it before it."""
+    """A text to embed.
 
-    text: tuple[str, str]
-    task_type: tuple[str, str | None]
-    title: tuple[str, str | None]
-    dimensions: tuple[str, int | None]
-    truncate: bool
+    Attributes:
+        text: as the caller sent it.
+        field: the caller's name of the text.
+        options: how it is embedded.
+        name_of: gives the caller's name of an option.
+    """
+
+    text: str
+    field: str
+    options: ContentOptions
+    name_of: Callable[[str], str]
 
 
 class EmbedContentRequest(ContentOptions):
@@ -128,23 +134,10 @@ class EmbedContentRequest(ContentOptions):
     embed_content_config: ContentOptions | None = None
 
     def named(self, prefix: str = "") -> NamedContent:
-        """The text with its options; `prefix` stands before their names."""
-        config = self.embed_content_config
-
-        def option(name: str) -> tuple[str, Any]:
-            value = getattr(self, name)
-            if value is None and config is not None:
-                return f"{prefix}embedContentConfig.{to_camel(name)}", getattr(config, name)
-            return f"{prefix}{to_camel(name)}", value
-
+        """The text with its options; `prefix` stands before the names of its fields."""
         field = f"{prefix}content.parts" + ("[0].text" if len(self.content.parts) == 1 else "")
-        return NamedContent(
-            text=(field, self.content.text),
-            task_type=option("task_type"),
-            title=option("title"),
-            dimensions=option("output_dimensionality"),
-            truncate=option("auto_truncate")[1] is not False,
-        )
+        shared = self.embed_content_config, f"{prefix}embedContentConfig"
+        return _named(self.content.text, field, (self, prefix), shared)
 
     def client_request(self, context: RouteContext) -> ClientRequest:
         """See `WireRequest.client_request`."""
@@ -170,38 +163,23 @@ class BatchEmbedContentsRequest(GoogleObject):
         return _client_request(contents, "requests", context, build_body)
 
 
-class PredictInstance(GoogleObject):
+class PredictInstance(ContentOptions):
     """One text to embed, as Vertex AI has it."""
 
     content: wire.Text
-    task_type: TaskType = None
-    title: str | None = None
-
-
-class PredictParameters(GoogleObject):
-    """How all texts are embedded."""
-
-    output_dimensionality: wire.Dimensions = None
-    auto_truncate: bool | None = None
 
 
 class PredictRequest(GoogleObject):
-    """Texts to embed, as Vertex AI has them."""
+    """Texts to embed, as Vertex AI has them: with the task of each, and options of all."""
 
     instances: Annotated[list[PredictInstance], *_LIST]
-    parameters: PredictParameters | None = None
+    parameters: ContentOptions | None = None
 
     def client_request(self, context: RouteContext) -> ClientRequest:
         """See `WireRequest.client_request`."""
-        shared = self.parameters or PredictParameters()
+        shared = self.parameters, "parameters"
         contents = [
-            NamedContent(
-                text=(f"instances[{i}].content", each.content),
-                task_type=(f"instances[{i}].task_type", each.task_type),
-                title=(f"instances[{i}].title", each.title),
-                dimensions=("parameters.outputDimensionality", shared.output_dimensionality),
-                truncate=shared.auto_truncate is not False,
-            )
+            _named(each.content, f"instances[{i}].content", (each, f"instances[{i}]."), shared)
             for i, each in enumerate(self.instances)
         ]
 
@@ -234,6 +212,33 @@ def google_model(name: str, info: BackendInfo) -> dict[str, Any]:
     }
 
 
+def _named(
+    text: str,
+    field: str,
+    own: tuple[ContentOptions, str],
+    shared: tuple[ContentOptions | None, str],
+) -> NamedContent:
+    """A text with its own options, and those that it has not from others.
+
+    Before the names of its own stands a prefix; the others are in an object with a name.
+    """
+    given = {
+        name: value
+        for name in ContentOptions.model_fields
+        if (value := getattr(own[0], name)) is not None
+    }
+
+    def name_of(option: str) -> str:
+        if option == "task_type" and isinstance(own[0], PredictInstance):
+            return f"{own[1]}{option}"  # Vertex AI has no other name for it
+        if shared[0] is None or option in given:
+            return f"{own[1]}{to_camel(option)}"
+        return f"{shared[1]}.{to_camel(option)}"
+
+    options = own[0] if shared[0] is None else shared[0].model_copy(update=given)
+    return NamedContent(text, field, options, name_of)
+
+
 def _client_request(
     contents: Sequence[NamedContent], list_name: str, context: RouteContext, build_body: BuildBody
 ) -> ClientRequest:
@@ -244,41 +249,48 @@ def _client_request(
         RefusalError: 404 for a model that is not served.
     """
     _, suffix = context.resolve_model(None)
-    choices = [prompt_for(dict([each.task_type]), suffix) for each in contents]
+    choices_by_task: dict[str | None, PromptChoice] = {}
+    for each in contents:
+        task = each.options.task_type
+        if task not in choices_by_task:
+            choices_by_task[task] = prompt_for({each.name_of("task_type"): task}, suffix)
+    choices = [choices_by_task[each.options.task_type] for each in contents]
     prompted = [i for i, choice in enumerate(choices) if choice.prompted]
-    first, chosen = contents[0], choices[prompted[0] if prompted else 0]
+    chosen = choices[prompted[0] if prompted else 0]
     for i in prompted:
         if choices[i] != chosen:
-            raise _differs(contents[i].task_type, contents[prompted[0]].task_type)
+            raise _differs("task_type", contents[i], contents[prompted[0]])
+    first = contents[0]
     for each in contents:
-        if each.dimensions[1] != first.dimensions[1]:
-            raise _differs(each.dimensions, first.dimensions)
-    pairs = zip(contents, choices, strict=True)
+        if each.options.output_dimensionality != first.options.output_dimensionality:
+            raise _differs("output_dimensionality", each, first)
     return ClientRequest(
-        texts=[_with_title(content, choice) for content, choice in pairs],
-        fields=[each.text[0] for each in contents],
+        texts=[_with_title(*pair) for pair in zip(contents, choices, strict=True)],
+        fields=[each.field for each in contents],
         list_name=list_name,
         prompt=chosen,
         build_body=build_body,
         document_positions=set(range(len(contents))) - set(prompted),
-        dimensions=first.dimensions[1],
-        truncate=all(each.truncate for each in contents),
-        renames={"dimensions": first.dimensions[0]},
+        dimensions=first.options.output_dimensionality,
+        truncate=all(each.options.auto_truncate is not False for each in contents),
+        renames={"dimensions": first.name_of("output_dimensionality")},
     )
 
 
-def _differs(one: tuple[str, object], first: tuple[str, object]) -> InputError:
-    received = f"{quoted(one[1])}, where {first[0]} says {quoted(first[1])}"
-    return InputError(one[0], received, "send these texts in requests of their own")
+def _differs(option: str, one: NamedContent, first: NamedContent) -> InputError:
+    value, value_of_first = (getattr(each.options, option) for each in (one, first))
+    received = f"{quoted(value)}, where {first.name_of(option)} says {quoted(value_of_first)}"
+    return InputError(one.name_of(option), received, "send these texts in requests of their own")
 
 
 def _with_title(content: NamedContent, choice: PromptChoice) -> str:
     """A document's text behind its title, as the model's authors join the two."""
-    (name, title), (_, text) = content.title, content.text
+    title, text = content.options.title, content.text
     if not (title and title.strip() and text.strip()):  # blank text is refused by its own name
         return text
     if choice.prompted:
-        raise InputError(name, quoted(title), "send it with RETRIEVAL_DOCUMENT, or leave it out")
+        remedy = "send it with RETRIEVAL_DOCUMENT, or leave it out"
+        raise InputError(content.name_of("title"), quoted(title), remedy)
     return f"{title} {text}"
 
 

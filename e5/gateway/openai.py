@@ -44,6 +44,8 @@ ModelCard = TypedDict(
         "owned_by": str,
         "name": str,
         "endpoints": list[str],
+        "type": Literal["base"],
+        "capabilities": dict[str, bool],
     },
 )
 ModelList = TypedDict(
@@ -113,6 +115,8 @@ def model_list(model_names: ModelNames) -> dict[str, Any]:
 
 
 def model_card(name: str) -> dict[str, Any]:
-    """`GET /v1/models/{name}`, for a name of the model. Cohere's clients read the last two."""
-    card = {"id": name, "object": "model", "created": 0, "owned_by": "e5"}
-    return card | {"name": name, "endpoints": ["embed", "rerank"]}
+    """`GET /v1/models/{name}`, for a name of the model."""
+    openai = {"id": name, "object": "model", "created": 0, "owned_by": "e5"}
+    cohere = {"name": name, "endpoints": ["embed", "rerank"]}
+    mistral: dict[str, Any] = {"type": "base", "capabilities": {}}
+    return openai | cohere | mistral
