@@ -190,9 +190,10 @@ class Gateway:
         return self._guard.refuse(request, RefusalError(status, sentence, headers))
 
     def _methods(self, request: HttpRequest) -> str:
-        """The methods that a path takes: several routes may have it."""
+        """The methods of the routes with the first path that fits: a longer name fits others."""
         routes = [route for route in self.app.routes if isinstance(route, Route)]
-        found = [route for route in routes if route.matches(request.scope)[0] != Match.NONE]
+        first = next(route for route in routes if route.matches(request.scope)[0] != Match.NONE)
+        found = [route for route in routes if route.path == first.path]
         return ", ".join(sorted({method for route in found for method in route.methods or ()}))
 
     async def _answer(self, call: ServiceCall, path: str) -> Response:

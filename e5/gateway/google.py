@@ -87,7 +87,7 @@ class GoogleObject(wire.WireRequest):
 class ContentPart(GoogleObject):
     """A part of a text; the model reads nothing else."""
 
-    text: wire.Text
+    text: str
 
 
 class Content(GoogleObject):

@@ -38,6 +38,7 @@ def _list_of_ids(value: object) -> object:
     return value
 
 
+_Texts = Annotated[list[str], Field(min_length=1, max_length=MAX_TEXTS)]  # blank ones too
 TokenList: TypeAlias = Annotated[
     list[Any], PlainValidator(_list_of_ids, json_schema_input_type=list[int])
 ]
@@ -98,7 +99,10 @@ class TokenizeOptions(InformationRequest):
 class TokenizeTextsRequest(TokenizeOptions):
     """Texts to tokenise, as clients of text-embeddings-inference send them."""
 
-    inputs: wire.OneOrMoreTexts
+    inputs: Annotated[
+        str | list[Any],
+        PlainValidator(wire.one_or_more_texts, json_schema_input_type=str | _Texts),
+    ]
 
     async def information(self, context: RouteContext, backend: Backend) -> Any:
         """See `InformationRequest.information`. Positions are those of bytes, as they are there."""

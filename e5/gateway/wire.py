@@ -71,7 +71,8 @@ def few_texts(value: object) -> object:
     return value
 
 
-def _one_or_more_texts(value: object) -> object:
+def one_or_more_texts(value: object) -> object:
+    """A text, or a list that may hold texts."""
     if not isinstance(value, str | list):
         raise wrong_value(quoted(value), "send a string or a list of strings")
     return value if isinstance(value, str) else list_of_texts(value)
@@ -108,7 +109,7 @@ Text = Annotated[str, WithJsonSchema(_TEXT)]
 _Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
 Texts = Annotated[list[Any], PlainValidator(list_of_texts, json_schema_input_type=_Texts)]
 OneOrMoreTexts = Annotated[
-    str | list[Any], PlainValidator(_one_or_more_texts, json_schema_input_type=Text | _Texts)
+    str | list[Any], PlainValidator(one_or_more_texts, json_schema_input_type=Text | _Texts)
 ]
 WholeNumber = Annotated[int, BeforeValidator(_integral)]
 Count = Annotated[int, Field(ge=1), BeforeValidator(_integral)]
