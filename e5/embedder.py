@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from e5 import prompts
 from e5.checkpoint import TOKENIZER, Checkpoint, weight_bytes
 from e5.device import ForkGuard, choose_device, choose_dtype, set_threads
 from e5.engine import Engine
 from e5.errors import InputError, NonFiniteError, OutOfMemoryError, TextError
 from e5.lora import LoraAdapter
 from e5.packing import TokenIds
+from e5.prompt_tokenizer import PromptTokenizer
+from e5.prompts import DEFAULT_TASK, TEMPLATE
 from e5.self_check import self_check
 from e5.settings import Settings
 from e5.texts import check_flag, check_task, check_texts
@@ -48,8 +49,8 @@ class Embedder:
 
     Attributes:
         name: the checkpoint's folder name and the fingerprint of everything that shapes a vector.
-        tokenizer: turns texts, with their prompts, into token ids.
         template: the template of a query's prompt.
+        prompt_tokenizer: the template and the tokenizer, for those who only count tokens.
         dimensions: dimensions of a whole vector.
         max_length: maximum tokens of a text, `<s>` and `</s>` included; longer ones are truncated.
         max_batch_tokens: maximum tokens computed in one forward.
@@ -63,12 +64,13 @@ class Embedder:
     """
 
     def __init__(
-        self, engine: Engine, tokenizer: Tokenizer, *, name: str, template: str = prompts.TEMPLATE
+        self, engine: Engine, tokenizer: Tokenizer, *, name: str, template: str = TEMPLATE
     ) -> None:
         self.name, self.template = name, template
+        self.prompt_tokenizer = PromptTokenizer(tokenizer, template)
         self.dimensions, self.max_length = engine.hidden_size, tokenizer.max_length
         self.max_batch_tokens = engine.max_batch_tokens
-        self._engine, self.tokenizer = engine, tokenizer
+        self._engine, self._tokenizer = engine, tokenizer
         self._forward_lock, self._fork_guard = threading.Lock(), ForkGuard()
 
     @classmethod
@@ -182,7 +184,7 @@ class Embedder:
         queries: Sequence[str] = (),
         documents: Sequence[str] = (),
         *,
-        task: str = prompts.DEFAULT_TASK,
+        task: str = DEFAULT_TASK,
         symmetric: bool = False,
         fields: Sequence[str] | None = None,
         truncate: bool = True,
@@ -200,18 +202,15 @@ class Embedder:
             one_by_one: use one core and little memory, for corpora. Otherwise all cores share the
                 texts, which slows an engine that computes at the same time.
         """
-        template = self.template
-        texts = [prompts.query_prompt(task, query, template=template) for query in queries]
-        texts += [
-            prompts.document_prompt(task, document, symmetric=symmetric, template=template)
-            for document in documents
-        ]
+        texts = self.prompt_tokenizer.with_prompts(
+            queries, documents, task=task, symmetric=symmetric
+        )
         parts = [[text] for text in texts] if one_by_one else [texts]
-        tokenized = [each for part in parts for each in self.tokenizer.encode(part)]
+        tokenized = [each for part in parts for each in self._tokenizer.encode(part)]
         for position, text in enumerate(tokenized):
             if text.truncated and not truncate:
                 field = f"text {position}" if fields is None else fields[position]
-                num_tokens = self.tokenizer.count(texts[position])
+                num_tokens = self._tokenizer.count(texts[position])
                 received = f"a text of {num_tokens} tokens with truncate=false"
                 remedy = f"shorten it to {self.max_length} tokens or allow truncation"
                 raise InputError(field, received, remedy)

@@ -17,8 +17,8 @@ from e5.settings import Settings
 
 if TYPE_CHECKING:  # they bring torch, or the tokenizer's library
     from e5.embedder import Embedder
+    from e5.prompt_tokenizer import PromptTokenizer
     from e5.serving import Service
-    from e5.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +63,8 @@ class Backend(Protocol):
             E5Error: as `Service.answer`; ServiceError where a remote service fails.
         """
 
-    async def tokenizer(self) -> tuple["Tokenizer", str]:
-        """The tokenizer of what is served, and the template of a query's prompt.
+    async def tokenizer(self) -> "PromptTokenizer":
+        """The tokenizer and the prompts of what is served.
 
         Raises:
             RefusalError: if there is none here, with what the operator can do.
@@ -112,9 +112,9 @@ class InProcessBackend:
         """See `Service.answer`."""
         return await self._service.answer(request)
 
-    async def tokenizer(self) -> tuple["Tokenizer", str]:
+    async def tokenizer(self) -> "PromptTokenizer":
         """See `Backend.tokenizer`."""
-        return self._embedder.tokenizer, self._embedder.template
+        return self._embedder.prompt_tokenizer
 
     async def ready(self) -> bool:
         """See `Service.healthy`."""
@@ -151,7 +151,7 @@ class RemoteBackend:
         """
         self._info = info
         self._weights = weights
-        self._tokenizer: tuple[Tokenizer, str] | None = None
+        self._tokenizer: PromptTokenizer | None = None
         self._remote = RemoteService(address, deadline=deadline, retry_seconds=BUSY_RETRY_SECONDS)
         self._watch_seconds = watch_seconds
         self._waiting: set[asyncio.Timeout] = set()
@@ -215,7 +215,7 @@ class RemoteBackend:
             metrics={},
         )
 
-    async def tokenizer(self) -> tuple["Tokenizer", str]:
+    async def tokenizer(self) -> "PromptTokenizer":
         """The tokenizer of the folder of weights, if it is that of the service's model.
 
         It is read, and compared with the service's numbers of tokens, when it is first needed.
@@ -223,7 +223,7 @@ class RemoteBackend:
         if self._tokenizer is None:
             found = await asyncio.to_thread(read_tokenizer, self._weights, self._info.max_length)
             inputs = {"documents": [*TELLING_TEXTS], "encoding_format": "base64"}
-            check_counts(found[0], (await self._embed(inputs)).tokens)
+            check_counts(found.tokenizer, (await self._embed(inputs)).tokens)
             self._tokenizer = found
         return self._tokenizer
 

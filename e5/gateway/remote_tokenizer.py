@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from e5.errors import E5Error, SettingsError
 from e5.gateway.refusals import RefusalError
-from e5.prompts import TEMPLATE
 
 if TYPE_CHECKING:  # a gateway before a remote service needs no tokenizer's library
+    from e5.prompt_tokenizer import PromptTokenizer
     from e5.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -29,8 +29,8 @@ TELLING_TEXTS = (
 )
 
 
-def read_tokenizer(folder: str | Path | None, max_length: int) -> tuple["Tokenizer", str]:
-    """The tokenizer in a folder of weights, and the template of a query's prompt.
+def read_tokenizer(folder: str | Path | None, max_length: int) -> "PromptTokenizer":
+    """The tokenizer in a folder of weights, with the template of its prompts.
 
     Args:
         folder: as `E5_WEIGHTS` names it; it needs no weights.
@@ -40,20 +40,17 @@ def read_tokenizer(folder: str | Path | None, max_length: int) -> tuple["Tokeniz
         RefusalError: 404, saying what is missing.
     """
     try:
-        from e5.checkpoint import TOKENIZER, CheckpointManifest
-        from e5.tokenizer import Tokenizer
+        from e5.prompt_tokenizer import PromptTokenizer
     except ModuleNotFoundError as error:
         received = f"no package {error.name} on the gateway"
         raise _refusal(received, first="run pip install tokenizers, and ") from error
-    if folder is None or not (Path(folder) / TOKENIZER).is_file():
+    if folder is None or not (Path(folder) / "tokenizer.json").is_file():
         raise _refusal("no tokenizer.json")
     try:
-        manifest = CheckpointManifest.read(Path(folder))
-        tokenizer = Tokenizer(Path(folder) / TOKENIZER, max_length=max_length)
+        return PromptTokenizer.read(Path(folder), max_length=max_length)
     except E5Error as error:
         logger.warning("E5_WEIGHTS: %s", error)
         raise _refusal("a damaged tokenizer.json or manifest.json") from error
-    return tokenizer, TEMPLATE if manifest is None else manifest.template
 
 
 def check_counts(tokenizer: "Tokenizer", counts: Sequence[int]) -> None:

@@ -21,7 +21,6 @@ from e5.gateway.backend import Backend
 from e5.gateway.google import Content
 from e5.gateway.roles import has_prompt, prompt_for
 from e5.gateway.wire import MAX_TEXTS, InformationRequest, RouteContext, named_texts
-from e5.prompts import query_prompt
 from e5.texts import check_unicode
 from e5.validation import wrong_value
 
@@ -74,7 +73,7 @@ class TokenizeOptions(InformationRequest):
         """
         _, suffix = context.resolve_model(self.model)
         prompt = prompt_for({"prompt_name": self.prompt_name}, suffix)
-        tokenizer, template = await backend.tokenizer()
+        reader = await backend.tokenizer()
 
         def tokenize() -> "list[tuple[str, AllTokens]]":
             checked = [check_unicode(text, name) for text, name in zip(texts, fields, strict=True)]
@@ -83,11 +82,11 @@ class TokenizeOptions(InformationRequest):
                 received, remedy = f"{num_bytes} bytes", f"send at most {MAX_BYTES} in one request"
                 raise InputError(fields[0].partition("[")[0], received, remedy)
             if prompt.prompted:
-                checked = [
-                    text if has_prompt(text) else query_prompt(prompt.task, text, template=template)
-                    for text in checked
-                ]
-            return [(text, tokenizer.all_tokens(text)) for text in checked]
+                bare = [i for i, text in enumerate(checked) if not has_prompt(text)]
+                with_prompts = reader.with_prompts([checked[i] for i in bare], task=prompt.task)
+                for i, text in zip(bare, with_prompts, strict=True):
+                    checked[i] = text
+            return [(text, reader.tokenizer.all_tokens(text)) for text in checked]
 
         return await asyncio.to_thread(tokenize)
 
@@ -174,7 +173,7 @@ class DecodeOptions(InformationRequest):
     ) -> list[str]:
         """The text of each list of token ids. Raises as `TokenizeOptions.tokens_of`."""
         context.resolve_model(self.model)
-        tokenizer, _ = await backend.tokenizer()
+        tokenizer = (await backend.tokenizer()).tokenizer
         skip = self.skip_special_tokens is not False
 
         def decode() -> list[str]:

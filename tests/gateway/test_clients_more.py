@@ -299,7 +299,7 @@ def test_llamaindex_s_openai_writes_line_breaks_as_spaces(
 
 
 def test_cohere_counts_tokens_and_lists_models(cohere: Any, python: Embedder) -> None:
-    expected = python.tokenizer.encode([QUERY])[0].token_ids
+    expected = python.tokenize(documents=[QUERY])[0].token_ids
     counted = cohere.tokenize(text=QUERY, model="e5-mini", offline=False)
     assert tuple(counted.tokens) == expected
     assert len(counted.token_strings) == len(expected)

@@ -167,6 +167,6 @@ def test_a_key_is_needed() -> None:
 def test_most_bytes_have_few_tokens_each(embedder: Embedder) -> None:
     """What the limit rests on: with this tokenizer no character has more tokens than bytes."""
     for character in ("\ufdfa", "😀", "é", "雪", "\x00", "\U0010ffff"):
-        count = len(embedder.tokenizer.all_tokens(character * 100).ids)
+        count = len(embedder.prompt_tokenizer.tokenizer.all_tokens(character * 100).ids)
         assert count <= 100 * len(character.encode()) + 3
     assert tokens.MAX_BYTES == 1_000_000

@@ -112,14 +112,14 @@ def test_inputs_that_only_the_embedder_can_check_are_refused_in_a_sentence(
 
 
 def test_a_bad_text_has_its_caller_s_name_and_costs_nobody_else(poisoned: Embedder) -> None:
-    encode = poisoned.tokenizer.encode
+    encode = poisoned._tokenizer.encode
 
     async def story() -> None:
         service = Service(poisoned, max_queue_tokens=1_000_000)
         word = next(
             piece
-            for piece in poisoned.tokenizer._tokenizer.get_vocab()
-            if poisoned.tokenizer._tokenizer.token_to_id(piece) == POISON
+            for piece in poisoned._tokenizer._tokenizer.get_vocab()
+            if poisoned._tokenizer._tokenizer.token_to_id(piece) == POISON
         )
         assert POISON in encode([word])[0].token_ids
         bad = service.answer(EmbedRequest.parse(query="snow", documents=["rain", word]))

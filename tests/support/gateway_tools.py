@@ -15,9 +15,8 @@ from e5.gateway.backend import Backend, BackendInfo
 from e5.gateway.limits import GatewayLimits
 from e5.gateway.model_names import ModelNames
 from e5.gateway.wire import Searchable
-from e5.prompts import TEMPLATE
+from e5.prompt_tokenizer import PromptTokenizer
 from e5.serving import Answer, EmbedRequest
-from e5.tokenizer import Tokenizer
 from e5.vectors import Vectors
 
 MODEL = "small@0123456789ab"  # the name and fingerprint of what `FakeBackend` serves
@@ -113,11 +112,9 @@ class FakeBackend:
         columns = np.arange(len(request.fields)) % self.dimensions
         return answer_of(np.eye(self.dimensions, dtype=np.float32)[columns])
 
-    async def tokenizer(self) -> tuple[Tokenizer, str]:
+    async def tokenizer(self) -> PromptTokenizer:
         """See `Backend`."""
-        return Tokenizer(
-            ROOT / "weights/e5-mini/tokenizer.json", max_length=INFO.max_length
-        ), TEMPLATE
+        return PromptTokenizer.read(ROOT / "weights/e5-mini", max_length=INFO.max_length)
 
     async def ready(self) -> bool:
         """See `Backend`."""

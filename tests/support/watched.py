@@ -27,7 +27,7 @@ class WatchedEngine(Engine):
     def __init__(self, embedder: Embedder) -> None:
         """Take over the model of a loaded embedder."""
         super().__init__(embedder._engine.model, max_batch_tokens=BUDGET)
-        self.embedder = Embedder(self, embedder.tokenizer, name="watched")
+        self.embedder = Embedder(self, embedder._tokenizer, name="watched")
         self.forwards: list[list[TokenIds]] = []
         self._held = False
         self._permits = threading.Semaphore(0)
