@@ -167,7 +167,8 @@ class Gateway:
         context = RouteContext(route.path, self._model_names, self._index)
 
         async def respond(request: HttpRequest) -> Response:
-            body = route.parse(await self._parser.read(request))
+            of_any_type = route.of_any_type
+            body = route.parse(await self._parser.read(request, of_any_type=of_any_type))
             here = replace(context, path_params=request.path_params)
             if isinstance(body, InformationRequest):
                 return await while_connected(request, self._inform(body, here))

@@ -33,15 +33,19 @@ class BodyParser:
         self._pool: ProcessPoolExecutor | None = None
         self._held_bytes = 0
 
-    async def read(self, request: Request) -> dict[str, Any]:
+    async def read(self, request: Request, *, of_any_type: bool = False) -> dict[str, Any]:
         """The JSON object that a request holds.
+
+        Args:
+            request: the caller's, whose body was not read yet.
+            of_any_type: whether it may be said to be something else than JSON.
 
         Raises:
             RefusalError: 413 or 415, saying what to send; 429 for too much at a time.
             InputError: for what is not a JSON object, or holds too many values.
         """
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind not in ("application/json", ""):  # some clients name none
+        if kind not in ("application/json", "") and not of_any_type:  # some clients name none
             wrong = InputError("Content-Type", quoted(kind), "send application/json")
             raise RefusalError(415, wrong)
         coding = request.headers.get("content-encoding", "identity")

@@ -37,6 +37,7 @@ class PostRoute:
         requests: the kinds of requests that it takes. A body is of the first kind that it fits, or
             of the last.
         error_style: the form of its refusals.
+        of_any_type: whether a body may be said to be something else than JSON.
     """
 
     path: str
@@ -44,6 +45,7 @@ class PostRoute:
     answer: Any
     requests: tuple[type[WireRequest], ...]
     error_style: ErrorStyle = "openai"
+    of_any_type: bool = False
 
     def parse(self, body: Mapping[str, Any]) -> WireRequest:
         """The request that a body holds.
@@ -156,9 +158,10 @@ POST_ROUTES = (
     PostRoute("/v1/retrieval/nvidia/reranking", "Ranks as /v1/ranking does.", *_RANKING),
     PostRoute("/v1/retrieval/nvidia/{name:path}/reranking", "Ranks as /v1/ranking.", *_RANKING),
     PostRoute("/v1/retrieval/{name:path}/reranking", "Ranks as /v1/ranking does.", *_RANKING),
-    PostRoute("/api/embed", "Embeds for Ollama's clients.", *_OLLAMA_EMBED, "tei"),
-    PostRoute("/api/embeddings", "Embeds for Ollama's older clients.", *_OLLAMA_OLDER, "tei"),
-    PostRoute("/api/show", "Tells Ollama's clients of a model.", *_OLLAMA_SHOW, "tei"),
+    # Ollama's own examples are those of curl, which says that JSON is a form.
+    PostRoute("/api/embed", "Embeds for Ollama's clients.", *_OLLAMA_EMBED, "tei", True),
+    PostRoute("/api/embeddings", "Embeds for Ollama's older clients.", *_OLLAMA_OLDER, "tei", True),
+    PostRoute("/api/show", "Tells Ollama's clients of a model.", *_OLLAMA_SHOW, "tei", True),
     *(
         PostRoute(f"{models}/{{name:path}}:{method}", *_GOOGLE[method], "google")
         for parents, methods in ((_AI_STUDIO, list(_GOOGLE)[:-1]), (_VERTEX, list(_GOOGLE)))

@@ -54,9 +54,13 @@ class TestEmbed:
         nulls = dict.fromkeys([*beside, "prompt"])
         assert local.post(EMBED, {"input": "snow", **nulls}).status_code == 200
 
-    def test_no_content_type_is_needed(self, local: LocalGateway) -> None:
-        response = local.send("POST", EMBED, content=b'{"input": ["snow"]}')
+    @pytest.mark.parametrize("kind", [None, "application/x-www-form-urlencoded", "text/plain"])
+    def test_any_content_type_or_none_will_do(self, local: LocalGateway, kind: str | None) -> None:
+        headers = {} if kind is None else {"content-type": kind}
+        response = local.send("POST", EMBED, content=b'{"input": ["snow"]}', headers=headers)
         assert np.shape(response.json()["embeddings"]) == (1, 64)
+        refused = local.send("POST", EMBED, content=b"input=snow", headers=headers)
+        assert "what is not JSON" in sentence_of(refused, 400)
 
     @pytest.mark.parametrize(
         ("path", "body", "start"),
