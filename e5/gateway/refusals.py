@@ -22,7 +22,7 @@ ErrorStyle: TypeAlias = Literal["openai", "tei", "cog", "google"]
 
 # The form of refusals where there is no route, by the beginning of its path.
 STYLES_BY_PREFIX: Mapping[str, ErrorStyle] = {
-    **dict.fromkeys(("/api/", "/pipeline/", "/hf-inference/"), "tei"),
+    **dict.fromkeys(("/api/", "/embed_", "/pipeline/", "/hf-inference/"), "tei"),
     **dict.fromkeys(("/v1beta", "/v1/models/", "/v1/projects/", "/v1/publishers/"), "google"),
 }
 GOOGLE_STATUSES = {
