@@ -1,6 +1,6 @@
-"""A checkpoint's tokenizer with its template: how a text reads with its prompt, and its token ids.
+"""A checkpoint's prompts and tokenizer together: what the model reads for a text.
 
-`Embedder` computes from them. Those who only count or show tokens need no model.
+`Embedder` computes from it. Those who only count or show tokens need no model.
 """
 
 from collections.abc import Sequence
@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from e5.checkpoint import TOKENIZER, CheckpointManifest
-from e5.prompts import DEFAULT_TASK, TEMPLATE, document_prompt, query_prompt
+from e5.checkpoint import TOKENIZER, Checkpoint, CheckpointManifest
+from e5.declarations import Declarations
+from e5.prompts import DEFAULT_TASK, E5_PROMPTS, Prompts, document_prompt, query_prompt
 from e5.tokenizer import Tokenizer
 
 
@@ -19,11 +20,11 @@ class PromptTokenizer:
 
     Attributes:
         tokenizer: of the checkpoint.
-        template: the template of a query's prompt.
+        prompts: the template of a query's prompt, and the model's own prompts.
     """
 
     tokenizer: Tokenizer
-    template: str = TEMPLATE
+    prompts: Prompts = E5_PROMPTS
 
     @classmethod
     def read(cls, folder: Path, *, max_length: int) -> Self:
@@ -31,11 +32,11 @@ class PromptTokenizer:
 
         Raises:
             TokenizerError: see `Tokenizer`.
-            WeightsError: for a manifest that cannot be used.
+            WeightsError: for a manifest or another file about the model that cannot be used.
         """
-        manifest = CheckpointManifest.read(folder)
-        template = TEMPLATE if manifest is None else manifest.template
-        return cls(Tokenizer(folder / TOKENIZER, max_length=max_length), template)
+        manifest, declarations = CheckpointManifest.read(folder), Declarations.read(folder)
+        prompts = Checkpoint(folder, {}, manifest, declarations).prompts
+        return cls(Tokenizer(folder / TOKENIZER, max_length=max_length), prompts)
 
     def with_prompts(
         self,
@@ -49,9 +50,8 @@ class PromptTokenizer:
 
         The arguments are those of `Embedder.tokenize`.
         """
-        template = self.template
-        texts = [query_prompt(task, query, template=template) for query in queries]
+        texts = [query_prompt(task, query, prompts=self.prompts) for query in queries]
         return texts + [
-            document_prompt(task, document, symmetric=symmetric, template=template)
+            document_prompt(task, document, symmetric=symmetric, prompts=self.prompts)
             for document in documents
         ]

@@ -74,6 +74,10 @@ class Backend(Protocol):
     async def ready(self) -> bool:
         """Whether a request would be answered now."""
 
+    @property
+    def max_queue_tokens(self) -> int:
+        """The number of tokens that may wait for the engine."""
+
     def waiting_tokens(self) -> int:
         """The number of tokens that wait for the engine; 0 for a remote service."""
 
@@ -119,6 +123,11 @@ class InProcessBackend:
     async def ready(self) -> bool:
         """See `Service.healthy`."""
         return self._service.healthy
+
+    @property
+    def max_queue_tokens(self) -> int:
+        """See `Service.max_queue_tokens`."""
+        return self._service.max_queue_tokens
 
     def waiting_tokens(self) -> int:
         """The number of tokens that wait for the engine."""
@@ -222,14 +231,20 @@ class RemoteBackend:
         """
         if self._tokenizer is None:
             found = await asyncio.to_thread(read_tokenizer, self._weights, self._info.max_length)
-            inputs = {"documents": [*TELLING_TEXTS], "encoding_format": "base64"}
-            check_counts(found.tokenizer, (await self._embed(inputs)).tokens)
+            texts = [*TELLING_TEXTS]
+            inputs = {"queries": texts, "documents": texts, "encoding_format": "base64"}
+            check_counts(found, (await self._embed(inputs)).tokens)
             self._tokenizer = found
         return self._tokenizer
 
     async def ready(self) -> bool:
         """Whether the service says that it is ready or busy."""
         return await self._remote.health() in ("READY", "BUSY")
+
+    @property
+    def max_queue_tokens(self) -> int:
+        """The default of `E5_MAX_QUEUE_TOKENS`: a remote service does not say it."""
+        return Settings.max_queue_tokens
 
     def waiting_tokens(self) -> int:
         """0: a remote service does not say it."""

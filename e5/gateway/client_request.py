@@ -11,7 +11,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from e5.errors import InputError
-from e5.gateway.roles import PromptChoice, has_prompt
+from e5.gateway.roles import PromptChoice
+from e5.gateway.written_prompts import find_prompts
 from e5.prompts import resolve_task
 from e5.serving import Answer, EmbedRequest
 
@@ -57,9 +58,11 @@ class ClientRequest:
         """
         positions = range(len(self.texts) if self.prompt.prompted else 0)
         prompted = [i for i in positions if i not in self.document_positions]
-        queries = [i for i in prompted if not _has_prompt(self.texts[i])]
+        found = find_prompts(self.texts, prompted)
+        texts, are_bare = found.texts, {*found.own, *found.unlike}
+        queries = [i for i in prompted if i not in are_bare]
         are_queries = set(queries)
-        documents = [i for i in range(len(self.texts)) if i not in are_queries]
+        documents = [i for i in range(len(texts)) if i not in are_queries]
         renames = {
             **{f"queries[{k}]": self.fields[i] for k, i in enumerate(queries)},
             **{f"documents[{k}]": self.fields[i] for k, i in enumerate(documents)},
@@ -71,8 +74,8 @@ class ClientRequest:
                 # The instruction: under a symmetric task's name the service would give the prompt
                 # to documents too.
                 task=resolve_task(self.prompt.task).instruction,
-                queries=[self.texts[i] for i in queries],
-                documents=[self.texts[i] for i in documents],
+                queries=[texts[i] for i in queries],
+                documents=[texts[i] for i in documents],
                 normalize=self.normalize,
                 dimensions=self.dimensions,
                 truncate=self.truncate,
@@ -80,12 +83,10 @@ class ClientRequest:
             )
         except InputError as error:
             raise error.renamed(renames) from error
-        num_own = len(prompted) - len(queries)
-        prompt = self.prompt.header if queries or not num_own else "own"
-        if queries and num_own:
-            prompt += f", own {num_own}/{len(prompted)}"
+        others = self.prompt.header if queries or not prompted else ""
         is_same_order = not queries or not documents or queries[-1] < documents[0]
         order = None if is_same_order else [*queries, *documents]
+        prompt = found.header(others, self.fields)
         return ServiceCall(request, prompt, self.build_body, order, renames, self.reads_disk)
 
 
@@ -95,8 +96,7 @@ class ServiceCall:
 
     Attributes:
         request: what the service is asked.
-        prompt: what was done to the texts, in a few words: `PromptChoice.header`, and how many of
-            the texts that may have a prompt bring their own.
+        prompt: what was done to the texts, in a few words: see `FoundPrompts.header`.
         build_body: see `ClientRequest`.
         positions: of each text in the service's order, its position in the caller's order; None
             where both orders are the same.
@@ -122,7 +122,3 @@ class ServiceCall:
             tokens=[answer.tokens[i] for i in order],
             truncated=[answer.truncated[i] for i in order],
         )
-
-
-def _has_prompt(text: object) -> bool:
-    return isinstance(text, str) and has_prompt(text)

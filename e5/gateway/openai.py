@@ -4,7 +4,7 @@ They share the route and the answer, and differ in how they name a text's role: 
 `task`, or nothing but the model's name.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from uuid import uuid4
 
 from typing_extensions import TypedDict
@@ -12,6 +12,7 @@ from typing_extensions import TypedDict
 from e5.gateway import wire
 from e5.gateway.client_request import ClientRequest
 from e5.gateway.model_names import ModelNames
+from e5.gateway.refusals import ErrorStyle
 from e5.gateway.roles import PromptChoice, prompt_for
 from e5.gateway.wire import RouteContext, one_of
 from e5.serving import Answer
@@ -77,6 +78,9 @@ class EmbeddingsRequest(RoleOptions):
     input: wire.OneOrMoreTexts
     encoding_format: Annotated[Literal["float", "base64"] | None, one_of("float", "base64")] = None
     output_dtype: Annotated[Literal["float"] | None, one_of("float")] = None
+
+    fits = staticmethod(lambda body: body.get("input") is not None)
+    error_style: ClassVar[ErrorStyle | None] = "openai"
 
     def client_request(self, context: RouteContext) -> ClientRequest:
         """See `WireRequest.client_request`."""

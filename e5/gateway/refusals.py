@@ -5,7 +5,9 @@ text-embeddings-inference, Ollama and Cog take `error` for a string, and Google'
 """
 
 import math
+import re
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any, Literal, TypeAlias
 
 from e5.errors import (
@@ -18,13 +20,11 @@ from e5.errors import (
     TextError,
 )
 
-ErrorStyle: TypeAlias = Literal["openai", "tei", "cog", "google"]
+ErrorStyle: TypeAlias = Literal["openai", "tei", "cog", "google", "replicate"]
 
-# The form of refusals where there is no route, by the beginning of its path.
-STYLES_BY_PREFIX: Mapping[str, ErrorStyle] = {
-    **dict.fromkeys(("/api/", "/embed_", "/pipeline/", "/hf-inference/"), "tei"),
-    **dict.fromkeys(("/v1beta", "/v1/models/", "/v1/projects/", "/v1/publishers/"), "google"),
-}
+# Paths of these belong to Ollama, Hugging Face and text-embeddings-inference; those to Google.
+TEI_PREFIXES = ("/api/", "/embed_", "/pipeline/", "/hf-inference/")
+GOOGLE_PATH = re.compile("/v1beta|/v1/(projects/|publishers/|models/.*:[a-z]+[A-Z])")
 GOOGLE_STATUSES = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
@@ -114,8 +114,9 @@ def body_of(refusal: RefusalError, style: ErrorStyle) -> dict[str, Any]:
     Args:
         refusal: what to tell.
         style: what `error` is: OpenAI's object, or Google's; the sentence, as Ollama and
-            text-embeddings-inference have it; or, as Cog has it, the sentence with the name of the
-            error before it, where the error as data stands in `metrics`.
+            text-embeddings-inference have it; as Cog has it, the sentence with the name of the
+            error before it, where the error as data stands in `metrics`; or the sentence, beside
+            Replicate's `title` and `status`.
 
     Example:
         >>> body_of(RefusalError(404, "no such route."), "tei")["error"]
@@ -128,6 +129,9 @@ def body_of(refusal: RefusalError, style: ErrorStyle) -> dict[str, Any]:
     body = {"message": sentence, "detail": sentence, "error_type": _tei_type(status)}
     if style == "tei":
         return body | {"error": sentence}
+    if style == "replicate" or (style == "cog" and status == 401):  # no prediction has failed
+        title = HTTPStatus(status).phrase
+        return body | {"error": sentence, "title": title, "status": status}
     if style == "cog":
         error = refusal.error.to_dict()
         text = f"{error['type']}: {sentence}"
@@ -141,15 +145,20 @@ def body_of(refusal: RefusalError, style: ErrorStyle) -> dict[str, Any]:
     return body | {"object": "error", **told, "error": {"message": sentence, **told}}
 
 
-def style_of(path: str) -> ErrorStyle:
-    """The form of refusals for a path without a route.
+def style_of(path: str, style: ErrorStyle | None = None) -> ErrorStyle:
+    """The form of a refusal.
+
+    Args:
+        path: of the URL, which may have no route, or one of another protocol.
+        style: that of the route; None if there is none.
 
     Example:
-        >>> style_of("/api/chat"), style_of("/v1/chat/completions")
-        ('tei', 'openai')
+        >>> style_of("/v1/models/gemini:generateContent"), style_of("/api/chat"), style_of("/x")
+        ('google', 'tei', 'openai')
     """
-    found = (style for prefix, style in STYLES_BY_PREFIX.items() if path.startswith(prefix))
-    return next(found, "openai")
+    if GOOGLE_PATH.match(path):
+        return "google"
+    return style or ("tei" if path.startswith(TEI_PREFIXES) else "openai")
 
 
 def _openai_type(status: int) -> str:

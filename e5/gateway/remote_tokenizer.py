@@ -14,7 +14,6 @@ from e5.gateway.refusals import RefusalError
 
 if TYPE_CHECKING:  # a gateway before a remote service needs no tokenizer's library
     from e5.prompt_tokenizer import PromptTokenizer
-    from e5.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -53,13 +52,18 @@ def read_tokenizer(folder: str | Path | None, max_length: int) -> "PromptTokeniz
         raise _refusal("a damaged tokenizer.json or manifest.json") from error
 
 
-def check_counts(tokenizer: "Tokenizer", counts: Sequence[int]) -> None:
+def check_counts(reader: "PromptTokenizer", counts: Sequence[int]) -> None:
     """Refuse a tokenizer that counts other numbers of tokens than the service did.
+
+    Args:
+        reader: the tokenizer, with its prompts.
+        counts: of `TELLING_TEXTS` as queries, and as documents.
 
     Raises:
         RefusalError: 404.
     """
-    if [text.num_tokens for text in tokenizer.encode(TELLING_TEXTS)] != list(counts):
+    texts = reader.with_prompts(TELLING_TEXTS, TELLING_TEXTS)
+    if [text.num_tokens for text in reader.tokenizer.encode(texts)] != list(counts):
         raise _refusal("the tokenizer of another model")
 
 

@@ -8,7 +8,7 @@ and the prompt before the text where a role or the model's name asks for one.
 import asyncio
 import unicodedata
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,11 @@ from e5.errors import InputError, quoted
 from e5.gateway import wire
 from e5.gateway.backend import Backend
 from e5.gateway.google import Content
-from e5.gateway.roles import has_prompt, prompt_for
+from e5.gateway.refusals import ErrorStyle
+from e5.gateway.roles import prompt_for
 from e5.gateway.wire import MAX_TEXTS, InformationRequest, RouteContext, named_texts
+from e5.gateway.written_prompts import find_prompts
+from e5.prompts import resolve_task
 from e5.texts import check_unicode
 from e5.validation import wrong_value
 
@@ -81,12 +84,15 @@ class TokenizeOptions(InformationRequest):
             if num_bytes > MAX_BYTES:
                 received, remedy = f"{num_bytes} bytes", f"send at most {MAX_BYTES} in one request"
                 raise InputError(fields[0].partition("[")[0], received, remedy)
-            if prompt.prompted:
-                bare = [i for i, text in enumerate(checked) if not has_prompt(text)]
-                with_prompts = reader.with_prompts([checked[i] for i in bare], task=prompt.task)
-                for i, text in zip(bare, with_prompts, strict=True):
-                    checked[i] = text
-            return [(text, reader.tokenizer.all_tokens(text)) for text in checked]
+            # As for embedding: see `ClientRequest.service_call`.
+            prompted = range(len(checked) if prompt.prompted else 0)
+            found, task = find_prompts(checked, prompted), resolve_task(prompt.task).instruction
+            queries = {*prompted} - {*found.own, *found.unlike}
+            as_read: list[str] = []
+            for i, text in enumerate(found.texts):
+                sides = ([text], []) if i in queries else ([], [text])
+                as_read += reader.with_prompts(*sides, task=task)
+            return [(text, reader.tokenizer.all_tokens(text)) for text in as_read]
 
         return await asyncio.to_thread(tokenize)
 
@@ -98,6 +104,7 @@ class TokenizeOptions(InformationRequest):
 class TokenizeTextsRequest(TokenizeOptions):
     """Texts to tokenise, as clients of text-embeddings-inference send them."""
 
+    error_style: ClassVar[ErrorStyle | None] = "tei"
     inputs: Annotated[
         str | list[Any],
         PlainValidator(wire.one_or_more_texts, json_schema_input_type=str | _Texts),

@@ -25,6 +25,7 @@ from e5.errors import quoted
 from e5.gateway.backend import Backend
 from e5.gateway.client_request import BuildBody, ClientRequest, ServiceCall
 from e5.gateway.model_names import ModelNames
+from e5.gateway.refusals import ErrorStyle
 from e5.gateway.roles import PromptChoice
 from e5.serving import RequestLimits
 from e5.texts import MAX_CHARACTERS
@@ -155,12 +156,14 @@ class RouteContext:
         model_names: the model names that callers may use.
         index: what `POST /search` searches.
         path_params: what stands in the URL for the parameters of the route's path.
+        keep_prediction: keeps a prediction of this many bytes, to be asked for again.
     """
 
     path: str
     model_names: ModelNames
     index: Searchable | None = None
     path_params: Mapping[str, str] = field(default_factory=dict)
+    keep_prediction: Callable[[dict[str, Any], int], None] = lambda *_: None
 
     def resolve_model(self, name: str | None) -> tuple[str, str]:
         """See `ModelNames.resolve`. A `name` in the path of the URL wins over that of the body."""
@@ -174,6 +177,8 @@ class WireRequest(BaseModel):
 
     # Whether a body is meant as a request of this kind, where a route takes several kinds.
     fits: ClassVar[Callable[..., bool]] = staticmethod(lambda _: True)
+    # The form of refusals, where it is not that of the route.
+    error_style: ClassVar[ErrorStyle | None] = None
 
     @classmethod
     def parse(cls, body: Mapping[str, Any]) -> Self:

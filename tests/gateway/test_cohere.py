@@ -145,7 +145,7 @@ class TestEmbed:
         assert sentence_of(local.post(path, {"texts": ["a", ""]}), 400).startswith("texts[1]: ")
         assert sentence_of(local.post(path, {"texts": "a"}), 400).startswith("texts: ")
         assert sentence_of(local.post(path, {}), 400) == "texts: received nothing; send it."
-        assert "'embed-v4'" in sentence_of(
+        assert '"embed-v4"' in sentence_of(
             local.post(path, {"texts": ["a"], "model": "embed-v4"}), 404
         )
 

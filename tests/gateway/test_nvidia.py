@@ -54,4 +54,4 @@ def test_what_is_wrong_is_named(local: LocalGateway, change: dict[str, Any], sta
 )
 def test_a_model_that_is_not_here_is_404(path: str, model: str | None, fake: FakeBackend) -> None:
     response = LocalGateway(fake).post(path, BODY | {"model": model})
-    assert "received 'gpt'" in sentence_of(response, 404)
+    assert 'received "gpt"' in sentence_of(response, 404)

@@ -41,6 +41,18 @@ class TestEmbed:
         np.testing.assert_allclose(answer["embedding"], expected, atol=1e-5)
         assert set(answer) == {"embedding"}
 
+    def test_openais_clients_may_have_a_base_url_that_ends_in_api(
+        self, local: LocalGateway, embedder: Embedder
+    ) -> None:
+        body = {"input": TEXTS, "model": "small-query"}
+        rows = local.post(OLDER, body).json()["data"]
+        found = [row["embedding"] for row in rows]
+        expected = embedder.encode_query(TEXTS, normalize=True)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        refused = local.post(OLDER, {"input": ["a", " "]})
+        assert sentence_of(refused, 400).startswith("input[1]: received blank text")
+        assert refused.json()["error"]["param"] == "input[1]"
+
     def test_what_clients_send_beside_texts(self, local: LocalGateway, embedder: Embedder) -> None:
         beside = {
             "options": {"num_ctx": 4096, "temperature": None},
@@ -75,7 +87,7 @@ class TestEmbed:
             (EMBED, {"input": "a b" * 9000, "truncate": False}, "input: received a text of"),
             (OLDER, {"prompt": " "}, "prompt: received blank text"),
             (OLDER, {"prompt": ["a"]}, 'prompt: received ["a"]'),
-            (OLDER, {"input": "a"}, "prompt: received nothing"),
+            (OLDER, {"texts": "a", "prompt": 5}, "prompt: received 5"),
         ],
     )
     def test_what_is_wrong_is_named(
@@ -97,7 +109,7 @@ class TestLoading:
         assert not fake.asked
 
     def test_another_model_cannot_be_loaded(self, fake: FakeBackend) -> None:
-        assert "received 'llama3'" in sentence_of(
+        assert 'received "llama3"' in sentence_of(
             LocalGateway(fake).post(EMBED, {"model": "llama3"}), 404
         )
 
@@ -129,7 +141,7 @@ class TestModels:
 
     def test_no_model_or_another_one_is_refused(self, fake: FakeBackend) -> None:
         local = LocalGateway(fake)
-        assert "received 'x'" in sentence_of(local.post("/api/show", {"model": "x"}), 404)
+        assert 'received "x"' in sentence_of(local.post("/api/show", {"model": "x"}), 404)
         assert sentence_of(local.post("/api/show", {}), 400).startswith("model: received nothing")
 
     def test_the_version_is_one_that_has_these_answers(self, fake: FakeBackend) -> None:

@@ -2,6 +2,7 @@
 
 import doctest
 from collections.abc import Iterator
+from http import HTTPStatus
 from typing import Any
 
 import pytest
@@ -83,18 +84,22 @@ def test_what_is_not_ours_says_nothing_of_itself(error: Exception) -> None:
     assert "secret" not in str(refusal)
 
 
-@pytest.mark.parametrize("style", ["openai", "tei", "cog", "google"])
+@pytest.mark.parametrize("style", ["openai", "tei", "cog", "google", "replicate"])
 @pytest.mark.parametrize("status", [400, 401, 404, 405, 413, 415, 429, 502, 503, 504])
 def test_every_client_finds_the_sentence_where_it_looks(status: int, style: ErrorStyle) -> None:
     body = body_of(RefusalError(status, E5Error("one sentence.")), style)
     assert body["detail"] == "one sentence."  # Voyage
     assert body["message"] == "one sentence."  # Cohere
-    if style == "tei":
-        assert body["error"] == "one sentence."  # text-embeddings-inference, Ollama
+    if style == "replicate" or (style, status) == ("cog", 401):
+        assert body["error"] == "one sentence."
+        assert body["status"] == status  # its client for Go takes a number alone
+        assert body["title"] == HTTPStatus(status).phrase
     elif style == "google":
         assert body["error"]["message"] == "one sentence."
         assert body["error"]["code"] == status  # a number: Go's clients drop all else
         assert body["error"]["status"] == body["error"]["status"].upper()
+    elif style == "tei":
+        assert body["error"] == "one sentence."  # text-embeddings-inference, Ollama
     elif style == "cog":
         assert body["status"] == "failed"
         assert body["error"] == "E5Error: one sentence."

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +14,29 @@ from fake_cog import FakeCog, Inputs, fake_cog, output_of
 from fake_http import Reply
 from gateway_tools import INFO, LocalGateway, sentence_of
 
-from e5.checkpoint import CheckpointManifest
 from e5.gateway.backend import RemoteBackend
 from e5.gateway.remote_tokenizer import TELLING_TEXTS
+from e5.prompts import DEFAULT_TASK, E5_PROMPTS, Prompts, query_prompt
 
 TOKENIZE = "/tokenize"
 
 
-def counting(_: int, inputs: Inputs) -> Reply:
-    """The answer of a service with Mistral's tokenizer."""
-    output = output_of(inputs)
-    output["usage"]["tokens"] = [len(true_ids(text)) for text in inputs["documents"]]
-    return 200, {"status": "succeeded", "output": output}
+def counting(prompts: Prompts = E5_PROMPTS) -> Callable[[int, Inputs], Reply]:
+    """Answers as a service with Mistral's tokenizer and these prompts."""
+
+    def answer(_: int, inputs: Inputs) -> Reply:
+        output = output_of(inputs)
+        queries = [query_prompt(DEFAULT_TASK, text, prompts=prompts) for text in inputs["queries"]]
+        texts = [*queries, *(prompts.before_document + text for text in inputs["documents"])]
+        output["usage"]["tokens"] = [len(true_ids(text)) for text in texts]
+        return 200, {"status": "succeeded", "output": output}
+
+    return answer
 
 
 @pytest.fixture
 def service() -> Iterator[FakeCog]:
-    with fake_cog(counting) as running:
+    with fake_cog(counting()) as running:
         yield running
 
 
@@ -60,16 +66,22 @@ def test_the_folders_tokenizer_gives_the_ids(service: FakeCog, mistral: Path) ->
     assert first.json()["tokens"] == list(true_ids("snow"))
     assert second.json()["tokens"] == list(true_ids("rain"))
     # The service is asked once whether it counts the same.
-    assert [inputs["documents"] for inputs in service.inputs] == [list(TELLING_TEXTS)]
+    [inputs] = service.inputs
+    assert inputs["queries"] == inputs["documents"] == list(TELLING_TEXTS)
 
 
-def test_so_does_the_template_of_its_manifest(
-    service: FakeCog, mistral: Path, tmp_path: Path
-) -> None:
+def test_so_do_the_prompts_of_its_files(service: FakeCog, mistral: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(mistral, tmp_path / "other")
-    CheckpointManifest("x", {}, template="query: {query}").write(folder)
-    [response] = asked(service.url, folder, {"prompt": "snow", "prompt_name": "query"})
-    assert response.json()["tokens"] == list(true_ids("query: snow"))
+    prompts = {"query": "query: ", "passage": "passage: "}
+    config = folder / "config_sentence_transformers.json"
+    config.write_text(json.dumps({"prompts": prompts}))
+    bodies: list[dict[str, Any]] = [{"prompt": "snow", "prompt_name": "query"}, {"prompt": "snow"}]
+    with fake_cog(counting(Prompts("query: {query}", "passage: "))) as other:
+        responses = asked(other.url, folder, *bodies)
+    found = [response.json()["tokens"] for response in responses]
+    assert found == [list(true_ids("query: snow")), list(true_ids("passage: snow"))]
+    [response] = asked(service.url, folder, bodies[0])  # whose prompts are E5's
+    assert sentence_of(response, 404).startswith("E5_WEIGHTS: received the tokenizer of another")
 
 
 def test_a_tokenizer_of_another_model_is_refused(service: FakeCog) -> None:
@@ -102,7 +114,7 @@ def test_without_one_the_operators_way_out_is_told(
 
 
 def test_a_service_that_cannot_be_asked_is_another_refusal(mistral: Path) -> None:
-    with fake_cog(counting) as service:
+    with fake_cog(counting()) as service:
         url = service.url
     [response] = asked(url, mistral, {"prompt": "a"})
     assert "cannot be reached" in sentence_of(response, 503)

@@ -254,7 +254,7 @@ class TestHuggingFacesOlderRoutes:
         assert sentence.startswith("inputs[1]: received blank text")
         assert response.json()["error"] == sentence
         response = local.post(path.format("-nothing"), {"inputs": "a"})
-        assert "received 'small-nothing'" in sentence_of(response, 404)
+        assert 'received "small-nothing"' in sentence_of(response, 404)
 
     def test_other_tasks_are_not_here(self, fake: FakeBackend) -> None:
         response = LocalGateway(fake).post("/pipeline/summarization/small", {"inputs": "a"})

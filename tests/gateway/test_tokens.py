@@ -101,7 +101,7 @@ class TestTokenize:
     def test_a_model_that_is_not_here_is_404(self, local: LocalGateway, path: str) -> None:
         for field in ("text", "prompt", "inputs"):
             body = {field: "a", "model": "gpt"}
-            assert "received 'gpt'" in sentence_of(local.post(path, body), 404)
+            assert 'received "gpt"' in sentence_of(local.post(path, body), 404)
 
 
 class TestDecode:

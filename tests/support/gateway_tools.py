@@ -9,6 +9,7 @@ from typing import Any
 import httpx2
 import numpy as np
 from server import ROOT
+from starlette.routing import Route
 
 from e5.gateway.app import Gateway
 from e5.gateway.backend import Backend, BackendInfo
@@ -39,12 +40,20 @@ class LocalGateway:
         model: str = MODEL,
         aliases: Mapping[str, str] | None = None,
         keys: Sequence[str] = (),
+        origins: Sequence[str] = (),
         index: Searchable | None = None,
         limits: GatewayLimits = GatewayLimits(),  # noqa: B008 (it is frozen)
     ) -> None:
         """See `Gateway`."""
         names = ModelNames(model, aliases)
-        self.gateway = Gateway(backend, names, keys=keys, index=index, limits=limits)
+        self.gateway = Gateway(
+            backend, names, keys=keys, origins=origins, index=index, limits=limits
+        )
+
+    @property
+    def routes(self) -> list[Route]:
+        """All routes."""
+        return [route for router in self.gateway.app.routes for route in router.routes]  # type: ignore[attr-defined]
 
     def client(self) -> httpx2.AsyncClient:
         """For stories that ask several things at a time."""
@@ -95,6 +104,7 @@ class FakeBackend:
     dimensions: int = 8
     asked: list[EmbedRequest] = field(default_factory=list)
     is_closed: bool = False
+    max_queue_tokens: int = 1000
 
     async def info(self) -> BackendInfo:
         """See `Backend`."""
@@ -145,6 +155,9 @@ def sentence_of(response: httpx2.Response, status: int) -> str:
     assert body["detail"] == sentence
     told = body["error"]
     keys = {"error", "error_type", "message", "detail"}
+    if "title" in body:  # on Replicate's routes
+        assert body["status"] == status
+        keys |= {"title", "status"}
     if not isinstance(told, str):
         if "status" in told:  # Google's
             assert set(told) == {"code", "message", "status"}
