@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from e5 import prompts
-from e5.checkpoint import TOKENIZER, Checkpoint, weight_bytes
+from e5.checkpoint import CONFIG, TOKENIZER, Checkpoint, weight_bytes
 from e5.device import ForkGuard, choose_device, choose_dtype, set_threads
-from e5.engine import Engine
+from e5.engine import MAX_CUDA_BATCH_TOKENS, Engine
 from e5.errors import InputError, NonFiniteError, OutOfMemoryError, TextError
 from e5.lora import LoraAdapter
+from e5.mistral import Config
 from e5.packing import TokenIds
+from e5.placement import MemoryNeeds, choose_streamed_layers
 from e5.self_check import self_check
 from e5.settings import Settings
 from e5.texts import check_flag, check_task, check_texts
@@ -78,7 +80,7 @@ class Embedder:
             WeightsError: the folder is missing, incomplete, damaged or not a Mistral checkpoint, or
                 the adapter does not fit the checkpoint.
             TokenizerError: the tokenizer does not give the ids the model was trained on.
-            SettingsError: the device cannot be used on this machine.
+            SettingsError: the device cannot be used on this machine, or has too little memory.
             EngineError: the model's vectors are not finite, or depend on the rest of their batch.
         """
         folder = Path(settings.weights)
@@ -93,8 +95,7 @@ class Embedder:
         dtype = choose_dtype(settings.dtype, device)
         set_threads(settings.threads)
         adapter = None if settings.adapter is None else LoraAdapter.read(Path(settings.adapter))
-        model = load_model(checkpoint, device=device, dtype=dtype, adapter=adapter)
-        config = model.config
+        config = Config.read(folder / CONFIG)
         if tokenizer.vocab_size > config.vocab_size:
             largest, known = tokenizer.vocab_size - 1, config.vocab_size
             raise tokenizer.error(f"it gives ids up to {largest}, and the model has {known} tokens")
@@ -102,6 +103,12 @@ class Embedder:
             tokenizer.check(MISTRAL_GOLDENS)
         limits = (settings.max_length, config.max_position_embeddings, config.sliding_window)
         length = tokenizer.max_length = min(limit for limit in limits if limit is not None)
+        batch_tokens = settings.max_batch_tokens or MAX_CUDA_BATCH_TOKENS
+        needs = MemoryNeeds.of(config, dtype, max_length=length, batch_tokens=batch_tokens)
+        streamed = choose_streamed_layers(needs, device, settings.card_gb)
+        model = load_model(
+            checkpoint, device=device, dtype=dtype, adapter=adapter, streamed=streamed
+        )
         digests = None if adapter is None else adapter.digests
         fingerprint = checkpoint.fingerprint(dtype=str(dtype), max_length=length, adapter=digests)
         name, budget = f"{checkpoint.name}@{fingerprint}", settings.max_batch_tokens

@@ -13,6 +13,7 @@ from e5.attention import uses_varlen
 from e5.errors import OutOfMemoryError, SettingsError, shortened
 from e5.forward import forward
 from e5.graphs import Graphs
+from e5.layers import StreamedLayers
 from e5.mistral import Mistral
 from e5.packing import MIN_SHARED, PackedBatch, TokenIds, divide_into_batches, pack
 from e5.vectors import Vectors
@@ -24,7 +25,9 @@ CPU_BATCH_TOKENS = 2048  # more do not fit the caches: 4 % slower at the 7B mode
 # larger batches gain nothing on a GPU, and make requests that arrive during a forward wait longer
 # (an A40 needs 0.4 s for this many tokens, by its data sheet).
 MAX_CUDA_BATCH_TOKENS = 4096
-PROBE_TOKENS = 4096  # length of the forward that measures memory
+FIRST_PROBE_TOKENS = 256  # of the first forward that measures memory; the next ones are longer
+# Below this many times the time of copying streamed layers, a forward may be waiting for a copy.
+WAITING = 1.1
 
 
 class Engine:
@@ -60,9 +63,14 @@ class Engine:
         self.model, self.hidden_size, self.compiled = model, model.config.hidden_size, compiled
         if compiled:
             _try_to_compile(model)
+        streamed = model.layers if isinstance(model.layers, StreamedLayers) else None
+        self._copy_seconds = 0.0 if streamed is None else streamed.copy_seconds
         on_a_card = uses_varlen(model.device, model.embed_tokens.weight.dtype)
-        self._graphs = Graphs(self._run, model.device) if on_a_card and graphs else None
+        graphs = graphs and on_a_card and streamed is None
+        self._graphs = Graphs(self._run, model.device) if graphs else None
         self.max_batch_tokens = max_batch_tokens or self._measure_batch_tokens()
+        if streamed is not None:
+            self._log_costs(streamed)
 
     def compute(self, sequences: Sequence[TokenIds], *, share_prefixes: bool = True) -> Vectors:
         """The vector of each text's token ids, float32 `[num_texts, hidden_size]`, in input order.
@@ -97,7 +105,9 @@ class Engine:
     ) -> Iterator[Vectors]:
         """Vectors of `texts`, in order; in halves if the GPU's memory does not hold them all."""
         try:
-            rows = None if self._graphs is None else self._graphs(texts)
+            # Graphs may share prefixes, so not for texts that must be apart.
+            graphs = self._graphs if min_shared == MIN_SHARED else None
+            rows = None if graphs is None else graphs(texts)
             if rows is None:
                 rows = self._run(pack(texts, min_shared=min_shared).to(self.model.device))
             vectors: Vectors = rows.cpu().numpy()
@@ -115,17 +125,53 @@ class Engine:
         yield from self._forward(texts[half:], min_shared)
 
     def _measure_batch_tokens(self) -> int:
-        """The tokens whose activations fill half of the free GPU memory, measured by a forward."""
+        """The token budget: what fills half of the free GPU memory, measured by forwards.
+
+        Each forward has twice the tokens of the one before, so that a card that is almost full is
+        measured too. Beyond `MAX_CUDA_BATCH_TOKENS` they go on only as long as streamed layers are
+        not copied in the time of a forward.
+        """
         device = self.model.device
         if device.type != "cuda":
             return CPU_BATCH_TOKENS
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        for _ in self._forward([(3,) * PROBE_TOKENS]):
-            per_token = (torch.cuda.max_memory_allocated(device) - before) / PROBE_TOKENS
-        torch.cuda.empty_cache()
-        free, _ = torch.cuda.mem_get_info(device)
-        return max(1, min(MAX_CUDA_BATCH_TOKENS, int(free / 2 / per_token)))
+        tokens = FIRST_PROBE_TOKENS
+        while True:
+            torch.cuda.reset_peak_memory_stats(device)
+            before = torch.cuda.memory_allocated(device)
+            seconds = self._seconds([(3,) * tokens])
+            peak = torch.cuda.max_memory_allocated(device) - before
+            torch.cuda.empty_cache()
+            free, total = torch.cuda.mem_get_info(device)
+            allowed = int(torch.cuda.get_per_process_memory_fraction(device) * total)
+            free = min(free, allowed - torch.cuda.memory_reserved(device))
+            fitting = tokens * free / 2 / max(1, peak)
+            waits = seconds < WAITING * self._copy_seconds
+            if fitting < 2 * tokens or (tokens >= MAX_CUDA_BATCH_TOKENS and not waits):
+                break
+            tokens *= 2
+        # A quarter more than a forward in whose time all streamed layers are copied.
+        hiding = 1.25 * tokens * self._copy_seconds / seconds
+        return max(1, int(min(fitting, max(MAX_CUDA_BATCH_TOKENS, hiding))))
+
+    def _seconds(self, texts: Sequence[TokenIds]) -> float:
+        """The time of a forward of some texts."""
+        started = time.perf_counter()
+        for _ in self._forward(texts):  # each part is complete when it comes
+            pass
+        return time.perf_counter() - started
+
+    def _log_costs(self, layers: StreamedLayers) -> None:
+        """Say what is streamed, and the time that forwards take."""
+        full = [(3 + i, *[3] * 511) for i in range(max(1, self.max_batch_tokens // 512))]
+        query, all_texts = (
+            min(self._seconds(texts) for _ in range(2)) for texts in ([full[0][:32]], full)
+        )
+        logger.info(
+            "%d layers stay on %s, and %d are copied to it for each forward (%.1f GB in %.2f s): "
+            "a lone query takes %.2f s, and %d tokens %.2f s",
+            *(len(layers) - len(layers.streamed), self.model.device, len(layers.streamed)),
+            *(layers.nbytes / 1e9, layers.copy_seconds, query, 512 * len(full), all_texts),
+        )
 
 
 def _try_to_compile(model: Mistral) -> None:

@@ -3,6 +3,7 @@
 Whether a device or a folder exists is checked by the module that uses it.
 """
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -33,6 +34,8 @@ class Settings:
         weights: folder of the checkpoint (`E5_WEIGHTS`).
         adapter: folder of a LoRA adapter that is merged into the weights (`E5_ADAPTER`).
         device: `cpu`, `cuda` or `cuda:1` (`E5_DEVICE`); default CUDA if available.
+        card_gb: gigabytes (10^9 bytes) of the card that weights and forwards may take
+            (`E5_CARD_GB`); default what is free. The layers that have no room are streamed.
         dtype: `float16`, `bfloat16` or `float32` (`E5_DTYPE`); default float16 on CUDA, bfloat16
             on a CPU that multiplies it in hardware, else float32.
         threads: CPU threads of the model (`E5_THREADS`); default the cores that may be used.
@@ -47,6 +50,7 @@ class Settings:
     weights: str | Path = "weights/e5-mistral-7b-instruct"
     adapter: str | Path | None = None
     device: str | None = None
+    card_gb: float | None = None
     dtype: str | None = None
     threads: int | None = None
     compile: bool = False
@@ -68,6 +72,11 @@ class Settings:
         for name, (allowed, remedy) in _TYPES_AND_REMEDIES.items():
             if not isinstance(getattr(self, name), allowed):
                 raise SettingsError(f"E5_{name.upper()}", quoted(getattr(self, name)), remedy)
+        gigabytes = self.card_gb
+        if gigabytes is not None and not (
+            type(gigabytes) in (int, float) and 0 < gigabytes < math.inf
+        ):
+            raise SettingsError("E5_CARD_GB", quoted(gigabytes), "use a number above 0")
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
@@ -82,7 +91,7 @@ class Settings:
             512
         """
         known = {f"E5_{field.name.upper()}": field.name for field in fields(cls)}
-        values: dict[str, str | int] = {}
+        values: dict[str, str | float] = {}
         for variable in sorted(name for name in environ if name.startswith("E5_")):
             name, text = known.get(variable), environ[variable].strip()
             if name is None:
@@ -93,8 +102,10 @@ class Settings:
             if name == "compile" and text:
                 values[name] = FLAGS.get(text.lower(), text)
             elif text:
+                kind = int if name in NUMBERS else float if name == "card_gb" else str
                 try:
-                    values[name] = int(text) if name in NUMBERS else text
+                    values[name] = kind(text)
                 except ValueError as error:
-                    raise SettingsError(variable, repr(text[:40]), "use a whole number") from error
-        return cls(**values)  # type: ignore[arg-type]  # NUMBERS gives each field its type
+                    remedy = "use a whole number" if kind is int else "use a number above 0"
+                    raise SettingsError(variable, repr(text[:40]), remedy) from error
+        return cls(**values)  # type: ignore[arg-type]  # each kind is the field's type

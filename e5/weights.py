@@ -4,7 +4,7 @@ Nothing is unpickled, and no code of a checkpoint is run.
 """
 
 import re
-from collections.abc import Iterable, Set
+from collections.abc import Collection, Iterable, Set
 from pathlib import Path
 
 import torch
@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from e5.checkpoint import CONFIG, DELETE_FIRST, HOW_TO_GET_WEIGHTS, Checkpoint
 from e5.errors import WeightsError
+from e5.layers import StreamedLayers
 from e5.lora import LoraAdapter
 from e5.mistral import Config, Mistral
 
@@ -29,13 +30,16 @@ def load_model(
     device: torch.device,
     dtype: torch.dtype,
     adapter: LoraAdapter | None = None,
+    streamed: Collection[int] = (),
 ) -> Mistral:
     """Load the checkpoint's weights, and merge an adapter into them.
 
     Tensors are read, converted and moved to the device one at a time, so memory peaks at the loaded
     model plus one tensor. Norm weights stay in float32, because norms are computed in float32.
+    The layers of the numbers `streamed` stay in host memory; see `StreamedLayers`.
 
     Raises:
+        SettingsError: the memory of streamed layers cannot be pinned.
         WeightsError: for a file that is not safetensors or not a Mistral configuration, a tensor
             that is missing, unknown, of another shape or not floating-point, or an adapter that
             does not fit.
@@ -45,6 +49,7 @@ def load_model(
     if adapter is not None:
         manifest = checkpoint.manifest
         adapter.check(shapes, source="" if manifest is None else manifest.source)
+    on_host = tuple(f"layers.{number}." for number in streamed)
     paths = [checkpoint.folder / part for part in checkpoint.weight_files]
     names = {path: _tensor_names(path) for path in paths}
     prefix = _common_prefix({name for in_file in names.values() for name in in_file}, shapes)
@@ -70,7 +75,8 @@ def load_model(
             if adapter is not None:
                 tensor = adapter.merge(name, tensor)
             loaded_dtype = torch.float32 if tensor.ndim == 1 else dtype
-            tensor = tensor.to(device, loaded_dtype, copy=True)
+            target = torch.device("cpu") if name.startswith(on_host) else device
+            tensor = tensor.to(target, loaded_dtype, copy=True)
             module, _, attribute = name.rpartition(".")
             parameter = nn.Parameter(tensor, requires_grad=False)
             setattr(model.get_submodule(module), attribute, parameter)
@@ -79,6 +85,8 @@ def load_model(
             received = f"tensor {name} is in none of the weight files"
             raise WeightsError(checkpoint.folder, received, HOW_TO_GET_WEIGHTS)
     model.inv_freq = model.inv_freq.to(device)
+    if streamed:
+        model.layers = StreamedLayers(model, streamed)
     return model.eval()
 
 

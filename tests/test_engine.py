@@ -2,7 +2,9 @@
 
 import logging
 import random
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,9 +16,9 @@ from e5.embedder import Embedder
 from e5.engine import MAX_CUDA_BATCH_TOKENS, Engine
 from e5.errors import OutOfMemoryError, SettingsError
 from e5.forward import forward
-from e5.packing import PackedBatch
+from e5.packing import PackedBatch, TokenIds
 from e5.settings import Settings
-from e5.vectors import cosine_scores
+from e5.vectors import Vectors, cosine_scores
 
 
 class TestBudget:
@@ -100,6 +102,96 @@ class TestOutOfMemory:
         with pytest.raises(OutOfMemoryError, match=message):
             embedder.encode_document([*TEXTS, long])
         assert_same(embedder.encode_document(TEXTS), self.expected)  # and the engine goes on
+
+
+class SimulatedCard(Engine):
+    """An engine whose card has this much memory, and this speed."""
+
+    def __init__(
+        self, free: float, *, tokens_per_second: float = 1e4, copy_seconds: float = 0.0
+    ) -> None:
+        """`free` gigabytes are free for forwards, and a token takes 100 kB."""
+        self.model = SimpleNamespace(device=torch.device("cuda"))  # type: ignore[assignment]
+        self.free, self.tokens_per_second = int(free * 1e9), tokens_per_second
+        self._copy_seconds = copy_seconds
+        self.clock, self.peak = 0.0, 0
+        self.forwards: list[int] = []  # their tokens
+
+    BYTES_PER_TOKEN = 10**5
+
+    def _forward(self, texts: Sequence[TokenIds], min_shared: int = 8) -> Iterator[Vectors]:
+        tokens = sum(map(len, texts))
+        if self.BYTES_PER_TOKEN * tokens > self.free:
+            raise OutOfMemoryError(tokens)
+        self.forwards.append(tokens)
+        self.peak = self.BYTES_PER_TOKEN * tokens
+        self.clock += max(self._copy_seconds, tokens / self.tokens_per_second)
+        yield np.empty((len(texts), 1), np.float32)
+
+    def measured(self, *, limit: float = 1.0) -> int:
+        """The budget, where the process may take only a part of what is free."""
+        functions = {
+            "reset_peak_memory_stats": lambda _: None,
+            "memory_allocated": lambda _: 0,
+            "memory_reserved": lambda _: 0,
+            "max_memory_allocated": lambda _: self.peak,
+            "mem_get_info": lambda _: (self.free, self.free),
+            "get_per_process_memory_fraction": lambda _: limit,
+            "empty_cache": lambda: None,
+        }
+        with pytest.MonkeyPatch.context() as patch:
+            for name, function in functions.items():
+                patch.setattr(f"torch.cuda.{name}", function)
+            patch.setattr("e5.engine.time", SimpleNamespace(perf_counter=lambda: self.clock))
+            return self._measure_batch_tokens()
+
+
+class TestMeasuredBudget:
+    """It fills half of the free memory, and grows only to hide copies."""
+
+    @pytest.mark.parametrize(
+        ("free", "budget"), [(80, 4096), (0.82, 4096), (0.43, 2150), (0.2, 1000), (0.03, 150)]
+    )
+    def test_half_of_the_free_memory_is_used(self, free: float, budget: int) -> None:
+        assert SimulatedCard(free).measured() == budget
+
+    def test_no_forward_is_tried_that_the_memory_may_not_hold(self) -> None:
+        card = SimulatedCard(0.2)
+        card.measured()
+        assert card.forwards == [256, 512]
+        card = SimulatedCard(80)
+        card.measured()
+        assert card.forwards == [256, 512, 1024, 2048, 4096]
+
+    def test_a_limit_of_the_process_counts_as_the_memory(self) -> None:
+        assert (
+            SimulatedCard(
+                80,
+            ).measured(limit=0.0025)
+            == 1000
+        )
+
+    @pytest.mark.parametrize(
+        ("name", "tokens_per_second", "copy_seconds", "budget"),
+        [
+            ("3060", 1_490, 0.175, 4096),
+            ("3060, all layers streamed", 1_490, 0.56, 4096),
+            ("4070, all layers streamed", 3_400, 0.56, 4096),
+            ("A40, all layers streamed", 8_040, 0.56, 5628),  # a quarter more than hides the copy
+            ("H100, all layers streamed", 50_000, 0.28, 17_500),
+        ],
+    )
+    def test_it_grows_where_that_hides_the_copies(
+        self, name: str, tokens_per_second: float, copy_seconds: float, budget: int
+    ) -> None:
+        card = SimulatedCard(80, tokens_per_second=tokens_per_second, copy_seconds=copy_seconds)
+        assert card.measured() == pytest.approx(budget, abs=1), name
+        assert max(card.forwards) <= 2 * budget
+
+    def test_but_not_beyond_half_of_the_memory(self) -> None:
+        card = SimulatedCard(1.0, tokens_per_second=50_000, copy_seconds=0.28)
+        assert card.measured() == 5000
+        assert max(card.forwards) == 4096
 
 
 @pytest.fixture(scope="module")

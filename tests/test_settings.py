@@ -1,6 +1,7 @@
 """Every `E5_*` variable is read, or refused with a sentence that says what to do."""
 
 import dataclasses
+import math
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ def test_every_setting_is_read_with_its_type() -> None:
         "E5_WEIGHTS": "weights/e5-mini",
         "E5_ADAPTER": "adapters/law",
         "E5_DEVICE": "cuda:1",
+        "E5_CARD_GB": "11.5",
         "E5_DTYPE": "bfloat16",
         "E5_THREADS": "3",
         "E5_COMPILE": "1",
@@ -33,6 +35,7 @@ def test_every_setting_is_read_with_its_type() -> None:
         weights="weights/e5-mini",
         adapter="adapters/law",
         device="cuda:1",
+        card_gb=11.5,
         dtype="bfloat16",
         threads=3,
         compile=True,
@@ -93,6 +96,27 @@ def test_a_number_too_small_is_refused(variable: str, text: str, minimum: int) -
     ):
         Settings.from_env({variable: text})
     assert Settings.from_env({variable: str(minimum)}) != Settings()
+
+
+@pytest.mark.parametrize("text", ["12GB", "8,5", "all", "0x8"])
+def test_gigabytes_that_are_no_number_are_refused(text: str) -> None:
+    with pytest.raises(SettingsError) as refusal:
+        Settings.from_env({"E5_CARD_GB": text})
+    assert str(refusal.value) == f"E5_CARD_GB: received '{text}'; use a number above 0."
+
+
+@pytest.mark.parametrize("gigabytes", [0, -1, -0.5, math.inf, -math.inf, math.nan, True, "8"])
+def test_gigabytes_that_no_card_can_have_are_refused(gigabytes: Any) -> None:
+    with pytest.raises(SettingsError, match=r"^E5_CARD_GB: received .*; use a number above 0"):
+        Settings(card_gb=gigabytes)
+    if not isinstance(gigabytes, bool | str):
+        with pytest.raises(SettingsError, match=r"^E5_CARD_GB: received"):
+            Settings.from_env({"E5_CARD_GB": str(gigabytes)})
+
+
+@pytest.mark.parametrize("text", ["8", "0.5", "1e1", " 24.0 "])
+def test_gigabytes_need_not_be_whole(text: str) -> None:
+    assert Settings.from_env({"E5_CARD_GB": text}).card_gb == float(text)
 
 
 @pytest.mark.parametrize("dtype", ["fp16", "float64", "Float16", "torch.float16", "auto"])
