@@ -167,9 +167,9 @@ class Engine:
             min(self._seconds(texts) for _ in range(2)) for texts in ([full[0][:32]], full)
         )
         logger.info(
-            "%d layers stay on %s, and %d are copied to it for each forward (%.1f GB in %.2f s): "
-            "a lone query takes %.2f s, and %d tokens %.2f s",
-            *(len(layers) - len(layers.streamed), self.model.device, len(layers.streamed)),
+            "%d of %d layers stay on %s, the others are copied to it for each forward (%.1f GB in "
+            "%.2f s): a lone query takes %.2f s, and %d tokens %.2f s",
+            *(len(layers) - len(layers.streamed), len(layers), self.model.device),
             *(layers.nbytes / 1e9, layers.copy_seconds, query, 512 * len(full), all_texts),
         )
 

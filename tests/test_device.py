@@ -151,14 +151,15 @@ class TestThreads:
         assert choose_threads(12, cgroups=quota) == 12
 
 
+V1 = "memory/memory."
+FILES = {
+    "memory.stat": "anon 700\nactive_file 9\ninactive_file 300\n",
+    "memory.current": "1000",
+}
+
+
 class TestHostMemory:
     """It is what the machine has free, or less if the container may take less."""
-
-    V1 = "memory/memory."
-    FILES = {
-        "memory.stat": "anon 700\nactive_file 9\ninactive_file 300\n",
-        "memory.current": "1000",
-    }
 
     @pytest.mark.parametrize(
         ("files", "available"),

@@ -119,7 +119,7 @@ class SimulatedCard(Engine):
 
     BYTES_PER_TOKEN = 10**5
 
-    def _forward(self, texts: Sequence[TokenIds], min_shared: int = 8) -> Iterator[Vectors]:
+    def _forward(self, texts: Sequence[TokenIds], _: int = 8) -> Iterator[Vectors]:
         tokens = sum(map(len, texts))
         if self.BYTES_PER_TOKEN * tokens > self.free:
             raise OutOfMemoryError(tokens)
@@ -129,13 +129,13 @@ class SimulatedCard(Engine):
         yield np.empty((len(texts), 1), np.float32)
 
     def measured(self, *, limit: float = 1.0) -> int:
-        """The budget, where the process may take only a part of what is free."""
+        """The budget, where the process may take only a part of the card's 100 GB."""
         functions = {
             "reset_peak_memory_stats": lambda _: None,
             "memory_allocated": lambda _: 0,
             "memory_reserved": lambda _: 0,
             "max_memory_allocated": lambda _: self.peak,
-            "mem_get_info": lambda _: (self.free, self.free),
+            "mem_get_info": lambda _: (self.free, int(100e9)),
             "get_per_process_memory_fraction": lambda _: limit,
             "empty_cache": lambda: None,
         }
@@ -167,7 +167,7 @@ class TestMeasuredBudget:
         assert (
             SimulatedCard(
                 80,
-            ).measured(limit=0.0025)
+            ).measured(limit=0.002)
             == 1000
         )
 

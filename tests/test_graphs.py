@@ -193,7 +193,7 @@ class Card:
         return self.vectors
 
     @contextmanager
-    def capturing(self, graph: Any, pool: object) -> Iterator[None]:
+    def capturing(self, graph: Any, **_: Any) -> Iterator[None]:
         yield
         batch, vectors = self.batch, self.vectors
         self.captured.append(len(batch.input_ids))

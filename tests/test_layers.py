@@ -8,7 +8,7 @@ import logging
 import random
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,12 @@ from varlen_on_cpu import as_on_a_card
 
 from e5.attention import attention
 from e5.checkpoint import Checkpoint
-from e5.engine import Engine
+from e5.engine import MAX_CUDA_BATCH_TOKENS, Engine
 from e5.errors import SettingsError
 from e5.forward import forward
 from e5.layers import ALIGNMENT, StreamedLayers
 from e5.lora import LoraAdapter
-from e5.mistral import Config, Layer, Mistral
+from e5.mistral import Config, Mistral
 from e5.packing import TokenIds, pack
 from e5.placement import MemoryNeeds, spread
 from e5.weights import load_model
@@ -182,7 +182,8 @@ def test_so_does_a_forward_of_the_first_layers(card: FakeCard, num_layers: int) 
 class TestMemory:
     """What lies where, and for how long."""
 
-    def test_the_weights_are_those_that_were_loaded_each_aligned(self, card: FakeCard) -> None:
+    @pytest.mark.usefixtures("card")
+    def test_the_weights_are_those_that_were_loaded_each_aligned(self) -> None:
         model, whole = small_model(torch.bfloat16), small_model(torch.bfloat16)
         layers = stream(model, (1, 3))
         assert all(torch.equal(w, whole.state_dict()[n]) for n, w in model.state_dict().items())
@@ -222,9 +223,30 @@ class TestMemory:
         )
 
 
-def test_an_adapter_is_merged_into_streamed_layers_too(
-    card: FakeCard, checkpoint: Path, tmp_path: Path
+@pytest.mark.usefixtures("card")
+def test_only_streamed_layers_are_loaded_into_host_memory(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    whole = load_model(Checkpoint.find(checkpoint), device=CPU, dtype=torch.float32)
+    moved: list[tuple[torch.Tensor, torch.device]] = []
+    to: Any = torch.Tensor.to
+
+    def observed(tensor: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
+        if options == {"copy": True}:
+            moved.append((tensor, arguments[0]))
+        result: torch.Tensor = to(tensor, *arguments, **options)
+        return result
+
+    monkeypatch.setattr(torch.Tensor, "to", observed)
+    card = torch.device("cpu", 0)  # is the CPU, under another name
+    load_model(Checkpoint.find(checkpoint), device=card, dtype=torch.float32, streamed=(1,))
+    for name, weight in whole.named_parameters():
+        (target,) = [place for tensor, place in moved if torch.equal(tensor, weight)]
+        assert target == (CPU if name.startswith("layers.1.") else card), name
+
+
+@pytest.mark.usefixtures("card")
+def test_an_adapter_is_merged_into_streamed_layers_too(checkpoint: Path, tmp_path: Path) -> None:
     config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4}
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
     layer = "base_model.model.layers.{}.mlp.down_proj.lora_{}.weight"
@@ -254,25 +276,42 @@ def test_an_adapter_is_merged_into_streamed_layers_too(
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.usefixtures("card")
 def test_an_embedder_has_the_same_name_and_the_same_bits(
-    card: FakeCard,
     calm_checkpoint: Path,
     dtype: str,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    whole = load(calm_checkpoint, dtype=dtype)
-    monkeypatch.setattr("e5.embedder.choose_streamed_layers", lambda *_: [0, 2])
-    with caplog.at_level(logging.INFO):
-        embedder = load(calm_checkpoint, dtype=dtype)  # and the self-check passes
+    whole = load(calm_checkpoint, dtype=dtype, max_length=300)
+    asked: list[Any] = []
+
+    def chosen(*arguments: Any) -> Sequence[int]:
+        asked.append(arguments)
+        return [0, 2]
+
+    monkeypatch.setattr("e5.embedder.choose_streamed_layers", chosen)
+    with caplog.at_level(logging.INFO):  # and the self-check passes
+        embedder = load(calm_checkpoint, dtype=dtype, max_length=300, card_gb=7.5)
+    config = embedder._engine.model.config
+    kind = getattr(torch, dtype)
+    needs = MemoryNeeds.of(config, kind, max_length=300, batch_tokens=MAX_CUDA_BATCH_TOKENS)
+    assert asked == [(needs, CPU, 7.5)]
     assert isinstance(embedder._engine.model.layers, StreamedLayers)
     assert embedder.name == whole.name
     assert (embedder.encode_query(TEXTS) == whole.encode_query(TEXTS)).all()
     assert (embedder.encode_document(TEXTS) == whole.encode_document(TEXTS)).all()
     (line,) = [line for line in caplog.messages if "are copied to it" in line]
-    assert line.startswith("1 layers stay on cpu, and 2 are copied to it for each forward (0.0 GB")
+    assert line.startswith(
+        "1 of 3 layers stay on cpu, the others are copied to it for each forward"
+    )
     assert "a lone query takes 0." in line
     assert "2048 tokens" in line
+
+
+def test_a_limit_for_a_card_is_refused_on_a_cpu(checkpoint: Path) -> None:
+    with pytest.raises(SettingsError, match=r"^E5_CARD_GB: received 8, and the model runs on"):
+        load(checkpoint, card_gb=8)
 
 
 @pytest.mark.slow
@@ -379,6 +418,6 @@ class TestCuda:
                     module._parameters[name] = torch.nn.Parameter(
                         weight.to(CUDA), requires_grad=False
                     )
-        layer: Layer = stream(model, (1, 3))[1]
-        assert all(memory.is_pinned() for memory in model.layers._pinned.values())  # type: ignore[union-attr]
-        assert layer.mlp.up_proj.weight.device == CPU
+        layers = stream(model, (1, 3))
+        assert all(memory.is_pinned() for memory in layers._pinned.values())
+        assert {weight.device for weight in layers[1].parameters()} == {CPU}
