@@ -162,7 +162,8 @@ class Engine:
 
     def _log_costs(self, layers: StreamedLayers) -> None:
         """Say what is streamed, and the time that forwards take."""
-        full = [(3 + i, *[3] * 511) for i in range(max(1, self.max_batch_tokens // 512))]
+        length = min(512, self.max_batch_tokens)
+        full = [(3 + i, *[3] * (length - 1)) for i in range(self.max_batch_tokens // length)]
         query, all_texts = (
             min(self._seconds(texts) for _ in range(2)) for texts in ([full[0][:32]], full)
         )
@@ -170,7 +171,7 @@ class Engine:
             "%d of %d layers stay on %s, the others are copied to it for each forward (%.1f GB in "
             "%.2f s): a lone query takes %.2f s, and %d tokens %.2f s",
             *(len(layers) - len(layers.streamed), len(layers), self.model.device),
-            *(layers.nbytes / 1e9, layers.copy_seconds, query, 512 * len(full), all_texts),
+            *(layers.nbytes / 1e9, layers.copy_seconds, query, length * len(full), all_texts),
         )
 
 

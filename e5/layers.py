@@ -8,8 +8,8 @@ If layers 1, 3 and 5 of six are streamed:
     buffer a    1  1  5  5  5  5  3  3        a layer is copied as soon as the one
     buffer b    3  3  3  3  1  1  1  1        that was in its buffer has been computed
 
-The kernels and their shapes are those of a card that holds all layers, and so are the bits of each
-vector. Which layers are streamed is decided in `placement`.
+The kernels and their shapes are those of a forward with all layers on the card, and so are the bits
+of each vector. Which layers are streamed is decided in `placement`.
 """
 
 import mmap
@@ -59,7 +59,8 @@ class StreamedLayers(nn.ModuleList):
         weakref.finalize(self, _release, cudart, self._stream, self._pinned).atexit = False
         for number in self.streamed:
             layer = self[number]
-            memory = self._pinned[number] = _pinned(cudart, _size(layer))
+            with torch.cuda.stream(self._stream):  # on the card of this model, if there are several
+                memory = self._pinned[number] = _pinned(cudart, _size(layer))
             views = _views(memory, layer)
             for name, weight in layer.named_parameters():
                 views[name].copy_(weight)
@@ -177,5 +178,6 @@ def _pinned(cudart: Any, nbytes: int) -> torch.Tensor:
 def _release(cudart: Any, stream: Any, pinned: Mapping[int, torch.Tensor]) -> None:
     """Wait for copies and unpin, before the memory is used for something else."""
     stream.synchronize()
-    for memory in pinned.values():
-        cudart.cudaHostUnregister(memory.data_ptr())
+    with torch.cuda.stream(stream):
+        for memory in pinned.values():
+            cudart.cudaHostUnregister(memory.data_ptr())

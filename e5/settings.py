@@ -43,7 +43,8 @@ class Settings:
             a GPU, for some 12 s at the start.
         max_length: maximum tokens of a text, `<s>` and `</s>` included (`E5_MAX_LENGTH`).
         max_batch_tokens: maximum tokens computed in one forward (`E5_MAX_BATCH_TOKENS`); default
-            measured from free memory on CUDA, at most 4096; 2048 on a CPU.
+            measured from free memory on CUDA, at most 4096 or what hides the copying of streamed
+            layers; 2048 on a CPU.
         max_queue_tokens: tokens that may wait before requests are refused (`E5_MAX_QUEUE_TOKENS`).
     """
 
