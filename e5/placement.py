@@ -67,7 +67,11 @@ class MemoryNeeds:
             >>> [needs.layers_that_stay((gib - 0.65) * 2**30) for gib in (11.5, 15.6)]
             [22, 32]
         """
-        return self.num_layers if self.whole <= free else int((free - self.least) // self.layer)
+        if self.whole <= free:
+            return self.num_layers
+        # To stream fewer than three would take as much room as to stream none.
+        most = max(0, self.num_layers - BUFFERS - 1)
+        return min(most, int((free - self.least) // self.layer))
 
 
 def spread(count: int, num_layers: int) -> list[int]:
@@ -96,11 +100,10 @@ def choose_streamed_layers(
             raise SettingsError("E5_CARD_GB", received, "unset E5_CARD_GB")
         return []
     free, total = torch.cuda.mem_get_info(device)
-    free -= CUDA_BYTES
+    fraction = torch.cuda.get_per_process_memory_fraction(device)
     if card_gb is not None:
-        allowed = min(int(card_gb * 1e9), total)
-        torch.cuda.set_per_process_memory_fraction(allowed / total, device)
-        free = min(free, allowed - torch.cuda.memory_reserved(device))
+        fraction = min(1.0, card_gb * 1e9 / total)
+    free = min(free - CUDA_BYTES, fraction * total - torch.cuda.memory_reserved(device))
     received = "no value" if card_gb is None else f"{card_gb:g}"
     stay = needs.layers_that_stay(free)
     if stay < 0:
@@ -115,4 +118,6 @@ def choose_streamed_layers(
         received += f" room on the card need {has:.1f} are left"
         remedy = "allow more of the card, or give the host or the container more memory"
         raise SettingsError("E5_CARD_GB", received, remedy)
+    if card_gb is not None:
+        torch.cuda.set_per_process_memory_fraction(fraction, device)
     return streamed

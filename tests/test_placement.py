@@ -55,19 +55,29 @@ class TestNeeds:
     def test_cards_keep_these_layers(self, card: str, usable: float, stay: int) -> None:
         assert SEVEN_BILLION.layers_that_stay((usable - OF_CUDA) * 2**30) == stay, card
 
-    @given(free=st.floats(0, 100e9))
-    def test_what_stays_has_room_and_one_more_layer_has_not(self, free: float) -> None:
-        stay = SEVEN_BILLION.layers_that_stay(free)
+    @given(free=st.floats(0, 100e9), tokens=st.sampled_from([100, 512, 4096, 16_000]))
+    def test_what_stays_has_room_and_one_more_layer_has_not(self, free: float, tokens: int) -> None:
+        needs = MemoryNeeds.of(Config(), FP16, max_length=tokens, batch_tokens=tokens)
+        stay = needs.layers_that_stay(free)
         if stay == 32:
-            assert SEVEN_BILLION.whole <= free
+            assert needs.whole <= free
             return
         # The buffers of streamed layers take the room of two, so that three at least are streamed.
         assert stay <= 32 - BUFFERS - 1
-        least, layer = SEVEN_BILLION.least, SEVEN_BILLION.layer
-        if free >= least:
-            assert least + stay * layer <= free < least + (stay + 1) * layer
+        if free >= needs.least:
+            assert needs.least + stay * needs.layer <= free
+            one_more = needs.least + (stay + 1) * needs.layer
+            assert free < (needs.whole if stay == 29 else one_more)
         else:
             assert stay < 0
+
+    @pytest.mark.parametrize("num_layers", [1, 2, 3])
+    def test_a_model_of_few_layers_streams_all_or_none(self, num_layers: int) -> None:
+        config = Config(num_hidden_layers=num_layers)
+        needs = MemoryNeeds.of(config, FP16, max_length=100, batch_tokens=100)
+        assert needs.layers_that_stay(needs.whole) == num_layers
+        assert needs.layers_that_stay(needs.whole - 1) == (0 if needs.least < needs.whole else -1)
+        assert needs.layers_that_stay(needs.least - 1) == (num_layers if num_layers == 1 else -1)
 
     def test_short_texts_and_small_forwards_leave_room_for_layers(self) -> None:
         short = MemoryNeeds.of(Config(), FP16, max_length=512, batch_tokens=512)
@@ -99,6 +109,7 @@ class TestChoice:
         memory = int(10.85 * 2**30) + CUDA_BYTES, 12 * 2**30
         monkeypatch.setattr("torch.cuda.mem_get_info", lambda _: memory)
         monkeypatch.setattr("torch.cuda.memory_reserved", lambda _: 0)
+        monkeypatch.setattr("torch.cuda.get_per_process_memory_fraction", lambda _: 1.0)
         monkeypatch.setattr(
             "torch.cuda.set_per_process_memory_fraction", lambda f, _: set_fractions.append(f)
         )
@@ -110,7 +121,7 @@ class TestChoice:
         assert fractions == []
 
     @pytest.mark.parametrize(
-        ("card_gb", "streamed"), [(2, 32), (5, 25), (8.5, 17), (11.6, 10), (12.8, 10), (80, 10)]
+        ("card_gb", "streamed"), [(2, 32), (5, 25), (8.5, 17), (11.6, 10), (12.8, 10), (1e300, 10)]
     )
     def test_a_limit_is_kept_and_gives_no_more_than_is_free(
         self, fractions: list[float], card_gb: float, streamed: int
@@ -125,18 +136,31 @@ class TestChoice:
         assert len(choose_streamed_layers(SEVEN_BILLION, CUDA, 8)) == 32 - 7
         assert SEVEN_BILLION.layers_that_stay(5e9) == 7
 
+    def test_a_limit_that_torch_was_given_counts_too(
+        self, fractions: list[float], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(
+            "torch.cuda.get_per_process_memory_fraction", lambda _: 8e9 / (12 * 2**30)
+        )
+        assert len(choose_streamed_layers(SEVEN_BILLION, CUDA, None)) == 32 - 14
+        assert len(choose_streamed_layers(SEVEN_BILLION, CUDA, 5)) == 25
+        assert fractions == [5e9 / (12 * 2**30)]
+
     def test_a_model_that_fits_is_not_streamed(self) -> None:
         small = MemoryNeeds.of(Config(hidden_size=1024), FP16, max_length=4096, batch_tokens=4096)
         assert choose_streamed_layers(small, CUDA, None) == []
 
     @pytest.mark.parametrize(("card_gb", "has"), [(1.5, 1.5), (0.001, 0.0)])
-    def test_a_limit_that_is_too_low_is_refused(self, card_gb: float, has: float) -> None:
+    def test_a_limit_that_is_too_low_is_refused(
+        self, card_gb: float, has: float, fractions: list[float]
+    ) -> None:
         with pytest.raises(SettingsError) as error:
             choose_streamed_layers(SEVEN_BILLION, CUDA, card_gb)
         assert str(error.value) == (
             f"E5_CARD_GB: received {card_gb:g}, and of the 1.8 GB of a card that are needed {has} "
             "are left; free or allow more, or lower E5_MAX_BATCH_TOKENS and E5_MAX_LENGTH."
         )
+        assert fractions == []
 
     def test_so_is_a_card_that_is_full(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("torch.cuda.mem_get_info", lambda _: (2**30, 12 * 2**30))
