@@ -99,11 +99,11 @@ def choose_streamed_layers(
             received = f"{card_gb:g}, and the model runs on the CPU"
             raise SettingsError("E5_CARD_GB", received, "unset E5_CARD_GB")
         return []
-    free, total = torch.cuda.mem_get_info(device)
+    unused, total = torch.cuda.mem_get_info(device)
     fraction = torch.cuda.get_per_process_memory_fraction(device)
     if card_gb is not None:
         fraction = min(1.0, card_gb * 1e9 / total)
-    free = min(free - CUDA_BYTES, fraction * total - torch.cuda.memory_reserved(device))
+    free = min(unused - CUDA_BYTES, fraction * total - torch.cuda.memory_reserved(device))
     received = "no value" if card_gb is None else f"{card_gb:g}"
     stay = needs.layers_that_stay(free)
     if stay < 0:

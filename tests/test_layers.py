@@ -319,6 +319,7 @@ def test_a_limit_for_a_card_is_refused_on_a_cpu(checkpoint: Path) -> None:
 def test_compiled_programs_give_the_same_bits_and_are_those_of_all_layers() -> None:
     torch._dynamo.reset()
     counted = torch._dynamo.utils.counters
+    counted.clear()
     whole = small_model(torch.bfloat16)
     expected = {len(some): forward(whole, pack(some), compiled=True) for some in (IDS, IDS[:1])}
     programs = counted["stats"]["unique_graphs"]
