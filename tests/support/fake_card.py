@@ -10,7 +10,6 @@ could happen in the other order. Without a race a card computes what the CPU doe
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -155,8 +154,7 @@ class _Watch(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         stream = self.card.current
         time = stream.clock[stream.number] = stream.clock.get(stream.number, 0) + 1
-        schema = SimpleNamespace(arguments=func._schema.arguments)
-        for argument, value in zip(schema.arguments, args, strict=False):
+        for argument, value in zip(func._schema.arguments, args, strict=False):
             writes = argument.alias_info is not None and argument.alias_info.is_write
             for tensor in tree_leaves(value):
                 if isinstance(tensor, torch.Tensor):
