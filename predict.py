@@ -1,4 +1,4 @@
-"""The interface to Cog: inputs -> EmbedRequest -> Service -> Output. It only translates.
+"""The interface to Cog: inputs -> request -> Service -> Output. It only translates.
 
 Cog's command line reads the source of `run`'s signature to publish the schema, so defaults and
 descriptions are plain literals on one line, and types are written out.
@@ -10,7 +10,6 @@ from cog import BaseRunner, Input, concurrent
 
 from e5.cog import CogWorker
 from e5.cog.output import Output  # Cog's parser follows this import to the source of Output
-from e5.serving import EmbedRequest
 from e5.settings import Settings
 
 
@@ -57,7 +56,7 @@ class Predictor(BaseRunner):
     ) -> Output:
         """One prediction: every text's embedding, and the scores of queries with documents."""
         with self.worker.prediction() as prediction:
-            request = EmbedRequest.parse(
+            request = prediction.request(
                 task=task, query=query, document=document, queries=queries, documents=documents,
                 symmetric=symmetric, normalize=normalize, dimensions=dimensions, truncate=truncate,
                 encoding_format=encoding_format, **unknown,

@@ -8,15 +8,18 @@ from pathlib import Path
 
 import torch
 
-from e5.errors import EngineError, SettingsError
+from e5.errors import EngineError, SettingsError, shortened
 
 logger = logging.getLogger(__name__)
 
 MIN_CAPABILITY = (8, 0)  # FlashAttention needs it; a T4 has 7.5
 MAX_CPU_WEIGHT_BYTES = 4_000_000_000  # a CPU takes minutes for a forward of more
+MAX_WORDS = 300  # characters of what torch says of a card
 
 
-def choose_device(device: str | None, *, weight_bytes: int = 0) -> torch.device:
+def choose_device(
+    device: str | None, *, weight_bytes: int = 0, min_capability: tuple[int, int] = MIN_CAPABILITY
+) -> torch.device:
     """The requested device; by default CUDA if available, else the CPU.
 
     Raises:
@@ -32,25 +35,41 @@ def choose_device(device: str | None, *, weight_bytes: int = 0) -> torch.device:
     else:
         try:
             chosen = torch.device(device)
-            torch.empty(1, device=chosen)
             if chosen.type not in ("cpu", "cuda"):
-                raise ValueError("a device of another kind")
-        except Exception as error:  # each kind of device raises its own
+                raise RuntimeError("a device of another kind")
+        except Exception as error:  # an index of a thousand digits is none of torch's own
             received = f"{device!r}, which cannot be used here"
             raise SettingsError("E5_DEVICE", received, "use cpu or cuda") from error
+        if chosen.type == "cuda" and (failure := _failure(chosen)):
+            received = f"{device!r}, which cannot be used here ({failure})"
+            remedy = "give the container a card (docker run --gpus all), or try it without one"
+            remedy += " by E5_DEVICE=cpu and E5_WEIGHTS=weights/e5-mini"
+            raise SettingsError("E5_DEVICE", received, remedy)
     if chosen.type == "cuda":
         capability = torch.cuda.get_device_capability(chosen)
-        if capability < MIN_CAPABILITY:
-            has, needs = (".".join(map(str, each)) for each in (capability, MIN_CAPABILITY))
+        if capability < min_capability:
+            has, needs = (".".join(map(str, each)) for each in (capability, min_capability))
             name = torch.cuda.get_device_name(chosen)
             received = f"{name}, whose compute capability is {has} and has to be at least {needs}"
-            raise SettingsError("E5_DEVICE", received, "use an A40, L40S, A100 or newer")
+            remedy = "set E5_ENGINE=transformers, or use an A40, L40S, A100 or newer"
+            raise SettingsError("E5_DEVICE", received, remedy)
     return chosen
+
+
+def _failure(device: torch.device) -> str:
+    """Why torch cannot use a card, in its words; "" where it can."""
+    try:
+        torch.empty(1, device=device)
+    except Exception as error:  # no CUDA in torch is an AssertionError, no driver a RuntimeError
+        first_line = str(error).partition("\n")[0].strip(" .")
+        return f"torch: {shortened(first_line, most=MAX_WORDS)}"
+    return ""
 
 
 def _warn_or_refuse_cpu(weight_bytes: int) -> None:
     """Handle a torch built for CUDA that finds no card and no E5_DEVICE."""
-    received = "no value, and torch, which is built for CUDA, finds no card that works"
+    failure = _failure(torch.device("cuda"))
+    received = f"no value, and torch, which is built for CUDA, finds no card that works ({failure})"
     if weight_bytes > MAX_CPU_WEIGHT_BYTES:
         size = f"{weight_bytes / 1e9:.1f} GB"
         remedy = f"repair the driver, or set E5_DEVICE=cpu to run {size} of weights on the CPU"

@@ -3,7 +3,8 @@
 import logging
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 import torch
@@ -38,11 +39,16 @@ class Engine:
         hidden_size: dimensions of a vector.
         max_batch_tokens: maximum tokens computed in one forward.
         compiled: whether forwards use torch.compile.
+        quantised: whether weights are stored in fewer bits than they are multiplied in.
+
+    Another engine is a subclass that replaces `_divide` and `_vectors`.
 
     Example, with the 7B model:
         >>> Engine(model).compute([(1, 415, 2)]).shape
         (1, 4096)
     """
+
+    quantised = False
 
     def __init__(
         self,
@@ -62,13 +68,14 @@ class Engine:
         """
         self.model, self.hidden_size, self.compiled = model, model.config.hidden_size, compiled
         if compiled:
-            _try_to_compile(model)
+            try_to_compile(lambda texts: self._run(pack(texts).to(model.device)))
         streamed = model.layers if isinstance(model.layers, StreamedLayers) else None
-        self._copy_seconds = 0.0 if streamed is None else streamed.copy_seconds
         on_a_card = uses_varlen(model.device, model.embed_tokens.weight.dtype)
         graphs = graphs and on_a_card and streamed is None
         self._graphs = Graphs(self._run, model.device) if graphs else None
-        self.max_batch_tokens = max_batch_tokens or self._measure_batch_tokens()
+        self.max_batch_tokens = max_batch_tokens or self._measure_batch_tokens(
+            model.device, copy_seconds=0.0 if streamed is None else streamed.copy_seconds
+        )
         if streamed is not None:
             self._log_costs(streamed)
 
@@ -82,35 +89,44 @@ class Engine:
         Raises:
             OutOfMemoryError: for a text that does not fit in memory even alone.
         """
-        min_shared = MIN_SHARED if share_prefixes else sys.maxsize
-        distinct = sorted(set(sequences))
-        row_numbers = {ids: i for i, ids in enumerate(distinct)}
-        vectors = np.empty((len(distinct), self.hidden_size), np.float32)
-        batches = divide_into_batches(
-            distinct, max_batch_tokens=self.max_batch_tokens, min_shared=min_shared
-        )
+        batches = list(self._divide(set(sequences), share_prefixes))
+        row_numbers = {ids: i for i, ids in enumerate(chain.from_iterable(batches))}
+        vectors = np.empty((len(row_numbers), self.hidden_size), np.float32)
         done = 0
-        with tqdm(distinct, "forward", unit="text", delay=2, leave=False, disable=None) as bar:
-            for rows in (rows for batch in batches for rows in self._forward(batch, min_shared)):
+        with tqdm(row_numbers, "forward", unit="text", delay=2, leave=False, disable=None) as bar:
+            for rows in (rows for each in batches for rows in self._forward(each, share_prefixes)):
                 vectors[done : done + len(rows)] = rows
                 done += len(rows)
                 bar.update(len(rows))
         return vectors[[row_numbers[ids] for ids in sequences]]
 
+    def _divide(
+        self, texts: Collection[TokenIds], share_prefixes: bool
+    ) -> Iterable[Sequence[TokenIds]]:
+        """Divide distinct texts into the batches of one forward each."""
+        return divide_into_batches(
+            sorted(texts),
+            max_batch_tokens=self.max_batch_tokens,
+            min_shared=_min_shared(share_prefixes),
+        )
+
+    def _vectors(self, texts: Sequence[TokenIds], share_prefixes: bool) -> torch.Tensor:
+        """The vectors of one batch, in order."""
+        # Graphs may share prefixes, so not for texts that must be apart.
+        graphs = self._graphs if share_prefixes else None
+        rows = None if graphs is None else graphs(texts)
+        if rows is None:
+            batch = pack(texts, min_shared=_min_shared(share_prefixes))
+            rows = self._run(batch.to(self.model.device))
+        return rows
+
     def _run(self, batch: PackedBatch) -> torch.Tensor:
         return forward(self.model, batch, compiled=self.compiled)
 
-    def _forward(
-        self, texts: Sequence[TokenIds], min_shared: int = MIN_SHARED
-    ) -> Iterator[Vectors]:
+    def _forward(self, texts: Sequence[TokenIds], share_prefixes: bool = True) -> Iterator[Vectors]:
         """Vectors of `texts`, in order; in halves if the GPU's memory does not hold them all."""
         try:
-            # Graphs may share prefixes, so not for texts that must be apart.
-            graphs = self._graphs if min_shared == MIN_SHARED else None
-            rows = None if graphs is None else graphs(texts)
-            if rows is None:
-                rows = self._run(pack(texts, min_shared=min_shared).to(self.model.device))
-            vectors: Vectors = rows.cpu().numpy()
+            vectors: Vectors = self._vectors(texts, share_prefixes).cpu().numpy()
         except torch.OutOfMemoryError:
             pass  # handled below, after the failed forward's tensors are released
         else:
@@ -121,37 +137,38 @@ class Engine:
             raise OutOfMemoryError(len(texts[0]))
         logger.warning("out of GPU memory with %d texts: halving the batch", len(texts))
         half = len(texts) // 2
-        yield from self._forward(texts[:half], min_shared)
-        yield from self._forward(texts[half:], min_shared)
+        yield from self._forward(texts[:half], share_prefixes)
+        yield from self._forward(texts[half:], share_prefixes)
 
-    def _measure_batch_tokens(self) -> int:
-        """The token budget: what fills half of the free GPU memory, measured by forwards.
+    def _measure_batch_tokens(self, *devices: torch.device, copy_seconds: float = 0.0) -> int:
+        """The tokens whose activations fill half of the free memory, measured by forwards.
 
-        Each forward has twice the tokens of the one before, so that a card that is almost full is
-        measured too. Beyond `MAX_CUDA_BATCH_TOKENS` they go on only as long as streamed layers are
-        not copied in the time of a forward.
+        Of several cards the one with the least room counts. Each forward has twice the tokens of
+        the one before it, as long as the memory holds that: so a card that is almost full is
+        measured too. They grow beyond `MAX_CUDA_BATCH_TOKENS` only until streamed layers, which are
+        copied in `copy_seconds`, are copied in the time of a forward.
         """
-        device = self.model.device
-        if device.type != "cuda":
+        if any(device.type != "cuda" for device in devices):
             return CPU_BATCH_TOKENS
         tokens = FIRST_PROBE_TOKENS
         while True:
-            torch.cuda.reset_peak_memory_stats(device)
-            before = torch.cuda.memory_allocated(device)
+            before = [torch.cuda.memory_allocated(device) for device in devices]
+            for device in devices:
+                torch.cuda.reset_peak_memory_stats(device)
             seconds = self._seconds([(3,) * tokens])
-            peak = torch.cuda.max_memory_allocated(device) - before
+            peaks = [torch.cuda.max_memory_allocated(device) for device in devices]
             torch.cuda.empty_cache()
-            free, total = torch.cuda.mem_get_info(device)
-            allowed = int(torch.cuda.get_per_process_memory_fraction(device) * total)
-            free = min(free, allowed - torch.cuda.memory_reserved(device))
-            fitting = tokens * free / 2 / max(1, peak)
-            waits = seconds < WAITING * self._copy_seconds
-            if fitting < 2 * tokens or (tokens >= MAX_CUDA_BATCH_TOKENS and not waits):
+            room = min(
+                _free_bytes(device) / 2 / max(1, peak - used)  # in forwards of so many tokens
+                for device, peak, used in zip(devices, peaks, before, strict=True)
+            )
+            waits = seconds < WAITING * copy_seconds
+            if room < 2 or (tokens >= MAX_CUDA_BATCH_TOKENS and not waits):
                 break
             tokens *= 2
         # A quarter more than a forward in whose time all streamed layers are copied.
-        hiding = 1.25 * tokens * self._copy_seconds / seconds
-        return max(1, int(min(fitting, max(MAX_CUDA_BATCH_TOKENS, hiding))))
+        hiding = 1.25 * tokens * copy_seconds / seconds
+        return max(1, int(min(tokens * room, max(MAX_CUDA_BATCH_TOKENS, hiding))))
 
     def _seconds(self, texts: Sequence[TokenIds]) -> float:
         """The time of a forward of some texts."""
@@ -175,11 +192,28 @@ class Engine:
         )
 
 
-def _try_to_compile(model: Mistral) -> None:
-    """Compile now, so that an error appears at the start and no caller waits for the compiler."""
+def _min_shared(share_prefixes: bool) -> int:
+    return MIN_SHARED if share_prefixes else sys.maxsize
+
+
+def _free_bytes(device: torch.device) -> float:
+    """The free memory of a card, within the fraction of it that torch may use."""
+    free, total = torch.cuda.mem_get_info(device)
+    allowed = torch.cuda.get_per_process_memory_fraction(device) * total
+    return min(free, allowed - torch.cuda.memory_reserved(device))
+
+
+def try_to_compile(run: Callable[[Sequence[TokenIds]], object]) -> None:
+    """Compile now, so that an error appears at the start and no caller waits for the compiler.
+
+    `run` is a compiled forward.
+
+    Raises:
+        SettingsError: torch cannot compile on this machine.
+    """
     started = time.perf_counter()
     try:
-        forward(model, pack([(1, 2), (1, 3, 2)]).to(model.device), compiled=True)
+        run([(1, 2), (1, 3, 2)])
     except Exception as error:  # a compiler can raise anything
         logger.warning("torch.compile failed", exc_info=True)
         received = f"1, and torch cannot compile here ({shortened(str(error), 200)})"

@@ -1,5 +1,6 @@
 """Which layers of a model stay on a card, by its memory. The others are streamed (`layers`)."""
 
+import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -99,6 +100,8 @@ def choose_streamed_layers(
             received = f"{card_gb:g}, and the model runs on the CPU"
             raise SettingsError("E5_CARD_GB", received, "unset E5_CARD_GB")
         return []
+    gc.collect()
+    torch.cuda.empty_cache()  # of a model that this process had before
     unused, total = torch.cuda.mem_get_info(device)
     fraction = torch.cuda.get_per_process_memory_fraction(device)
     if card_gb is not None:

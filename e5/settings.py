@@ -12,7 +12,12 @@ from pathlib import Path
 
 from e5.errors import SettingsError, quoted
 
-DTYPES = ("float16", "bfloat16", "float32")
+# The values of settings that have a few.
+CHOICES = {
+    "dtype": ("float16", "bfloat16", "float32"),
+    "engine": ("packed", "transformers"),
+    "quantize": ("int8", "nf4"),
+}
 FLAGS = {"0": False, "false": False, "1": True, "true": True}
 # Whole numbers and their minimums.
 NUMBERS = {"threads": 1, "max_length": 3, "max_batch_tokens": 1, "max_queue_tokens": 1}
@@ -34,8 +39,10 @@ class Settings:
         weights: folder of the checkpoint (`E5_WEIGHTS`).
         adapter: folder of a LoRA adapter that is merged into the weights (`E5_ADAPTER`).
         device: `cpu`, `cuda` or `cuda:1` (`E5_DEVICE`); default CUDA if available.
-        card_gb: gigabytes (10^9 bytes) of the card that weights and forwards may take
-            (`E5_CARD_GB`); default what is free. The layers that have no room are streamed.
+        engine: `packed`, this project's own, or `transformers`, the unmodified model (`E5_ENGINE`).
+        card_gb: gigabytes (10^9 bytes) of a card that weights and forwards may take (`E5_CARD_GB`);
+            default what is free. Layers that have no room are kept in host memory.
+        quantize: `int8` or `nf4`, the weights of `transformers` in 8 or 4 bits (`E5_QUANTIZE`).
         dtype: `float16`, `bfloat16` or `float32` (`E5_DTYPE`); default float16 on CUDA, bfloat16
             on a CPU that multiplies it in hardware, else float32.
         threads: CPU threads of the model (`E5_THREADS`); default the cores that may be used.
@@ -51,7 +58,9 @@ class Settings:
     weights: str | Path = "weights/e5-mistral-7b-instruct"
     adapter: str | Path | None = None
     device: str | None = None
+    engine: str = "packed"
     card_gb: float | None = None
+    quantize: str | None = None
     dtype: str | None = None
     threads: int | None = None
     compile: bool = False
@@ -61,8 +70,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuse values that are wrong on every machine."""
-        if self.dtype is not None and self.dtype not in DTYPES:
-            raise SettingsError("E5_DTYPE", repr(self.dtype), f"use one of {', '.join(DTYPES)}")
+        for name, choices in CHOICES.items():
+            value = getattr(self, name)
+            if value is not getattr(Settings, name) and value not in choices:
+                remedy = f"use one of {', '.join(choices)}"
+                raise SettingsError(f"E5_{name.upper()}", repr(value), remedy)
         for name, minimum in NUMBERS.items():
             value = getattr(self, name)
             if value is getattr(Settings, name):  # the default
@@ -78,6 +90,10 @@ class Settings:
             type(gigabytes) in (int, float) and 0 < gigabytes < math.inf
         ):
             raise SettingsError("E5_CARD_GB", quoted(gigabytes), "use a number above 0")
+        if self.engine == "packed" and self.quantize is not None:
+            received = f"{self.quantize!r} with E5_ENGINE=packed"
+            remedy = "set E5_ENGINE=transformers, or unset it"
+            raise SettingsError("E5_QUANTIZE", received, remedy)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Settings":

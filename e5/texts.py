@@ -4,6 +4,7 @@ Each function returns the value itself, or raises an InputError that names the c
 Tokens are not counted, so a text that passes may still be truncated.
 """
 
+import codecs
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,6 +12,13 @@ from e5.errors import InputError, quoted
 
 MAX_CHARACTERS = 1_000_000  # in one text; about 60 times as many as the model reads
 MAX_TASK = 10_000  # characters; the task is repeated before each query
+BYTE_ORDER_MARKS = {  # encodings by how files begin; UTF-32's first: it begins as UTF-16's does
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+    codecs.BOM_UTF8: "utf-8",
+}
 
 
 def check_text(text: object, field: str) -> str:
@@ -19,11 +27,11 @@ def check_text(text: object, field: str) -> str:
     Example:
         >>> check_text(" ", "documents[1]")
         Traceback (most recent call last):
-        e5.errors.InputError: documents[1]: received blank text; send text, or leave the field out.
+        e5.errors.InputError: documents[1]: received blank text; send text, or leave it out.
     """
     checked = check_unicode(text, field)
     if not checked.strip():
-        raise InputError(field, "blank text", "send text, or leave the field out")
+        raise InputError(field, "blank text", "send text, or leave it out")
     if len(checked) > MAX_CHARACTERS:
         received = f"{len(checked)} characters"
         raise InputError(field, received, f"send at most {MAX_CHARACTERS} characters a text")

@@ -15,8 +15,10 @@ from e5.errors import InputError, quoted
 Vectors: TypeAlias = NDArray[np.float32]
 
 
-def check_dimensions(dimensions: int | None, most: int) -> None:
+def check_dimensions(dimensions: int | None, most: int | None) -> None:
     """Refuse, by an InputError, to keep fewer dimensions than 1 or more than `most`; None is all.
+
+    Where `most` is None, because it is not known yet, any number from 1 on passes.
 
     Example:
         >>> check_dimensions(5000, 4096)
@@ -24,8 +26,9 @@ def check_dimensions(dimensions: int | None, most: int) -> None:
         e5.errors.InputError: dimensions: received 5000; use 1 to 4096.
     """
     whole = isinstance(dimensions, int | np.integer) and not isinstance(dimensions, bool)
-    if dimensions is not None and not (whole and 1 <= dimensions <= most):
-        raise InputError("dimensions", repr(dimensions), f"use 1 to {most}")
+    if dimensions is not None and not (whole and 1 <= dimensions <= (most or dimensions)):
+        remedy = f"use 1 to {most}" if most else "use 1 or more"
+        raise InputError("dimensions", repr(dimensions), remedy)
 
 
 def finish(vectors: Vectors, dimensions: int | None, *, normalize: bool) -> Vectors:

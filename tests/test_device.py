@@ -33,7 +33,7 @@ def test_cuda_can_be_set_on_a_machine_with_a_card(device: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "device", ["gpu", "cuda:99", "cuda:-1", "mps", "hpu", "xpu", "meta", "", "cpu cuda"]
+    "device", ["gpu", "cuda:x", "cuda:-1", "mps", "hpu", "xpu", "meta", "", "cpu cuda"]
 )
 def test_a_device_that_cannot_be_used_here_is_refused(device: str) -> None:
     with pytest.raises(SettingsError) as refusal:
@@ -43,10 +43,56 @@ def test_a_device_that_cannot_be_used_here_is_refused(device: str) -> None:
     )
 
 
+TRY_WITHOUT = (
+    "give the container a card (docker run --gpus all), "
+    "or try it without one by E5_DEVICE=cpu and E5_WEIGHTS=weights/e5-mini."
+)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA")
-def test_cuda_is_refused_where_there_is_none() -> None:
-    with pytest.raises(SettingsError, match=r"^E5_DEVICE: received 'cuda', which cannot be used"):
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_cuda_is_refused_where_there_is_none_and_torch_says_what_is_missing(device: str) -> None:
+    with pytest.raises(SettingsError) as refusal:
+        choose_device(device)
+    reason = "Torch not compiled with CUDA enabled"
+    if torch.version.cuda is not None:
+        reason = "Found no NVIDIA driver on your system. Please check that you have an NVIDIA GPU "
+        reason += "and installed a driver from http://www.nvidia.com/Download/index.aspx"
+    assert str(refusal.value) == (
+        f"E5_DEVICE: received {device!r}, which cannot be used here (torch: {reason}); "
+        f"{TRY_WITHOUT}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("No CUDA GPUs are available", "No CUDA GPUs are available"),
+        ("The NVIDIA driver on your system is too old (found version 11040). Update it.",
+         "The NVIDIA driver on your system is too old (found version 11040). Update it"),
+        ("CUDA error: invalid device ordinal\nCUDA kernel errors might be reported later.",
+         "CUDA error: invalid device ordinal"),
+        ("x" * 1000, "x" * 297 + "..."),
+    ],
+)  # fmt: skip
+def test_what_torch_says_of_a_card_is_one_line(
+    said: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine has one fault at most, so torch is patched to report each."""
+
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError(said)
+
+    monkeypatch.setattr("torch.empty", fails)
+    with pytest.raises(SettingsError) as refusal:
         choose_device("cuda")
+    assert f"(torch: {shown}); {TRY_WITHOUT}" in str(refusal.value)
+
+
+@pytest.mark.gpu
+def test_a_card_that_is_not_there_is_refused_beside_others() -> None:
+    with pytest.raises(SettingsError, match=r"'cuda:99', .* \(torch: CUDA error: invalid device"):
+        choose_device("cuda:99")
 
 
 @pytest.mark.parametrize("device", [CPU, CUDA], ids=str)
@@ -85,9 +131,12 @@ class TestCards:
         monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: (7, 5))
         monkeypatch.setattr("torch.cuda.get_device_name", lambda _: "Tesla T4")
         with pytest.raises(
-            SettingsError, match=r"Tesla T4, whose compute capability is 7\.5 and has to be .* 8\.0"
+            SettingsError,
+            match=r"Tesla T4, whose compute capability is 7\.5 and has to be .* 8\.0; set "
+            r"E5_ENGINE=transformers, or",
         ):
             choose_device(None)
+        assert choose_device(None, min_capability=(7, 5)) == CUDA
 
     @pytest.mark.parametrize("capability", [(8, 0), (8, 6), (8, 9), (9, 0), (12, 0)])
     def test_newer_ones_are_taken(
@@ -103,6 +152,7 @@ class TestCards:
     ) -> None:
         monkeypatch.setattr("torch.version.cuda", "12.6")
         assert choose_device(None, weight_bytes=1_000_000) == CPU
+        assert "finds no card that works (torch: Torch not compiled with CUDA" in caplog.text
         assert "RUNS ON THE CPU" in caplog.text
         with pytest.raises(SettingsError, match=r"or set E5_DEVICE=cpu to run 14\.2 GB of weights"):
             choose_device(None, weight_bytes=14_220_000_000)
@@ -268,6 +318,22 @@ def test_few_compiled_products_are_kept_unless_asked_otherwise(
             monkeypatch.setenv(name, before)
         set_threads(torch.get_num_threads())
         assert os.environ[name] == after
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, "0")],
+)
+def test_threads_that_wait_leave_the_cores_to_others(given: dict[str, str], spins: str) -> None:
+    unset = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
+    environment |= given | {"OMP_DISPLAY_ENV": "verbose"}  # GNU OpenMP says what it has read
+    command = [sys.executable, "-c", "import e5.device"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT)
+    if "GOMP_SPINCOUNT" not in done.stderr:
+        pytest.skip("torch is built with another OpenMP")
+    assert f"GOMP_SPINCOUNT = '{spins}'" in done.stderr
 
 
 @pytest.mark.slow

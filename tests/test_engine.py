@@ -2,7 +2,7 @@
 
 import logging
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import TEXTS, load, true_ids
+from fake_cards import FakeCards
 from reference import assert_same
 
 from e5.embedder import Embedder
@@ -18,7 +19,7 @@ from e5.errors import OutOfMemoryError, SettingsError
 from e5.forward import forward
 from e5.packing import PackedBatch, TokenIds
 from e5.settings import Settings
-from e5.vectors import Vectors, cosine_scores
+from e5.vectors import cosine_scores
 
 
 class TestBudget:
@@ -104,94 +105,127 @@ class TestOutOfMemory:
         assert_same(embedder.encode_document(TEXTS), self.expected)  # and the engine goes on
 
 
-class SimulatedCard(Engine):
-    """An engine whose card has this much memory, and this speed."""
+class Card(Engine):
+    """An engine whose forwards take this many bytes a token of a fake card, and compute nothing."""
 
-    def __init__(
-        self, free: float, *, tokens_per_second: float = 1e4, copy_seconds: float = 0.0
-    ) -> None:
-        """`free` gigabytes are free for forwards, and a token takes 100 kB."""
-        self.model = SimpleNamespace(device=torch.device("cuda"))  # type: ignore[assignment]
-        self.free, self.tokens_per_second = int(free * 1e9), tokens_per_second
-        self._copy_seconds = copy_seconds
-        self.clock, self.peak = 0.0, 0
-        self.forwards: list[int] = []  # their tokens
+    def __init__(self, cards: FakeCards, bytes_a_token: float, squared: float = 0) -> None:
+        self.cards, self.bytes_a_token, self.squared = cards, bytes_a_token, squared
+        self.forwards: list[int] = []
+        self.clock, self.tokens_per_second, self.copy_seconds = 0.0, 1e4, 0.0
 
-    BYTES_PER_TOKEN = 10**5
-
-    def _forward(self, texts: Sequence[TokenIds], _: int = 8) -> Iterator[Vectors]:
+    def _vectors(self, texts: Sequence[TokenIds], _: bool) -> torch.Tensor:
         tokens = sum(map(len, texts))
-        if self.BYTES_PER_TOKEN * tokens > self.free:
-            raise OutOfMemoryError(tokens)
         self.forwards.append(tokens)
-        self.peak = self.BYTES_PER_TOKEN * tokens
-        self.clock += max(self._copy_seconds, tokens / self.tokens_per_second)
-        yield np.empty((len(texts), 1), np.float32)
+        self.clock += max(self.copy_seconds, tokens / self.tokens_per_second)
+        self.cards.take(int(tokens * self.bytes_a_token + tokens**2 * self.squared))
+        return torch.zeros(len(texts), 8)
 
-    def measured(self, *, limit: float = 1.0) -> int:
-        """The budget, where the process may take only a part of the card's 100 GB."""
-        functions = {
-            "reset_peak_memory_stats": lambda _: None,
-            "memory_allocated": lambda _: 0,
-            "memory_reserved": lambda _: 0,
-            "max_memory_allocated": lambda _: self.peak,
-            "mem_get_info": lambda _: (self.free, int(100e9)),
-            "get_per_process_memory_fraction": lambda _: limit,
-            "empty_cache": lambda: None,
-        }
+    def measured(self) -> int:
         with pytest.MonkeyPatch.context() as patch:
-            for name, function in functions.items():
-                patch.setattr(f"torch.cuda.{name}", function)
             patch.setattr("e5.engine.time", SimpleNamespace(perf_counter=lambda: self.clock))
-            return self._measure_batch_tokens()
+            card = torch.device("cuda")
+            return self._measure_batch_tokens(card, copy_seconds=self.copy_seconds)
 
 
-class TestMeasuredBudget:
-    """It fills half of the free memory, and grows only to hide copies."""
+class TestMeasuring:
+    """What a card has left decides the token budget, and a card that is almost full loads too."""
 
-    @pytest.mark.parametrize(
-        ("free", "budget"), [(80, 4096), (0.82, 4096), (0.43, 2150), (0.2, 1000), (0.03, 150)]
-    )
-    def test_half_of_the_free_memory_is_used(self, free: float, budget: int) -> None:
-        assert SimulatedCard(free).measured() == budget
+    WEIGHTS, A_TOKEN = 14_220_000_000, 112_000  # the 7B model's in float16
 
-    def test_no_forward_is_tried_that_the_memory_may_not_hold(self) -> None:
-        card = SimulatedCard(0.2)
-        card.measured()
-        assert card.forwards == [256, 512]
-        card = SimulatedCard(80)
-        card.measured()
+    def card(self, monkeypatch: pytest.MonkeyPatch, gigabytes: float, taken: int = 0) -> Card:
+        cards = FakeCards(monkeypatch, [gigabytes])
+        cards.weights[0] = self.WEIGHTS + taken
+        return Card(cards, self.A_TOKEN)
+
+    @pytest.mark.parametrize("gigabytes", [15.6, 24, 48, 80])
+    def test_from_16_gigabytes_on_a_card_has_the_whole_budget(
+        self, monkeypatch: pytest.MonkeyPatch, gigabytes: float
+    ) -> None:
+        card = self.card(monkeypatch, gigabytes)
+        assert card.measured() == MAX_CUDA_BATCH_TOKENS
         assert card.forwards == [256, 512, 1024, 2048, 4096]
 
-    def test_a_limit_of_the_process_counts_as_the_memory(self) -> None:
-        assert (
-            SimulatedCard(
-                80,
-            ).measured(limit=0.002)
-            == 1000
-        )
+    @pytest.mark.parametrize("free", [30e6, 60e6, 100e6, 250e6, 430e6, 800e6])
+    def test_one_with_little_left_gets_half_of_it(
+        self, monkeypatch: pytest.MonkeyPatch, free: float
+    ) -> None:
+        card = self.card(monkeypatch, 15.6)
+        card.cards.weights[0] += int(card.cards.free(0) - free)
+        assert card.measured() == pytest.approx(free / 2 / self.A_TOKEN, rel=0.02)
+        assert max(card.forwards) * self.A_TOKEN <= free  # no probe fails
+
+    def test_memory_that_grows_faster_than_the_text_is_noticed_in_time(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        card = self.card(monkeypatch, 15.6)
+        card.squared, free = 500, card.cards.free(0)
+        tokens = card.measured()
+        assert tokens < MAX_CUDA_BATCH_TOKENS
+        assert tokens * (self.A_TOKEN + 500 * max(card.forwards)) <= free / 2
+
+    def test_of_a_card_that_is_shared_by_a_limit_the_limit_counts(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        card = self.card(monkeypatch, 80)
+        allowed = self.WEIGHTS + 100_000_000
+        card.cards.fractions[0] = allowed / card.cards.totals[0]
+        assert card.measured() == pytest.approx(50_000_000 / self.A_TOKEN, rel=0.02)
+
+    def test_the_fullest_of_several_cards_decides(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        cards = FakeCards(monkeypatch, [24, 24])
+        cards.weights[1] = cards.free(1) - 200_000_000
+
+        class Both(Card):
+            def _vectors(self, texts: Sequence[TokenIds], _: bool) -> torch.Tensor:
+                for number in range(2):
+                    cards.take(int(sum(map(len, texts)) * self.bytes_a_token), number)
+                return torch.zeros(len(texts), 8)
+
+        devices = [torch.device("cuda", number) for number in range(2)]
+        found = Both(cards, self.A_TOKEN)._measure_batch_tokens(*devices)
+        assert found == pytest.approx(100_000_000 / self.A_TOKEN, rel=0.02)
 
     @pytest.mark.parametrize(
         ("name", "tokens_per_second", "copy_seconds", "budget"),
         [
-            ("3060", 1_490, 0.175, 4096),
-            ("3060, all layers streamed", 1_490, 0.56, 4096),
+            ("3060, 10 layers streamed", 1_490, 0.175, 4096),
             ("4070, all layers streamed", 3_400, 0.56, 4096),
             ("A40, all layers streamed", 8_040, 0.56, 5628),  # a quarter more than hides the copy
             ("H100, all layers streamed", 50_000, 0.28, 17_500),
         ],
     )
-    def test_it_grows_where_that_hides_the_copies(
-        self, name: str, tokens_per_second: float, copy_seconds: float, budget: int
+    def test_it_grows_where_that_hides_the_copying_of_streamed_layers(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        name: str,
+        tokens_per_second: float,
+        copy_seconds: float,
+        budget: int,
     ) -> None:
-        card = SimulatedCard(80, tokens_per_second=tokens_per_second, copy_seconds=copy_seconds)
+        card = self.card(monkeypatch, 80)
+        card.tokens_per_second, card.copy_seconds = tokens_per_second, copy_seconds
         assert card.measured() == pytest.approx(budget, abs=1), name
         assert max(card.forwards) <= 2 * budget
 
-    def test_but_not_beyond_half_of_the_memory(self) -> None:
-        card = SimulatedCard(1.0, tokens_per_second=50_000, copy_seconds=0.28)
-        assert card.measured() == 5000
+    def test_but_not_beyond_half_of_the_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        card = self.card(monkeypatch, 15.6)
+        card.tokens_per_second, card.copy_seconds = 50_000, 0.28
+        card.cards.weights[0] += int(card.cards.free(0) - 1e9)
+        assert card.measured() == pytest.approx(1e9 / 2 / self.A_TOKEN, rel=0.02)
         assert max(card.forwards) == 4096
+
+    def test_a_card_without_room_for_a_forward_is_refused_with_the_ways_out(
+        self, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: object, **__: object) -> None:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+        monkeypatch.setattr("e5.embedder.load_model", full)
+        with pytest.raises(
+            SettingsError,
+            match=r"^E5_ENGINE: received 'packed', for which cpu has too .* E5_ENGINE=transformers",
+        ):
+            load(checkpoint)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """Streamed layers give the bits of layers that stay, and no memory is used before its time.
 
-The card is a fake: `fake_card` says what it proves. `test_layers_cuda` asks a real one.
+The card is a fake: `fake_streams` says what it proves. `test_layers_cuda` asks a real one.
 """
 
 import json
@@ -15,7 +15,7 @@ import pytest
 import torch
 import torch._dynamo
 from checkpoints import TEXTS, load
-from fake_card import FakeCard, Stream
+from fake_streams import FakeStreams, Stream
 from safetensors.torch import save_file
 from varlen_on_cpu import as_on_a_card
 
@@ -64,14 +64,14 @@ def stream(model: Mistral, streamed: Collection[int]) -> StreamedLayers:
 
 
 @pytest.fixture
-def card() -> Iterator[FakeCard]:
-    with FakeCard().in_place_of_torchs() as card:
+def card() -> Iterator[FakeStreams]:
+    with FakeStreams().in_place_of_torchs() as card:
         yield card
 
 
 @pytest.mark.parametrize("streamed", SPLITS, ids=str)
 def test_every_split_gives_the_same_bits_and_has_no_races(
-    card: FakeCard, streamed: tuple[int, ...]
+    card: FakeStreams, streamed: tuple[int, ...]
 ) -> None:
     model, whole = small_model(), small_model()
     layers = stream(model, streamed)
@@ -84,7 +84,7 @@ def test_every_split_gives_the_same_bits_and_has_no_races(
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_so_does_the_cuda_branch_in_16_bits(card: FakeCard, dtype: torch.dtype) -> None:
+def test_so_does_the_cuda_branch_in_16_bits(card: FakeStreams, dtype: torch.dtype) -> None:
     model, whole = small_model(dtype), small_model(dtype)
     layers = stream(model, (0, 2, 4))
     with as_on_a_card() as calls:
@@ -100,7 +100,7 @@ class TestWhatTheProofFinds:
 
     @pytest.mark.parametrize("left_out", ["copied", "computed", "start"])
     def test_a_wait_that_is_left_out_is_a_race(
-        self, card: FakeCard, left_out: str, monkeypatch: pytest.MonkeyPatch
+        self, card: FakeStreams, left_out: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         model = small_model()
         layers = stream(model, (0, 2, 3))
@@ -138,7 +138,7 @@ def interrupted(model: Mistral, at: int) -> None:
 @pytest.mark.parametrize("at", range(NUM_LAYERS))
 @pytest.mark.parametrize("streamed", [(0, 2, 3), (1, 4), (2,), (0, 1, 2, 3, 4)], ids=str)
 def test_a_forward_that_fails_leaves_the_next_one_right(
-    card: FakeCard, streamed: tuple[int, ...], at: int
+    card: FakeStreams, streamed: tuple[int, ...], at: int
 ) -> None:
     model, expected = small_model(), forward(small_model(), pack(IDS))
     layers = stream(model, streamed)
@@ -148,7 +148,7 @@ def test_a_forward_that_fails_leaves_the_next_one_right(
     assert card.races() == []
 
 
-def test_so_does_one_whose_frames_are_kept_and_go_later(card: FakeCard) -> None:
+def test_so_does_one_whose_frames_are_kept_and_go_later(card: FakeStreams) -> None:
     model, expected = small_model(), forward(small_model(), pack(IDS))
     layers = stream(model, (0, 2, 3))
     with card.watching(layers):
@@ -161,7 +161,7 @@ def test_so_does_one_whose_frames_are_kept_and_go_later(card: FakeCard) -> None:
 
 
 @pytest.mark.parametrize("num_layers", range(1, NUM_LAYERS + 1))
-def test_so_does_a_forward_of_the_first_layers(card: FakeCard, num_layers: int) -> None:
+def test_so_does_a_forward_of_the_first_layers(card: FakeStreams, num_layers: int) -> None:
     model, whole = small_model(), small_model()
     layers = stream(model, (0, 2, 4))
     with card.watching(layers):
@@ -194,7 +194,7 @@ class TestMemory:
         for each in on_card:
             assert {(name, w.dtype, w.shape) for name, w in each.named_parameters()} == types
 
-    def test_no_more_is_pinned_than_the_layers_need(self, card: FakeCard) -> None:
+    def test_no_more_is_pinned_than_the_layers_need(self, card: FakeStreams) -> None:
         layers = stream(small_model(), (1, 3))
         weights = sum(weight.nbytes for weight in layers[1].parameters())
         for nbytes in card.pinned.values():
@@ -203,14 +203,14 @@ class TestMemory:
         assert layers.nbytes == sum(card.pinned.values())
         assert layers.copy_seconds > 0
 
-    def test_it_is_unpinned_when_the_layers_go(self, card: FakeCard) -> None:
+    def test_it_is_unpinned_when_the_layers_go(self, card: FakeStreams) -> None:
         model = small_model()
         stream(model, (1, 3))
         assert card.pinned
         del model
         assert card.pinned == {}
 
-    def test_where_it_cannot_be_pinned_a_sentence_says_so(self, card: FakeCard) -> None:
+    def test_where_it_cannot_be_pinned_a_sentence_says_so(self, card: FakeStreams) -> None:
         card.fails_to_pin = True
         with pytest.raises(SettingsError) as error:
             stream(small_model(), (1, 3))
@@ -245,7 +245,7 @@ def test_only_streamed_layers_are_loaded_into_host_memory(
 
 @pytest.mark.usefixtures("card")
 def test_an_adapter_is_merged_into_streamed_layers_too(checkpoint: Path, tmp_path: Path) -> None:
-    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4}
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["down_proj"]}
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
     layer = "base_model.model.layers.{}.mlp.down_proj.lora_{}.weight"
     save_file(

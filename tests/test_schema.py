@@ -277,7 +277,7 @@ def test_the_server_hands_every_input_of_run_to_the_request() -> None:
     calls = [
         node
         for node in ast.walk(find_run(PREDICT))
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "EmbedRequest.parse"
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "prediction.request"
     ]
     handed = {
         keyword.arg: ast.unparse(keyword.value) for call in calls for keyword in call.keywords

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from e5.errors import InputError
-from e5.vectors import Vectors, cosine_scores, finish, similarity
+from e5.vectors import Vectors, check_dimensions, cosine_scores, finish, similarity
 
 # Far wider than any model's, and narrow enough that their squares are float32 too.
 NUMBERS = st.floats(-(2.0**50), 2.0**50, width=32).map(lambda x: x if abs(x) > 1e-15 else 0.0)
@@ -128,3 +128,21 @@ def test_what_is_no_vectors_is_refused_by_its_side(vectors: Any) -> None:
         similarity(vectors, one)
     with pytest.raises(InputError, match=r"^documents: received "):
         similarity(one, vectors)
+
+
+@pytest.mark.parametrize(("most", "remedy"), [(4, "use 1 to 4"), (None, "use 1 or more")])
+@pytest.mark.parametrize("dimensions", [0, -1, True, 1.5, "2"])
+def test_dimensions_are_whole_numbers_from_1_on(
+    dimensions: Any, most: int | None, remedy: str
+) -> None:
+    fine: list[Any] = [None, 1, 4, np.int64(2)]
+    for each in fine:
+        check_dimensions(each, most)
+    with pytest.raises(InputError, match=rf"^dimensions: received {dimensions!r}; {remedy}\.$"):
+        check_dimensions(dimensions, most)
+
+
+def test_the_model_s_dimensions_are_the_most() -> None:
+    check_dimensions(5, None)  # which the service knows
+    with pytest.raises(InputError, match=r"^dimensions: received 5; use 1 to 4\.$"):
+        check_dimensions(5, 4)

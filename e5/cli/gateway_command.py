@@ -4,19 +4,25 @@
     e5 gateway --backend http://127.0.0.1:5000       a Cog server of this project
 
 HOST and PORT say where it listens; the default is 127.0.0.1 and 8080. E5_WEIGHTS and the other
-settings choose the model.
+settings choose the model. With --backend, E5_WEIGHTS is where the tokenizer is for /tokenize.
 """
 
 import argparse
 import logging
 import os
+import re
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from e5.cli.options import caller_errors, command_parser, port_number, read_lines
+from e5.cli.address import begin_to_listen, bound_socket, url_host
+from e5.cli.options import caller_errors, command_parser, read_lines
 from e5.errors import InputError, shortened
 from e5.settings import Settings
+
+# In a browser's words: lower case, without a path, without a port that goes without saying.
+ORIGIN = re.compile(r"\*|null|(?!https://.*:443$|http://.*:80$)[a-z][a-z0-9+.-]*://[^\sA-Z/?#@*]+")
 
 
 def gateway_command(arguments: Sequence[str]) -> int:
@@ -24,10 +30,10 @@ def gateway_command(arguments: Sequence[str]) -> int:
     options = _parse(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx2").setLevel(logging.WARNING)
-    import uvloop
+    with bound_socket(os.environ, default_port=8080) as bound, caller_errors({}, ValueError):
+        import uvloop
 
-    with caller_errors({}, ValueError):
-        uvloop.run(_serve(options))
+        uvloop.run(_serve(options, bound))
     return 0
 
 
@@ -39,20 +45,26 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="What computes: http://... of a Cog server, replicate:owner/name[:version] or "
         "replicate-deployment:owner/name. The default is the model in this process.",
     )
-    keys = "A file with one key a line. The default is that no key is needed."
+    keys = "A file with one key a line; - for the standard input. By default none is needed."
     parser.add_argument("--keys", metavar="FILE", type=Path, help=keys)
     alias = "Another name for the model, for clients that insist on one. May be repeated."
     parser.add_argument("--alias", metavar="NAME=MODEL", action="append", default=[], help=alias)
+    cors = (
+        "Web pages of these origins may ask from a browser: https://notes.example.org, "
+        "app://obsidian.md, or * for all pages. The default is none."
+    )
+    parser.add_argument(
+        "--cors", metavar="ORIGIN", action="extend", nargs="+", default=[], help=cors
+    )
     index = "The folder of an index that build-index made; adds POST /search."
     parser.add_argument("--index", metavar="INDEX", help=index)
     return parser.parse_args(arguments)
 
 
-async def _serve(options: argparse.Namespace) -> None:
-    host = os.environ.get("HOST", "127.0.0.1")
-    port = port_number(os.environ.get("PORT", "8080"))
-    keys = [] if options.keys is None else read_lines(options.keys, "--keys", "key")
+async def _serve(options: argparse.Namespace, bound: socket.socket) -> None:
+    keys = [] if options.keys is None else _read_keys(options.keys)
     aliases = dict(_alias(text) for text in options.alias)
+    origins = [_origin(text) for text in options.cors]
     from e5.gateway import Backend, Gateway, InProcessBackend, ModelNames, RemoteBackend, serve
 
     index = None
@@ -63,16 +75,32 @@ async def _serve(options: argparse.Namespace) -> None:
     backend: Backend = (
         InProcessBackend.load(Settings.from_env())
         if options.backend is None
-        else await RemoteBackend.find(options.backend)
+        else await RemoteBackend.find(options.backend, weights=_weights())
     )
     info = await backend.info()
     if index is not None:
         index.check_model(info.name)
-    gateway = Gateway(
-        backend, ModelNames(info.name, aliases), keys=[key.strip() for key in keys], index=index
-    )
-    print(f"serving {info.name} on http://{host}:{port}", file=sys.stderr)
-    await serve(gateway, host=host, port=port)
+    names = ModelNames(info.name, aliases)
+    gateway = Gateway(backend, names, keys=keys, origins=origins, index=index)
+    begin_to_listen(bound)
+    url = f"http://{url_host(bound)}:{bound.getsockname()[1]}"
+    print(f"serving {info.name} on {url}", file=sys.stderr)
+    await serve(gateway, bound)
+
+
+def _read_keys(file: Path) -> list[str]:
+    """The keys in a file, without blanks at their ends; a header must be able to hold each."""
+    keys = {number: key.strip() for number, key in read_lines(file, "--keys", "key").items()}
+    for number, key in keys.items():
+        if not (key.isascii() and key.isprintable()):
+            received = f"{file}, whose line {number} has a character that no header holds"
+            raise InputError("--keys", received, "make keys of ASCII's letters, digits and signs")
+    return list(keys.values())
+
+
+def _weights() -> str | Path:
+    """`E5_WEIGHTS` alone: before a remote service, the other settings are of no use."""
+    return Settings.from_env({"E5_WEIGHTS": os.environ.get("E5_WEIGHTS", "")}).weights
 
 
 def _alias(text: str) -> tuple[str, str]:
@@ -80,3 +108,14 @@ def _alias(text: str) -> tuple[str, str]:
     if not (name and separator and model):
         raise InputError("--alias", shortened(text), "write NAME=MODEL")
     return name, model
+
+
+def _origin(text: str) -> str:
+    """An origin as browsers write it."""
+    if not ORIGIN.fullmatch(text):
+        remedy = (
+            "write what a browser sends, such as https://notes.example.org (in lower case, without "
+            "a path), or '*' in quotes"
+        )
+        raise InputError("--cors", shortened(text), remedy)
+    return text

@@ -7,14 +7,12 @@ settings choose the model.
 """
 
 import os
-import socket
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import NoReturn
 
-from e5.cli.options import HOME, absolute, command_parser, port_number
-from e5.errors import E5Error
+from e5.cli.address import bound_socket, url_host
+from e5.cli.options import HOME, absolute, command_parser
 from e5.settings import Settings
 
 
@@ -22,14 +20,11 @@ def serve_command(arguments: Sequence[str]) -> NoReturn:
     """Become Cog's server.
 
     Raises:
-        E5Error: if something listens at the port already.
+        InputError: for a HOST or PORT that cannot be listened on.
     """
     command_parser("serve", __doc__).parse_args(arguments)
-    host, port = os.environ.get("HOST") or "127.0.0.1", os.environ.get("PORT") or "5000"
-    if host == "localhost":
-        host = "127.0.0.1"  # Cog wants a number
-    with suppress(OSError), socket.create_connection((host, port_number(port)), timeout=5):
-        raise E5Error(f"{host}:{port}: something listens there already; choose another PORT.")
+    with bound_socket(os.environ, default_port=5000) as bound:
+        host, port = url_host(bound), str(bound.getsockname()[1])
     environment = _environment(os.environ, port)
     os.chdir(HOME)  # Cog looks for a schema in its folder: the caller's may hold another service's
     command = [sys.executable, "-m", "cog.server.http", "--host", host]

@@ -44,7 +44,9 @@ class AsyncClient:
     ) -> None:
         self._remote = RemoteService(url, deadline=deadline, api_key=api_key)
         self._permits = asyncio.Semaphore(REQUESTS_PER_CLIENT)
-        self._first: RemoteAnswer | None = None  # the first answer, with a whole vector
+        # Known from the first answer: the model, and the dimensions of a whole vector.
+        self._model: str | None = None
+        self._width: int | None = None
         self._identifying: asyncio.Task[RemoteAnswer] | None = None
         self._num_waiting = 0
 
@@ -60,11 +62,13 @@ class AsyncClient:
 
     async def name(self) -> str:
         """See `Client.name`; a method, because the service may have to be asked."""
-        return (await self._identify()).model
+        return (await self._identify()).model if self._model is None else self._model
 
     async def dimensions(self) -> int:
         """See `Client.dimensions`."""
-        return int((await self._identify()).vectors.shape[1])
+        if self._width is None:
+            return int((await self._identify()).vectors.shape[1])
+        return self._width
 
     async def encode_query(
         self,
@@ -116,12 +120,14 @@ class AsyncClient:
         each request once it is answered, in order. The error of the first text that fails is
         raised; then nothing is sent any more, and what is under way is cancelled.
         """
-        width = (await self._identify()).vectors.shape[1]
-        inputs = options.to_inputs(width)
-        vectors = np.empty((len(texts), options.dimensions or width), np.float32)
+        inputs = options.to_inputs(self._width)
+        if not texts:
+            return np.empty((0, options.dimensions or await self.dimensions()), np.float32)
+        vectors: Vectors | None = None
         own_permits = asyncio.Semaphore(REQUESTS_PER_CALL)
 
         async def fill(rows: slice) -> None:
+            nonlocal vectors
             try:
                 answer = await self._ask({**inputs, field: texts[rows]})
             except RequestTooLargeError:  # the service is set to accept fewer tokens in a request
@@ -133,6 +139,9 @@ class AsyncClient:
                 return
             except (InputError, TextError) as error:
                 raise renumbered(error, field, rows) from error
+            if vectors is None:
+                width = options.dimensions or await self.dimensions()  # the answer told them
+                vectors = np.empty((len(texts), width), np.float32)
             if answer.vectors.shape != vectors[rows].shape:
                 raise ServiceError(
                     f"the service answered vectors of shape {answer.vectors.shape} instead of "
@@ -141,6 +150,8 @@ class AsyncClient:
             vectors[rows] = answer.vectors
 
         async def embed(rows: slice) -> int:
+            if rows.start and self._model is None:
+                await tasks[0]  # the first request of a client goes alone: it may be of no use
             async with own_permits, permits:
                 await fill(rows)
             return int(rows.stop - rows.start)
@@ -156,24 +167,26 @@ class AsyncClient:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+        assert vectors is not None
         return vectors
 
     async def _ask(self, inputs: Mapping[str, object]) -> RemoteAnswer:
         """The answer to one request, if it comes from the same model as the first one."""
         answer = await self._remote.embed(inputs)
-        first = self._first = self._first or answer
-        if answer.model != first.model:
+        if self._model is None:
+            self._model = answer.model
+        if answer.model != self._model:
             raise ServiceError(
-                f"the service changed its model in between, from {quoted(first.model)} to "
+                f"the service changed its model in between, from {quoted(self._model)} to "
                 f"{quoted(answer.model)}; embed everything again with a new client, because "
                 "vectors of both cannot be compared."
             )
+        if self._width is None and "dimensions" not in inputs:
+            self._width = int(answer.vectors.shape[1])
         return answer
 
     async def _identify(self) -> RemoteAnswer:
-        """The first answer, asked once for all calls that wait for it."""
-        if self._first is not None:
-            return self._first
+        """The answer to a request of one letter, sent once for all calls that wait for it."""
         if self._identifying is None:
             question = self._ask({"documents": ["a"], "encoding_format": "base64"})
             self._identifying = asyncio.create_task(question)

@@ -22,8 +22,11 @@ class Options(NamedTuple):
     dimensions: int | None
     truncate: bool
 
-    def to_inputs(self, width: int) -> dict[str, object]:
-        """The service's inputs, for vectors of `width` dimensions; InputError for a bad option."""
+    def to_inputs(self, width: int | None) -> dict[str, object]:
+        """The service's inputs; InputError for a bad option.
+
+        `width` is the number of dimensions of a whole vector, or None where it is not known yet.
+        """
         check_dimensions(self.dimensions, width)
         inputs: dict[str, object] = {"task": check_task(self.task), "encoding_format": "base64"}
         for name in ("symmetric", "normalize", "truncate"):

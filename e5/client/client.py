@@ -30,6 +30,8 @@ class Client:
     What fails for the moment is sent again, with growing pauses: a lost or refused connection, no
     free slot, a full queue, a service that is still starting. Embedding a text twice does no harm.
     On Replicate, which bills each prediction, one is created again only if it cannot have begun.
+    Every answer says what is served, so only `name`, `dimensions` and an empty list of texts need a
+    request of their own, and only before the first answer.
 
     Raises, beside the errors of `Encoder`:
         TextError: for a text that has no finite vector, or does not fit in memory.
@@ -78,12 +80,15 @@ class Client:
 
     @property
     def name(self) -> str:
-        """The name of the service's model, asked once. Every later answer must come from it."""
+        """The name of the service's model, asked unless an answer told it already.
+
+        Every later answer must come from the same model.
+        """
         return self._run(AsyncClient.name)
 
     @property
     def dimensions(self) -> int:
-        """The number of dimensions of a whole vector, asked once."""
+        """The number of dimensions of a whole vector, asked unless an answer told it already."""
         return self._run(AsyncClient.dimensions)
 
     def encode_query(
@@ -139,7 +144,8 @@ class Client:
         if process not in self._connections:
             client = self._make_client()
             for parent, _ in self._connections.values():
-                client._first = client._first or parent._first
+                client._model = client._model or parent._model
+                client._width = client._width or parent._width
             loop_thread = LoopThread(cleanup=client.aclose)
             weakref.finalize(self, loop_thread.stop, wait=False)  # if it is never closed
             self._connections.setdefault(process, (client, loop_thread))

@@ -9,6 +9,7 @@ from e5.client.cog_protocol import CogProtocol
 from e5.client.prediction import RemoteAnswer, RequestFailedError
 from e5.client.replicate_protocol import ADDRESS_PREFIXES, ReplicateProtocol
 from e5.client.transport import ClientLimits
+from e5.data_uris import change_texts, escape
 from e5.errors import InputError, ServiceError, quoted
 
 # Of one request: long enough for a 7B model to be loaded, or for a full queue to empty.
@@ -78,6 +79,8 @@ class RemoteService:
     async def embed(self, inputs: Mapping[str, object]) -> RemoteAnswer:
         """Embed the texts of one request. Cancelling it cancels what the service computes for it.
 
+        A text that is a data URI is embedded as it stands here, and not what it holds.
+
         Args:
             inputs: of the service, with `encoding_format="base64"`.
 
@@ -87,6 +90,7 @@ class RemoteService:
                 of this kind; `cause` tells which.
             RuntimeError: it was closed.
         """
+        inputs = change_texts(inputs, escape)
         try:
             return await self._protocol.embed(inputs, time.monotonic() + self._deadline)
         except RequestFailedError as error:

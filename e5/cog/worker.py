@@ -14,8 +14,9 @@ from typing import TypeAlias
 from e5.cog.json_fields import patch_json_dumps
 from e5.cog.output import Output, build_output
 from e5.cog.prediction_folders import PredictionFolders
+from e5.data_uris import change_texts, read_data_uri
 from e5.errors import E5Error, EngineError
-from e5.serving import Answer
+from e5.serving import Answer, EmbedRequest, RequestLimits
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ class CogWorker:
     def report_running(self) -> None:
         """Write the number of running predictions into a file that `scripts/probe` reads."""
         with suppress(OSError):
-            port = os.environ.get("PORT", "5000")
+            port = os.environ.get("PORT", "").strip() or "5000"
             (self._folders.root.parent / f"e5-running-{port}").write_text(str(self.num_running))
 
     def is_healthy(self) -> bool:
@@ -96,6 +97,18 @@ class Prediction:
 
     worker: CogWorker
     num_floats: int = 0  # in its answer, once that is known
+
+    def request(self, /, **inputs: object) -> EmbedRequest:
+        """The request that the inputs make: `EmbedRequest.parse`, with the texts of data URIs.
+
+        Cog's command line sends a file, as in `-i document=@notes.txt`, as a data URI.
+
+        Raises:
+            InputError: for an input that is wrong, or a file that is not text in UTF-8.
+        """
+        return EmbedRequest.parse(
+            **change_texts(inputs, read_data_uri, max_texts=RequestLimits.texts)
+        )
 
     async def output(self, answer: Answer, *, encoding_format: str) -> Output:
         """Record the answer's metrics, and build its output."""

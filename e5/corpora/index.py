@@ -15,8 +15,9 @@ from pyarrow import fs
 from tqdm import tqdm
 
 from e5.corpora.filesystem import open_filesystem
-from e5.corpora.lance import IndexLimits, Table
+from e5.corpora.lance import NGRAMS, IndexLimits, Table
 from e5.corpora.manifest import ROW_RULES, VECTOR_RULES, Manifest, fingerprint_of
+from e5.corpora.ngrams import ngrams_of_document
 from e5.corpora.shard import VECTOR, as_matrix, decode_vectors
 from e5.corpora.shard_folder import ShardFolder
 from e5.encoder import Encoder
@@ -172,11 +173,16 @@ class Index:
         per_document: bool = False,
     ) -> list[list[Hit]]:
         """What `find` returns for each of many queries, which are embedded together."""
-        self.check_model(encoder.name)
         if not 1 <= top <= MAX_RESULTS:
             raise InputError("top", str(top), f"use 1 to {MAX_RESULTS}")
         task = self.task if task is None else task
-        vectors = encoder.encode_query(list(texts), task=task, dimensions=self.dimensions)
+        try:
+            vectors = encoder.encode_query(list(texts), task=task, dimensions=self.dimensions)
+        except InputError as error:
+            if error.field == "dimensions":
+                self.check_model(encoder.name)  # another model is the better reason
+            raise
+        self.check_model(encoder.name)  # afterwards: then a remote service has said it
         search = partial(self.search, top=top, where=where, per_document=per_document)
         pairs = zip(texts, vectors, strict=True)
         return [search(vector, keywords=text if hybrid else None) for text, vector in pairs]
@@ -186,7 +192,7 @@ class Index:
         if fingerprint_of(model) != self.manifest.fingerprint:
             remedy = (
                 f"this index was made by {self.manifest.model}: search with the same weights, "
-                "E5_DTYPE (float16 where a GPU made it) and E5_MAX_LENGTH"
+                "E5_ENGINE, E5_DTYPE (float16 where a GPU made it) and E5_MAX_LENGTH"
             )
             raise InputError("model", model, remedy)
 
@@ -215,7 +221,7 @@ class Index:
             if per_document and self.manifest.passages is not None:
                 rows = best_of_each(rows)
             if len(rows) >= top or has_all or limit >= len(self):
-                return [_hit(row) for row in rows[:top]]
+                return [self._hit(row) for row in rows[:top]]
             limit *= 4
 
     def _update(self, shards: ShardFolder, limits: IndexLimits) -> None:
@@ -255,23 +261,29 @@ class Index:
         for batch in () if shard is None else shard.table.to_batches(BATCH_ROWS):
             vectors = decode_vectors(as_matrix(batch.column(VECTOR)), self.manifest.dtype)
             flat = pa.array(finish(vectors, None, normalize=True).astype(np.float16).ravel())
+            ngrams = map(ngrams_of_document, batch.column("text").to_pylist())
             made = {
                 "shard": pa.array([name] * len(batch), pa.string()),
+                NGRAMS: pa.array(ngrams, pa.string()),
                 VECTOR: pa.FixedSizeListArray.from_arrays(flat, self.dimensions),
             }
+            names = self._table.stored_names.items()
+            made |= {stored: batch.column(own) for own, stored in names}
             schema = self._table.schema
-            columns = [made[n] if n in made else batch.column(n) for n in schema.names]
-            yield pa.RecordBatch.from_arrays(columns, schema=schema)
+            yield pa.RecordBatch.from_arrays([made[n] for n in schema.names], schema=schema)
+
+    def _hit(self, row: TableRow) -> Hit:
+        """A row under its columns' own names; one of them may be `_distance`."""
+        columns = [
+            (own, row[name]) for own, name in self._table.stored_names.items() if name in row
+        ]
+        values = {name: value for name, value in columns if name not in ("id", "text")}
+        return Hit(row["id"], 100 * (1 - row["_distance"]), row["text"], values)
 
 
 def _manifest_file(location: str) -> tuple[fs.FileSystem, str]:
     filesystem, path = open_filesystem(location)
     return filesystem, f"{path}/{INDEX_MANIFEST}"
-
-
-def _hit(row: TableRow) -> Hit:
-    values = dict(row)
-    return Hit(values.pop("id"), 100 * (1 - values.pop("_distance")), values.pop("text"), values)
 
 
 def merge_rankings(*rankings: Sequence[TableRow]) -> list[TableRow]:

@@ -9,8 +9,9 @@ import asyncio
 import multiprocessing
 import signal
 from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from multiprocessing.connection import Connection
 from typing import Any
 
 import orjson
@@ -18,6 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from e5.errors import InputError, quoted
 from e5.gateway.limits import GatewayLimits
+from e5.gateway.parsing import parse_body
 from e5.gateway.refusals import RefusalError, busy
 from e5.gateway.wire import TOKEN_IDS_REMEDY
 
@@ -30,18 +32,24 @@ class BodyParser:
 
     def __init__(self, limits: GatewayLimits) -> None:
         self._limits = limits
-        self._pool: ProcessPoolExecutor | None = None
+        self._process: _ParsingProcess | None = None
+        self._is_closed = False
+        self._thread = ThreadPoolExecutor(1)  # waits for the process: one body after the other
         self._held_bytes = 0
 
-    async def read(self, request: Request) -> dict[str, Any]:
+    async def read(self, request: Request, *, of_any_type: bool = False) -> dict[str, Any]:
         """The JSON object that a request holds.
+
+        Args:
+            request: the caller's, whose body was not read yet.
+            of_any_type: whether it may be said to be something else than JSON.
 
         Raises:
             RefusalError: 413 or 415, saying what to send; 429 for too much at a time.
             InputError: for what is not a JSON object, or holds too many values.
         """
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind not in ("application/json", ""):  # some clients name none
+        if kind not in ("application/json", "") and not of_any_type:  # some clients name none
             wrong = InputError("Content-Type", quoted(kind), "send application/json")
             raise RefusalError(415, wrong)
         coding = request.headers.get("content-encoding", "identity")
@@ -50,26 +58,24 @@ class BodyParser:
             raise RefusalError(415, wrong)
         body = await self._received(request)
         is_large = len(body) >= self._limits.large_body_bytes
-        parsed = await self._parse_in_process(body) if is_large else parse_body(body)
+        if is_large:
+            loop = asyncio.get_running_loop()
+            parsed = await loop.run_in_executor(self._thread, self._parse_in_process, body)
+        else:
+            parsed = parse_body(body)
         if not isinstance(parsed, dict):
             raise InputError("the body", quoted(parsed), "send a JSON object")
         return parsed
 
-    async def _parse_in_process(self, body: bytes) -> Any:
-        loop, limits = asyncio.get_running_loop(), self._limits
-        for attempt in (1, 2):
-            if self._pool is None:
-                context = multiprocessing.get_context("spawn")
-                # Ctrl-C in a terminal goes to it as well, while requests still need it.
-                ignore = (signal.SIGINT, signal.SIG_IGN)
-                self._pool = ProcessPoolExecutor(1, context, signal.signal, ignore)
-            pool = self._pool
+    def _parse_in_process(self, body: bytes) -> Any:
+        for is_last in (False, True):
+            if self._process is None:
+                self._process = _ParsingProcess(self._limits)
             try:
-                return await loop.run_in_executor(pool, parse_large_body, body, limits)
-            except BrokenProcessPool:  # somebody killed it: once more with a new one
-                if self._pool is pool:  # no other request has made one
-                    self._pool = None
-                if attempt == 2:
+                return self._process.parse(body)
+            except (EOFError, OSError):  # somebody killed it: once more with a new one
+                self._process = None
+                if is_last or self._is_closed:
                     raise
         raise AssertionError
 
@@ -100,24 +106,52 @@ class BodyParser:
 
     def close(self) -> None:
         """End the process."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+        self._is_closed = True
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        if self._process is not None:
+            self._process.end()
 
 
-def parse_body(body: bytes) -> Any:
-    """The JSON in a body.
+class _ParsingProcess:
+    """A process that parses one body after the other.
 
-    Raises:
-        InputError: for what is not JSON.
-
-    Example:
-        >>> parse_body(b'{"input": "snow"}')
-        {'input': 'snow'}
+    Its pipe needs no semaphores, which Python's pools of processes make in /dev/shm.
     """
-    try:
-        return orjson.loads(body)
-    except ValueError as error:
-        raise InputError("the body", f"what is not JSON ({error})", "send JSON") from error
+
+    def __init__(self, limits: GatewayLimits) -> None:
+        """Start it."""
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        arguments = theirs, limits
+        self._process = context.Process(target=_parse_bodies, args=arguments, daemon=True)
+        self._process.start()
+        theirs.close()  # so that its end is the end of the connection
+
+    def parse(self, body: bytes) -> Any:
+        """See `parse_large_body`; EOFError or OSError where the process has ended."""
+        self._connection.send_bytes(body)
+        parsed = self._connection.recv()
+        if isinstance(parsed, InputError):
+            raise parsed
+        return parsed
+
+    def end(self) -> None:
+        """End it, whatever it does."""
+        self._process.kill()
+
+
+def _parse_bodies(connection: Connection, limits: GatewayLimits) -> None:
+    """Parse what comes until the gateway has ended."""
+    # Ctrl-C in a terminal goes to this process as well, while requests still need it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with suppress(EOFError, OSError):
+        while True:
+            body = connection.recv_bytes()
+            try:
+                parsed = parse_large_body(body, limits)
+            except InputError as error:
+                parsed = error
+            connection.send(parsed)
 
 
 def parse_large_body(body: bytes, limits: GatewayLimits) -> Any:
@@ -161,14 +195,14 @@ async def json_pieces(value: Any) -> AsyncIterator[bytes]:
 
 
 def _parts(value: Any) -> Iterator[bytes]:
-    """Lists and objects element by element; arrays and all else whole."""
+    """Lists, iterators and objects element by element; arrays and all else whole."""
     if isinstance(value, dict):
         yield b"{"
         for i, (key, item) in enumerate(value.items()):
             yield (b"," if i else b"") + to_json(key) + b":"
             yield from _parts(item)
         yield b"}"
-    elif isinstance(value, list):
+    elif isinstance(value, list | Iterator):
         yield b"["
         for i, item in enumerate(value):
             if i:

@@ -1,6 +1,7 @@
 """Cog's own route, so that `Client` and whatever was written for the Cog server can come here too.
 
-Inputs and output are those of `predict.py`.
+Inputs and output are those of `predict.py`. But a text that is a data URI stays what it is here;
+only what `Client`, which cannot know who answers, has escaped is put back.
 """
 
 from collections.abc import Mapping
@@ -9,13 +10,15 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 from typing_extensions import TypedDict
 
-from e5.errors import InputError
+from e5.data_uris import change_texts, unescape
+from e5.errors import InputError, quoted
 from e5.gateway.client_request import ServiceCall
 from e5.gateway.roles import PromptChoice, Side
 from e5.gateway.wire import MAX_TEXTS, Dimensions, RouteContext, Text, WireRequest
 from e5.prompts import resolve_task
-from e5.serving import Answer, EmbedRequest
+from e5.serving import Answer, EmbedRequest, RequestLimits
 from e5.texts import MAX_TASK
+from e5.validation import wrong_value
 from e5.vectors import cosine_scores, encode_base64
 
 PredictionUsage = TypedDict("PredictionUsage", {"tokens": list[int], "truncated": list[bool]})
@@ -58,15 +61,24 @@ class PredictionInputs(BaseModel):
     encoding_format: Literal["float", "base64"] | None = None
 
 
+def _no_webhook(value: object) -> None:
+    if value is not None:
+        raise wrong_value(quoted(value), "leave it out: the answer to this request has the output")
+
+
 class PredictionRequest(WireRequest):
     """The inputs of a prediction."""
 
     input: Annotated[
         Any,
         PlainValidator(
-            lambda inputs: EmbedRequest.parse(**inputs), json_schema_input_type=PredictionInputs
+            lambda inputs: EmbedRequest.parse(
+                **change_texts(inputs, unescape, max_texts=RequestLimits.texts)
+            ),
+            json_schema_input_type=PredictionInputs,
         ),
     ]
+    webhook: Annotated[None, PlainValidator(_no_webhook, json_schema_input_type=None)] = None
 
     @classmethod
     def parse(cls, body: Mapping[str, Any]) -> Self:

@@ -66,16 +66,10 @@ class GatewayProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
-async def serve(gateway: Gateway, *, host: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT.
-
-    Raises:
-        OSError: if the address cannot be listened on.
-    """
+async def serve(gateway: Gateway, bound: socket.socket) -> None:
+    """Serve at the address of a socket until SIGTERM or SIGINT; then it is closed."""
     config = uvicorn.Config(
         gateway.app,
-        host=host,
-        port=port,
         access_log=False,  # it would hold what a caller put into a URL
         log_config=None,
         http=GatewayProtocol,
@@ -89,25 +83,8 @@ async def serve(gateway: Gateway, *, host: str, port: int) -> None:
     config.load()
     gc.collect()
     gc.freeze()  # what is loaded stays: looking for garbage in it would stop all requests for 0.1 s
-    listener = _listen(host, port)
     try:
-        await DrainingServer(config, gateway).serve([listener])
+        await DrainingServer(config, gateway).serve([bound])
     finally:
-        listener.close()
+        bound.close()
         await gateway.close()
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """A socket that listens on the address."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise OSError(
-            f"{host}:{port}: cannot be listened on ({error}); choose another PORT."
-        ) from error
-    listener.set_inheritable(True)
-    return listener

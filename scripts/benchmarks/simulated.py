@@ -10,12 +10,15 @@ These times are estimates, not measurements. `real` computes.
 """
 
 import os
+import socket
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 import uvloop
 from cog import BaseRunner, Input
 
@@ -28,7 +31,6 @@ from e5.packing import MIN_SHARED, TokenIds, pack
 from e5.serving import Service
 from e5.settings import Settings
 from e5.tokenizer import Tokenizer
-from e5.vectors import Vectors
 from predict import Predictor
 
 HIDDEN_SIZE = 4096  # the 7B model's
@@ -57,10 +59,8 @@ class SimulatedEngine(Engine):
         self.max_batch_tokens = MAX_CUDA_BATCH_TOKENS
         self._card = card
 
-    def _forward(
-        self, texts: Sequence[TokenIds], min_shared: int = MIN_SHARED
-    ) -> Iterator[Vectors]:
-        batch = pack(texts, min_shared=min_shared)
+    def _vectors(self, texts: Sequence[TokenIds], share_prefixes: bool) -> torch.Tensor:
+        batch = pack(texts, min_shared=MIN_SHARED if share_prefixes else sys.maxsize)
         seconds = max(self._card.read_seconds, len(batch.input_ids) / self._card.tokens_per_second)
         launched = time.perf_counter()
         if size_for(texts, [size for size in SIZES if size <= self._card.largest_graph]) is None:
@@ -70,7 +70,7 @@ class SimulatedEngine(Engine):
         else:
             seconds += GRAPH_SECONDS
         time.sleep(max(0.0, launched + seconds - time.perf_counter()))
-        yield np.ones((len(texts), HIDDEN_SIZE), np.float32)
+        return torch.ones(len(texts), HIDDEN_SIZE)
 
 
 def embedder_of(engine: str) -> Embedder:
@@ -117,7 +117,8 @@ def main() -> None:
     embedder = embedder_of(_engine_name())
     backend = InProcessBackend(embedder, Service(embedder, max_queue_tokens=1_000_000))
     gateway = Gateway(backend, ModelNames(embedder.name))
-    uvloop.run(serve(gateway, host="127.0.0.1", port=int(os.environ["PORT"])))
+    with socket.create_server(("127.0.0.1", int(os.environ["PORT"]))) as listening:
+        uvloop.run(serve(gateway, listening))
 
 
 if __name__ == "__main__":

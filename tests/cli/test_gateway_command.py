@@ -4,16 +4,30 @@ from pathlib import Path
 
 import pytest
 from commands import Run
+from ports import free_port
 
 
 @pytest.mark.parametrize(
     ("arguments", "environment", "sentence"),
     [
-        ([], {"PORT": "eighty"}, "PORT: received 'eighty'; use 1 to 65535.\n"),
-        ([], {"PORT": "70000"}, "PORT: received '70000'; use 1 to 65535.\n"),
         (["--alias", "ada"], {}, "--alias: received ada; write NAME=MODEL.\n"),
+        *(
+            (["--cors", origin], {}, f"--cors: received {origin}; write what a browser sends, ")
+            for origin in (
+                "https://a.example/",
+                "https://a.example/x",
+                "a.example",
+                "https://A.example",
+                "https://a.example:443",
+                "http://a.example:80",
+                "https://*.example",
+                "LICENSE",
+            )
+        ),
         (["--keys", "nowhere"], {}, "--keys: received nowhere, which cannot be read"),
         (["--keys", "blank"], {}, "--keys: received blank, which holds no key; write one key"),
+        (["--keys", "keys"], {}, "--keys: received keys, whose line 3 has a character that no "),
+        (["--keys", "latin"], {}, "--keys: received latin, of which line 2 is not UTF-8 text; "),
         ([], {"E5_WEIGHTS": "nowhere"}, "nowhere: there is no such weights folder; "),
     ],
 )
@@ -27,6 +41,9 @@ def test_one_sentence_says_why_it_does_not_start(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "blank").write_text("\n \n")
+    monkeypatch.setenv("PORT", str(free_port()))
+    (tmp_path / "keys").write_bytes(b"\xef\xbb\xbfone \r\n\r\nt\xe2\x80\x8bwo")
+    (tmp_path / "latin").write_bytes(b"one\nschl\xfcssel")
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     done = run("gateway", *arguments)

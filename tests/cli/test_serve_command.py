@@ -37,7 +37,7 @@ def executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Executed:
 
 @pytest.mark.parametrize(
     ("given", "expected"),
-    [({}, "127.0.0.1"), ({"HOST": "localhost"}, "127.0.0.1"), ({"HOST": "0.0.0.0"}, "0.0.0.0")],
+    [({}, "127.0.0.1"), ({"HOST": "localhost"}, "127.0.0.1"), ({"HOST": "::"}, "[::]")],
 )
 def test_cog_s_server_runs_beside_the_predictor(
     given: dict[str, str],
@@ -46,11 +46,13 @@ def test_cog_s_server_runs_beside_the_predictor(
     run: Run,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("PORT", str(free_port()))
+    port = str(free_port())
+    monkeypatch.setenv("PORT", f" {port} ")
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     run("serve")
     ((command, environment, folder),) = executed
+    assert environment["PORT"] == port
     assert command == [sys.executable, "-m", "cog.server.http", "--host", expected]
     assert folder == ROOT
     assert environment["COG_PREDICT_TYPE_STUB"] == "predict.py:Predictor"
@@ -79,12 +81,6 @@ def test_relative_weights_and_adapters_are_the_caller_s(
     assert environment.get("E5_ADAPTER", "") == (expected.format(tmp_path) if given else "")
 
 
-def test_a_port_that_is_no_number_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PORT", "five")
-    done = run("serve")
-    assert (done.status, done.err) == (1, "PORT: received 'five'; use 1 to 65535.\n")
-
-
 @pytest.mark.slow
 def test_a_second_server_on_a_port_is_refused_and_the_page_s_readiness_probe_sees_the_first() -> (
     None
@@ -100,7 +96,8 @@ def test_a_second_server_on_a_port_is_refused_and_the_page_s_readiness_probe_see
         )
         assert second.returncode == 1
         assert second.stderr == (
-            f"127.0.0.1:{port}: something listens there already; choose another PORT.\n"
+            f"PORT: received {port}, where something listens already (at 127.0.0.1); "
+            "use another port.\n"
         )
         command = probes["readinessProbe"]["exec"]["command"]
         command = [sys.executable, *(part.replace("5000", port) for part in command[1:])]
@@ -109,10 +106,10 @@ def test_a_second_server_on_a_port_is_refused_and_the_page_s_readiness_probe_see
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+@pytest.mark.parametrize("host", ["localhost", "[::1]"])
 def test_the_server_and_its_probe_understand_a_host(host: str, tmp_path: Path) -> None:
     port = str(free_port())
-    environment = os.environ | {"E5_WEIGHTS": str(MINI), "HOST": host, "PORT": port}
+    environment = os.environ | {"E5_WEIGHTS": str(MINI), "HOST": host, "PORT": f" {port} "}
     probe = [ROOT / "scripts/probe"]
     with (tmp_path / "log").open("wb") as log:
         server = subprocess.Popen([ROOT / "scripts/serve"], env=environment, stdout=log, stderr=log)

@@ -180,7 +180,7 @@ def test_a_few_requests_are_under_way_at_a_time_and_come_back_in_order(num_calls
             most = max(most, now)
             if now == limit:
                 full.set()
-        if number:  # the first one asks for the model
+        if number:  # the first one of a new client goes alone
             assert full.wait(60)
             time.sleep(0.05 * (number % 3 == 1))
         with lock:
@@ -213,6 +213,19 @@ def test_the_service_is_asked_for_its_model_once_however_many_wait() -> None:
         assert len(cog.inputs) == 2
 
 
+def test_an_answer_says_what_is_served_so_nobody_asks_for_it() -> None:
+    async def use(client: AsyncClient) -> None:
+        await client.encode_query(["7"], dimensions=2)
+        assert await client.name() == "toy@1"
+        assert len(cog.inputs) == 1
+        assert await client.dimensions() == 4  # this takes a whole vector
+        assert (await client.encode_document([])).shape == (0, 4)
+        assert len(cog.inputs) == 2
+
+    with fake_cog(echo) as cog:
+        run(cog.url, use)
+
+
 def test_a_first_question_that_fails_is_asked_again_by_the_next_call() -> None:
     async def use(client: AsyncClient) -> None:
         failed = await asyncio.gather(*(client.name() for _ in range(5)), return_exceptions=True)
@@ -228,6 +241,7 @@ def test_the_first_text_that_fails_is_named_and_the_rest_is_not_sent() -> None:
     released = threading.Event()
 
     async def use(client: AsyncClient) -> None:
+        await client.name()
         with pytest.raises(InputError, match=r"^documents\[0\]: received x; send y\.$"):
             await client.encode_document(numbers(100_000))
         assert asyncio.all_tasks() == {asyncio.current_task()}

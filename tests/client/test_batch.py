@@ -44,7 +44,7 @@ def encode(
     field: str = "documents",
     options: Options = DEFAULTS,
 ) -> Any:
-    """What a client makes of the texts; the service's first answer is always good."""
+    """What a client makes of the texts; it knows the service, whose first answer was good."""
 
     async def embed(inputs: Inputs) -> RemoteAnswer:
         return answer(inputs) if "task" in inputs else echo(inputs)
@@ -53,6 +53,7 @@ def encode(
         counts: list[int] = []
         async with AsyncClient("http://127.0.0.1:1") as client:
             client._remote.embed = embed  # type: ignore[method-assign]
+            await client.name()
             vectors = await client._embed(field, texts, options, nullcontext(), counts.append)
         assert sum(counts) == len(texts)
         return vectors

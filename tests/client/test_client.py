@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -19,11 +20,13 @@ import pytest
 from fake_cog import (
     BEFORE_THE_FIRST,
     Inputs,
+    failed,
     failing_but_first_last,
     fake_cog,
     succeeded,
 )
 from fake_http import Reply
+from fake_replicate import fake_replicate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ports import free_port
@@ -67,6 +70,7 @@ TOO_LONG = "long " * 5000  # for the model
 @pytest.fixture(scope="module")
 def client(url: str) -> Iterator[Client]:
     with Client(url, deadline=60) as connected:
+        assert connected.dimensions == 192  # known from now on, as an embedder's are
         yield connected
 
 
@@ -239,8 +243,8 @@ def test_the_task_counts_with_each_text() -> None:
     task = "x" * 9000
     with fake_cog(echo) as cog, Client(cog.url) as client:
         assert client.encode_query(numbers(11), task=task).shape == (11, 4)
-    assert sorted(len(inputs["queries"]) for inputs in cog.inputs[1:]) == [1, 5, 5]
-    assert {inputs["task"] for inputs in cog.inputs[1:]} == {task}
+    assert sorted(len(inputs["queries"]) for inputs in cog.inputs) == [1, 5, 5]
+    assert {inputs["task"] for inputs in cog.inputs} == {task}
 
 
 def test_a_few_requests_are_under_way_at_a_time() -> None:
@@ -253,7 +257,7 @@ def test_a_few_requests_are_under_way_at_a_time() -> None:
             most = max(most, now)
             if now == REQUESTS_PER_CALL:
                 full.set()
-        if number:  # the first one asks for the model
+        if number:  # the first one of a new client goes alone
             assert full.wait(60)
             time.sleep(0.03)
         with lock:
@@ -263,7 +267,7 @@ def test_a_few_requests_are_under_way_at_a_time() -> None:
     with fake_cog(reply) as cog, Client(cog.url, deadline=60) as client:
         client.encode_document(numbers(12 * REQUEST_TEXTS))
     assert most == REQUESTS_PER_CALL
-    assert len(cog.inputs) == 1 + 12
+    assert len(cog.inputs) == 12
 
 
 def test_the_first_text_that_fails_is_named_and_the_rest_is_not_sent() -> None:
@@ -272,6 +276,7 @@ def test_the_first_text_that_fails_is_named_and_the_rest_is_not_sent() -> None:
         fake_cog(failing_but_first_last(released)) as cog,
         Client(cog.url, deadline=60) as client,
     ):
+        assert client.name == "toy@1"
         refused = error_of(client.encode_document, numbers(100_000))
         assert refused == (InputError, "documents[0]: received x; send y.")
         released.set()
@@ -292,9 +297,45 @@ def test_the_service_is_asked_for_its_model_once() -> None:
         assert len(cog.inputs) == 2
 
 
+BILLED: dict[str, tuple[Callable[[Client], object], int]] = {
+    "nothing": (lambda _: None, 0),
+    "a query": (lambda client: client.encode_query("7"), 1),
+    "documents": (lambda client: client.encode_document(["7", "8"], task="sts_query"), 1),
+    "many documents": (lambda client: client.encode_document(numbers(3 * REQUEST_TEXTS)), 3),
+    "options": (lambda client: client.encode_query(["7"], dimensions=2, normalize=True), 1),
+    "scores": (lambda client: client.similarity(*[np.eye(4, dtype=np.float32)] * 2), 0),
+    "the name": (lambda client: client.name, 1),
+    "the name and the width": (lambda client: (client.name, client.dimensions), 1),
+    "the name after a query": (lambda client: (client.encode_query("7"), client.name), 1),
+    "the width after documents": (lambda c: (c.encode_document(["7"]), c.dimensions), 1),
+    "no texts, of a width": (lambda client: client.encode_query([], dimensions=2), 0),
+    "no texts": (lambda client: client.encode_document([]), 1),  # the width is in their shape
+    "no texts after a query": (lambda c: (c.encode_query("7"), c.encode_query([])), 1),
+    "a blank text": (lambda client: client.encode_query([" "]), 0),
+    "a wrong option": (lambda client: client.encode_query("7", dimensions=0), 0),
+    "a text that is refused": (lambda client: client.encode_query(["x"]), 1),
+    "the first of many is refused": (lambda c: c.encode_query(["x", *numbers(9999)]), 1),
+}
+
+
+@pytest.mark.parametrize("use", BILLED)
+def test_nothing_is_billed_that_nobody_asked_for(use: str) -> None:
+    def reply(inputs: Inputs) -> Reply:
+        return failed(InputError("queries[0]", "x", "y")) if is_bad(inputs) else succeeded(inputs)
+
+    def is_bad(inputs: Inputs) -> bool:
+        return "x" in inputs.get("queries", [])
+
+    call, num_billed = BILLED[use]
+    with fake_replicate(reply) as api:
+        with Client(MODEL) as client, suppress(InputError):
+            call(client)
+        assert (len(api.creates), len(api.cancels)) == (num_billed, 0)
+
+
 def test_a_model_that_changes_is_an_error_from_then_on() -> None:
     def reply(number: int, inputs: Inputs) -> Reply:
-        return succeeded(inputs, model="toy@0" if number < 2 else "toy@1")
+        return succeeded(inputs, model="toy@0" if number < 1 else "toy@1")
 
     with fake_cog(reply) as cog, Client(cog.url) as client:
         client.encode_query("1")

@@ -139,6 +139,7 @@ warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 dislikes fork
 with Client(url) as client:
     client.encode_query("1")
     child = os.fork()
+    assert (client.name, client.dimensions) == ("toy@1", 4)
     for number in range(5):
         assert client.encode_query(str(number))[0] == number
     if child:
@@ -150,8 +151,8 @@ assert client.encode_query("7")[0] == 7
 """
     with fake_cog(echo) as cog:
         run_script(cog.url, code)
-        names = [inputs for inputs in cog.inputs if inputs.get("documents") == ["a"]]
-        assert len(names) == 4  # the first process once, and each of three with the second client
+        asked = [inputs["queries"] for inputs in cog.inputs]  # KeyError for a question of its own
+        assert len(asked) == 1 + 2 * 5 + 3
 
 
 def test_the_examples_give_what_they_say() -> None:

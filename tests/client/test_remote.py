@@ -19,6 +19,7 @@ from remote_calls import INPUTS, embed, eventually, health, with_service
 
 from e5.client import RemoteService
 from e5.client.transport import ClientLimits
+from e5.data_uris import change_texts, read_data_uri
 from e5.errors import InputError, ServiceError
 
 MODEL = "replicate-deployment:you/e5"
@@ -234,6 +235,25 @@ def test_a_busy_service_is_reported_at_once_where_nobody_waits() -> None:
     with fake_replicate([(429, {"detail": "Your rate limit resets in ~7s."})]) as api:
         with_service(MODEL, use, retry_seconds=0.5)
         assert len(api.creates) == 1
+
+
+@pytest.mark.parametrize("on_replicate", [False, True])
+def test_a_text_that_is_a_data_uri_stays_what_it_is(on_replicate: bool) -> None:
+    """Because the service reads what it is sent as a file's, it is sent as the file of itself."""
+    uri = "data:text/plain;base64,c25vdw=="
+    inputs = {"task": uri, "queries": [uri, "7"], "documents": ["data: the new oil", uri]}
+    inputs["encoding_format"] = "base64"
+    if on_replicate:
+        with fake_replicate() as api:
+            embed(MODEL, inputs)
+            (sent,) = api.inputs
+    else:
+        with fake_cog(lambda _, inputs: succeeded(inputs)) as cog:
+            embed(cog.url, inputs)
+            (sent,) = cog.inputs
+    assert change_texts(sent, read_data_uri) == inputs
+    assert sent["queries"][1:] + sent["documents"][:1] == ["7", "data: the new oil"]
+    assert uri not in str(sent)
 
 
 def test_a_closed_service_cannot_be_used() -> None:

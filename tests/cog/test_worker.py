@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from e5.cog.prediction_folders import PredictionFolders
 from e5.cog.worker import CogWorker
 from e5.errors import EngineError, FileError, InputError
-from e5.serving import Answer
+from e5.serving import Answer, EmbedRequest
 
 
 @pytest.fixture
@@ -33,6 +34,41 @@ def test_the_metrics_of_an_answer_are_recorded_beside_its_output(
     assert output.model == "e5@0"
     assert metrics == {"tokens": 3, "queue_ms": 0.5}
     assert prediction.num_floats == 4
+
+
+def test_a_file_among_the_inputs_is_its_text_and_limits_count_that(worker: CogWorker) -> None:
+    uri = "data:text/plain;charset=utf-8;base64,c25vdw=="
+    with worker.prediction() as prediction:
+        request = prediction.request(task=uri, query=uri, queries=["a", uri], documents=[uri] * 2)
+        assert request == EmbedRequest.parse(
+            task="snow", query="snow", queries=["a", "snow"], documents=["snow"] * 2
+        )
+        long = "%20a" * 500_000
+        assert prediction.request(query=f"data:,{long}").num_characters > 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("inputs", "sentence"),
+    [
+        ({"documents": ["a", "data:a/b;base64,/w=="]}, "documents[1]: received a/b of 1 bytes, w"),
+        ({"task": "data:a/b;base64,c", "query": "a"}, "task: received a/b in damaged base64 of 1 "),
+        ({"query": "data:text/plain;base64,"}, "query: received blank text; "),
+        ({"query": "data:," + "a" * 1_000_001}, "query: received 1000001 characters; "),
+        ({"query": "data:," + "%61" * 1_000_001}, "query: received 1000001 characters; "),
+        ({"task": "data:," + "a" * 10_001, "query": "a"}, "task: received 10001 characters; "),
+        ({"queries": ["data:a/b;base64,/w=="] * 2049}, "queries, documents: received 2049 texts; "),
+        ({"documents": "data:,a"}, 'documents: received "data:,a"; send a list of strings.'),
+        ({"query": "a", "self": "data:,a"}, "self: received an unknown input; "),
+    ],
+)
+def test_a_file_that_cannot_be_embedded_is_named(
+    worker: CogWorker, metrics: dict[str, object], inputs: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(InputError) as caught, worker.prediction() as prediction:
+        prediction.request(**inputs)
+    assert str(caught.value).startswith(sentence)
+    assert len(str(caught.value)) < 250
+    assert metrics == {"error": caught.value.to_dict()}
 
 
 def test_an_error_of_ours_is_raised_as_it_is_and_recorded_as_data(

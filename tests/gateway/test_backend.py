@@ -22,10 +22,13 @@ from gateway_tools import LocalGateway, sentence_of
 from remote_calls import eventually
 from server import Server, serve
 
+from e5.client import AsyncClient, Client
+from e5.data_uris import escape
 from e5.embedder import Embedder
 from e5.errors import E5Error, EngineError, ServiceError
 from e5.gateway.backend import InProcessBackend, RemoteBackend
 from e5.serving import EmbedRequest, Service
+from e5.vectors import decode_base64
 
 TEXTS = ["Frozen water.", "a\nline break", "雪 😀", "A car."]
 APART = [f"{number} " + "snow and rain " * 300 for number in range(400)]  # they share no prefix
@@ -46,7 +49,7 @@ class TestInProcess:
             assert info.max_batch_tokens == embedder.max_batch_tokens
             answer = await backend.answer(EmbedRequest(documents=TEXTS))
             assert np.allclose(answer.vectors, embedder.encode_document(TEXTS), atol=1e-5)
-            assert backend.waiting_tokens() == 0
+            assert (backend.waiting_tokens(), backend.max_queue_tokens) == (0, 10_000)
             await backend.close()
 
         asyncio.run(story())
@@ -110,6 +113,36 @@ class TestBeforeCog:
                 found = [row["embedding"] for row in answer.json()["data"]]
                 assert np.allclose(found, truth, atol=1e-4), role
                 assert answer.headers["x-e5-model"] == python.name
+                # The usual one, because a service does not say it.
+                assert answer.headers["x-ratelimit-limit-tokens"] == "1000000"
+
+        run_story(cog, story)
+
+    def test_a_data_uri_is_a_file_for_cog_and_itself_for_all_others(self, cog: Server) -> None:
+        """Asked of Cog, and by both clients of Cog and of a gateway before it."""
+        python, task = load(WEIGHTS), "data:text/plain,Find%20twins"
+        uris = ["data:text/plain;base64,U25vdy4=", "data:,Ice", "data: the new oil", task]
+        files = {"task": task, "queries": uris}
+        truth = python.encode_query(["Snow.", "Ice", uris[2], "Find twins"], task="Find twins")
+        output = cog.predict(files | {"encoding_format": "base64"})["output"]
+        assert np.allclose(decode_base64(output["embeddings_base64"]), truth, atol=1e-4)
+        truth = python.encode_query(uris, task=task)
+        url = str(cog.client.base_url)
+        with Client(url) as client:
+            assert np.allclose(client.encode_query(uris, task=task), truth, atol=1e-4)
+
+        async def story(_: LocalGateway, client: httpx2.AsyncClient) -> None:
+            async with AsyncClient(url) as direct:
+                found = await direct.encode_query(uris, task=task)
+            assert np.allclose(found, truth, atol=1e-4)
+            body = {"model": "e5-mini", "input": uris, "normalize": False}
+            data = (await client.post("/v1/embeddings", json=body)).json()["data"]
+            found = np.array([row["embedding"] for row in data])
+            assert np.allclose(found, python.encode_document(uris), atol=1e-4)
+            for texts in (uris, [escape(uri, "") for uri in uris]):  # a stranger, and `Client`
+                inputs = {"task": texts[3], "queries": texts}
+                answer = (await client.post("/predictions", json={"input": inputs})).json()
+                assert np.allclose(answer["output"]["embeddings"], truth, atol=1e-4)
 
         run_story(cog, story)
 

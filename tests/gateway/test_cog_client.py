@@ -14,7 +14,8 @@ from e5.errors import InputError, ServiceError
 
 pytestmark = pytest.mark.slow  # starts a server
 
-QUERIES, DOCUMENTS = ["what is snow", "how warm is tea"], ["Frozen water.", "A car.", "Hot."]
+QUERIES = ["what is snow", "data:,how%20warm%20is%20tea"]  # which stays as it is
+DOCUMENTS = ["Frozen water.", "A car.", "Hot.", "data:text/plain;base64,c25vdw=="]
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import pytest
 from gateway_tools import FakeBackend, LocalGateway, sentence_of
 
 from e5.cog import Output
+from e5.data_uris import ESCAPED, escape
 from e5.embedder import Embedder
 from e5.errors import (
     E5Error,
@@ -71,6 +72,19 @@ def test_a_wrong_input_is_400_in_cog_s_form(local: LocalGateway, body: Any, sent
     assert answer["status"] == "failed"
     assert answer["message"].startswith(sentence)
     assert answer["error"] == f"InputError: {answer['message']}"
+
+
+def test_a_text_that_is_a_data_uri_stays_what_it_is(fake: FakeBackend) -> None:
+    uris = ["data:text/plain;base64,c25vdw==", "data:,ice", "data:text/plain;base64,c"]
+    uris += [ESCAPED, f"{ESCAPED}c25vdw=="]
+    local = LocalGateway(fake)
+    for changed in (lambda text: text, lambda text: escape(text, "")):  # a stranger, and `Client`
+        texts = list(map(changed, uris))
+        inputs = {"task": texts[0], "query": texts[1], "queries": texts, "documents": texts}
+        assert local.post("/predictions", {"input": inputs}).status_code == 200
+        request = fake.asked.pop()
+        assert (request.task, request.query) == (uris[0], uris[1])
+        assert request.queries == request.documents == uris
 
 
 def test_each_answer_says_what_was_put_before_the_texts(local: LocalGateway) -> None:

@@ -207,7 +207,7 @@ FAULTS: dict[str, tuple[list[str], dict[str, str], str]] = {
     "no address": (["--backend", "ftp://a"], {}, "ftp://a"),
     "no token": (["--backend", "replicate:you/e5"], {"REPLICATE_API_TOKEN": ""}, "REPLICATE_API_T"),
     "no index": (["--index", "/nowhere"], {}, "/nowhere"),
-    "no such host": ([], {"HOST": "no.such.host.invalid"}, "no.such.host.invalid:"),
+    "no such host": ([], {"HOST": "no.such.host.invalid"}, "HOST: received 'no.such.host.in"),
 }
 
 
@@ -243,17 +243,6 @@ def test_one_sentence_says_why_it_does_not_start(fault: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_port_that_is_taken_is_said() -> None:
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        port = str(other.getsockname()[1])
-        done = begun([], PORT=port)
-    assert done.returncode == 1
-    assert f"127.0.0.1:{port}: cannot be listened on" in done.stderr.splitlines()[-1]
-
-
-@pytest.mark.slow
 def test_keys_texts_and_what_would_move_a_cursor_never_reach_the_log() -> None:
     with serve_gateway(key="the-secret-key") as gateway:
         for body in (
@@ -265,7 +254,11 @@ def test_keys_texts_and_what_would_move_a_cursor_never_reach_the_log() -> None:
             gateway.client.post("/v1/embeddings", json=body)
             gateway.client.post("/v1/embeddings", json=body, headers={"authorization": "Bearer no"})
         gateway.client.get("/a-secret-text%1b%0aforged?a-secret-text")
+        no_key = {"authorization": ""}  # instead of the client's own
+        for path in ("/v1/embeddings", "//v1/v1/embeddings/", "/nothing", "/metrics"):
+            for key in ("the-secret-key", "another-secret-key"):
+                gateway.client.post(f"{gateway.url}{path}?key={key}", json=BODY, headers=no_key)
         answers(gateway, b"GET /a-secret-text\x1b[2J HTTP/1.1\r\na-secret-text\r\n\r\n")
-        for secret in ("the-secret-key", "a-secret-text", "forged", "\x1b"):
+        for secret in ("secret-key", "a-secret-text", "forged", "\x1b"):
             assert secret not in gateway.log
         assert " 401 for /v1/embeddings, request " in gateway.log

@@ -80,7 +80,7 @@ BEFORE_THE_FIRST = 6  # texts that `failing_but_first_last` refuses before the f
 def failing_but_first_last(released: Event) -> Callable[[int, Inputs], Reply]:
     """Replies that refuse every text, the text "0" after some others, and the rest when released.
 
-    The first prediction, which asks for the model, succeeds.
+    The first prediction, by which a client learns what is served, succeeds.
     """
     may_fail = Event()
 

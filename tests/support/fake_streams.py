@@ -55,7 +55,7 @@ class Event:
 class Stream:
     """`torch.cuda.Stream`: operations in order."""
 
-    def __init__(self, card: "FakeCard") -> None:
+    def __init__(self, card: "FakeStreams") -> None:
         """Launched from now on, after what the host has waited for."""
         self.card, self.number = card, len(card.streams)
         self.clock: Clock = {}
@@ -73,7 +73,7 @@ class Stream:
 
 
 @dataclass
-class FakeCard:
+class FakeStreams:
     """A card whose memory is the host's."""
 
     streams: list[Stream] = field(default_factory=list)
@@ -108,7 +108,7 @@ class FakeCard:
         return {2: "out of memory"}[error]
 
     @contextmanager
-    def in_place_of_torchs(self) -> Iterator["FakeCard"]:
+    def in_place_of_torchs(self) -> Iterator["FakeStreams"]:
         """Put the fake streams and events in the place of torch's."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("torch.cuda.Stream", lambda _: Stream(self))
@@ -147,7 +147,7 @@ class FakeCard:
 class _Watch(TorchDispatchMode):
     """Notes operations on some storages."""
 
-    def __init__(self, card: FakeCard, watched: Mapping[int, list[Access]]) -> None:
+    def __init__(self, card: FakeStreams, watched: Mapping[int, list[Access]]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.card, self.watched = card, watched
 
