@@ -4,6 +4,7 @@ import logging
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -110,15 +111,20 @@ class Card(Engine):
     def __init__(self, cards: FakeCards, bytes_a_token: float, squared: float = 0) -> None:
         self.cards, self.bytes_a_token, self.squared = cards, bytes_a_token, squared
         self.forwards: list[int] = []
+        self.clock, self.tokens_per_second, self.copy_seconds = 0.0, 1e4, 0.0
 
     def _vectors(self, texts: Sequence[TokenIds], _: bool) -> torch.Tensor:
         tokens = sum(map(len, texts))
         self.forwards.append(tokens)
+        self.clock += max(self.copy_seconds, tokens / self.tokens_per_second)
         self.cards.take(int(tokens * self.bytes_a_token + tokens**2 * self.squared))
         return torch.zeros(len(texts), 8)
 
     def measured(self) -> int:
-        return self._measure_batch_tokens(torch.device("cuda"))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("e5.engine.time", SimpleNamespace(perf_counter=lambda: self.clock))
+            card = torch.device("cuda")
+            return self._measure_batch_tokens(card, copy_seconds=self.copy_seconds)
 
 
 class TestMeasuring:
@@ -178,6 +184,35 @@ class TestMeasuring:
         devices = [torch.device("cuda", number) for number in range(2)]
         found = Both(cards, self.A_TOKEN)._measure_batch_tokens(*devices)
         assert found == pytest.approx(100_000_000 / self.A_TOKEN, rel=0.02)
+
+    @pytest.mark.parametrize(
+        ("name", "tokens_per_second", "copy_seconds", "budget"),
+        [
+            ("3060, 10 layers streamed", 1_490, 0.175, 4096),
+            ("4070, all layers streamed", 3_400, 0.56, 4096),
+            ("A40, all layers streamed", 8_040, 0.56, 5628),  # a quarter more than hides the copy
+            ("H100, all layers streamed", 50_000, 0.28, 17_500),
+        ],
+    )
+    def test_it_grows_where_that_hides_the_copying_of_streamed_layers(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        name: str,
+        tokens_per_second: float,
+        copy_seconds: float,
+        budget: int,
+    ) -> None:
+        card = self.card(monkeypatch, 80)
+        card.tokens_per_second, card.copy_seconds = tokens_per_second, copy_seconds
+        assert card.measured() == pytest.approx(budget, abs=1), name
+        assert max(card.forwards) <= 2 * budget
+
+    def test_but_not_beyond_half_of_the_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        card = self.card(monkeypatch, 15.6)
+        card.tokens_per_second, card.copy_seconds = 50_000, 0.28
+        card.cards.weights[0] += int(card.cards.free(0) - 1e9)
+        assert card.measured() == pytest.approx(1e9 / 2 / self.A_TOKEN, rel=0.02)
+        assert max(card.forwards) == 4096
 
     def test_a_card_without_room_for_a_forward_is_refused_with_the_ways_out(
         self, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
