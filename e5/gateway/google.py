@@ -98,8 +98,8 @@ class Content(GoogleObject):
 
     @property
     def text(self) -> str:
-        """All parts as one text."""
-        return "".join(part.text for part in self.parts)
+        """All parts as one text, with line breaks between them."""
+        return "\n".join(part.text for part in self.parts)
 
 
 class ContentOptions(GoogleObject):
