@@ -6,16 +6,18 @@ clients do not follow one for POST, or drop the body and the key.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
 
 # What base URLs end with. Before a path that has no route, they are left out.
-PREFIXES = frozenset(("api", "hf-inference", "openai", "v1", "v1beta", "v1beta1", "v2"))
+PREFIXES = frozenset(("api", "openai", "v1", "v1beta", "v1beta1", "v2"))
 # No prefix may stand before these: a proxy that lets only `/v1` through keeps them to the operator.
 UNPREFIXED = frozenset(("/metrics",))
+# Nor before these. A name may hold anything, so all that has no route would be Hugging Face's.
+UNPREFIXED_NAMES = frozenset((("POST", "/models/{name:path}"),))
 REPEATED = re.compile(r"((?:/[^/]+)+?)\1+(?=/|$)")
 MAX_PATH = 200  # characters of a path whose meaning is looked for; slashes count in any
 FOUND = "e5.route"  # the key in a request's ASGI scope for its route; None for a wrong method
@@ -53,12 +55,15 @@ class PathRouter(BaseRoute):
         method, path = scope["method"], scope["path"]
         if route := self._routes.get(path, {}).get(method):
             return Match.FULL, {FOUND: route}
-        allowed: set[str] = set()
+        allowed: Collection[str] = ()
+        whole = ""
         for meant in meanings(path):
+            whole = whole or meant
             by_method, params = self._find(meant)
-            if route := by_method.get(method):
+            route = by_method.get(method)
+            if route and (meant == whole or (method, route.path) not in UNPREFIXED_NAMES):
                 return Match.FULL, {FOUND: route, "path_params": params}
-            allowed |= by_method.keys()
+            allowed = allowed or by_method.keys()  # of the nearest meaning
         return (Match.FULL, {FOUND: None, ALLOWED: allowed}) if allowed else (Match.NONE, {})
 
     def _find(self, path: str) -> tuple[Mapping[str, Route], Mapping[str, str]]:

@@ -36,7 +36,7 @@ def gateway() -> Iterator[GatewayServer]:
 
 FEW = 10
 AGAIN = (  # paths that take what another one takes, or almost
-    "^/(deployments|models|openai|projects|pipeline)/|^/v1/models/.name.:|/retrieval/"
+    "^/(deployments|models|openai|projects|pipeline|hf-inference)/|^/v1/models/.name.:|/retrieval/"
     "|:(embed|count)|/publishers/.*:batch|^/(check|detokenize)|^/api/(emb.*s|ps)"
 )
 
