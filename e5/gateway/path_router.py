@@ -59,9 +59,13 @@ class PathRouter(BaseRoute):
         whole = ""
         for meant in meanings(path):
             whole = whole or meant
-            by_method, params = self._find(meant)
-            route = by_method.get(method)
-            if route and (meant == whole or (method, route.path) not in UNPREFIXED_NAMES):
+            found, params = self._find(meant)
+            by_method = {
+                each: route
+                for each, route in found.items()
+                if meant == whole or (each, route.path) not in UNPREFIXED_NAMES
+            }
+            if route := by_method.get(method):
                 return Match.FULL, {FOUND: route, "path_params": params}
             allowed = allowed or by_method.keys()  # of the nearest meaning
         return (Match.FULL, {FOUND: None, ALLOWED: allowed}) if allowed else (Match.NONE, {})
