@@ -132,27 +132,44 @@ class Engine:
     def _measure_batch_tokens(self, *devices: torch.device) -> int:
         """The tokens whose activations fill half of the free memory, measured by forwards.
 
-        Of several cards the one with the least room counts. Each forward has twice the tokens of
-        the one before it, as long as the memory holds that: so a card that is almost full is
-        measured too.
+        Each forward has twice the tokens of the one before it, as long as the memory holds that: so
+        a card that is almost full is measured too. What a forward takes whatever its length (a
+        layer that is copied to the card) is set aside. Of several cards the fullest counts.
         """
         if any(device.type != "cuda" for device in devices):
             return CPU_BATCH_TOKENS
-        tokens = FIRST_PROBE_TOKENS
+        tokens, budget, needed = FIRST_PROBE_TOKENS, 0, [0] * len(devices)
+        self._bytes_of_forward(tokens, devices)  # what only the first forward allocates
         while True:
-            before = [torch.cuda.memory_allocated(device) for device in devices]
-            for device in devices:
-                torch.cuda.reset_peak_memory_stats(device)
-            for _ in self._forward([(3,) * tokens]):
-                peaks = [torch.cuda.max_memory_allocated(device) for device in devices]
-            torch.cuda.empty_cache()
-            room = min(
-                _free_bytes(device) / 2 / max(1, peak - used)  # in forwards of so many tokens
-                for device, peak, used in zip(devices, peaks, before, strict=True)
-            )
-            if tokens >= MAX_CUDA_BATCH_TOKENS or room < 2:
-                return max(1, min(MAX_CUDA_BATCH_TOKENS, int(tokens * room)))
+            shorter = needed
+            try:
+                needed = self._bytes_of_forward(tokens, devices)
+            except OutOfMemoryError:  # memory that grows faster than the text
+                if budget == 0:
+                    raise
+                return budget
+            free = [_free_bytes(device) for device in devices]
+            budgets = []
+            for room, need, less in zip(free, needed, shorter, strict=True):
+                less = less if less < need else 0
+                a_token = max(1, need - less) / (tokens // 2 if less else tokens)
+                fixed = max(0, need - a_token * tokens)
+                budgets.append((room - fixed) / 2 / a_token)
+            budget = max(1, min(MAX_CUDA_BATCH_TOKENS, int(min(budgets))))
+            fits = all(2 * need <= room for need, room in zip(needed, free, strict=True))
+            if tokens >= MAX_CUDA_BATCH_TOKENS or not fits:
+                return budget
             tokens *= 2
+
+    def _bytes_of_forward(self, tokens: int, devices: Sequence[torch.device]) -> list[int]:
+        """What the forward of one text takes of each card beside what is there."""
+        before = [torch.cuda.memory_allocated(device) for device in devices]
+        for device in devices:
+            torch.cuda.reset_peak_memory_stats(device)
+        for _ in self._forward([(3,) * tokens]):
+            peaks = [torch.cuda.max_memory_allocated(device) for device in devices]
+        torch.cuda.empty_cache()
+        return [peak - used for peak, used in zip(peaks, before, strict=True)]
 
 
 def _min_shared(share_prefixes: bool) -> int:
