@@ -16,7 +16,8 @@ from e5.errors import InputError, NonFiniteError, OutOfMemoryError, SettingsErro
 from e5.lora import LoraAdapter
 from e5.mistral import Config, Mistral
 from e5.packing import TokenIds
-from e5.prompts import DEFAULT_TASK, E5_PROMPTS, Prompts, document_prompt, query_prompt
+from e5.prompt_tokenizer import PromptTokenizer
+from e5.prompts import DEFAULT_TASK, E5_PROMPTS, Prompts
 from e5.quantization import QUANTISED_BY
 from e5.reference import load_reference
 from e5.self_check import self_check
@@ -53,6 +54,7 @@ class Embedder:
     Attributes:
         name: the checkpoint's folder name and the fingerprint of everything that shapes a vector.
         prompts: the template of a query's prompt, and the model's own prompts.
+        prompt_tokenizer: the prompts and the tokenizer, for those who only count tokens.
         dimensions: dimensions of a whole vector.
         max_length: maximum tokens of a text, `<s>` and `</s>` included; longer ones are truncated.
         max_batch_tokens: maximum tokens computed in one forward.
@@ -69,6 +71,7 @@ class Embedder:
         self, engine: Engine, tokenizer: Tokenizer, *, name: str, prompts: Prompts = E5_PROMPTS
     ) -> None:
         self.name, self.prompts = name, prompts
+        self.prompt_tokenizer = PromptTokenizer(tokenizer, prompts)
         self.dimensions, self.max_length = engine.hidden_size, tokenizer.max_length
         self.max_batch_tokens = engine.max_batch_tokens
         self._engine, self._tokenizer = engine, tokenizer
@@ -216,12 +219,9 @@ class Embedder:
             one_by_one: use one core and little memory, for corpora. Otherwise all cores share the
                 texts, which slows an engine that computes at the same time.
         """
-        prompts = self.prompts
-        texts = [query_prompt(task, query, prompts=prompts) for query in queries]
-        texts += [
-            document_prompt(task, document, symmetric=symmetric, prompts=prompts)
-            for document in documents
-        ]
+        texts = self.prompt_tokenizer.with_prompts(
+            queries, documents, task=task, symmetric=symmetric
+        )
         parts = [[text] for text in texts] if one_by_one else [texts]
         tokenized = [each for part in parts for each in self._tokenizer.encode(part)]
         for position, text in enumerate(tokenized):

@@ -270,6 +270,22 @@ def test_few_compiled_products_are_kept_unless_asked_otherwise(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, "0")],
+)
+def test_threads_that_wait_leave_the_cores_to_others(given: dict[str, str], spins: str) -> None:
+    unset = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
+    environment |= given | {"OMP_DISPLAY_ENV": "verbose"}  # GNU OpenMP says what it has read
+    command = [sys.executable, "-c", "import e5.device"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT)
+    if "GOMP_SPINCOUNT" not in done.stderr:
+        pytest.skip("torch is built with another OpenMP")
+    assert f"GOMP_SPINCOUNT = '{spins}'" in done.stderr
+
+
+@pytest.mark.slow
 def test_a_fork_after_loading_is_refused_and_does_not_hang(checkpoint: Path) -> None:
     command = [sys.executable, "-W", "ignore", "-c", FORKED, str(checkpoint)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)

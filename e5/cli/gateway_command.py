@@ -4,7 +4,7 @@
     e5 gateway --backend http://127.0.0.1:5000       a Cog server of this project
 
 HOST and PORT say where it listens; the default is 127.0.0.1 and 8080. E5_WEIGHTS and the other
-settings choose the model.
+settings choose the model. With --backend, E5_WEIGHTS is where the tokenizer is for /tokenize.
 """
 
 import argparse
@@ -75,7 +75,7 @@ async def _serve(options: argparse.Namespace, bound: socket.socket) -> None:
     backend: Backend = (
         InProcessBackend.load(Settings.from_env())
         if options.backend is None
-        else await RemoteBackend.find(options.backend)
+        else await RemoteBackend.find(options.backend, weights=_weights())
     )
     info = await backend.info()
     if index is not None:
@@ -96,6 +96,11 @@ def _read_keys(file: Path) -> list[str]:
             received = f"{file}, whose line {number} has a character that no header holds"
             raise InputError("--keys", received, "make keys of ASCII's letters, digits and signs")
     return list(keys.values())
+
+
+def _weights() -> str | Path:
+    """`E5_WEIGHTS` alone: before a remote service, the other settings are of no use."""
+    return Settings.from_env({"E5_WEIGHTS": os.environ.get("E5_WEIGHTS", "")}).weights
 
 
 def _alias(text: str) -> tuple[str, str]:

@@ -18,11 +18,13 @@ from e5.errors import E5Error
 from e5.gateway.backend import Backend
 from e5.gateway.body import BodyParser, json_pieces, to_json
 from e5.gateway.client_request import ServiceCall
+from e5.gateway.google import GoogleModel, GoogleModels, google_model
 from e5.gateway.guard import ERROR_STYLE, Guard, while_connected
 from e5.gateway.keys import Keys
 from e5.gateway.limits import GatewayLimits
 from e5.gateway.metrics import GatewayMetrics
 from e5.gateway.model_names import ModelNames
+from e5.gateway.ollama import OLLAMA_VERSION, OllamaModels, OllamaVersion, ollama_models
 from e5.gateway.openai import ModelCard, ModelList, model_list
 from e5.gateway.openapi import (
     ANSWER_HEADERS,
@@ -40,7 +42,7 @@ from e5.gateway.replicate_route import KeptPredictions
 from e5.gateway.routes import POST_ROUTES, SEARCH_ROUTE, GetRoute, PostRoute
 from e5.gateway.tei import InfoAnswer, info
 from e5.gateway.weaviate import MetaAnswer, meta
-from e5.gateway.wire import RouteContext, Searchable
+from e5.gateway.wire import InformationRequest, RouteContext, Searchable
 
 SENTENCES_BY_STATUS = {
     404: "there is no such route; GET /openapi.json lists them.",
@@ -49,6 +51,7 @@ SENTENCES_BY_STATUS = {
 
 
 StatusAnswer = TypedDict("StatusAnswer", {"status": str})
+KeyAnswer = TypedDict("KeyAnswer", {"valid": bool})
 OpenApiAnswer = TypedDict(
     "OpenApiAnswer", {"openapi": str, "info": dict[str, Any], "paths": dict[str, Any]}
 )
@@ -124,6 +127,7 @@ class Gateway:
         await self._backend.close()
 
     def _all_get_routes(self) -> list[GetRoute]:
+        all_models = ModelList, self._list_models, (404,)
         one_model = ModelCard | OwnedModel, self._one_model, (404,)
         openapi = OpenApiAnswer, self._openapi, BACKEND_STATUSES
         return [
@@ -132,8 +136,9 @@ class Gateway:
             GetRoute("/models", "Lists them as /v1/models does.", ModelList, self._list_models),
             GetRoute("/v1/models/{name:path}", "Shows one name of the model.", *one_model),
             GetRoute("/models/{name:path}", "Shows it as /v1/models/{name} does.", *one_model),
+            *self._other_model_routes(),
             GetRoute(
-                "/deployments/{name:path}/models", "Lists them.", ModelList, self._list_models
+                "/deployments/{name:path}/models", "Lists them for Azure's clients.", *all_models
             ),
             *replicate_get_routes(self._model_names, self._predictions),
             GetRoute(
@@ -168,17 +173,45 @@ class Gateway:
             GetRoute("/openapi.json", "Describes all routes.", *openapi),
         ]
 
+    def _other_model_routes(self) -> list[GetRoute]:
+        """What clients of Ollama, Google and Cohere ask before they send texts."""
+        statuses, google = BACKEND_STATUSES, "/v1beta/models"
+        ollama = OllamaModels, self._list_ollama_models, statuses
+        key = KeyAnswer, self._valid_key, (401, 429)
+        return [
+            GetRoute("/api/tags", "Lists the names for Ollama's clients.", *ollama),
+            GetRoute("/api/ps", "Lists them as /api/tags does.", *ollama),
+            GetRoute("/api/version", "Says it as Ollama.", OllamaVersion, self._ollama_version),
+            GetRoute(google, "Lists them as Google.", GoogleModels, self._google_models, statuses),
+            GetRoute(
+                f"{google}/{{name:path}}",
+                "Shows one name of the model as Google does.",
+                GoogleModel,
+                self._google_model,
+                (404, *statuses),
+                error_style="google",
+            ),
+            *(
+                GetRoute(
+                    path, "Says to Cohere's clients that the key is right.", *key, False, "POST"
+                )
+                for path in ("/v1/check-api-key", "/check-api-key")
+            ),
+        ]
+
     def _post(self, route: PostRoute) -> Route:
         context = RouteContext(
             route.path, self._model_names, self._index, keep_prediction=self._predictions.keep
         )
 
         async def respond(request: HttpRequest) -> Response:
-            body = await self._parser.read(request)
+            body = await self._parser.read(request, of_any_type=route.of_any_type)
             kind = route.kind_of(body)
             request.scope[ERROR_STYLE] = kind.error_style
-            params = request.path_params
-            call = kind.parse(body).service_call(replace(context, path_params=params))
+            asked, here = kind.parse(body), replace(context, path_params=request.path_params)
+            if isinstance(asked, InformationRequest):
+                return await while_connected(request, self._inform(asked, here))
+            call = asked.service_call(here)
             return await while_connected(request, self._answer(call, route.path))
 
         guarded = self._guard.around(route.path, respond, style=route.error_style)
@@ -222,6 +255,11 @@ class Gateway:
         response.raw_headers += self._rate_limits.headers()
         return response
 
+    async def _inform(self, body: InformationRequest, context: RouteContext) -> Response:
+        """Make the response to a request that needs no vector."""
+        found = await body.information(context, self._backend)
+        return StreamingResponse(json_pieces(found), 200, media_type="application/json")
+
     async def _show_page(self, _: HttpRequest) -> Response:
         return HTMLResponse(self._page.html, headers=self._page.headers)
 
@@ -230,6 +268,23 @@ class Gateway:
 
     async def _one_model(self, request: HttpRequest) -> Response:
         return _json(owned_model(request.path_params["name"], self._model_names))
+
+    async def _list_ollama_models(self, _: HttpRequest) -> Response:
+        return _json(ollama_models(self._model_names, await self._backend.info()))
+
+    async def _ollama_version(self, _: HttpRequest) -> Response:
+        return _json({"version": OLLAMA_VERSION})
+
+    async def _google_models(self, _: HttpRequest) -> Response:
+        info = await self._backend.info()
+        return _json({"models": [google_model(name, info) for name in self._model_names.names]})
+
+    async def _google_model(self, request: HttpRequest) -> Response:
+        name, _ = self._model_names.resolve(request.path_params["name"])
+        return _json(google_model(name, await self._backend.info()))
+
+    async def _valid_key(self, _: HttpRequest) -> Response:
+        return _json({"valid": True})  # the guard has let it in
 
     async def _info(self, _: HttpRequest) -> Response:
         return _json(info(await self._backend.info(), max_requests=self.limits.in_flight))

@@ -37,15 +37,19 @@ class BodyParser:
         self._thread = ThreadPoolExecutor(1)  # waits for the process: one body after the other
         self._held_bytes = 0
 
-    async def read(self, request: Request) -> dict[str, Any]:
+    async def read(self, request: Request, *, of_any_type: bool = False) -> dict[str, Any]:
         """The JSON object that a request holds.
+
+        Args:
+            request: the caller's, whose body was not read yet.
+            of_any_type: whether it may be said to be something else than JSON.
 
         Raises:
             RefusalError: 413 or 415, saying what to send; 429 for too much at a time.
             InputError: for what is not a JSON object, or holds too many values.
         """
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind not in ("application/json", ""):  # some clients name none
+        if kind not in ("application/json", "") and not of_any_type:  # some clients name none
             wrong = InputError("Content-Type", quoted(kind), "send application/json")
             raise RefusalError(415, wrong)
         coding = request.headers.get("content-encoding", "identity")
@@ -191,14 +195,14 @@ async def json_pieces(value: Any) -> AsyncIterator[bytes]:
 
 
 def _parts(value: Any) -> Iterator[bytes]:
-    """Lists and objects element by element; arrays and all else whole."""
+    """Lists, iterators and objects element by element; arrays and all else whole."""
     if isinstance(value, dict):
         yield b"{"
         for i, (key, item) in enumerate(value.items()):
             yield (b"," if i else b"") + to_json(key) + b":"
             yield from _parts(item)
         yield b"}"
-    elif isinstance(value, list):
+    elif isinstance(value, list | Iterator):
         yield b"["
         for i, item in enumerate(value):
             if i:

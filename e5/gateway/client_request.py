@@ -4,7 +4,7 @@ Makes the service's request of it, and puts the answer and the errors back into 
 and names.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -30,7 +30,7 @@ class ClientRequest:
         prompt: what the texts are embedded with.
         build_body: builds the body of the response from the answer in the caller's order. Its
             leaves may be numpy arrays.
-        num_documents: this many texts at the end are documents, whatever the prompt is.
+        document_positions: the positions of texts that are documents, whatever the prompt is.
         normalize: L2-normalise the vectors.
         dimensions: keep the first n numbers of each vector.
         truncate: truncate texts that are too long; False makes them an error.
@@ -43,7 +43,7 @@ class ClientRequest:
     list_name: str
     prompt: PromptChoice
     build_body: BuildBody
-    num_documents: int = 0
+    document_positions: Container[int] = ()
     normalize: bool = True
     dimensions: int | None = None
     truncate: bool = True
@@ -56,8 +56,8 @@ class ClientRequest:
         Raises:
             InputError: in the caller's names.
         """
-        num_prompted = len(self.texts) - self.num_documents if self.prompt.prompted else 0
-        prompted = range(num_prompted)
+        positions = range(len(self.texts) if self.prompt.prompted else 0)
+        prompted = [i for i in positions if i not in self.document_positions]
         found = find_prompts(self.texts, prompted)
         texts, are_bare = found.texts, {*found.own, *found.unlike}
         queries = [i for i in prompted if i not in are_bare]
@@ -85,9 +85,9 @@ class ClientRequest:
             raise error.renamed(renames) from error
         others = self.prompt.header if queries or not prompted else ""
         is_same_order = not queries or not documents or queries[-1] < documents[0]
-        positions = None if is_same_order else [*queries, *documents]
+        order = None if is_same_order else [*queries, *documents]
         prompt = found.header(others, self.fields)
-        return ServiceCall(request, prompt, self.build_body, positions, renames, self.reads_disk)
+        return ServiceCall(request, prompt, self.build_body, order, renames, self.reads_disk)
 
 
 @dataclass(frozen=True)

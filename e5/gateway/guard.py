@@ -17,7 +17,14 @@ from e5.gateway.body import BodyParser, to_json
 from e5.gateway.keys import Keys
 from e5.gateway.limits import GatewayLimits
 from e5.gateway.metrics import GatewayMetrics
-from e5.gateway.refusals import ErrorStyle, RefusalError, body_of, busy, refusal_of
+from e5.gateway.refusals import (
+    ErrorStyle,
+    RefusalError,
+    body_of,
+    busy,
+    refusal_of,
+    style_of,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +118,7 @@ class Guard:
     def refuse(self, request: Request, refusal: RefusalError) -> Response:
         """The response to a request that has no route."""
         request_id = _id_of(request)
-        response = self._refused(request, refusal, "none", request_id, "openai")
+        response = self._refused(request, refusal, "none", request_id, None)
         response.headers["x-request-id"] = request_id
         self.metrics.requests.labels("none", refusal.status).inc()
         return response
@@ -122,11 +129,12 @@ class Guard:
         refusal: RefusalError,
         path: str,
         request_id: str,
-        style: ErrorStyle,
+        style: ErrorStyle | None,
     ) -> Response:
         # Not the sentence: it may quote what the caller sent.
         logger.info("%d for %s, request %s", refusal.status, path, request_id)
-        content = to_json(body_of(refusal, request.scope.get(ERROR_STYLE) or style))
+        style = style_of(request.url.path, request.scope.get(ERROR_STYLE) or style)
+        content = to_json(body_of(refusal, style))
         return Response(content, refusal.status, refusal.headers, "application/json")
 
     def _count(self, change: int) -> None:

@@ -5,11 +5,14 @@ import hashlib
 import hmac
 from collections.abc import Iterator, Sequence
 
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
+from starlette.types import Scope
 
 from e5.gateway.refusals import RefusalError
 
 KEY_HEADERS = ("x-api-key", "api-key", "x-goog-api-key")
+_KEY_HEADERS = frozenset(name.encode() for name in KEY_HEADERS)
 KEY_PARAMETER = "key"  # of the URL's query, where older Google clients put it
 
 
@@ -18,7 +21,7 @@ class Keys:
 
     def __init__(self, keys: Sequence[str]) -> None:
         """Take the keys; without any, every request may pass."""
-        self._digests = [_digest(key) for key in keys]
+        self._digests = [_digest(key.encode()) for key in keys]
 
     def check(self, request: Request) -> None:
         """Let a request pass if it carries a key.
@@ -28,7 +31,7 @@ class Keys:
         """
         if not self._digests:
             return
-        sent = [_digest(key) for key in _sent_keys(request)]
+        sent = [_digest(key) for key in _sent_keys(request.scope)]
         # All of them, always.
         known = [hmac.compare_digest(one, key) for one in sent for key in self._digests]
         if not any(known):
@@ -39,28 +42,26 @@ class Keys:
             raise RefusalError(401, sentence, {"WWW-Authenticate": "Bearer"})
 
 
-def _sent_keys(request: Request) -> Iterator[str]:
-    """What may be a key in a request."""
-    scheme, _, rest = request.headers.get("authorization", "").strip().partition(" ")
-    if scheme.lower() == "basic":
-        user, _, password = _decoded(rest).partition(":")
-        yield password or user
-    else:
-        yield rest or scheme  # some clients name no scheme
-    for name in KEY_HEADERS:
-        if name in request.headers:
-            yield request.headers[name]
-    if b"key=" in request.scope["query_string"]:
-        yield request.query_params.get(KEY_PARAMETER, "")
+def _sent_keys(scope: Scope) -> Iterator[bytes]:
+    """What may be a key in a request; its headers are looked at once."""
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            scheme, _, rest = value.strip().partition(b" ")
+            yield _password(rest) if scheme.lower() == b"basic" else rest or scheme
+        elif name in _KEY_HEADERS:
+            yield value
+    if b"key=" in scope["query_string"]:
+        yield QueryParams(scope["query_string"]).get(KEY_PARAMETER, "").encode()
 
 
-def _decoded(credentials: str) -> str:
-    """The text of HTTP's basic credentials; "" for what is none."""
+def _password(credentials: bytes) -> bytes:
+    """The password in HTTP's basic credentials, or the user where there is none."""
     try:
-        return base64.b64decode(credentials, validate=True).decode()
+        user, _, password = base64.b64decode(credentials, validate=True).partition(b":")
     except ValueError:
-        return ""
+        return b""
+    return password or user
 
 
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.strip().encode(errors="replace")).digest()
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key.strip()).digest()

@@ -7,6 +7,7 @@ from e5.errors import InputError, quoted
 from e5.gateway.refusals import RefusalError
 from e5.gateway.roles import SIDES_BY_SUFFIX
 
+LATEST = ":latest"  # Ollama's clients write it behind a name without another tag
 FINGERPRINT = re.compile("[0-9a-f]{12}")
 HUB_NAMES_BY_FOLDER = {"e5-mistral-7b-instruct": "intfloat/e5-mistral-7b-instruct"}
 
@@ -56,7 +57,7 @@ class ModelNames:
         """
         if name is None:
             return self.names[0], ""
-        suffix = self._suffixes.get(name)
+        suffix = self._suffixes.get(name, self._suffixes.get(name.removesuffix(LATEST)))
         if suffix is None and any_owner:
             suffix = self._suffixes.get(name.rpartition("/")[2])
         if suffix is None:
@@ -72,4 +73,4 @@ class ModelNames:
         """
         if FINGERPRINT.fullmatch(version) and version != self.fingerprint:
             served = f"this service has {self.fingerprint or 'no fingerprint'}"
-            raise RefusalError(404, InputError("version", repr(version), served))
+            raise RefusalError(404, InputError("version", quoted(version), served))

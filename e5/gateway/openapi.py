@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 
 from e5.gateway.keys import KEY_HEADERS, KEY_PARAMETER
 from e5.gateway.routes import GetRoute, PostRoute
+from e5.gateway.wire import InformationRequest
 
 Schema: TypeAlias = dict[str, Any]
 SchemaOf: TypeAlias = Callable[[Any], Schema]
@@ -51,19 +52,22 @@ SECURITY_SCHEMES: Mapping[str, Mapping[str, str]] = {
     "parameter": {"type": "apiKey", "in": "query", "name": KEY_PARAMETER},
 }
 ABOUT = (
-    "One model behind the routes of OpenAI, Cohere, Voyage, NVIDIA, Jina and "
-    "text-embeddings-inference. What a text is for decides its prompt: see Role."
+    "One model behind the routes of OpenAI, Cohere, Voyage, NVIDIA, Jina, Ollama, Google, Mistral, "
+    "Hugging Face and text-embeddings-inference. What a text is for decides its prompt: see Role."
 )
 
 
 ErrorObject = TypedDict(
     "ErrorObject", {"message": str, "type": str, "code": str, "param": str | None}
 )
-_OF_ERROR = "The sentence on the routes of text-embeddings-inference and Cog; else an object."
+GoogleErrorObject = TypedDict("GoogleErrorObject", {"code": int, "message": str, "status": str})
+_OF_ERROR = (
+    "The sentence on the routes of text-embeddings-inference, Ollama and Cog; else an object."
+)
 Refusal = TypedDict(
     "Refusal",
     {
-        "error": Annotated[str | ErrorObject, Field(description=_OF_ERROR)],
+        "error": Annotated[str | ErrorObject | GoogleErrorObject, Field(description=_OF_ERROR)],
         "error_type": str,
         "message": str,
         "detail": str,
@@ -154,9 +158,10 @@ def _parameters(path: str) -> list[Schema]:
 def _post(route: PostRoute, schema_of: SchemaOf) -> Schema:
     requests = [schema_of(request) for request in route.requests]
     body = requests[0] if len(requests) == 1 else {"anyOf": requests}
+    tells = any(issubclass(request, InformationRequest) for request in route.requests)
     answer = {
         "description": "The answer.",
-        "headers": _headers(*ANSWER_HEADERS),
+        "headers": _headers(*(() if tells else ANSWER_HEADERS)),
         "content": _json(schema_of(route.answer)),
     }
     return {

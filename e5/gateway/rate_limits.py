@@ -9,23 +9,31 @@ from collections.abc import Callable
 from e5.gateway.backend import Backend
 from e5.gateway.refusals import RETRY_AFTER_SECONDS
 
-COUNT_SECONDS = 0.01  # after which waiting tokens are counted again: thousands of texts may wait
+COUNT_SECONDS = 0.01  # thousands of texts may wait
 RESET = b"%ds" % RETRY_AFTER_SECONDS
 
 
 class RateLimits:
     """The headers of answers that say what may be sent next."""
 
-    def __init__(self, backend: Backend, in_flight: int, free_requests: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        in_flight: int,
+        free_requests: Callable[[], int],
+        *,
+        count_seconds: float = COUNT_SECONDS,
+    ) -> None:
         """Remember whom to ask; nothing is asked yet.
 
         Args:
             backend: has the tokens that wait.
             in_flight: requests that are answered at the same time.
             free_requests: how many more of them would be taken now.
+            count_seconds: for so long a count of the waiting tokens is good enough.
         """
         self._backend, self._in_flight = backend, in_flight
-        self._free_requests = free_requests
+        self._free_requests, self._count_seconds = free_requests, count_seconds
         self._count_again = 0.0
         self._headers: list[tuple[bytes, bytes]] = []
 
@@ -37,7 +45,7 @@ class RateLimits:
         """
         now = time.monotonic()
         if now >= self._count_again:
-            self._count_again = now + COUNT_SECONDS
+            self._count_again = now + self._count_seconds
             most = self._backend.max_queue_tokens
             free = max(0, most - self._backend.waiting_tokens())
             self._headers = [

@@ -22,6 +22,12 @@ SIDES_BY_ROLE: Mapping[str, Side] = {
         ("classification", "clustering", "text-matching", "separation", "semantic_similarity"),
         "symmetric",
     ),
+    # Google, whose other names of tasks are those above
+    **dict.fromkeys(
+        ("retrieval_query", "question_answering", "fact_verification", "code_retrieval_query"),
+        "query",
+    ),
+    "retrieval_document": "document",
 }
 SIDES_BY_SUFFIX: Mapping[str, Side] = {"-query": "query", "-passage": "document"}  # of model names
 SYMMETRIC_TASK = "sts_query"

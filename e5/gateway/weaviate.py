@@ -124,7 +124,7 @@ class ScoresRequest(wire.WireRequest):
             list_name="documents",
             prompt=PromptChoice(DEFAULT_TASK, "query"),
             build_body=build_body,
-            num_documents=len(documents),
+            document_positions=range(1, len(documents) + 1),
         )
 
 

@@ -22,6 +22,7 @@ from pydantic import (
 from typing_extensions import TypeAliasType
 
 from e5.errors import quoted
+from e5.gateway.backend import Backend
 from e5.gateway.client_request import BuildBody, ClientRequest, ServiceCall
 from e5.gateway.model_names import ModelNames
 from e5.gateway.refusals import ErrorStyle
@@ -61,12 +62,18 @@ def list_of_texts(value: object) -> object:
     first = value[0][0] if isinstance(value[0], list) and value[0] else value[0]
     if isinstance(first, int) and not isinstance(first, bool):
         raise wrong_value("token ids", TOKEN_IDS_REMEDY)
-    if len(value) > MAX_TEXTS:  # before any of them is looked at: there may be millions
+    return few_texts(value)
+
+
+def few_texts(value: object) -> object:
+    """A list that is not too long. To be asked before its elements: there may be millions."""
+    if isinstance(value, list) and len(value) > MAX_TEXTS:
         raise wrong_value(f"{len(value)} texts", f"send at most {MAX_TEXTS} in one request")
     return value
 
 
-def _one_or_more_texts(value: object) -> object:
+def one_or_more_texts(value: object) -> object:
+    """A text, or a list that may hold texts."""
     if not isinstance(value, str | list):
         raise wrong_value(quoted(value), "send a string or a list of strings")
     return value if isinstance(value, str) else list_of_texts(value)
@@ -103,7 +110,7 @@ Text = Annotated[str, WithJsonSchema(_TEXT)]
 _Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
 Texts = Annotated[list[Any], PlainValidator(list_of_texts, json_schema_input_type=_Texts)]
 OneOrMoreTexts = Annotated[
-    str | list[Any], PlainValidator(_one_or_more_texts, json_schema_input_type=Text | _Texts)
+    str | list[Any], PlainValidator(one_or_more_texts, json_schema_input_type=Text | _Texts)
 ]
 WholeNumber = Annotated[int, BeforeValidator(_integral)]
 Count = Annotated[int, Field(ge=1), BeforeValidator(_integral)]
@@ -204,6 +211,14 @@ class WireRequest(BaseModel):
             if (value := getattr(self, name)) is not None:
                 return name, value
         return names[0], None
+
+
+class InformationRequest(WireRequest):
+    """The base of requests that are answered without computing a vector."""
+
+    async def information(self, context: RouteContext, backend: Backend) -> Any:
+        """The body of the answer, as `BuildBody` gives it. Raises as `client_request`."""
+        raise NotImplementedError
 
 
 class TruncateOptions(WireRequest):

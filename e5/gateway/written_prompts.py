@@ -24,7 +24,7 @@ _OTHER_CASES = ("instructquery", "INSTRUCTQUERY")  # all words of such a text ar
 _NEARBY, _LONGEST_INSTRUCTION, _MOST_WORDS = 64, 1000, 8
 
 
-@dataclass(frozen=True)
+@dataclass
 class FoundPrompts:
     """The prompts that a request's texts bring.
 
@@ -54,6 +54,8 @@ class FoundPrompts:
             >>> find_prompts(texts, range(3)).header('query "..."', ["a", "b", "c"])
             'query "...", own 1/3, repaired: b, begins like a prompt: c'
         """
+        if not (self.own or self.unlike):
+            return prompt
         parts = [prompt] if prompt else []
         if self.own:
             is_all = len(self.own) == self.num_prompted

@@ -354,6 +354,13 @@ class TestWriting:
 
         assert asyncio.run(together()) == to_json(value)
 
+    def test_an_iterator_is_a_list(self) -> None:
+        async def together() -> bytes:
+            value = {"a": map(str, range(3)), "b": [iter(()), iter([{"c": iter([1])}])]}
+            return b"".join([piece async for piece in json_pieces(value)])
+
+        assert asyncio.run(together()) == b'{"a":["0","1","2"],"b":[[],[{"c":[1]}]]}'
+
     def test_others_have_their_turn_between_pieces(self) -> None:
         turns = 0
 

@@ -176,6 +176,70 @@ def hugging_face(url: str) -> TriedClient:
     )
 
 
+def ollama(url: str) -> TriedClient:
+    client = installed("ollama").Client(host=url)
+    return TriedClient(
+        lambda text: client.embed(model="e5-mini-query", input=text).embeddings[0],
+        lambda texts: client.embed(model="e5-mini:latest", input=texts).embeddings,
+    )
+
+
+def langchain_ollama(url: str) -> TriedClient:
+    def side(model: str) -> Any:
+        return installed("langchain_ollama").OllamaEmbeddings(
+            model=model, base_url=url, validate_model_on_init=True
+        )
+
+    return TriedClient(side("e5-mini-query").embed_query, side("e5-mini").embed_documents)
+
+
+def llamaindex_ollama(url: str) -> TriedClient:
+    def side(model: str) -> Any:
+        return installed("llama_index.embeddings.ollama").OllamaEmbedding(
+            model_name=model, base_url=url, embed_batch_size=2048
+        )
+
+    query, document = side("e5-mini-query"), side("e5-mini")
+    return TriedClient(query.get_query_embedding, document.get_text_embedding_batch)
+
+
+def google(url: str, **more: Any) -> TriedClient:
+    client = installed("google.genai").Client(api_key=KEY, http_options={"base_url": url}, **more)
+
+    def embed(task: str, texts: list[str]) -> Any:
+        answer = client.models.embed_content(
+            model="e5-mini", contents=texts, config={"task_type": task}
+        )
+        return [each.values for each in answer.embeddings]
+
+    return TriedClient(
+        lambda text: embed("RETRIEVAL_QUERY", [text])[0],
+        lambda texts: embed("RETRIEVAL_DOCUMENT", texts),
+    )
+
+
+def vertex_ai(url: str) -> TriedClient:
+    return google(url, vertexai=True)
+
+
+def langchain_google(url: str) -> TriedClient:
+    client = installed("langchain_google_genai").GoogleGenerativeAIEmbeddings(
+        model="e5-mini", google_api_key=KEY, base_url=url
+    )
+    return TriedClient(client.embed_query, client.embed_documents)
+
+
+def mistral(url: str) -> TriedClient:
+    client = installed("mistralai.client").Mistral(api_key=KEY, server_url=url)
+
+    def embed(model: str, texts: list[str]) -> Any:
+        return [row.embedding for row in client.embeddings.create(model=model, inputs=texts).data]
+
+    return TriedClient(
+        lambda text: embed("e5-mini-query", [text])[0], lambda texts: embed("e5-mini", texts)
+    )
+
+
 def litellm(url: str) -> TriedClient:
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # or it asks the network for prices
     embedding = installed("litellm").embedding
@@ -290,6 +354,11 @@ LITELLM = pytest.param(litellm, marks=pytest.mark.filterwarnings("ignore:Items? 
 LONG_DOORS = [
     pytest.param(langchain_nvidia, marks=LONG),
     pytest.param(langchain_cohere, marks=[OLD_PYDANTIC, LONG]),
+    pytest.param(langchain_google, marks=LONG),
+    pytest.param(langchain_ollama, marks=LONG),
+    pytest.param(llamaindex_ollama, marks=LONG),
+    pytest.param(mistral, marks=LONG),
+    pytest.param(vertex_ai, marks=LONG),
     pytest.param(llamaindex_openai, marks=LONG),
     pytest.param(llamaindex_cohere, marks=[OLD_PYDANTIC, LONG]),
     pytest.param(haystack_cohere, marks=LONG),
@@ -307,7 +376,7 @@ SPLITTING_DOORS = [
 ]
 # These put them into requests as one above.
 LIKE_ANOTHER = [
-    *(openai_by_input_type, azure_openai, langchain_azure, cohere_v1, voyageai),
+    *(openai_by_input_type, azure_openai, langchain_azure, cohere_v1, voyageai, ollama, google),
     LITELLM,
 ]
 CLIENTS = [*SPLITTING_DOORS, *LIKE_ANOTHER, *LONG_DOORS]

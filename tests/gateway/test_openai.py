@@ -28,6 +28,7 @@ def test_an_answer_has_all_that_a_client_reads(
     assert response.status_code == 200
     answer = response.json()
     assert answer["object"] == "list"
+    assert answer["id"]  # Mistral's clients
     assert answer["model"] == "small"
     assert [(row["object"], row["index"]) for row in answer["data"]] == [
         ("embedding", 0),
@@ -163,10 +164,13 @@ def test_models_are_listed_and_told_one_by_one(local: LocalGateway) -> None:
     for path in ("/v1/models", "/models"):
         listed = local.get(path).json()
         assert listed["object"] == "list"
+        assert listed["models"] == listed["data"]  # where Cohere's clients look
         names = [model["id"] for model in listed["data"]]
         assert names == ["small", "small-query", "small-passage", "text-embedding-3-small"]
         for name, model in zip(names, listed["data"], strict=True):
-            assert set(model) == {"id", "object", "created", "owned_by"}
+            assert {"id", "object", "created", "owned_by"} <= set(model)
+            assert model["name"] == name  # Cohere's clients
+            assert (model["type"], model["capabilities"]) == ("base", {})  # Mistral's
             assert local.get(f"{path}/{name}").json() == model
         assert '"gpt-4"' in sentence_of(local.get(f"{path}/gpt-4"), 404)
         assert local.get(f"{path}/").json() == listed

@@ -8,6 +8,7 @@ import pytest
 from gateway_tools import FakeBackend, LocalGateway, answer_of
 
 from e5.gateway.limits import GatewayLimits
+from e5.gateway.rate_limits import RateLimits
 from e5.serving import Answer, EmbedRequest
 
 
@@ -52,6 +53,15 @@ def test_remaining_requests_and_tokens_fall_while_others_are_answered(fake: Fake
     limits = [rate_limits(response) for response in asyncio.run(story())]
     assert min(limit["remaining-requests"] for limit in limits) == 1
     assert {limit["remaining-tokens"] for limit in limits} == {0}
+
+
+def test_waiting_tokens_are_counted_again_and_not_for_every_answer(fake: FakeBackend) -> None:
+    always = RateLimits(fake, 5, lambda: 3, count_seconds=0)
+    once = RateLimits(fake, 5, lambda: 3, count_seconds=3600)
+    assert dict(always.headers()) == dict(once.headers())
+    fake.max_queue_tokens = 70
+    assert dict(always.headers())[b"x-ratelimit-remaining-tokens"] == b"63"
+    assert dict(once.headers())[b"x-ratelimit-remaining-tokens"] == b"993"
 
 
 @pytest.mark.parametrize("tokens", [40, 500])

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx2
 import numpy as np
+from server import ROOT
 from starlette.routing import Route
 
 from e5.gateway.app import Gateway
@@ -15,6 +16,7 @@ from e5.gateway.backend import Backend, BackendInfo
 from e5.gateway.limits import GatewayLimits
 from e5.gateway.model_names import ModelNames
 from e5.gateway.wire import Searchable
+from e5.prompt_tokenizer import PromptTokenizer
 from e5.serving import Answer, EmbedRequest
 from e5.vectors import Vectors
 
@@ -120,6 +122,10 @@ class FakeBackend:
         columns = np.arange(len(request.fields)) % self.dimensions
         return answer_of(np.eye(self.dimensions, dtype=np.float32)[columns])
 
+    async def tokenizer(self) -> PromptTokenizer:
+        """See `Backend`."""
+        return PromptTokenizer.read(ROOT / "weights/e5-mini", max_length=INFO.max_length)
+
     async def ready(self) -> bool:
         """See `Backend`."""
         return self.is_ready
@@ -146,15 +152,24 @@ def sentence_of(response: httpx2.Response, status: int) -> str:
     assert response.headers["x-request-id"]
     body = response.json()
     sentence: str = body["message"]
-    assert set(body) - {"title", "status"} == {"error", "error_type", "message", "detail"}
-    if "title" in body:  # on Replicate's routes
-        assert body["status"] == status
     assert body["detail"] == sentence
     told = body["error"]
+    keys = {"error", "error_type", "message", "detail"}
+    if "title" in body:  # on Replicate's routes
+        assert body["status"] == status
+        keys |= {"title", "status"}
     if not isinstance(told, str):
-        assert set(told) == {"message", "type", "param", "code"}
-        assert told["code"] == str(status)
+        if "status" in told:  # Google's
+            assert set(told) == {"code", "message", "status"}
+            assert told["code"] == status
+        else:
+            assert set(told) == {"message", "type", "param", "code"}
+            assert told["code"] == str(status)
+            assert body["object"] == "error"
+            assert told.items() <= body.items()
+            keys |= {"object", "type", "param", "code"}
         told = told["message"]
+    assert set(body) == keys
     assert told == sentence
     assert sentence.endswith(".")
     assert "\n" not in sentence

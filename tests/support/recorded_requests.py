@@ -158,8 +158,7 @@ def vectors_of(request: Recorded, answer: Any) -> list[list[float]]:
         assert answer["object"] == "list"
         assert answer["model"]
         assert answer["usage"]["total_tokens"] >= answer["usage"]["prompt_tokens"] > 0
-        if "mistral" in request.client:
-            assert answer["id"]
+        assert answer["id"]
         assert [row["index"] for row in answer["data"]] == list(range(len(answer["data"])))
         rows = [row["embedding"] for row in answer["data"]]
         assert {type(row) for row in rows} == {as_base64(fields)}
