@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
 
 # What base URLs end with. Before a path that has no route, they are left out.
-PREFIXES = frozenset(("api", "hf-inference", "openai", "v1", "v1beta", "v1beta1", "v2"))
+PREFIXES = frozenset(("api", "openai", "v1", "v1beta", "v1beta1", "v2"))
 # No prefix may stand before these: a proxy that lets only `/v1` through keeps them to the operator.
 UNPREFIXED = frozenset(("/metrics",))
 REPEATED = re.compile(r"((?:/[^/]+)+?)\1+(?=/|$)")
