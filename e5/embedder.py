@@ -129,7 +129,8 @@ class Embedder:
         embedder = cls(engine, tokenizer, name=name, prompts=prompts)
         self_check(engine, [each.token_ids for each in embedder.tokenize(*SELF_CHECK)])
         millions = sum(weight.numel() for weight in Mistral(config).parameters()) / 1e6
-        size = f"{millions:.1f} M parameters, {str(dtype).removeprefix('torch.')} on {device}"
+        stored = settings.quantize or str(dtype).removeprefix("torch.")
+        size = f"{millions:.1f} M parameters, {stored} on {device}, {settings.engine}"
         budgets = f"{length} tokens a text, {engine.max_batch_tokens} a forward"
         logger.info("serving %s: %s, %s", name, size, budgets)
         return embedder

@@ -143,32 +143,39 @@ class Engine:
     def _measure_batch_tokens(self, *devices: torch.device, copy_seconds: float = 0.0) -> int:
         """The tokens whose activations fill half of the free memory, measured by forwards.
 
-        Of several cards the one with the least room counts. Each forward has twice the tokens of
-        the one before it, as long as the memory holds that: so a card that is almost full is
-        measured too. They grow beyond `MAX_CUDA_BATCH_TOKENS` only until streamed layers, which are
-        copied in `copy_seconds`, are copied in the time of a forward.
+        Each forward has twice the tokens of the one before it, as long as the memory holds that: so
+        a card that is almost full is measured too. What a forward takes whatever its length (a
+        layer that is copied to the card) is set aside. Of several cards the fullest counts. They
+        grow beyond `MAX_CUDA_BATCH_TOKENS` only until streamed layers, which are copied in
+        `copy_seconds`, are copied in the time of a forward.
         """
         if any(device.type != "cuda" for device in devices):
             return CPU_BATCH_TOKENS
-        tokens = FIRST_PROBE_TOKENS
+        tokens, budget, needed = FIRST_PROBE_TOKENS, 0, [0] * len(devices)
+        self._costs_of_forward(tokens, devices)  # what only the first forward allocates
         while True:
-            before = [torch.cuda.memory_allocated(device) for device in devices]
-            for device in devices:
-                torch.cuda.reset_peak_memory_stats(device)
-            seconds = self._seconds([(3,) * tokens])
-            peaks = [torch.cuda.max_memory_allocated(device) for device in devices]
-            torch.cuda.empty_cache()
-            room = min(
-                _free_bytes(device) / 2 / max(1, peak - used)  # in forwards of so many tokens
-                for device, peak, used in zip(devices, peaks, before, strict=True)
-            )
+            shorter = needed
+            try:
+                needed, seconds = self._costs_of_forward(tokens, devices)
+            except OutOfMemoryError:  # memory that grows faster than the text
+                if budget == 0:
+                    raise
+                return budget
+            free = [_free_bytes(device) for device in devices]
+            budgets = []
+            for room, need, less in zip(free, needed, shorter, strict=True):
+                less = less if less < need else 0
+                a_token = max(1, need - less) / (tokens // 2 if less else tokens)
+                fixed = max(0, need - a_token * tokens)
+                budgets.append((room - fixed) / 2 / a_token)
+            # A quarter more than a forward in whose time all streamed layers are copied.
+            most = max(MAX_CUDA_BATCH_TOKENS, 1.25 * tokens * copy_seconds / seconds)
+            budget = max(1, int(min(most, *budgets)))
+            fits = all(2 * need <= room for need, room in zip(needed, free, strict=True))
             waits = seconds < WAITING * copy_seconds
-            if room < 2 or (tokens >= MAX_CUDA_BATCH_TOKENS and not waits):
-                break
+            if (tokens >= MAX_CUDA_BATCH_TOKENS and not waits) or not fits:
+                return budget
             tokens *= 2
-        # A quarter more than a forward in whose time all streamed layers are copied.
-        hiding = 1.25 * tokens * copy_seconds / seconds
-        return max(1, int(min(tokens * room, max(MAX_CUDA_BATCH_TOKENS, hiding))))
 
     def _seconds(self, texts: Sequence[TokenIds]) -> float:
         """The time of a forward of some texts."""
@@ -190,6 +197,18 @@ class Engine:
             *(len(layers) - len(layers.streamed), len(layers), self.model.device),
             *(layers.nbytes / 1e9, layers.copy_seconds, query, length * len(full), all_texts),
         )
+
+    def _costs_of_forward(
+        self, tokens: int, devices: Sequence[torch.device]
+    ) -> tuple[list[int], float]:
+        """The bytes that the forward of one text takes of each card, and its seconds."""
+        before = [torch.cuda.memory_allocated(device) for device in devices]
+        for device in devices:
+            torch.cuda.reset_peak_memory_stats(device)
+        seconds = self._seconds([(3,) * tokens])
+        peaks = [torch.cuda.max_memory_allocated(device) for device in devices]
+        torch.cuda.empty_cache()
+        return [peak - used for peak, used in zip(peaks, before, strict=True)], seconds
 
 
 def _min_shared(share_prefixes: bool) -> int:
