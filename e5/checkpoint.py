@@ -13,17 +13,13 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from e5.declarations import PROMPTS_FILE, Declarations
 from e5.errors import WeightsError, quoted, shortened
 from e5.prompts import E5_PROMPTS, TEMPLATE, Prompts, is_template
-from e5.tokenizer import RULE
-
-if TYPE_CHECKING:  # it brings torch
-    from e5.packing import TokenIds
+from e5.tokenizer import RULE, TokenIds
 
 CONFIG, TOKENIZER, MANIFEST = "config.json", "tokenizer.json", "manifest.json"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -54,7 +50,7 @@ class CheckpointManifest:
 
     source: str
     files: Mapping[str, str]
-    goldens: Mapping[str, "TokenIds"] = field(default_factory=dict)
+    goldens: Mapping[str, TokenIds] = field(default_factory=dict)
     template: str | None = None
 
     @classmethod

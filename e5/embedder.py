@@ -12,10 +12,9 @@ import torch
 from e5.checkpoint import CONFIG, TOKENIZER, Checkpoint, weight_bytes
 from e5.device import MIN_CAPABILITY, ForkGuard, choose_device, choose_dtype, set_threads
 from e5.engine import MAX_CUDA_BATCH_TOKENS, Engine
-from e5.errors import InputError, NonFiniteError, OutOfMemoryError, SettingsError, TextError
+from e5.errors import NonFiniteError, OutOfMemoryError, SettingsError, TextError
 from e5.lora import LoraAdapter
 from e5.mistral import Config, Mistral
-from e5.packing import TokenIds
 from e5.placement import MemoryNeeds, choose_streamed_layers
 from e5.prompt_tokenizer import PromptTokenizer
 from e5.prompts import DEFAULT_TASK, E5_PROMPTS, Prompts
@@ -24,7 +23,7 @@ from e5.reference import load_reference
 from e5.self_check import self_check
 from e5.settings import Settings
 from e5.texts import check_flag, check_task, check_texts
-from e5.tokenizer import MISTRAL_GOLDENS, MISTRAL_VOCAB_SIZE, TokenizedText, Tokenizer
+from e5.tokenizer import MISTRAL_GOLDENS, MISTRAL_VOCAB_SIZE, TokenIds, TokenizedText, Tokenizer
 from e5.vectors import Vectors, check_dimensions, finish, similarity
 from e5.weights import load_model
 
@@ -75,7 +74,7 @@ class Embedder:
         self.prompt_tokenizer = PromptTokenizer(tokenizer, prompts)
         self.dimensions, self.max_length = engine.hidden_size, tokenizer.max_length
         self.max_batch_tokens = engine.max_batch_tokens
-        self._engine, self._tokenizer = engine, tokenizer
+        self._engine = engine
         self._forward_lock, self._fork_guard = threading.Lock(), ForkGuard()
 
     @classmethod
@@ -208,31 +207,16 @@ class Embedder:
         truncate: bool = True,
         one_by_one: bool = False,
     ) -> list[TokenizedText]:
-        """Token ids of checked texts with their prompts: first the queries, then the documents.
-
-        Args:
-            queries: texts that get the task's prompt.
-            documents: texts that get no prompt, unless the task is symmetric.
-            task: an instruction or a registered name; "" for none.
-            symmetric: treat the task as symmetric; registered symmetric tasks always are.
-            fields: the caller's name for each text, for errors.
-            truncate: shorten texts over `max_length`; False makes them an InputError.
-            one_by_one: use one core and little memory, for corpora. Otherwise all cores share the
-                texts, which slows an engine that computes at the same time.
-        """
-        texts = self.prompt_tokenizer.with_prompts(
-            queries, documents, task=task, symmetric=symmetric
+        """See `PromptTokenizer.tokenize`."""
+        return self.prompt_tokenizer.tokenize(
+            queries,
+            documents,
+            task=task,
+            symmetric=symmetric,
+            fields=fields,
+            truncate=truncate,
+            one_by_one=one_by_one,
         )
-        parts = [[text] for text in texts] if one_by_one else [texts]
-        tokenized = [each for part in parts for each in self._tokenizer.encode(part)]
-        for position, text in enumerate(tokenized):
-            if text.truncated and not truncate:
-                field = f"text {position}" if fields is None else fields[position]
-                num_tokens = self._tokenizer.count(texts[position])
-                received = f"a text of {num_tokens} tokens with truncate=false"
-                remedy = f"shorten it to {self.max_length} tokens or allow truncation"
-                raise InputError(field, received, remedy)
-        return tokenized
 
     def compute(self, sequences: Sequence[TokenIds]) -> Computed:
         """The vector of each text's token ids, checked.

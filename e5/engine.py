@@ -16,7 +16,8 @@ from e5.forward import forward
 from e5.graphs import Graphs
 from e5.layers import StreamedLayers
 from e5.mistral import Mistral
-from e5.packing import MIN_SHARED, PackedBatch, TokenIds, divide_into_batches, pack
+from e5.packing import MIN_SHARED, PackedBatch, divide_into_batches, pack
+from e5.tokenizer import TokenIds
 from e5.vectors import Vectors
 
 logger = logging.getLogger(__name__)

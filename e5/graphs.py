@@ -14,7 +14,8 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 
-from e5.packing import MAX_KEYS_PER_TOKEN, MIN_SHARED, PackedBatch, TokenIds, pack, shared_tokens
+from e5.packing import MAX_KEYS_PER_TOKEN, MIN_SHARED, PackedBatch, pack, shared_tokens
+from e5.tokenizer import TokenIds
 
 # Tokens of a batch. Every card has graphs of the first four, which also spare the host work. Of the
 # others it has those whose kernels it computes faster than the host launches them.

@@ -21,11 +21,11 @@ the texts' radix tree is computed once, without building a tree.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Self, TypeAlias
+from typing import Self
 
 import torch
 
-TokenIds: TypeAlias = tuple[int, ...]
+from e5.tokenizer import TokenIds
 
 # Sharing fewer tokens costs more, in bookkeeping and masked attention, than it saves.
 MIN_SHARED = 8

@@ -31,9 +31,9 @@ from e5.engine import MAX_CUDA_BATCH_TOKENS, Engine, try_to_compile
 from e5.errors import SettingsError, WeightsError, shortened
 from e5.lora import LoraAdapter
 from e5.mistral import Config, Mistral
-from e5.packing import TokenIds
 from e5.quantization import import_bitsandbytes, quantization
 from e5.settings import Settings
+from e5.tokenizer import TokenIds
 from e5.weights import read_tensors, refuse_adapter_inside
 
 logger = logging.getLogger(__name__)

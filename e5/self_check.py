@@ -19,7 +19,8 @@ from e5.errors import EngineError
 from e5.forward import forward
 from e5.layers import StreamedLayers
 from e5.mistral import Mistral
-from e5.packing import PackedBatch, TokenIds, pack
+from e5.packing import PackedBatch, pack
+from e5.tokenizer import TokenIds
 
 logger = logging.getLogger(__name__)
 

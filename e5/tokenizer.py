@@ -10,13 +10,14 @@ Of a long text only a beginning is tokenised. The beginning ends where no token 
 its ids do not depend on the rest of the text.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
 import numpy as np
 import tokenizers
@@ -25,15 +26,14 @@ from tokenizers import models, normalizers
 
 from e5.errors import TokenizerError
 
-if TYPE_CHECKING:  # it brings torch
-    from e5.packing import TokenIds
+TokenIds: TypeAlias = tuple[int, ...]
 
 # Part of the fingerprint: change it whenever the ids of any text change.
 RULE = "<s> + body[: max_length - 2] + </s>, control tokens in a text are text"
 
 # The ids that sentencepiece gives with Mistral 7B v0.1's own model (`[1] + sp.encode(text) + [2]`).
 MISTRAL_VOCAB_SIZE = 32000
-MISTRAL_GOLDENS: Mapping[str, "TokenIds"] = {
+MISTRAL_GOLDENS: Mapping[str, TokenIds] = {
     "The capital of France is Paris": (1, 415, 5565, 302, 4843, 349, 5465, 2),
     "Hello, my dog is cute. How can I help you?": (
         *(1, 22557, 28725, 586, 3914, 349, 17949, 28723),
@@ -54,7 +54,7 @@ LOCAL_NORMALIZERS = {"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents"}
 class TokenizedText:
     """One text's token ids, and the least number of tokens that it had before truncation."""
 
-    token_ids: "TokenIds"
+    token_ids: TokenIds
     num_tokens: int
 
     @property
@@ -79,7 +79,13 @@ class AllTokens:
 
 
 class Tokenizer:
-    """A checkpoint's tokenizer, used by this project's rule; `MISTRAL_GOLDENS` has examples."""
+    """A checkpoint's tokenizer, used by this project's rule; `MISTRAL_GOLDENS` has examples.
+
+    Attributes:
+        max_length: the maximum tokens of a text, both ends included.
+        vocab_size: one more than the largest token id.
+        sha256: of the file that was read, in hex digits.
+    """
 
     def __init__(self, file: Path, *, max_length: int) -> None:
         """Read a `tokenizer.json` as saved by the hub, transformers 4 or transformers 5.
@@ -92,9 +98,11 @@ class Tokenizer:
         """
         self._file = str(file)
         try:
-            self._tokenizer = tokenizers.Tokenizer.from_file(self._file)
+            content = file.read_bytes()
+            self._tokenizer = tokenizers.Tokenizer.from_buffer(content)
         except Exception as error:  # the library raises plain Exception
             raise self.error(f"not a readable tokenizer.json ({error})") from error
+        self.sha256 = hashlib.sha256(content).hexdigest()
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = True
@@ -175,7 +183,7 @@ class Tokenizer:
         first, second = ([word for word, _ in split(word)] for word in ("ab", "cd"))
         return [word for word, _ in split("ab  cd")] == first + second
 
-    def check(self, goldens: Mapping[str, "TokenIds"]) -> None:
+    def check(self, goldens: Mapping[str, TokenIds]) -> None:
         """Compare with ids that are known to be right; TokenizerError for a text that differs."""
         for text, expected in goldens.items():
             ids = self.encode([text])[0].token_ids

@@ -16,7 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from e5.forward import forward
 from e5.graphs import TOKENS_PER_TEXT, padded
 from e5.mistral import Config, Mistral
-from e5.packing import PackedBatch, Spans, TokenIds, pack
+from e5.packing import PackedBatch, Spans, pack
+from e5.tokenizer import TokenIds
 
 pytestmark = pytest.mark.skipif(
     torch.version.cuda is None, reason="this torch is not built for CUDA; scripts/test --image"

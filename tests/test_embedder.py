@@ -16,9 +16,9 @@ from reference import Reference, assert_same
 
 from e5.embedder import Embedder
 from e5.errors import InputError, NonFiniteError, OutOfMemoryError
-from e5.packing import TokenIds
 from e5.prompts import query_prompt
 from e5.settings import Settings
+from e5.tokenizer import TokenIds
 from e5.vectors import Vectors
 
 WORDS = ["snow", "rain", "sun", "</s>", "ist", "weiß", "46", "\n"]

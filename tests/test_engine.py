@@ -17,8 +17,9 @@ from e5.embedder import Embedder
 from e5.engine import MAX_CUDA_BATCH_TOKENS, Engine
 from e5.errors import OutOfMemoryError, SettingsError
 from e5.forward import forward
-from e5.packing import PackedBatch, TokenIds
+from e5.packing import PackedBatch
 from e5.settings import Settings
+from e5.tokenizer import TokenIds
 from e5.vectors import cosine_scores
 
 

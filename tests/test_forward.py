@@ -18,8 +18,9 @@ from reference import Reference, dense_attention
 from e5.checkpoint import Checkpoint
 from e5.forward import forward
 from e5.mistral import Mistral
-from e5.packing import PackedBatch, Spans, TokenIds, pack
+from e5.packing import PackedBatch, Spans, pack
 from e5.prompts import query_prompt
+from e5.tokenizer import TokenIds
 from e5.vectors import Vectors, cosine_scores
 from e5.weights import load_model
 

@@ -22,7 +22,8 @@ from e5.engine import Engine
 from e5.forward import forward
 from e5.graphs import ALWAYS, SIZES, TOKENS_PER_TEXT, UNSHARED_SIZE, Graphs, padded, size_for
 from e5.mistral import Mistral
-from e5.packing import MAX_KEYS_PER_TOKEN, PackedBatch, Spans, TokenIds, pack
+from e5.packing import MAX_KEYS_PER_TOKEN, PackedBatch, Spans, pack
+from e5.tokenizer import TokenIds
 from e5.weights import load_model
 
 CPU = torch.device("cpu")

@@ -27,8 +27,9 @@ from e5.forward import forward
 from e5.layers import ALIGNMENT, StreamedLayers
 from e5.lora import LoraAdapter
 from e5.mistral import Config, Mistral
-from e5.packing import TokenIds, pack
+from e5.packing import pack
 from e5.placement import MemoryNeeds
+from e5.tokenizer import TokenIds
 from e5.weights import load_model
 
 CPU = torch.device("cpu")

@@ -16,9 +16,10 @@ from e5.engine import Engine
 from e5.forward import forward
 from e5.layers import StreamedLayers
 from e5.mistral import Config, Mistral
-from e5.packing import TokenIds, pack
+from e5.packing import pack
 from e5.placement import MemoryNeeds, spread
 from e5.settings import Settings
+from e5.tokenizer import TokenIds
 from e5.vectors import cosine_scores
 from e5.weights import load_model
 

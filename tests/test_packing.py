@@ -12,11 +12,11 @@ from e5.packing import (
     MAX_KEYS_PER_TOKEN,
     PackedBatch,
     Spans,
-    TokenIds,
     divide_into_batches,
     pack,
     shared_tokens,
 )
+from e5.tokenizer import TokenIds
 
 # Few ids and few prefixes, so that texts often begin alike, contain each other or are the same.
 # 2 is the id of `</s>`, which a text may hold anywhere: nothing may look for it.

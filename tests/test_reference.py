@@ -24,9 +24,9 @@ from e5.device import choose_device
 from e5.embedder import Embedder
 from e5.errors import EngineError, NonFiniteError, OutOfMemoryError, SettingsError, WeightsError
 from e5.mistral import Config
-from e5.packing import TokenIds
 from e5.reference import ReferenceEngine, _forward_bytes, card_memory, load_reference
 from e5.settings import Settings
+from e5.tokenizer import TokenIds
 from e5.vectors import Vectors, cosine_scores
 
 pytestmark = pytest.mark.slow  # imports transformers and accelerate

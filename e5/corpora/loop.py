@@ -21,7 +21,7 @@ from e5.corpora.shard import Shard, StoredVectors, encode_vectors
 from e5.corpora.shard_folder import ShardFolder
 from e5.corpora.synchronize import Model, Summary
 from e5.embedder import Embedder
-from e5.packing import TokenIds
+from e5.tokenizer import TokenIds
 from e5.vectors import Vectors, finish
 
 Item = TypeVar("Item")

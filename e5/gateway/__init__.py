@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from e5.gateway.backend import Backend as Backend
     from e5.gateway.backend import InProcessBackend as InProcessBackend
     from e5.gateway.backend import RemoteBackend as RemoteBackend
+    from e5.gateway.engines_backend import EnginesBackend as EnginesBackend
     from e5.gateway.limits import GatewayLimits as GatewayLimits
     from e5.gateway.model_names import ModelNames as ModelNames
     from e5.gateway.server import serve as serve

@@ -16,9 +16,8 @@ from e5.serving import Answer, EmbedRequest
 from e5.settings import Settings
 
 if TYPE_CHECKING:  # they bring torch, or the tokenizer's library
-    from e5.embedder import Embedder
     from e5.prompt_tokenizer import PromptTokenizer
-    from e5.serving import Service
+    from e5.serving import ServedModel, Service
 
 logger = logging.getLogger(__name__)
 
@@ -88,8 +87,8 @@ class Backend(Protocol):
 class InProcessBackend:
     """The model in this process. A `Backend`."""
 
-    def __init__(self, embedder: "Embedder", service: "Service") -> None:
-        self._embedder = embedder
+    def __init__(self, model: "ServedModel", service: "Service") -> None:
+        self._model = model
         self._service = service
 
     @classmethod
@@ -103,14 +102,12 @@ class InProcessBackend:
         from e5.serving import Service
 
         embedder = Embedder.load(settings)
-        return cls(embedder, Service(embedder, max_queue_tokens=settings.max_queue_tokens))
+        return cls(embedder, Service.of(embedder, max_queue_tokens=settings.max_queue_tokens))
 
     async def info(self) -> BackendInfo:
         """See `Backend.info`."""
-        embedder = self._embedder
-        return BackendInfo(
-            embedder.name, embedder.dimensions, embedder.max_length, embedder.max_batch_tokens
-        )
+        model = self._model
+        return BackendInfo(model.name, model.dimensions, model.max_length, model.max_batch_tokens)
 
     async def answer(self, request: EmbedRequest) -> Answer:
         """See `Service.answer`."""
@@ -118,7 +115,7 @@ class InProcessBackend:
 
     async def tokenizer(self) -> "PromptTokenizer":
         """See `Backend.tokenizer`."""
-        return self._embedder.prompt_tokenizer
+        return self._model.prompt_tokenizer
 
     async def ready(self) -> bool:
         """See `Service.healthy`."""

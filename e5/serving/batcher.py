@@ -19,10 +19,11 @@ import numpy as np
 from e5.device import ForkGuard
 from e5.embedder import Embedder
 from e5.errors import EngineError, NonFiniteError, QueueFullError, RequestTooLargeError, TextError
-from e5.packing import TokenIds
+from e5.serving.engine_queue import ENGINE_FAILED, BatchedVectors
 from e5.serving.liveness import Liveness
 from e5.serving.memory import MemoryTrimmer
 from e5.serving.waiting import QueuedRequest, RequestQueue, RequestSlice
+from e5.tokenizer import TokenIds
 from e5.vectors import Vectors
 
 logger = logging.getLogger(__name__)
@@ -30,25 +31,6 @@ logger = logging.getLogger(__name__)
 # Seconds that a thread may keep the interpreter while another wants it; Python's own are 5 ms. The
 # engine's thread keeps it while it launches kernels, and callers' requests wait for it each time.
 SWITCH_SECONDS = 0.001
-
-ENGINE_FAILED = "the engine failed; the service's log has the reason."
-
-
-@dataclass(frozen=True)
-class BatchedVectors:
-    """One request's vectors, and the forwards that computed them.
-
-    Attributes:
-        vectors: float32 `[num_texts, dimensions]`, in the request's order.
-        queue_ms: milliseconds from submission to the start of its first forward.
-        forward_ms: milliseconds of all forwards that contained any of its texts.
-        batch_texts: texts in its last forward, including those of other requests.
-    """
-
-    vectors: Vectors
-    queue_ms: float
-    forward_ms: float
-    batch_texts: int
 
 
 @dataclass(eq=False)
@@ -84,7 +66,7 @@ _Slice = RequestSlice[_Request]
 
 
 class Batcher:
-    """The queue in front of an embedder, and the thread that empties it."""
+    """The queue in front of an embedder, and the thread that empties it. An `EngineQueue`."""
 
     def __init__(self, embedder: Embedder, *, max_queue_tokens: int) -> None:
         """Start the thread; a request is refused if more than `max_queue_tokens` would wait."""
@@ -99,7 +81,7 @@ class Batcher:
 
     @property
     def healthy(self) -> bool:
-        """See `Service.healthy`."""
+        """See `EngineQueue.healthy`."""
         return not self._has_ended and self._liveness.healthy
 
     @property
@@ -109,7 +91,7 @@ class Batcher:
             return self._queue.tokens
 
     def check_capacity(self, num_tokens: int) -> None:
-        """Refuse a request of `num_tokens` or more with the error with which `embed` would."""
+        """See `EngineQueue.check_capacity`."""
         limit, waiting = self.max_queue_tokens, self.waiting_tokens
         if num_tokens > limit:
             raise RequestTooLargeError(num_tokens, limit)
@@ -119,10 +101,7 @@ class Batcher:
             raise QueueFullError(waiting, num_tokens, limit)
 
     async def embed(self, sequences: Sequence[TokenIds]) -> BatchedVectors:
-        """Queue the texts and wait for their vectors; cancelling takes them out of the queue.
-
-        Raises what `Service.answer` raises for texts that are tokenised, and EngineError in a fork.
-        """
+        """See `EngineQueue.embed`; EngineError in a fork."""
         self._fork_guard.check()  # a fork has no thread that would answer
         vectors = np.empty((len(sequences), self._embedder.dimensions), np.float32)
         if not sequences:

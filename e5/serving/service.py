@@ -2,13 +2,17 @@
 
 import asyncio
 from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
-from e5.embedder import Embedder
 from e5.errors import TextError
-from e5.serving.batcher import Batcher
+from e5.prompt_tokenizer import PromptTokenizer
+from e5.serving.engine_queue import EngineQueue
 from e5.serving.request import Answer, EmbedRequest
 from e5.settings import Settings
 from e5.vectors import check_dimensions, cosine_scores, finish
+
+if TYPE_CHECKING:  # it brings torch
+    from e5.embedder import Embedder
 
 # Tokenising fewer takes less time than a thread does; tokenising more would block other requests.
 FEW_CHARACTERS = 10_000
@@ -16,8 +20,32 @@ MAX_TOKENIZING = 2  # large requests at the same time: each takes up to 45 bytes
 LONGEST_TOKEN = 32  # characters; no vocabulary of these models has a longer token
 
 
+class ServedModel(Protocol):
+    """What a service knows of its model: an `Embedder`, or what engines elsewhere say of theirs."""
+
+    @property
+    def name(self) -> str:
+        """The model's name with its fingerprint."""
+
+    @property
+    def dimensions(self) -> int:
+        """The number of dimensions of a whole vector."""
+
+    @property
+    def max_length(self) -> int:
+        """The number of tokens after which texts are truncated."""
+
+    @property
+    def max_batch_tokens(self) -> int:
+        """The largest number of tokens that are computed in one forward."""
+
+    @property
+    def prompt_tokenizer(self) -> PromptTokenizer:
+        """What turns texts into the model's token ids."""
+
+
 class Service:
-    """An embedder shared by all callers.
+    """A model shared by all callers.
 
     Example, inside a coroutine:
         >>> service = Service.load(Settings(weights="weights/e5-mini"))
@@ -27,16 +55,27 @@ class Service:
         ((2, 192), (1, 1), [29, 6])
     """
 
-    def __init__(self, embedder: Embedder, *, max_queue_tokens: int) -> None:
-        """Start the batcher; requests are refused when more than `max_queue_tokens` would wait."""
-        self._embedder = embedder
-        self._batcher = Batcher(embedder, max_queue_tokens=max_queue_tokens)
+    def __init__(self, model: ServedModel, queue: EngineQueue) -> None:
+        """Tokenise as the model does, in this process, and have the queue compute."""
+        self._model, self._queue = model, queue
         self._tokenizing = asyncio.Semaphore(MAX_TOKENIZING)
+
+    @classmethod
+    def of(cls, embedder: "Embedder", *, max_queue_tokens: int) -> "Service":
+        """The service of an embedder in this process, with a `Batcher` before it.
+
+        Requests are refused when more than `max_queue_tokens` would wait.
+        """
+        from e5.serving.batcher import Batcher  # it brings torch
+
+        return cls(embedder, Batcher(embedder, max_queue_tokens=max_queue_tokens))
 
     @classmethod
     def load(cls, settings: Settings) -> "Service":
         """Load the checkpoint and run its self-check; raises what `Embedder.load` raises."""
-        return cls(Embedder.load(settings), max_queue_tokens=settings.max_queue_tokens)
+        from e5.embedder import Embedder
+
+        return cls.of(Embedder.load(settings), max_queue_tokens=settings.max_queue_tokens)
 
     @property
     def healthy(self) -> bool:
@@ -44,17 +83,17 @@ class Service:
 
         False after the engine failed, while it seems to hang, or after many forwards of NaN alone.
         """
-        return self._batcher.healthy
+        return self._queue.healthy
 
     @property
     def waiting_tokens(self) -> int:
         """The number of tokens that wait for the engine."""
-        return self._batcher.waiting_tokens
+        return self._queue.waiting_tokens
 
     @property
     def max_queue_tokens(self) -> int:
         """The number of tokens that may wait for the engine."""
-        return self._batcher.max_queue_tokens
+        return self._queue.max_queue_tokens
 
     async def answer(self, request: EmbedRequest) -> Answer:
         """Embed the request's texts and score its queries with its documents.
@@ -69,25 +108,29 @@ class Service:
             RequestTooLargeError: the request has more tokens than the queue can ever hold.
             EngineError: the engine broke; `healthy` is False from then on.
         """
-        embedder, fields = self._embedder, request.fields
-        check_dimensions(request.dimensions, embedder.dimensions)
-        request.check_answer_size(embedder.dimensions)
+        model, fields = self._model, request.fields
+        check_dimensions(request.dimensions, model.dimensions)
+        request.check_answer_size(model.dimensions)
         options = request.model_dump(include={"task", "symmetric", "truncate"})
         tokenize = partial(
-            embedder.tokenize, request.all_queries, request.all_documents, fields=fields, **options
+            model.prompt_tokenizer.tokenize,
+            request.all_queries,
+            request.all_documents,
+            fields=fields,
+            **options,
         )
         if request.num_characters < FEW_CHARACTERS:
             tokenized = tokenize()
         else:
             texts = (*request.all_queries, *request.all_documents)
-            longest = embedder.max_length
+            longest = model.max_length
             least_tokens = sum(min(longest, 2 + len(text) // LONGEST_TOKEN) for text in texts)
-            self._batcher.check_capacity(least_tokens)
+            self._queue.check_capacity(least_tokens)
             async with self._tokenizing:
-                self._batcher.check_capacity(least_tokens)
+                self._queue.check_capacity(least_tokens)
                 tokenized = await asyncio.to_thread(tokenize)
         try:
-            batched = await self._batcher.embed([text.token_ids for text in tokenized])
+            batched = await self._queue.embed([text.token_ids for text in tokenized])
         except TextError as error:
             raise error.at(error.position, fields[error.position]) from error
         vectors = finish(batched.vectors, request.dimensions, normalize=request.normalize)
@@ -98,7 +141,7 @@ class Service:
             scores=cosine_scores(vectors[:num_queries], vectors[num_queries:]),
             tokens=tokens,
             truncated=[text.truncated for text in tokenized],
-            model=embedder.name,
+            model=model.name,
             metrics={
                 "queue_ms": round(batched.queue_ms, 3),
                 "forward_ms": round(batched.forward_ms, 3),

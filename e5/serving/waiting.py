@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Generic, TypeVar
 
-from e5.packing import MIN_SHARED, TokenIds, shared_tokens
+from e5.packing import MIN_SHARED, shared_tokens
+from e5.tokenizer import TokenIds
 
 
 @dataclass(eq=False)

@@ -24,10 +24,10 @@ from benchmarks.workloads import Workload, workloads_of
 from e5.device import choose_device, choose_dtype
 from e5.embedder import Embedder
 from e5.engine import Engine
-from e5.packing import TokenIds, divide_into_batches, pack
+from e5.packing import divide_into_batches, pack
 from e5.prompts import TASKS
 from e5.settings import Settings
-from e5.tokenizer import Tokenizer
+from e5.tokenizer import TokenIds, Tokenizer
 
 OURS, CEILING = "this engine", "ceiling: matrix products alone"
 READING = "floor: reading the layers' weights once"

@@ -13,7 +13,7 @@ from benchmarks.models import packed, random_model
 from benchmarks.rounds import side_by_side
 from e5.device import choose_device, choose_dtype
 from e5.engine import Engine
-from e5.packing import TokenIds
+from e5.tokenizer import TokenIds
 
 PLAIN, GRAPHS, COMPILED = "one by one", "graphs", "graphs, E5_COMPILE=1"
 

@@ -27,10 +27,10 @@ from e5.embedder import Computed, Embedder
 from e5.engine import MAX_CUDA_BATCH_TOKENS, Engine
 from e5.gateway import Gateway, InProcessBackend, ModelNames, serve
 from e5.graphs import SIZES, size_for
-from e5.packing import MIN_SHARED, TokenIds, pack
+from e5.packing import MIN_SHARED, pack
 from e5.serving import Service
 from e5.settings import Settings
-from e5.tokenizer import Tokenizer
+from e5.tokenizer import TokenIds, Tokenizer
 from predict import Predictor
 
 HIDDEN_SIZE = 4096  # the 7B model's
@@ -97,7 +97,7 @@ class SimulatedPredictor(Predictor):
     def setup(self) -> None:
         """Replace the service that predict.py loads."""
         super().setup()
-        self.service = Service(embedder_of(_engine_name()), max_queue_tokens=1_000_000)
+        self.service = Service.of(embedder_of(_engine_name()), max_queue_tokens=1_000_000)
 
 
 class EmptyPredictor(BaseRunner):  # type: ignore[misc]
@@ -115,7 +115,7 @@ def _engine_name() -> str:
 def main() -> None:
     """Serve the gateway on the port `PORT` until SIGTERM."""
     embedder = embedder_of(_engine_name())
-    backend = InProcessBackend(embedder, Service(embedder, max_queue_tokens=1_000_000))
+    backend = InProcessBackend(embedder, Service.of(embedder, max_queue_tokens=1_000_000))
     gateway = Gateway(backend, ModelNames(embedder.name))
     with socket.create_server(("127.0.0.1", int(os.environ["PORT"]))) as listening:
         uvloop.run(serve(gateway, listening))

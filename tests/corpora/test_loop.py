@@ -28,8 +28,8 @@ from e5.corpora.plan import Unit
 from e5.corpora.shard_folder import Recipe, ShardFolder
 from e5.embedder import Embedder
 from e5.errors import InputError, OutOfMemoryError
-from e5.packing import TokenIds
 from e5.settings import Settings
+from e5.tokenizer import TokenIds
 from e5.vectors import Vectors
 
 
@@ -89,7 +89,7 @@ def test_a_row_that_changed_after_it_was_listed_is_left_out(
 def test_a_document_without_a_finite_vector_loses_no_neighbour(
     tmp_path: Path, checkpoint: Path, edit_checkpoint: EditCheckpoint, embedder: Embedder
 ) -> None:
-    word = embedder._tokenizer.encode(["zebra"])[0].token_ids[-2]
+    word = embedder.prompt_tokenizer.tokenizer.encode(["zebra"])[0].token_ids[-2]
 
     def poison(tensors: dict[str, torch.Tensor]) -> None:
         tensors["embed_tokens.weight"][word] = float("nan")

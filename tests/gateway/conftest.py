@@ -16,7 +16,7 @@ from e5.serving import Service
 @pytest.fixture(scope="session")
 def local(embedder: Embedder) -> LocalGateway:
     """A gateway in front of the small checkpoint."""
-    backend = InProcessBackend(embedder, Service(embedder, max_queue_tokens=1_000_000))
+    backend = InProcessBackend(embedder, Service.of(embedder, max_queue_tokens=1_000_000))
     return LocalGateway(backend, model=embedder.name, aliases={"text-embedding-3-small": "small"})
 
 

@@ -38,7 +38,7 @@ Story = Callable[[LocalGateway, httpx2.AsyncClient], Awaitable[Any]]
 
 class TestInProcess:
     def test_it_tells_and_answers_as_the_model(self, embedder: Embedder) -> None:
-        service = Service(embedder, max_queue_tokens=10_000)
+        service = Service.of(embedder, max_queue_tokens=10_000)
         backend = InProcessBackend(embedder, service)
 
         async def story() -> None:
@@ -57,7 +57,7 @@ class TestInProcess:
     def test_a_broken_engine_is_not_ready(
         self, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        service = Service(embedder, max_queue_tokens=10_000)
+        service = Service.of(embedder, max_queue_tokens=10_000)
         backend = InProcessBackend(embedder, service)
 
         def fail(*_: object) -> None:

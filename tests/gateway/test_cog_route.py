@@ -40,7 +40,7 @@ def test_the_output_is_that_of_predict_py(
     response = local.post("/predictions", {"input": inputs})
     assert response.status_code == 200, response.text
     assert response.json()["status"] == "succeeded"
-    service = Service(embedder, max_queue_tokens=1_000_000)
+    service = Service.of(embedder, max_queue_tokens=1_000_000)
     answer = asyncio.run(service.answer(EmbedRequest.parse(**inputs)))
     told = Output.of(answer, encoding_format=encoding_format).model_dump()
     found = response.json()["output"]

@@ -48,7 +48,7 @@ NAMES = ("model", "encoding_format", "task", "input_type", "user", "version", "w
 @pytest.fixture(scope="module")
 def gateways(python: Embedder) -> dict[bool, LocalGateway]:
     """One with a key, and one without, in front of the built-in checkpoint in float32."""
-    backend = InProcessBackend(python, Service(python, max_queue_tokens=1_000_000))
+    backend = InProcessBackend(python, Service.of(python, max_queue_tokens=1_000_000))
     return {
         keyed: LocalGateway(backend, model=python.name, keys=[KEY] if keyed else [])
         for keyed in (True, False)

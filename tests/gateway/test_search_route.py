@@ -26,7 +26,7 @@ def index(embedder: Embedder, tmp_path_factory: pytest.TempPathFactory) -> Index
 
 @pytest.fixture(scope="module")
 def local(embedder: Embedder, index: Index) -> LocalGateway:
-    backend = InProcessBackend(embedder, Service(embedder, max_queue_tokens=1_000_000))
+    backend = InProcessBackend(embedder, Service.of(embedder, max_queue_tokens=1_000_000))
     return LocalGateway(backend, model=embedder.name, index=index)
 
 

@@ -9,9 +9,10 @@ import pytest
 from reference import assert_same
 from watched import BUDGET, WatchedEngine, run, some_text, submit
 
-from e5.packing import TokenIds
-from e5.serving.batcher import SWITCH_SECONDS, BatchedVectors, Batcher
+from e5.serving.batcher import SWITCH_SECONDS, Batcher
+from e5.serving.engine_queue import BatchedVectors
 from e5.serving.memory import MemoryTrimmer
+from e5.tokenizer import TokenIds
 
 
 def test_each_of_many_requests_gets_exactly_its_own_vectors(engine: WatchedEngine) -> None:

@@ -19,9 +19,10 @@ from e5.errors import (
     QueueFullError,
     RequestTooLargeError,
 )
-from e5.packing import TokenIds
-from e5.serving.batcher import BatchedVectors, Batcher
+from e5.serving.batcher import Batcher
+from e5.serving.engine_queue import BatchedVectors
 from e5.serving.liveness import MAX_BAD_FORWARDS
+from e5.tokenizer import TokenIds
 from e5.vectors import Vectors
 
 

@@ -14,6 +14,7 @@ from watched import POISON, WatchedEngine, run, until
 
 from e5.embedder import Embedder
 from e5.errors import InputError, NonFiniteError, QueueFullError, RequestTooLargeError
+from e5.prompt_tokenizer import PromptTokenizer
 from e5.serving.request import Answer, EmbedRequest
 from e5.serving.service import FEW_CHARACTERS, MAX_TOKENIZING, Service
 from e5.settings import Settings
@@ -63,7 +64,7 @@ def test_an_answer_is_what_the_embedder_gives(short_embedder: Embedder) -> None:
     answers: list[Answer] = []
 
     async def story() -> None:
-        service = Service(embedder, max_queue_tokens=1_000_000)
+        service = Service.of(embedder, max_queue_tokens=1_000_000)
         coming = [service.answer(EmbedRequest.parse(**inputs)) for inputs in requests]
         answers.extend(await asyncio.gather(*coming))
 
@@ -83,7 +84,7 @@ def test_tokens_count_the_prompt_and_truncated_texts_are_named(embedder: Embedde
     request = EmbedRequest.parse(query="snow", documents=["snow", "snow " * 5000])
 
     async def story() -> None:
-        answer = await Service(embedder, max_queue_tokens=1_000_000).answer(request)
+        answer = await Service.of(embedder, max_queue_tokens=1_000_000).answer(request)
         assert answer.tokens[1:] == [3, 4096]
         assert answer.tokens[0] > 20
         assert answer.truncated == [False, False, True]
@@ -106,20 +107,22 @@ def test_inputs_that_only_the_embedder_can_check_are_refused_in_a_sentence(
 ) -> None:
     async def story() -> None:
         with pytest.raises(InputError, match=message):
-            await Service(embedder, max_queue_tokens=1_000_000).answer(EmbedRequest.parse(**inputs))
+            await Service.of(embedder, max_queue_tokens=1_000_000).answer(
+                EmbedRequest.parse(**inputs)
+            )
 
     run(story)
 
 
 def test_a_bad_text_has_its_caller_s_name_and_costs_nobody_else(poisoned: Embedder) -> None:
-    encode = poisoned._tokenizer.encode
+    encode = poisoned.prompt_tokenizer.tokenizer.encode
 
     async def story() -> None:
-        service = Service(poisoned, max_queue_tokens=1_000_000)
+        service = Service.of(poisoned, max_queue_tokens=1_000_000)
         word = next(
             piece
-            for piece in poisoned._tokenizer._tokenizer.get_vocab()
-            if poisoned._tokenizer._tokenizer.token_to_id(piece) == POISON
+            for piece in poisoned.prompt_tokenizer.tokenizer._tokenizer.get_vocab()
+            if poisoned.prompt_tokenizer.tokenizer._tokenizer.token_to_id(piece) == POISON
         )
         assert POISON in encode([word])[0].token_ids
         bad = service.answer(EmbedRequest.parse(query="snow", documents=["rain", word]))
@@ -141,7 +144,7 @@ def test_the_queue_has_a_limit(
     embedder: Embedder, documents: Sequence[str], kind: type[Exception]
 ) -> None:
     async def story() -> None:
-        service = Service(embedder, max_queue_tokens=100)
+        service = Service.of(embedder, max_queue_tokens=100)
         requests = [EmbedRequest.parse(document=text) for text in documents]
         for _ in range(2):  # and later it takes requests again
             coming = [service.answer(request) for request in requests * 9]
@@ -153,9 +156,11 @@ def test_the_queue_has_a_limit(
     run(story)
 
 
-def test_a_full_queue_refuses_before_it_tokenises(short_embedder: Embedder) -> None:
+def test_a_full_queue_refuses_before_it_tokenises(
+    short_embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine = WatchedEngine(short_embedder)
-    tokenize = engine.embedder.tokenize
+    tokenize = PromptTokenizer.tokenize
     tokenized, at_once = 0, [0]
     lock, running = Lock(), 0
 
@@ -170,14 +175,14 @@ def test_a_full_queue_refuses_before_it_tokenises(short_embedder: Embedder) -> N
             with lock:
                 running -= 1
 
-    engine.embedder.tokenize = counted  # type: ignore[method-assign]
+    monkeypatch.setattr(PromptTokenizer, "tokenize", counted)
 
     async def story() -> None:
         request = EmbedRequest.parse(documents=["snow in winter " * (FEW_CHARACTERS // 15)] * 3)
         with pytest.raises(RequestTooLargeError):  # it has 192 tokens
-            await Service(engine.embedder, max_queue_tokens=100).answer(request)
+            await Service.of(engine.embedder, max_queue_tokens=100).answer(request)
         assert tokenized == 0
-        service = Service(engine.embedder, max_queue_tokens=1_000)
+        service = Service.of(engine.embedder, max_queue_tokens=1_000)
         engine.hold()
         tasks = [asyncio.create_task(service.answer(request)) for _ in range(30)]
         await until(lambda: sum(task.done() for task in tasks) >= 20)

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from e5.packing import Spans, TokenIds
+from e5.packing import Spans
+from e5.tokenizer import TokenIds
 from e5.vectors import Vectors
 
 

@@ -13,8 +13,9 @@ import numpy as np
 
 from e5.embedder import Embedder
 from e5.engine import Engine
-from e5.packing import TokenIds
-from e5.serving.batcher import BatchedVectors, Batcher
+from e5.serving.batcher import Batcher
+from e5.serving.engine_queue import BatchedVectors
+from e5.tokenizer import TokenIds
 from e5.vectors import Vectors
 
 BUDGET = 256  # tokens of one forward
@@ -27,7 +28,7 @@ class WatchedEngine(Engine):
     def __init__(self, embedder: Embedder) -> None:
         """Take over the model of a loaded embedder."""
         super().__init__(embedder._engine.model, max_batch_tokens=BUDGET)
-        self.embedder = Embedder(self, embedder._tokenizer, name="watched")
+        self.embedder = Embedder(self, embedder.prompt_tokenizer.tokenizer, name="watched")
         self.forwards: list[list[TokenIds]] = []
         self._held = False
         self._permits = threading.Semaphore(0)
