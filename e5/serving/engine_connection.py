@@ -113,8 +113,9 @@ class EngineConnection(FrameProtocol):
         """Take what the engine says of itself, or give its reply to who waits."""
         kind, number, payload = received
         if self.hello is None:
-            self.hello = read_hello(payload)
-            self._greet(self, self.hello)
+            hello = read_hello(payload)
+            self._greet(self, hello)
+            self.hello = hello
         elif kind is Kind.STATE:
             self.state, self.heard = read_state(payload), time.monotonic()
         else:

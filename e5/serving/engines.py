@@ -24,6 +24,7 @@ from e5.tokenizer import TokenIds, Tokenizer
 SILENT_SECONDS = 3.0
 RECONNECT_SECONDS = 0.1  # between two tries to connect to an engine that is not there
 MAX_RECONNECT_SECONDS = 5.0  # to one that was refused
+OF_EACH_ENGINE = {"max_batch_tokens"}  # what engines may say differently: it depends on the card
 
 NO_ENGINE = "no engine can compute now; try again in a moment."
 TWO_ENDED = "two engines ended while they computed this request; it is not sent to a third."
@@ -108,7 +109,7 @@ class Engines:
     def check_capacity(self, num_tokens: int) -> None:
         """Refuse a request of `num_tokens` or more as the engine would that it would go to."""
         self._check_size(num_tokens)
-        waiting, limit = self._choose().state.waiting_tokens, self.hello.max_queue_tokens
+        waiting, limit = self._best().state.waiting_tokens, self.hello.max_queue_tokens
         if waiting + num_tokens > limit:
             raise QueueFullError(waiting, num_tokens, limit)
 
@@ -121,35 +122,33 @@ class Engines:
             E5Error: as `EngineQueue.embed`.
         """
         self._check_size(sum(map(len, sequences)))
-        first = self._choose()
-        try:
-            return await first.ask(sequences)
-        except ConnectionEndedError:
-            second = self._choose(other_than=first.path)
-        try:
-            return await second.ask(sequences)
-        except ConnectionEndedError:
-            raise EngineError(TWO_ENDED) from None
+        ended: Path | None = None
+        for _ in range(2):
+            engine = self._best(other_than=ended)
+            engine.turn = next(self._turns)
+            try:
+                return await engine.ask(sequences)
+            except ConnectionEndedError:
+                ended = engine.path
+        raise EngineError(TWO_ENDED)
 
     async def close(self) -> None:
         """Close the connections; requests that wait fail."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for connection in list(self._connections.values()):
-            connection.transport.abort()
 
     def _check_size(self, num_tokens: int) -> None:
         limit = self.hello.max_queue_tokens
         if num_tokens > limit:
             raise RequestTooLargeError(num_tokens, limit)
 
-    def _choose(self, other_than: Path | None = None) -> EngineConnection:
+    def _best(self, other_than: Path | None = None) -> EngineConnection:
         """The engine with the fewest tokens; of several, the one that was not asked for longest."""
         found = [each for path, each in self._connections.items() if path != other_than]
         if not found:
             raise ServiceError(NO_ENGINE, cause="unreachable")
-        chosen = min(
+        return min(
             found,
             key=lambda each: (
                 not self._is_healthy(each),
@@ -157,8 +156,6 @@ class Engines:
                 each.turn,
             ),
         )
-        chosen.turn = next(self._turns)
-        return chosen
 
     def _is_healthy(self, connection: EngineConnection) -> bool:
         heard = time.monotonic() - connection.heard < self._silent_seconds
@@ -175,18 +172,24 @@ class Engines:
             except OSError:  # it is not there yet, or restarts
                 await asyncio.sleep(RECONNECT_SECONDS)
                 continue
-            await connection.ended.wait()
-            # The log says each time why an engine was refused.
-            was_refused = connection.hello is None or connection.hello != self.hello
+            try:
+                await connection.ended.wait()
+            finally:
+                connection.transport.abort()
+                await connection.ended.wait()
+            was_refused = connection.hello is None  # the log says each time why
             pause = min(2 * pause, MAX_RECONNECT_SECONDS) if was_refused else RECONNECT_SECONDS
             await asyncio.sleep(pause)
 
     def _greet(self, connection: EngineConnection, hello: EngineHello) -> None:
-        """Take an engine that has said what it serves; FrameError if another one said otherwise."""
+        """Take an engine that has said what it serves; FrameError if its answers would differ."""
         if not self._hello.done():
             self._hello.set_result(hello)
-        if hello != self.hello:
-            raise FrameError(f"that it serves {hello}, and another engine that it is {self.hello}")
+        first, compared = self.hello, EngineHello.model_fields.keys() - OF_EACH_ENGINE
+        differing = [name for name in compared if getattr(hello, name) != getattr(first, name)]
+        if differing:
+            found = f"it serves {hello.name}, and the first engine {first.name}"
+            raise FrameError(f"a HELLO that differs in {', '.join(sorted(differing))} ({found})")
         self._connections[connection.path] = connection
 
     def _leave(self, connection: EngineConnection) -> None:

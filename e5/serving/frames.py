@@ -166,9 +166,11 @@ def read_ask(payload: bytearray, *, max_length: int, vocab_size: int) -> list[To
     numbers = np.frombuffer(payload, np.uint32)
     num_texts = int(numbers[0]) if len(numbers) else 0
     lengths, ids = numbers[1 : 1 + num_texts], numbers[1 + num_texts :]
-    if not num_texts or len(lengths) < num_texts or lengths.sum(dtype=np.uint64) != len(ids):
+    if not payload or len(lengths) < num_texts or lengths.sum(dtype=np.uint64) != len(ids):
         raise FrameError(f"an ASK of {len(payload)} bytes for {num_texts} texts")
-    if not (lengths.min() and lengths.max() <= max_length and ids.max() < vocab_size):
+    if num_texts and not (
+        lengths.min() > 0 and lengths.max() <= max_length and ids.max() < vocab_size
+    ):
         raise FrameError("an ASK with an empty text, a text too long or an unknown token id")
     all_ids, ends = ids.tolist(), accumulate(lengths.tolist(), initial=0)
     return [tuple(all_ids[start:end]) for start, end in pairwise(ends)]
