@@ -42,9 +42,7 @@ from e5.settings import Settings
 logger = logging.getLogger("e5.serving.engine_server")  # also where it is the main module
 
 STATE_SECONDS = 0.25
-# Answers that a front end has not read yet, after which the engine reads no more of its requests.
 MAX_UNREAD_BYTES = 1 << 26
-# For so long front ends may take their last answers; a front end that was stopped takes none.
 LAST_ANSWERS_SECONDS = 5.0
 REFUSED_TO_START = 2  # the exit status where another try would find the same error
 
@@ -52,8 +50,24 @@ REFUSED_TO_START = 2  # the exit status where another try would find the same er
 class EngineServer:
     """An engine's queue behind a unix socket."""
 
-    def __init__(self, model: ServedModel, queue: EngineQueue) -> None:
-        """Have the queue compute what front ends ask; `start` begins to listen."""
+    def __init__(
+        self,
+        model: ServedModel,
+        queue: EngineQueue,
+        *,
+        max_unread_bytes: int = MAX_UNREAD_BYTES,
+        last_answers_seconds: float = LAST_ANSWERS_SECONDS,
+    ) -> None:
+        """Have the queue compute what front ends ask; `start` begins to listen.
+
+        Args:
+            model: what the queue computes with.
+            queue: of the engine.
+            max_unread_bytes: of answers that a front end has not read, after which no more of its
+                requests are taken.
+            last_answers_seconds: for so long, once all is answered, front ends may take their last
+                answers; one that was stopped takes none.
+        """
         tokenizer = model.prompt_tokenizer.tokenizer
         self.hello = EngineHello(
             name=model.name,
@@ -66,6 +80,8 @@ class EngineServer:
         )
         self.vocab_size = tokenizer.vocab_size
         self.queue = queue
+        self.max_unread_bytes = max_unread_bytes
+        self._last_answers_seconds = last_answers_seconds
         self.is_ending = False
         self.connections: set[_FrontConnection] = set()
         self._changed = asyncio.Event()
@@ -110,7 +126,7 @@ class EngineServer:
         for connection in self.connections:
             connection.end()
         with suppress(TimeoutError):
-            async with asyncio.timeout(LAST_ANSWERS_SECONDS):
+            async with asyncio.timeout(self._last_answers_seconds):
                 await self._until(lambda: not self.connections)
         for connection in self.connections:
             connection.transport.abort()
@@ -146,7 +162,7 @@ class _FrontConnection(FrameProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.transport.set_write_buffer_limits(MAX_UNREAD_BYTES)
+        self.transport.set_write_buffer_limits(self._server.max_unread_bytes)
         self._server.connections.add(self)
         self.send(hello_frame(self._server.hello))
         self.send(state_frame(self._server.state))
