@@ -350,6 +350,7 @@ def loaded_by(code: str) -> set[str]:
         ("from e5 import Client", {"pydantic"}),
         ("from e5.corpora import Index", {"pydantic", "pyarrow", "lancedb"}),
         ("from e5.serving import EmbedRequest", {"pydantic"}),
+        ("from e5.serving import Engines, Service", {"pydantic", "tokenizers"}),
         ("from e5.cog.output import Output", {"pydantic"}),
         (f"import e5.reference, e5.quantization; {LOAD}", {"torch", "tokenizers", "pydantic"}),
         ("import predict", {"torch", "tokenizers", "pydantic", "cog"}),
@@ -363,7 +364,7 @@ def test_an_import_loads_only_the_libraries_that_it_needs(code: str, needed: set
 NOT_RUN = {
     *("e5.engine", "e5.client.batch", "e5.client.prediction", "e5.client.remote"),
     *("e5.client.client", "e5.client.async_client", "e5.corpora.index", "e5.corpora.loop"),
-    *("e5.serving.service", "e5.adapters.haystack", "e5.adapters.langchain"),
+    *("e5.serving.engines", "e5.serving.service", "e5.adapters.haystack", "e5.adapters.langchain"),
     *("e5.adapters.llamaindex", "e5.adapters.mteb", "e5.corpora.cluster", "e5.corpora.run"),
 }
 

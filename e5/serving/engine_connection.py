@@ -17,13 +17,13 @@ from e5.serving.frames import (
     EngineState,
     Frame,
     FrameError,
+    FrameKind,
     FrameProtocol,
-    Kind,
     answer_bytes,
     ask_frame,
     frame,
     read_answer,
-    read_error,
+    read_engine_error,
     read_hello,
     read_state,
 )
@@ -93,21 +93,21 @@ class EngineConnection(FrameProtocol):
             return await future
         except asyncio.CancelledError:
             if number in self._pending:
-                self.send(frame(Kind.CANCEL, number))
+                self.send(frame(FrameKind.CANCEL, number))
             raise
 
-    def max_bytes(self, kind: Kind, number: int) -> int:
+    def max_bytes(self, kind: FrameKind, number: int) -> int:
         """See `FrameReader`."""
         hello, pending = self.hello, self._pending.get(number)
         if hello is None:
-            return MAX_JSON_BYTES if kind is Kind.HELLO else super().max_bytes(kind, number)
-        if kind is Kind.STATE:
+            return MAX_JSON_BYTES if kind is FrameKind.HELLO else super().max_bytes(kind, number)
+        if kind is FrameKind.STATE:
             return STATE.size
-        if pending is None or kind not in (Kind.ANSWER, Kind.ERROR, Kind.CANCEL):
+        if pending is None or kind not in (FrameKind.ANSWER, FrameKind.ERROR, FrameKind.CANCEL):
             return super().max_bytes(kind, number)
-        if kind is Kind.ANSWER:
+        if kind is FrameKind.ANSWER:
             return answer_bytes(pending.num_texts, hello.dimensions)
-        return MAX_JSON_BYTES if kind is Kind.ERROR else 0
+        return MAX_JSON_BYTES if kind is FrameKind.ERROR else 0
 
     def frame_received(self, received: Frame) -> None:
         """Take what the engine says of itself, or give its reply to who waits."""
@@ -116,19 +116,19 @@ class EngineConnection(FrameProtocol):
             hello = read_hello(payload)
             self._greet(self, hello)
             self.hello = hello
-        elif kind is Kind.STATE:
+        elif kind is FrameKind.STATE:
             self.state, self.heard = read_state(payload), time.monotonic()
         else:
             self._settle(kind, number, payload, self.hello.dimensions)
 
-    def _settle(self, kind: Kind, number: int, payload: bytearray, dimensions: int) -> None:
+    def _settle(self, kind: FrameKind, number: int, payload: bytearray, dimensions: int) -> None:
         pending = self._pending[number]
         future, num_texts = pending.future, pending.num_texts
         outcome: BatchedVectors | E5Error | None = None
-        if kind is Kind.ANSWER:
+        if kind is FrameKind.ANSWER:
             outcome = read_answer(payload, num_texts, dimensions)
-        elif kind is Kind.ERROR:
-            outcome = read_error(payload, num_texts)
+        elif kind is FrameKind.ERROR:
+            outcome = read_engine_error(payload, num_texts)
         elif not future.cancelled():
             raise FrameError("a CANCEL of a request that was not given up")
         del self._pending[number]
@@ -142,7 +142,8 @@ class EngineConnection(FrameProtocol):
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002
         """Tell everyone who waits that no reply comes."""
-        logger.warning("%s is gone, with %d requests", self._peer, len(self._pending))
+        level = logging.WARNING if self._pending else logging.INFO
+        logger.log(level, "%s is gone, with %d requests", self._peer, len(self._pending))
         self.ended.set()
         self._leave(self)
         for pending in self._pending.values():

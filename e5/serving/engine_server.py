@@ -26,8 +26,8 @@ from e5.serving.frames import (
     EngineHello,
     EngineState,
     Frame,
+    FrameKind,
     FrameProtocol,
-    Kind,
     answer_frame,
     error_frame,
     frame,
@@ -184,11 +184,11 @@ class _FrontConnection(FrameProtocol):
         self.is_unread = False
         self.transport.resume_reading()
 
-    def max_bytes(self, kind: Kind, number: int) -> int:
+    def max_bytes(self, kind: FrameKind, number: int) -> int:
         """See `FrameReader`."""
-        if kind is Kind.CANCEL:
+        if kind is FrameKind.CANCEL:
             return 0
-        if kind is Kind.ASK and number not in self.tasks:
+        if kind is FrameKind.ASK and number not in self.tasks:
             return self._max_ask_bytes
         return super().max_bytes(kind, number)
 
@@ -200,7 +200,7 @@ class _FrontConnection(FrameProtocol):
     def frame_received(self, received: Frame) -> None:
         """Begin a request, or give one up."""
         number = received.number
-        if received.kind is Kind.CANCEL:
+        if received.kind is FrameKind.CANCEL:
             if number in self.tasks:  # else its reply is on the way
                 self.tasks[number].cancel()
             return
@@ -221,7 +221,7 @@ class _FrontConnection(FrameProtocol):
         del self.tasks[number]
         self._server.changed()
         if task.cancelled():
-            self.send(frame(Kind.CANCEL, number))
+            self.send(frame(FrameKind.CANCEL, number))
         elif (error := task.exception()) is None:
             self.send(answer_frame(number, task.result()))
         elif isinstance(error, E5Error):
@@ -245,7 +245,7 @@ def exit_with_input() -> None:
     threading.Thread(target=watch, name="e5-parent", daemon=True).start()
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def engine_main(arguments: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--socket", metavar="PATH", type=Path, required=True)
@@ -280,4 +280,4 @@ async def _serve(settings: Settings, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(engine_main())

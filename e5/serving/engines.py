@@ -21,7 +21,7 @@ from e5.serving.frames import EngineHello, FrameError
 from e5.tokenizer import TokenIds, Tokenizer
 
 # An engine says every 0.25 s how it is; one that has said nothing for so long is asked last.
-SILENT_SECONDS = 3.0
+MAX_SILENT_SECONDS = 3.0
 RECONNECT_SECONDS = 0.1  # between two tries to connect to an engine that is not there
 MAX_RECONNECT_SECONDS = 5.0  # to one that was refused
 OF_EACH_ENGINE = {"max_batch_tokens"}  # what engines may say differently: it depends on the card
@@ -49,7 +49,9 @@ class Engines:
         >>> service = Service(engines.model(Path("weights/e5-mini")), engines)
     """
 
-    def __init__(self, paths: Sequence[Path], *, silent_seconds: float = SILENT_SECONDS) -> None:
+    def __init__(
+        self, paths: Sequence[Path], *, silent_seconds: float = MAX_SILENT_SECONDS
+    ) -> None:
         """Take the sockets' paths; `connect` is the usual way."""
         self._paths, self._silent_seconds = paths, silent_seconds
         self._connections: dict[Path, EngineConnection] = {}

@@ -49,7 +49,7 @@ class FrameError(Exception):
     """Bytes that are no frame of this wire. The connection that they came by is closed."""
 
 
-class Kind(IntEnum):
+class FrameKind(IntEnum):
     """The kinds of frames."""
 
     HELLO = 1
@@ -63,7 +63,7 @@ class Kind(IntEnum):
 class Frame(NamedTuple):
     """One frame: its kind, the number of the request that it is about (else 0), its payload."""
 
-    kind: Kind
+    kind: FrameKind
     number: int
     payload: bytearray
 
@@ -105,7 +105,7 @@ class EngineState:
     waiting_tokens: int
 
 
-def frame(kind: Kind, number: int = 0, *payload: bytes | memoryview) -> Pieces:
+def frame(kind: FrameKind, number: int = 0, *payload: bytes | memoryview) -> Pieces:
     """The bytes of a frame, in pieces that are sent one after another."""
     length = sum(piece.nbytes if isinstance(piece, memoryview) else len(piece) for piece in payload)
     head = HEADER.pack(length, kind, number)
@@ -114,7 +114,7 @@ def frame(kind: Kind, number: int = 0, *payload: bytes | memoryview) -> Pieces:
 
 def hello_frame(hello: EngineHello) -> Pieces:
     """The first frame of an engine."""
-    return frame(Kind.HELLO, 0, hello.model_dump_json().encode())
+    return frame(FrameKind.HELLO, 0, hello.model_dump_json().encode())
 
 
 def read_hello(payload: bytearray) -> EngineHello:
@@ -127,7 +127,7 @@ def read_hello(payload: bytearray) -> EngineHello:
 
 def state_frame(state: EngineState) -> Pieces:
     """How an engine is."""
-    return frame(Kind.STATE, 0, STATE.pack(state.healthy, state.waiting_tokens))
+    return frame(FrameKind.STATE, 0, STATE.pack(state.healthy, state.waiting_tokens))
 
 
 def read_state(payload: bytearray) -> EngineState:
@@ -141,7 +141,7 @@ def ask_frame(number: int, sequences: Sequence[TokenIds]) -> Pieces:
     """A request for the vectors of these texts."""
     numbers = array("I", [len(sequences), *map(len, sequences)])
     numbers.extend(chain.from_iterable(sequences))
-    return frame(Kind.ASK, number, memoryview(numbers).cast("B"))
+    return frame(FrameKind.ASK, number, memoryview(numbers).cast("B"))
 
 
 def max_ask_bytes(max_tokens: int) -> int:
@@ -180,7 +180,7 @@ def answer_frame(number: int, batched: BatchedVectors) -> Pieces:
     """The vectors of a request."""
     meta = META.pack(batched.queue_ms, batched.forward_ms, batched.batch_texts)
     rows = np.ascontiguousarray(batched.vectors, np.float32).reshape(-1).view(np.uint8)
-    return frame(Kind.ANSWER, number, meta, rows.data)
+    return frame(FrameKind.ANSWER, number, meta, rows.data)
 
 
 def answer_bytes(num_texts: int, dimensions: int) -> int:
@@ -199,10 +199,10 @@ def read_answer(payload: bytearray, num_texts: int, dimensions: int) -> BatchedV
 
 def error_frame(number: int, error: E5Error) -> Pieces:
     """The error of a request."""
-    return frame(Kind.ERROR, number, json.dumps(error.to_dict()).encode())
+    return frame(FrameKind.ERROR, number, json.dumps(error.to_dict()).encode())
 
 
-def read_error(payload: bytearray, num_texts: int) -> E5Error:
+def read_engine_error(payload: bytearray, num_texts: int) -> E5Error:
     """The error of a request of so many texts; FrameError where it is of an unknown class."""
     try:
         error = E5Error.from_dict(json.loads(payload))
@@ -216,7 +216,7 @@ def read_error(payload: bytearray, num_texts: int) -> E5Error:
 class FrameReader:
     """Cuts what arrives, in pieces of any size, into frames."""
 
-    def __init__(self, max_bytes: Callable[[Kind, int], int]) -> None:
+    def __init__(self, max_bytes: Callable[[FrameKind, int], int]) -> None:
         """`max_bytes` says how long the payload of a frame of a kind and number may be.
 
         It raises FrameError for a frame that must not come.
@@ -231,7 +231,7 @@ class FrameReader:
         while len(buffer) - start >= HEADER.size:
             length, code, number = HEADER.unpack_from(buffer, start)
             try:
-                kind = Kind(code)
+                kind = FrameKind(code)
             except ValueError:
                 raise FrameError(f"a frame of the unknown kind {code}") from None
             if length > self._max_bytes(kind, number):
@@ -254,7 +254,7 @@ class FrameProtocol(asyncio.Protocol):
         self._peer = peer
         self._reader = FrameReader(self.max_bytes)
 
-    def max_bytes(self, kind: Kind, number: int) -> int:
+    def max_bytes(self, kind: FrameKind, number: int) -> int:
         """See `FrameReader`."""
         raise FrameError(f"a frame {kind.name}, number {number}, which must not come")
 

@@ -16,7 +16,7 @@ from e5.serving.engine_queue import BatchedVectors
 from e5.serving.frames import (
     HEADER,
     EngineState,
-    Kind,
+    FrameKind,
     answer_frame,
     ask_frame,
     error_frame,
@@ -37,15 +37,15 @@ UNKNOWN = json.dumps({"type": "SystemExit", "message": "x"}).encode()
 # Bytes that no engine sends, as the reply to a request of a number.
 BROKEN: dict[str, Callable[[WatchedEngine, int], bytes]] = {
     "a row too few": lambda engine, number: answer_of(engine, number, rows=1),
-    "too many bytes": lambda _, number: HEADER.pack(1 << 20, Kind.ANSWER, number),
+    "too many bytes": lambda _, number: HEADER.pack(1 << 20, FrameKind.ANSWER, number),
     "to nobody": lambda engine, number: answer_of(engine, number + 1),
-    "an unknown class": lambda _, number: b"".join(frame(Kind.ERROR, number, UNKNOWN)),
+    "an unknown class": lambda _, number: b"".join(frame(FrameKind.ERROR, number, UNKNOWN)),
     "a text not asked": lambda _, number: b"".join(error_frame(number, NonFiniteError(2))),
-    "a large error": lambda _, number: HEADER.pack(1 << 21, Kind.ERROR, number),
-    "not given up": lambda _, number: b"".join(frame(Kind.CANCEL, number)),
-    "a second hello": lambda *_: b"".join(frame(Kind.HELLO, 0, b"{}")),
-    "a long state": lambda *_: HEADER.pack(10, Kind.STATE, 0),
-    "a short state": lambda *_: HEADER.pack(8, Kind.STATE, 0) + bytes(8),
+    "a large error": lambda _, number: HEADER.pack(1 << 21, FrameKind.ERROR, number),
+    "not given up": lambda _, number: b"".join(frame(FrameKind.CANCEL, number)),
+    "a second hello": lambda *_: b"".join(frame(FrameKind.HELLO, 0, b"{}")),
+    "a long state": lambda *_: HEADER.pack(10, FrameKind.STATE, 0),
+    "a short state": lambda *_: HEADER.pack(8, FrameKind.STATE, 0) + bytes(8),
     "a request": lambda _, number: b"".join(ask_frame(number, TEXTS)),
     "an unknown kind": lambda _, number: HEADER.pack(0, 77, number),
     "zeros": lambda *_: bytes(50),
@@ -79,7 +79,7 @@ def test_the_reply_to_what_was_given_up_is_dropped(engine: WatchedEngine, loop: 
     async def story() -> None:
         replies = {
             1: b"",
-            2: b"".join(frame(Kind.CANCEL, 1)) + answer_of(engine, 2),
+            2: b"".join(frame(FrameKind.CANCEL, 1)) + answer_of(engine, 2),
             3: b"",
             4: answer_of(engine, 3) + answer_of(engine, 4),
             5: b"",

@@ -23,11 +23,11 @@ from e5.serving.frames import (
     HEADER,
     EngineState,
     Frame,
-    Kind,
+    FrameKind,
     ask_frame,
     frame,
     read_answer,
-    read_error,
+    read_engine_error,
     read_hello,
     read_state,
     state_frame,
@@ -39,7 +39,7 @@ LOOPS = pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 
 def vectors_of(reply: Frame | None, num_texts: int, engine: WatchedEngine) -> Vectors:
     assert reply is not None
-    assert reply.kind is Kind.ANSWER
+    assert reply.kind is FrameKind.ANSWER
     return read_answer(reply.payload, num_texts, engine.embedder.dimensions).vectors
 
 
@@ -49,7 +49,7 @@ def test_it_says_what_it_serves_and_then_how_it_is(engine: WatchedEngine) -> Non
         async with serving(server) as [path]:
             reader, writer = await asyncio.open_unix_connection(path)
             length, kind, number = HEADER.unpack(await reader.readexactly(HEADER.size))
-            assert (kind, number) == (Kind.HELLO, 0)
+            assert (kind, number) == (FrameKind.HELLO, 0)
             hello = read_hello(bytearray(await reader.readexactly(length)))
             tokenizer = engine.embedder.prompt_tokenizer.tokenizer
             assert hello == server.hello
@@ -63,7 +63,7 @@ def test_it_says_what_it_serves_and_then_how_it_is(engine: WatchedEngine) -> Non
             waiting = 0
             while waiting != 27:  # again and again
                 length, kind, number = HEADER.unpack(await reader.readexactly(HEADER.size))
-                assert (kind, number) == (Kind.STATE, 0)
+                assert (kind, number) == (FrameKind.STATE, 0)
                 state = read_state(bytearray(await reader.readexactly(length)))
                 assert state.healthy
                 waiting = state.waiting_tokens
@@ -97,7 +97,7 @@ def test_each_request_gets_its_own_vectors_or_its_own_error(poisoned: Embedder, 
                 found = vectors_of(replies[number % 2, number], len(texts), engine)
                 assert_same(found, engine.alone(texts))
             for side in range(2):
-                error = read_error(replies[side, 100].payload, len(bad))
+                error = read_engine_error(replies[side, 100].payload, len(bad))
                 assert isinstance(error, NonFiniteError)
                 assert error.position == 1
                 assert not vectors_of(replies[side, 101], 0, engine).size
@@ -119,8 +119,8 @@ def test_a_full_queue_is_the_engines_own_error(engine: WatchedEngine) -> None:
                 front.send(ask_frame(number, [some_text(60, chance)]))
             refused = await front.read()
             assert refused is not None
-            assert (refused.kind, refused.number) == (Kind.ERROR, 3)
-            error = read_error(refused.payload, 1)
+            assert (refused.kind, refused.number) == (FrameKind.ERROR, 3)
+            error = read_engine_error(refused.payload, 1)
             assert isinstance(error, QueueFullError)
             assert "60 tokens wait, 60 more would pass the limit of 100" in str(error)
             engine.let_go()
@@ -144,7 +144,7 @@ def test_a_mistake_in_the_queue_is_told_without_its_words(
             front.send(ask_frame(1, [(1, 2)]))
             reply = await front.read()
             assert reply is not None
-            assert str(read_error(reply.payload, 1)) == ENGINE_FAILED
+            assert str(read_engine_error(reply.payload, 1)) == ENGINE_FAILED
             await front.close()
 
     with caplog.at_level(logging.ERROR):
@@ -158,17 +158,17 @@ def words(*numbers: int) -> bytes:
 
 BROKEN = {
     "an unknown kind": HEADER.pack(0, 9, 1),
-    "more than the queue can hold": HEADER.pack(1 << 31, Kind.ASK, 1),
+    "more than the queue can hold": HEADER.pack(1 << 31, FrameKind.ASK, 1),
     "a frame of the other side": b"".join(state_frame(EngineState(True, 0))),
-    "an answer": HEADER.pack(0, Kind.ANSWER, 1),
-    "an empty text": HEADER.pack(8, Kind.ASK, 1) + words(1, 0),
-    "a token that there is not": HEADER.pack(12, Kind.ASK, 1) + words(1, 1, 1 << 31),
-    "fewer ids than said": HEADER.pack(12, Kind.ASK, 1) + words(1, 2, 7),
-    "half a number": HEADER.pack(7, Kind.ASK, 1) + words(1, 2)[:7],
+    "an answer": HEADER.pack(0, FrameKind.ANSWER, 1),
+    "an empty text": HEADER.pack(8, FrameKind.ASK, 1) + words(1, 0),
+    "a token that there is not": HEADER.pack(12, FrameKind.ASK, 1) + words(1, 1, 1 << 31),
+    "fewer ids than said": HEADER.pack(12, FrameKind.ASK, 1) + words(1, 2, 7),
+    "half a number": HEADER.pack(7, FrameKind.ASK, 1) + words(1, 2)[:7],
     "a number that is in use": b"".join(
         (*ask_frame(1, [(1, 2)]), *ask_frame(1, [(1, 2)])),
     ),
-    "a payload where there is none": HEADER.pack(1, Kind.CANCEL, 1),
+    "a payload where there is none": HEADER.pack(1, FrameKind.CANCEL, 1),
     "HTTP": b"GET / HTTP/1.1\r\nhost: engine\r\n\r\n",
     "zeros": bytes(100),
 }
@@ -224,14 +224,14 @@ def test_what_is_given_up_leaves_the_queue_and_is_confirmed(
             engine.hold()
             other.send(ask_frame(1, first))
             await engine.has_started(1)
-            front.send(frame(Kind.CANCEL, 5))  # of nothing: its reply may be on the way
-            front.send(ask_frame(2, dropped * 2), frame(Kind.CANCEL, 2))  # before it has begun
-            assert await front.read() == Frame(Kind.CANCEL, 2, bytearray())
+            front.send(frame(FrameKind.CANCEL, 5))  # of nothing: its reply may be on the way
+            front.send(ask_frame(2, dropped * 2), frame(FrameKind.CANCEL, 2))  # before it has begun
+            assert await front.read() == Frame(FrameKind.CANCEL, 2, bytearray())
             front.send(ask_frame(3, dropped * 2))
-            front.send(frame(Kind.CANCEL, 3))
-            assert await front.read() == Frame(Kind.CANCEL, 3, bytearray())
+            front.send(frame(FrameKind.CANCEL, 3))
+            assert await front.read() == Frame(FrameKind.CANCEL, 3, bytearray())
             front.send(ask_frame(3, last))  # the number is free, and there is room
-            other.send(frame(Kind.CANCEL, 3))  # another front end's numbers are its own
+            other.send(frame(FrameKind.CANCEL, 3))  # another front end's numbers are its own
             engine.let_go()
             assert_same(vectors_of(await other.read(), 1, engine), engine.alone(first))
             assert_same(vectors_of(await front.read(), 1, engine), engine.alone(last))
@@ -261,7 +261,7 @@ def test_who_hangs_up_gives_up_what_it_asked(engine: WatchedEngine, loop: str) -
             other.send(ask_frame(2, last))
             engine.let_go()
             assert [getattr(await other.read(), "kind", None) for _ in range(2)] == [
-                Kind.ANSWER
+                FrameKind.ANSWER
             ] * 2
             await other.close()
 

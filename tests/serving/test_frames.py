@@ -26,9 +26,9 @@ from e5.serving.frames import (
     EngineState,
     Frame,
     FrameError,
+    FrameKind,
     FrameProtocol,
     FrameReader,
-    Kind,
     Pieces,
     answer_bytes,
     answer_frame,
@@ -39,7 +39,7 @@ from e5.serving.frames import (
     max_ask_bytes,
     read_answer,
     read_ask,
-    read_error,
+    read_engine_error,
     read_hello,
     read_state,
     state_frame,
@@ -62,13 +62,13 @@ TEXTS = st.lists(
 NUMBERS = st.integers(0, 2**64 - 1)
 FRAMES = st.builds(
     lambda kind, number, payload: frame(kind, number, payload),
-    st.sampled_from(Kind),
+    st.sampled_from(FrameKind),
     NUMBERS,
     st.binary(max_size=40),
 )
 
 
-def any_size(kind: Kind, number: int) -> int:  # noqa: ARG001
+def any_size(kind: FrameKind, number: int) -> int:  # noqa: ARG001
     return 1 << 30
 
 
@@ -90,15 +90,16 @@ def test_frames_come_out_whole_however_they_are_cut(
 ) -> None:
     stream = b"".join(b"".join(pieces) for pieces in frames)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
-    reader, found = FrameReader(any_size), []
+    reader = FrameReader(any_size)
+    found: list[Frame] = []
     for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
         found += reader.feed(stream[start:end])
     assert found == [received(pieces) for pieces in frames]
 
 
-@given(st.binary(max_size=60), st.sampled_from(Kind), st.lists(st.integers(0, 2**32 - 1)))
+@given(st.binary(max_size=60), st.sampled_from(FrameKind), st.lists(st.integers(0, 2**32 - 1)))
 def test_what_is_no_frame_is_refused_and_does_nothing_else(
-    noise: bytes, kind: Kind, numbers: Sequence[int]
+    noise: bytes, kind: FrameKind, numbers: Sequence[int]
 ) -> None:
     words = np.array(numbers, np.uint32).tobytes()
     for stream in (
@@ -109,37 +110,40 @@ def test_what_is_no_frame_is_refused_and_does_nothing_else(
         try:
             for each in FrameReader(lambda *_: 1000).feed(stream):
                 payload = each.payload
-                if each.kind is Kind.HELLO:
+                if each.kind is FrameKind.HELLO:
                     read_hello(payload)
-                elif each.kind is Kind.STATE:
+                elif each.kind is FrameKind.STATE:
                     read_state(payload)
-                elif each.kind is Kind.ASK:
+                elif each.kind is FrameKind.ASK:
                     for ids in read_ask(payload, max_length=MAX_LENGTH, vocab_size=VOCAB_SIZE):
                         assert 0 < len(ids) <= MAX_LENGTH
                         assert max(ids) < VOCAB_SIZE
-                elif each.kind is Kind.ANSWER:
+                elif each.kind is FrameKind.ANSWER:
                     read_answer(payload, 2, 3)
-                elif each.kind is Kind.ERROR:
-                    read_error(payload, 2)
+                elif each.kind is FrameKind.ERROR:
+                    read_engine_error(payload, 2)
         except FrameError:
             pass
 
 
 def test_a_length_is_refused_before_its_bytes_come() -> None:
-    limits = {Kind.ASK: 12, Kind.CANCEL: 0}
-    for kind, length in ((Kind.ASK, 13), (Kind.ASK, 2**32 - 1), (Kind.CANCEL, 1)):
+    limits = {FrameKind.ASK: 12, FrameKind.CANCEL: 0}
+    for kind, length in ((FrameKind.ASK, 13), (FrameKind.ASK, 2**32 - 1), (FrameKind.CANCEL, 1)):
         with pytest.raises(FrameError, match=f"{kind.name} of {length} bytes"):
             list(FrameReader(lambda kind, _: limits[kind]).feed(HEADER.pack(length, kind, 5)))
     for code in (0, 7, 255):
         with pytest.raises(FrameError, match=f"unknown kind {code}"):
             list(FrameReader(any_size).feed(HEADER.pack(0, code, 5)))
-    assert list(FrameReader(lambda kind, _: limits[kind]).feed(HEADER.pack(12, Kind.ASK, 5))) == []
+    assert (
+        list(FrameReader(lambda kind, _: limits[kind]).feed(HEADER.pack(12, FrameKind.ASK, 5)))
+        == []
+    )
 
 
 @given(TEXTS, NUMBERS)
 def test_texts_come_out_as_they_went_in(texts: list[tuple[int, ...]], number: int) -> None:
     got = received(ask_frame(number, texts))
-    assert (got.kind, got.number) == (Kind.ASK, number)
+    assert (got.kind, got.number) == (FrameKind.ASK, number)
     assert read_ask(got.payload, max_length=MAX_LENGTH, vocab_size=VOCAB_SIZE) == texts
     assert len(got.payload) <= max_ask_bytes(sum(map(len, texts)))
 
@@ -176,7 +180,7 @@ def test_vectors_come_out_bit_for_bit(num_texts: int, dimensions: int) -> None:
     batched = BatchedVectors(bits.view(np.float32), 0.1, 1e300, 2**32 - 1)
     got = received(answer_frame(9, batched))
     assert (got.kind, got.number, len(got.payload)) == (
-        *(Kind.ANSWER, 9),
+        *(FrameKind.ANSWER, 9),
         answer_bytes(num_texts, dimensions),
     )
     read = read_answer(got.payload, num_texts, dimensions)
@@ -201,7 +205,7 @@ def test_vectors_of_any_layout_are_sent_in_their_order() -> None:
 def test_errors_of_every_class_come_out_as_they_went_in(kind: type[E5Error]) -> None:
     values = {"position": 1, "cause": "busy", "retry_after": 2.5}
     error = kind._of({part: values.get(part, f"a {part}") for part in kind.parts})
-    read = read_error(payload_of(error_frame(3, error)), 2)
+    read = read_engine_error(payload_of(error_frame(3, error)), 2)
     assert type(read) is kind
     assert read.to_dict() == error.to_dict()
 
@@ -223,7 +227,7 @@ def test_errors_of_every_class_come_out_as_they_went_in(kind: type[E5Error]) -> 
 )
 def test_what_is_no_error_of_ours_is_refused(content: bytes) -> None:
     with pytest.raises(FrameError, match="an ERROR"):
-        read_error(bytearray(content), 2)
+        read_engine_error(bytearray(content), 2)
 
 
 def test_a_hello_comes_out_as_it_went_in() -> None:
@@ -267,8 +271,8 @@ class Listening(FrameProtocol):
         self.frames: list[Frame] = []
         self.is_lost = asyncio.Event()
 
-    def max_bytes(self, kind: Kind, number: int) -> int:
-        return 100 if kind is Kind.STATE else super().max_bytes(kind, number)
+    def max_bytes(self, kind: FrameKind, number: int) -> int:
+        return 100 if kind is FrameKind.STATE else super().max_bytes(kind, number)
 
     def frame_received(self, received: Frame) -> None:
         self.frames.append(received)
@@ -287,7 +291,7 @@ def test_an_end_takes_frames_until_the_first_that_is_none(
         await asyncio.get_running_loop().create_unix_connection(lambda: end, sock=ours)
         reader, writer = await asyncio.open_unix_connection(sock=theirs)
         told = [b"".join(state_frame(EngineState(True, number))) for number in range(3)]
-        writer.write(told[0] + told[1] + b"".join(frame(Kind.HELLO, 7, b"{}")) + told[2])
+        writer.write(told[0] + told[1] + b"".join(frame(FrameKind.HELLO, 7, b"{}")) + told[2])
         await end.is_lost.wait()
         assert [read_state(each.payload).waiting_tokens for each in end.frames] == [0, 1]
         end.send(state_frame(EngineState(True, 3)))  # to nobody
@@ -304,5 +308,5 @@ def test_an_end_takes_frames_until_the_first_that_is_none(
 
 def test_large_payloads_are_not_copied_behind_their_header() -> None:
     large = memoryview(bytes(LARGE_BYTES))
-    assert frame(Kind.ANSWER, 1, b"meta", large)[-1] is large
-    assert len(frame(Kind.ANSWER, 1, b"meta", large[:100])) == 1
+    assert frame(FrameKind.ANSWER, 1, b"meta", large)[-1] is large
+    assert len(frame(FrameKind.ANSWER, 1, b"meta", large[:100])) == 1

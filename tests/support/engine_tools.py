@@ -12,7 +12,7 @@ from watched import WatchedEngine
 from e5.serving.batcher import Batcher
 from e5.serving.engine_server import EngineServer
 from e5.serving.engines import Engines
-from e5.serving.frames import EngineHello, Frame, FrameReader, Kind, Pieces, hello_frame
+from e5.serving.frames import EngineHello, Frame, FrameKind, FrameReader, Pieces, hello_frame
 
 Story = Callable[[], Awaitable[None]]
 
@@ -84,7 +84,7 @@ class RawFront:
         front = cls(*await asyncio.open_unix_connection(path))
         hello = await front.read()
         assert hello is not None
-        assert hello.kind is Kind.HELLO
+        assert hello.kind is FrameKind.HELLO
         return front
 
     def send(self, *frames: Pieces | bytes) -> None:
@@ -101,7 +101,7 @@ class RawFront:
         while True:
             while self._received:
                 frame = self._received.pop(0)
-                if frame.kind is not Kind.STATE or not frame.payload[0]:
+                if frame.kind is not FrameKind.STATE or not frame.payload[0]:
                     return frame
             try:
                 data = await self.reader.read(1 << 16)
@@ -146,7 +146,7 @@ class FakeEngine:
         writer.write(b"".join(hello_frame(self.hello)))
         while data := await reader.read(1 << 16):
             for received in frames.feed(data):
-                if received.kind is Kind.ASK:
+                if received.kind is FrameKind.ASK:
                     self.asked.append(received.number)
                     writer.write(self.reply(received.number))
                 else:
