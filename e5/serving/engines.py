@@ -21,7 +21,7 @@ from e5.serving.frames import EngineHello, FrameError
 from e5.tokenizer import TokenIds, Tokenizer
 
 # An engine says every 0.25 s how it is; one that has said nothing for so long is asked last.
-MAX_SILENT_SECONDS = 3.0
+MAX_SILENT_SECONDS = 5.0
 RECONNECT_SECONDS = 0.1  # between two tries to connect to an engine that is not there
 MAX_RECONNECT_SECONDS = 5.0  # to one that was refused
 OF_EACH_ENGINE = {"max_batch_tokens"}  # what engines may say differently: it depends on the card
