@@ -8,6 +8,7 @@ two at most. Deadlines are the front end's: a request that is cancelled here is 
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -124,14 +125,11 @@ class Engines:
             E5Error: as `EngineQueue.embed`.
         """
         self._check_size(sum(map(len, sequences)))
-        ended: Path | None = None
         for _ in range(2):
-            engine = self._best(other_than=ended)
+            engine = self._best()
             engine.turn = next(self._turns)
-            try:
+            with suppress(ConnectionEndedError):  # the next best is another one
                 return await engine.ask(sequences)
-            except ConnectionEndedError:
-                ended = engine.path
         raise EngineError(TWO_ENDED)
 
     async def close(self) -> None:
@@ -145,13 +143,12 @@ class Engines:
         if num_tokens > limit:
             raise RequestTooLargeError(num_tokens, limit)
 
-    def _best(self, other_than: Path | None = None) -> EngineConnection:
+    def _best(self) -> EngineConnection:
         """The engine with the fewest tokens; of several, the one that was not asked for longest."""
-        found = [each for path, each in self._connections.items() if path != other_than]
-        if not found:
+        if not self._connections:
             raise ServiceError(NO_ENGINE, cause="unreachable")
         return min(
-            found,
+            self._connections.values(),
             key=lambda each: (
                 not self._is_healthy(each),
                 each.own_tokens + each.state.waiting_tokens,

@@ -105,6 +105,21 @@ def test_the_reply_to_what_was_given_up_is_dropped(engine: WatchedEngine, loop: 
     run_on(loop, story)
 
 
+def test_half_an_answer_is_none(engine: WatchedEngine) -> None:
+    async def story() -> None:
+        sound = server_of(engine)
+        dying = FakeEngine(sound.hello, lambda number: answer_of(engine, number)[:-1])
+        async with serving(dying, sound) as paths, connected(paths) as engines:
+            tasks = [asyncio.create_task(engines.embed(TEXTS)) for _ in range(2)]
+            await until(lambda: bool(dying.asked) and any(task.done() for task in tasks))
+            assert not all(task.done() for task in tasks)
+            dying.hang_up()
+            for answer in await asyncio.gather(*tasks):
+                assert_same(answer.vectors, engine.alone(TEXTS))
+
+    run(story)
+
+
 def test_who_waits_is_told_when_the_connection_ends(
     engine: WatchedEngine, caplog: pytest.LogCaptureFixture
 ) -> None:

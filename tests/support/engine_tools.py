@@ -131,6 +131,7 @@ class FakeEngine:
         self.asked: list[int] = []
         self.given_up: list[int] = []
         self.connections = 0
+        self._writers: list[asyncio.StreamWriter] = []
 
     async def start(self, path: Path) -> None:
         """Listen at a path."""
@@ -140,9 +141,15 @@ class FakeEngine:
         """Listen no more."""
         self._server.close()
 
+    def hang_up(self) -> None:
+        """Close all connections, once what was written is sent."""
+        for writer in self._writers:
+            writer.close()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         frames = FrameReader(lambda *_: 1 << 30)
+        self._writers.append(writer)
         writer.write(b"".join(hello_frame(self.hello)))
         while data := await reader.read(1 << 16):
             for received in frames.feed(data):
