@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 
 import pytest
-from engine_tools import FakeEngine, connected, run_on, server_of, serving
+from engine_tools import LOOPS, FakeEngine, connected, run_on, server_of, serving
 from reference import assert_same
 from watched import WatchedEngine, run, some_text, until
 
@@ -72,7 +72,7 @@ def test_what_is_no_reply_ends_the_connection_and_the_request_goes_elsewhere(
         assert said.endswith("; the connection is closed")
 
 
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@LOOPS
 def test_the_reply_to_what_was_given_up_is_dropped(engine: WatchedEngine, loop: str) -> None:
     """The engine may have replied before it heard so; whatever it says, others get theirs."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engine_tools import RawFront, private_folder, run_on, server_of, serving
+from engine_tools import LOOPS, RawFront, private_folder, run_on, server_of, serving
 from reference import assert_same
 from server import ROOT
 from watched import WatchedEngine, run, some_text, until
@@ -33,8 +33,6 @@ from e5.serving.frames import (
     state_frame,
 )
 from e5.vectors import Vectors
-
-LOOPS = pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 
 
 def vectors_of(reply: Frame | None, num_texts: int, engine: WatchedEngine) -> Vectors:

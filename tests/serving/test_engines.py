@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from engine_tools import (
+    LOOPS,
     FakeEngine,
     connected,
     private_folder,
@@ -35,8 +36,6 @@ from e5.serving.service import FEW_CHARACTERS, Service
 from e5.settings import Settings
 from e5.tokenizer import TokenIds
 from e5.vectors import Vectors
-
-LOOPS = pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 
 
 class AloneEngine(WatchedEngine):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from engine_tools import (
+    LOOPS,
     FakeEngine,
     connected,
     private_folder,
@@ -28,8 +29,6 @@ from e5.serving.engines import Engines
 from e5.serving.frames import EngineState, answer_frame, state_frame
 from e5.tokenizer import TokenIds
 from e5.vectors import Vectors
-
-LOOPS = pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 
 
 @LOOPS

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from engine_tools import run_on
+from engine_tools import LOOPS, run_on
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -281,7 +281,7 @@ class Listening(FrameProtocol):
         self.is_lost.set()
 
 
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@LOOPS
 def test_an_end_takes_frames_until_the_first_that_is_none(
     loop: str, caplog: pytest.LogCaptureFixture
 ) -> None:

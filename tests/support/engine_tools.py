@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+import pytest
 import uvloop
 from watched import WatchedEngine
 
@@ -14,6 +15,8 @@ from e5.serving.engine_server import EngineServer
 from e5.serving.engines import Engines
 from e5.serving.frames import EngineHello, Frame, FrameKind, FrameReader, Pieces, hello_frame
 
+# Engines and front ends run on uvloop; the other loop differs in how connections end.
+LOOPS = pytest.mark.parametrize("loop", ["uvloop", pytest.param("asyncio", marks=pytest.mark.slow)])
 Story = Callable[[], Awaitable[None]]
 
 
