@@ -1,14 +1,13 @@
 """The device, the dtype and the threads of a model: as set, or the best that the machine has."""
 
 import logging
-import math
 import os
-from contextlib import suppress
 from pathlib import Path
 
 import torch
 
 from e5.errors import EngineError, SettingsError, shortened
+from e5.machine import CGROUPS, usable_cores
 
 logger = logging.getLogger(__name__)
 
@@ -104,58 +103,16 @@ def set_threads(threads: int | None) -> None:
     logger.info("%d CPU threads", torch.get_num_threads())
 
 
-def choose_threads(threads: int | None, *, cgroups: Path = Path("/sys/fs/cgroup")) -> int:
+def choose_threads(threads: int | None, *, cgroups: Path = CGROUPS) -> int:
     """The requested number of CPU threads; by default one for each core that may be used.
 
-    The default is the least of torch's own choice (physical cores, or OMP_NUM_THREADS), the cores
-    that this process may run on, and the container's quota, which the system shows in `cgroups`. A
-    single thread more than there are cores makes all threads wait, and a forward many times slower.
+    The default is the lesser of torch's own choice (physical cores, or OMP_NUM_THREADS) and
+    `usable_cores`. A single thread more than there are cores makes all threads wait, and a forward
+    many times slower.
     """
     if threads is not None:
         return threads
-    allowed = min(torch.get_num_threads(), len(os.sched_getaffinity(0)))
-    return max(1, int(min(allowed, _quota(cgroups))))
-
-
-def _quota(cgroups: Path) -> float:
-    """The number of cores that the container may use; infinity without a limit.
-
-    A container sees its own group at the root: `cpu.max` in version 2 of cgroups (quota and period
-    in microseconds), two files in version 1.
-    """
-    for files in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):
-        with suppress(OSError, ValueError, ZeroDivisionError):  # no such files; a quota of "max"
-            text = " ".join((cgroups / file).read_text() for file in files)
-            quota, period = map(int, text.split())
-            return quota / period if quota > 0 else math.inf  # -1: none
-    return math.inf
-
-
-def available_host_bytes(
-    *, cgroups: Path = Path("/sys/fs/cgroup"), meminfo: Path = Path("/proc/meminfo")
-) -> float:
-    """The host memory that this process may still take: of the machine, within the container's.
-
-    Pages of files that were read count as free. Infinity if the system does not say.
-    """
-    available = math.inf
-    with suppress(OSError, KeyError, ValueError):
-        available = 1024 * _numbers(meminfo)["MemAvailable:"]
-    for group, limit, usage, cached in (
-        (cgroups, "max", "current", "inactive_file"),  # version 2 of cgroups, and version 1
-        (cgroups / "memory", "limit_in_bytes", "usage_in_bytes", "total_inactive_file"),
-    ):
-        with suppress(OSError, ValueError):  # no such files; a limit of "max"
-            most, used = (int((group / f"memory.{name}").read_text()) for name in (limit, usage))
-            unused = _numbers(group / "memory.stat").get(cached, 0)
-            available = min(available, most - used + unused)
-    return available
-
-
-def _numbers(file: Path) -> dict[str, int]:
-    """A file in which each line is a name and a number, and perhaps a unit."""
-    lines = (line.split() for line in file.read_text().splitlines())
-    return {name: int(number) for name, number, *_ in lines}
+    return min(torch.get_num_threads(), usable_cores(cgroups=cgroups))
 
 
 class ForkGuard:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
-from e5.device import available_host_bytes
 from e5.errors import SettingsError
 from e5.graphs import SIZES
 from e5.layers import BUFFERS
+from e5.machine import available_host_bytes
 from e5.mistral import Config, Mistral
 
 # How many times the estimate of its activations a forward needs at most: one of a single text, and
