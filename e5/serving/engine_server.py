@@ -11,10 +11,8 @@ import argparse
 import asyncio
 import gc
 import logging
-import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -36,6 +34,7 @@ from e5.serving.frames import (
     read_ask,
     state_frame,
 )
+from e5.serving.lifeline import tie_to_parent
 from e5.serving.service import ServedModel
 from e5.settings import Settings
 
@@ -231,28 +230,16 @@ class _FrontConnection(FrameProtocol):
             self.send(error_frame(number, EngineError(ENGINE_FAILED)))
 
 
-def exit_with_input() -> None:
-    """From now on, exit at once when the standard input ends: whoever holds it open is gone.
-
-    It ends with a parent that was killed, in whatever state this process is.
-    """
-
-    def watch() -> None:
-        while os.read(0, 1 << 12):
-            pass
-        os._exit(1)
-
-    threading.Thread(target=watch, name="e5-parent", daemon=True).start()
-
-
 def engine_main(arguments: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--socket", metavar="PATH", type=Path, required=True)
     options = parser.parse_args(arguments)
-    exit_with_input()
+    tie_to_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the parent says when to end
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        level=logging.INFO, format=f"%(levelname)s {options.socket.stem} %(name)s: %(message)s"
+    )
     import uvloop
 
     try:

@@ -99,7 +99,7 @@ FRONT = """
 import asyncio, json, sys
 from pathlib import Path
 from e5.gateway import EnginesBackend, Gateway, ModelNames, serve
-from e5.serving import EmbedRequest, exit_with_input
+from e5.serving import EmbedRequest
 
 async def main(socket, weights):
     backend = await EnginesBackend.connect([Path(socket)], Path(weights))
