@@ -2,23 +2,27 @@
 
     E5_WEIGHTS=weights/e5-mini e5 gateway            the model in this process
     e5 gateway --backend http://127.0.0.1:5000       a Cog server of this project
+    e5 gateway --engines all                         the model on each card of this machine
 
 HOST and PORT say where it listens; the default is 127.0.0.1 and 8080. E5_WEIGHTS and the other
 settings choose the model. With --backend, E5_WEIGHTS is where the tokenizer is for /tokenize.
 """
 
 import argparse
+import asyncio
 import logging
 import os
 import re
 import socket
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from e5.cli.address import begin_to_listen, bound_socket, url_host
 from e5.cli.options import caller_errors, command_parser, read_lines
 from e5.errors import InputError, shortened
+from e5.serving import FrontPlace
 from e5.settings import Settings
 
 # In a browser's words: lower case, without a path, without a port that goes without saying.
@@ -28,13 +32,63 @@ ORIGIN = re.compile(r"\*|null|(?!https://.*:443$|http://.*:80$)[a-z][a-z0-9+.-]*
 def gateway_command(arguments: Sequence[str]) -> int:
     """Serve until SIGTERM."""
     options = _parse(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    place = None if options.front is None else FrontPlace.from_json(options.front)
+    origin = "%(name)s" if place is None else f"{place.name} %(name)s"
+    logging.basicConfig(level=logging.INFO, format=f"%(levelname)s {origin}: %(message)s")
     logging.getLogger("httpx2").setLevel(logging.WARNING)
-    with bound_socket(os.environ, default_port=8080) as bound, caller_errors({}, ValueError):
-        import uvloop
+    with caller_errors({"engines": "--engines", "fronts": "--fronts"}, ValueError):
+        if place is not None:
+            place.tie_to_parent()
+            _run(options, place.listener, place)
+            return 0
+        with bound_socket(os.environ, default_port=8080) as bound:
+            if options.engines is None and options.fronts is None:
+                _run(options, bound)
+                return 0
+            return _run_processes(options, bound)
 
-        uvloop.run(_serve(options, bound))
-    return 0
+
+def _run(
+    options: argparse.Namespace, bound: socket.socket, place: FrontPlace | None = None
+) -> None:
+    import uvloop
+
+    uvloop.run(_serve(options, bound, place))
+
+
+def _run_processes(options: argparse.Namespace, bound: socket.socket) -> int:
+    """Run engines and fronts; what fronts could not use is refused here."""
+    if options.backend is not None:
+        received = "a value together with --backend, which names who computes"
+        remedy = "leave one of them out; run several gateways before a service"
+        raise InputError("--fronts" if options.engines is None else "--engines", received, remedy)
+    keys, _, _ = _checked(options)
+    given = [f"--alias={text}" for text in options.alias]
+    given += [f"--cors={text}" for text in options.cors]
+    given += [] if options.index is None else [f"--index={options.index}"]
+
+    from e5.serving import run_processes
+
+    def front_command(folder: Path) -> list[str]:
+        arguments = [sys.executable, "-m", "e5", "gateway", *given]
+        if keys:  # the file may be a pipe, or another one when a front is started again
+            (folder / "keys").write_text("\n".join(keys), encoding="ascii")
+            arguments.append(f"--keys={folder / 'keys'}")
+        return arguments
+
+    return run_processes(
+        bound,
+        Settings.from_env(),
+        engines=options.engines,
+        fronts=options.fronts,
+        front_command=front_command,
+        announce=partial(_announce, bound=bound),
+    )
+
+
+def _announce(name: str, *, bound: socket.socket) -> None:
+    url = f"http://{url_host(bound)}:{bound.getsockname()[1]}"
+    print(f"serving {name} on {url}", file=sys.stderr)
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -58,34 +112,71 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     index = "The folder of an index that build-index made; adds POST /search."
     parser.add_argument("--index", metavar="INDEX", help=index)
+    engines = (
+        "Run the model in N processes of their own, one on each card, or with their share of the "
+        "cores; all for every card. The default is one process that does everything."
+    )
+    parser.add_argument("--engines", metavar="N|all", help=engines)
+    fronts = (
+        "Answer HTTP in N processes on one port, before the engines. The default is two for each "
+        "engine, and at most one for each core."
+    )
+    parser.add_argument("--fronts", metavar="N", help=fronts)
+    parser.add_argument("--front", help=argparse.SUPPRESS)  # how these processes are started
     return parser.parse_args(arguments)
 
 
-async def _serve(options: argparse.Namespace, bound: socket.socket) -> None:
-    keys = [] if options.keys is None else _read_keys(options.keys)
-    aliases = dict(_alias(text) for text in options.alias)
-    origins = [_origin(text) for text in options.cors]
-    from e5.gateway import Backend, Gateway, InProcessBackend, ModelNames, RemoteBackend, serve
+async def _serve(
+    options: argparse.Namespace, bound: socket.socket, place: FrontPlace | None
+) -> None:
+    keys, aliases, origins = _checked(options)
+    from e5.gateway import (
+        Backend,
+        EnginesBackend,
+        Gateway,
+        InProcessBackend,
+        ModelNames,
+        RemoteBackend,
+        serve,
+    )
 
     index = None
     if options.index is not None:
         from e5.corpora import Index
 
         index = Index(options.index)
-    backend: Backend = (
-        InProcessBackend.load(Settings.from_env())
-        if options.backend is None
-        else await RemoteBackend.find(options.backend, weights=_weights())
-    )
+    backend: Backend
+    if place is not None:
+        backend = await EnginesBackend.connect(list(map(Path, place.engines)), Path(_weights()))
+    elif options.backend is not None:
+        backend = await RemoteBackend.find(options.backend, weights=_weights())
+    else:
+        backend = InProcessBackend.load(Settings.from_env())
     info = await backend.info()
     if index is not None:
         index.check_model(info.name)
-    names = ModelNames(info.name, aliases)
-    gateway = Gateway(backend, names, keys=keys, origins=origins, index=index)
+    gateway = Gateway(
+        backend,
+        ModelNames(info.name, aliases),
+        keys=keys,
+        origins=origins,
+        index=index,
+        place=place,
+    )
     begin_to_listen(bound)
-    url = f"http://{url_host(bound)}:{bound.getsockname()[1]}"
-    print(f"serving {info.name} on {url}", file=sys.stderr)
+    pulses = [] if place is None else [asyncio.create_task(place.pulse())]
+    if place is None:  # else the parent does, when all can answer
+        _announce(info.name, bound=bound)
     await serve(gateway, bound)
+    for pulse in pulses:
+        pulse.cancel()
+
+
+def _checked(options: argparse.Namespace) -> tuple[list[str], dict[str, str], list[str]]:
+    """The keys, aliases and origins."""
+    keys = [] if options.keys is None else _read_keys(options.keys)
+    aliases = dict(_alias(text) for text in options.alias)
+    return keys, aliases, [_origin(text) for text in options.cors]
 
 
 def _read_keys(file: Path) -> list[str]:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -42,6 +43,7 @@ from e5.gateway.routes import POST_ROUTES, SEARCH_ROUTE, GetRoute, PostRoute
 from e5.gateway.tei import InfoAnswer, info
 from e5.gateway.weaviate import MetaAnswer, meta
 from e5.gateway.wire import InformationRequest, RouteContext, Searchable
+from e5.serving import FrontPlace
 
 SENTENCES_BY_STATUS = {
     404: "there is no such route; GET /openapi.json lists them.",
@@ -72,6 +74,7 @@ class Gateway:
         origins: Sequence[str] = (),
         index: Searchable | None = None,
         limits: GatewayLimits = GatewayLimits(),  # noqa: B008 (it is frozen)
+        place: FrontPlace | None = None,
     ) -> None:
         """Put the parts together; the backend is not asked yet.
 
@@ -83,6 +86,7 @@ class Gateway:
             origins: the web pages of these origins may ask it from a browser; `*` for all pages.
             index: what the route `POST /search`, which it adds, searches.
             limits: how much it takes at a time.
+            place: of a front, which shares counters and predictions with the others.
         """
         self._backend = backend
         self._model_names = model_names
@@ -92,8 +96,10 @@ class Gateway:
             model=model_names.names[0], keyed=bool(keys), search=index is not None
         )
         self._parser = BodyParser(limits)
-        self._predictions = KeptPredictions(limits.kept_prediction_bytes)
-        self._guard = Guard(self._parser, Keys(keys), limits)
+        self._predictions = KeptPredictions(
+            limits.kept_prediction_bytes, None if place is None else Path(place.folder)
+        )
+        self._guard = Guard(self._parser, Keys(keys), limits, GatewayMetrics(place))
         self._post_routes = [*POST_ROUTES, *([] if index is None else [SEARCH_ROUTE])]
         self._get_routes = self._all_get_routes()
         routes = [*map(self._post, self._post_routes), *map(self._get, self._get_routes)]
@@ -264,8 +270,9 @@ class Gateway:
         return _json({"status": "READY" if is_ready else "UNHEALTHY"})
 
     async def _metrics(self, _: HttpRequest) -> Response:
-        self.metrics.waiting_tokens.set(self._backend.waiting_tokens())
-        return Response(self.metrics.text(), media_type="text/plain; version=0.0.4")
+        # In a thread: what several processes count takes many milliseconds to add up.
+        text = await asyncio.to_thread(self.metrics.text, self._backend.waiting_tokens())
+        return Response(text, media_type="text/plain; version=0.0.4")
 
     async def _openapi(self, _: HttpRequest) -> Response:
         dimensions = (await self._backend.info()).dimensions

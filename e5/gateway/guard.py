@@ -45,15 +45,18 @@ class Guard:
             connection.
     """
 
-    def __init__(self, parser: BodyParser, keys: Keys, limits: GatewayLimits) -> None:
+    def __init__(
+        self, parser: BodyParser, keys: Keys, limits: GatewayLimits, metrics: GatewayMetrics
+    ) -> None:
         """Begin with nothing in flight.
 
         Args:
             parser: forgets a request's body when the request is answered.
             keys: a request to a route that is not keyless must carry one of them.
             limits: of the gateway.
+            metrics: count every request.
         """
-        self.metrics = GatewayMetrics()
+        self.metrics = metrics
         self.draining = False
         self._parser = parser
         self._limits = limits

@@ -1,6 +1,9 @@
 """What the gateway counts, for Prometheus."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from e5.serving import FrontPlace
 
 BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)  # seconds
 
@@ -8,14 +11,27 @@ BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)  
 class GatewayMetrics:
     """The counters of one gateway, each named `e5_gateway_...`."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: FrontPlace | None = None) -> None:
+        """Begin at 0, or where the last front of this name has ended.
+
+        Args:
+            place: of a front, which keeps its values in the shared folder and shows those of all.
+                PROMETHEUS_MULTIPROC_DIR must have named the folder when this process began. The
+                parent counts the waiting tokens.
+        """
         self.registry = CollectorRegistry()
+        self._place = place
+        if place is not None:  # not by its number, so that there are not more files with each start
+            values.ValueClass = values.MultiProcessValue(process_identifier=lambda: place.name)
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"e5_gateway_{name}", text, labels, registry=self.registry)
 
         def gauge(name: str, text: str) -> Gauge:
-            return Gauge(f"e5_gateway_{name}", text, registry=self.registry)
+            # Of several processes, the sum of those that live.
+            return Gauge(
+                f"e5_gateway_{name}", text, registry=self.registry, multiprocess_mode="livesum"
+            )
 
         self.requests = counter("requests", "Requests answered.", "route", "status")
         self._texts = counter("texts", "Texts embedded.", "route")
@@ -30,9 +46,10 @@ class GatewayMetrics:
             registry=self.registry,
         )
         self.in_flight = gauge("in_flight", "Requests being answered.")
-        self.waiting_tokens = gauge(
-            "queue_tokens", "Tokens that wait for the engine, where it is in this process."
-        )
+        self._waiting_tokens: Gauge | None = None
+        if place is None:
+            text = "Tokens that wait for the engine, where it is in this process."
+            self._waiting_tokens = gauge("queue_tokens", text)
 
     def count(self, route: str, *, texts: int, tokens: int, truncated: int) -> None:
         """Count one answered request's texts and their tokens."""
@@ -41,6 +58,12 @@ class GatewayMetrics:
         if truncated:
             self._truncated.labels(route).inc(truncated)
 
-    def text(self) -> bytes:
-        """All counters in Prometheus' text format."""
-        return generate_latest(self.registry)
+    def text(self, waiting_tokens: int) -> bytes:
+        """All counters in Prometheus' text format, while so many tokens wait."""
+        if self._waiting_tokens is not None:
+            self._waiting_tokens.set(waiting_tokens)
+        if self._place is None:
+            return generate_latest(self.registry)
+        of_all = CollectorRegistry()
+        MultiProcessCollector(of_all, path=self._place.folder)
+        return generate_latest(of_all)

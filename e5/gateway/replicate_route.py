@@ -4,22 +4,29 @@ A prediction is computed before it is answered, as Replicate does it for `Prefer
 output are those of Cog's route.
 """
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from threading import Lock
 from typing import Any, ClassVar, Literal
 from uuid import uuid4
 
+import orjson
 from typing_extensions import TypedDict
 
 from e5.errors import InputError, quoted
+from e5.gateway.body import to_json
 from e5.gateway.client_request import ServiceCall
 from e5.gateway.cog_route import PredictionOutput, PredictionRequest
 from e5.gateway.refusals import ErrorStyle, RefusalError
 from e5.gateway.wire import RouteContext
 from e5.serving import Answer
+
+PREDICTION_ID = re.compile("[0-9a-f]{32}")
 
 ReplicatePrediction = TypedDict(
     "ReplicatePrediction",
@@ -93,23 +100,29 @@ class ReplicateRequest(PredictionRequest):
 class KeptPredictions:
     """The latest predictions, for clients that ask for each of them once more.
 
-    Replicate's Go client does so unless it is told to block. Each gateway keeps its own, in memory.
+    Replicate's Go client does so unless it is told to block. Each gateway keeps its own, in memory
+    or, where it is several processes, in a folder that these share.
     """
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, limit_bytes: int, shared_folder: Path | None = None) -> None:
         """Keep predictions of about so many bytes together."""
         self._limit_bytes = limit_bytes
         self._num_bytes = 0
-        self._kept: OrderedDict[str, tuple[dict[str, Any], int]] = OrderedDict()
+        self._sizes = OrderedDict[str, int]()
+        self._kept: dict[str, dict[str, Any]] | _PredictionFiles = {}
+        if shared_folder is not None:
+            self._kept = _PredictionFiles(shared_folder)
         self._lock = Lock()  # large answers are built in threads
 
     def keep(self, prediction: dict[str, Any], num_bytes: int) -> None:
         """Keep a prediction of this size, and forget the oldest ones for it."""
         with self._lock:
-            self._kept[prediction["id"]] = prediction, num_bytes
+            self._kept[prediction["id"]] = prediction
+            self._sizes[prediction["id"]] = num_bytes
             self._num_bytes += num_bytes
             while self._num_bytes > self._limit_bytes:
-                _, (_, forgotten) = self._kept.popitem(last=False)
+                name, forgotten = self._sizes.popitem(last=False)
+                del self._kept[name]
                 self._num_bytes -= forgotten
 
     def find(self, name: str) -> dict[str, Any]:
@@ -118,10 +131,40 @@ class KeptPredictions:
         Raises:
             RefusalError: 404, if it is not kept.
         """
-        if name not in self._kept:
+        try:
+            return self._kept[name]
+        except KeyError:
             remedy = (
                 "use the answer to the request that made it, which holds the output; "
                 "only the latest predictions are kept"
             )
-            raise RefusalError(404, InputError("the prediction", quoted(name), remedy))
-        return self._kept[name][0]
+            refusal = RefusalError(404, InputError("the prediction", quoted(name), remedy))
+            raise refusal from None
+
+
+class _PredictionFiles:
+    """Predictions in the files of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __setitem__(self, name: str, prediction: dict[str, Any]) -> None:
+        file = self._file(name)
+        with suppress(OSError):  # there is no space: it is not kept
+            file.with_suffix(".new").write_bytes(to_json(prediction))
+            file.with_suffix(".new").replace(file)
+
+    def __getitem__(self, name: str) -> dict[str, Any]:
+        try:
+            prediction: dict[str, Any] = orjson.loads(self._file(name).read_bytes())
+        except OSError as error:
+            raise KeyError(name) from error
+        return prediction
+
+    def __delitem__(self, name: str) -> None:
+        self._file(name).unlink(missing_ok=True)
+
+    def _file(self, name: str) -> Path:
+        if not PREDICTION_ID.fullmatch(name):  # a caller's word
+            raise KeyError(name)
+        return self._folder / f"{name}.prediction"

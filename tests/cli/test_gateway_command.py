@@ -29,6 +29,35 @@ from ports import free_port
         (["--keys", "keys"], {}, "--keys: received keys, whose line 3 has a character that no "),
         (["--keys", "latin"], {}, "--keys: received latin, of which line 2 is not UTF-8 text; "),
         ([], {"E5_WEIGHTS": "nowhere"}, "nowhere: there is no such weights folder; "),
+        (["--engines", "0"], {}, '--engines: received "0"; use all, or a whole number from 1 to '),
+        (
+            ["--fronts", "many"],
+            {},
+            '--fronts: received "many"; use a whole number from 1 to 256.\n',
+        ),
+        (
+            ["--engines", "all"],
+            {"E5_DEVICE": "cpu"},
+            "--engines: received all, and no card can be used here; run a number of engines on ",
+        ),
+        (
+            ["--engines", "2"],
+            {"E5_DEVICE": "cuda:1"},
+            "E5_DEVICE: received 'cuda:1', which one engine alone can use; use cuda, and choose ",
+        ),
+        *(
+            (
+                [option, "2", "--backend", "http://127.0.0.1:1"],
+                {},
+                f"{option}: received a value together with --backend, which names who computes; ",
+            )
+            for option in ("--engines", "--fronts")
+        ),
+        (["--engines", "2", "--alias", "ada"], {}, "--alias: received ada; write NAME=MODEL.\n"),
+        (["--fronts", "2", "--cors", "a.b"], {}, "--cors: received a.b; write what a browser "),
+        (["--engines", "2", "--keys", "blank"], {}, "--keys: received blank, which holds no key; "),
+        (["--engines", "2"], {"E5_WEIGHTS": "nowhere"}, "nowhere: there is no such weights folder"),
+        (["--engines", "2"], {"E5_TREADS": "1"}, "E5_TREADS: received a setting that does not "),
     ],
 )
 def test_one_sentence_says_why_it_does_not_start(

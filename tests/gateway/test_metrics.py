@@ -13,8 +13,7 @@ def test_prometheus_can_read_all_of_it_under_our_name() -> None:
     metrics.failures.labels(503).inc()
     metrics.seconds.labels("/embed").observe(0.003)
     metrics.in_flight.set(2)
-    metrics.waiting_tokens.set(100)
-    families = list(text_string_to_metric_families(metrics.text().decode()))
+    families = list(text_string_to_metric_families(metrics.text(waiting_tokens=100).decode()))
     assert all(family.name.startswith("e5_gateway_") for family in families)
     assert all(family.documentation.endswith(".") for family in families)
     values = {

@@ -1,6 +1,7 @@
 """Replicate's clients get a prediction that has ended, with all that they read, or a sentence."""
 
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -172,3 +173,15 @@ class TestAskedForAgain:
             kept.find("4")
         kept.keep({"id": "small"}, 10)
         assert kept.find("small") == {"id": "small"}
+
+    def test_several_fronts_find_each_others_in_a_folder(self, tmp_path: Path) -> None:
+        names = [f"{i:032x}" for i in range(4)]
+        one, other = KeptPredictions(10, tmp_path), KeptPredictions(10, tmp_path)
+        for name in names:
+            one.keep({"id": name, "output": np.ones(2, np.float32)}, 4)
+        for kept in (one, other):
+            assert kept.find(names[3]) == {"id": names[3], "output": [1.0, 1.0]}
+            for gone in (*names[:2], "0" * 33, "../keys", ""):
+                with pytest.raises(RefusalError):
+                    kept.find(gone)
+        assert len([*tmp_path.iterdir()]) == 2
