@@ -30,7 +30,7 @@ from e5.serving.process_metrics import ProcessMetrics
 
 logger = logging.getLogger(__name__)
 
-HOME = Path(__file__).parents[2]  # where children find this package
+PACKAGE_FOLDER = Path(__file__).parents[2]  # where children find this package
 ENGINE_COMMAND = (sys.executable, "-m", "e5.serving.engine_server")
 # The exit statuses of a child that has written why it does not start.
 EXPLAINED = (1, 2)
@@ -94,7 +94,7 @@ class Processes:
         self._front_command, self._engine_command = front_command, engine_command
         self._metrics = ProcessMetrics(folder)
         # Modules in the caller's folder, such as a json.py, are not imported.
-        paths = filter(None, [str(HOME), os.environ.get("PYTHONPATH")])
+        paths = filter(None, [str(PACKAGE_FOLDER), os.environ.get("PYTHONPATH")])
         environ = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
         self._engines = [
             Child("engine", i, {**environ, **own}) for i, own in enumerate(engines, start=1)
