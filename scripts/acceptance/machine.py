@@ -9,6 +9,7 @@ import torch
 
 from acceptance.candidate import ROOT, Candidate, cores
 from acceptance.lines import Line, at_least, in_digits, not_run, passes
+from benchmarks.gpu_tests import run_gpu_tests
 from benchmarks.machine import machine_name
 from e5.checkpoint import Checkpoint, weight_bytes
 from e5.device import MIN_CAPABILITY
@@ -79,18 +80,9 @@ def tests(candidate: Candidate) -> Sequence[Line]:
     """Run the tests that are marked `gpu`."""
     if not candidate.on_a_card:
         return [not_run("pytest -m gpu", f"the device is {candidate.device}")]
-    files = sorted((ROOT / "tests").glob("test_*.py"))
-    files = [file for file in files if "pytest.mark.gpu" in file.read_text()]
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
-    done = subprocess.run(
-        [*command, "-W", "default", *map(str, files)],  # the versions of this machine may warn
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    print(done.stdout, done.stderr)
-    last = done.stdout.strip().rpartition("\n")[2].strip("= ")
-    return [passes("pytest -m gpu", last, done.returncode == 0, "none fails")]
+    done = run_gpu_tests()
+    print(done.output)
+    return [passes("pytest -m gpu", done.summary, done.code == 0, "none fails")]
 
 
 def _download_weights(*arguments: str) -> "subprocess.CompletedProcess[str]":

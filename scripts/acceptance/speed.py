@@ -40,7 +40,7 @@ def speed(candidate: Candidate) -> Sequence[Line]:
         workloads=",".join(workloads),
         rounds=candidate.workload.rounds,
     )
-    rows = engine_rows(arguments)
+    rows = list(engine_rows(arguments))
     for workload in workloads:
         by_system = {row["system"]: row for row in rows if row["workload"] == workload}
         ours = by_system[OURS]
