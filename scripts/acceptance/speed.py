@@ -26,6 +26,8 @@ PEER = "sentence-transformers"
 
 def speed(candidate: Candidate) -> Sequence[Line]:
     """Measure latency and throughput by workload, and the ratio to the peer's best batch size."""
+    if not candidate.packed:
+        return [not_run("our own engine beside others", f"the engine is {candidate.engine}")]
     others = OtherProcesses()
     workloads = WORKLOADS if candidate.on_a_card else WORKLOADS[:2]
     ceilings = measured_ceilings(torch.device(candidate.device))

@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.other_processes import OtherProcesses
 from benchmarks.tables import print_table
 
@@ -65,7 +67,9 @@ def run_card(arguments: argparse.Namespace) -> int:
     if unknown := set(names) - SECONDS_BY_PART.keys():
         known = ", ".join(SECONDS_BY_PART)
         sys.exit(f"--workloads: received {', '.join(sorted(unknown))}; use {known}")
-    options = json.dumps({"device": arguments.device, "rounds": arguments.rounds})
+    if not arguments.device and not torch.cuda.is_available():
+        sys.exit("--sections card: torch finds no card; --device cpu rehearses the run")
+    options = json.dumps({"device": arguments.device or "cuda", "rounds": arguments.rounds})
     command = [sys.executable, "-m", "benchmarks.card_parts", options]
     parts = {name: Part(SECONDS_BY_PART[name], [*command, name]) for name in names}
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # with its children
@@ -101,6 +105,7 @@ def run_parts(
             entry["rows"].append(row)
             _write(file, report)
 
+        _write(file, report)
         started, others = time.monotonic(), OtherProcesses()
         print(f"\n{name}", flush=True)
         left = min(part.seconds, end - started)
@@ -127,10 +132,12 @@ def _run(
         `complete` or what went wrong, and the last lines of its log.
     """
     over = threading.Event()
-    with tempfile.TemporaryFile("w+", errors="replace") as log:
-        process = subprocess.Popen(
+    with (
+        tempfile.TemporaryFile("w+", errors="replace") as log,
+        subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
-        )
+        ) as process,
+    ):
 
         def stop() -> None:
             over.set()
@@ -147,7 +154,6 @@ def _run(
         finally:
             timer.cancel()
             _kill_group(process.pid)  # the servers and tests that it has begun
-            process.wait()
         log.seek(0)
         lines = re.sub(r".*\r", "", log.read()).replace(str(ROOT), ".").splitlines()
     last = lines[-LOG_LINES:]

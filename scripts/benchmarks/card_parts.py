@@ -1,6 +1,6 @@
 """The parts of `--sections card`: each yields rows. See `card`, which runs them in processes.
 
-python -m benchmarks.card_parts '{"device": null, "rounds": 5}' streaming
+python -m benchmarks.card_parts '{"device": "cuda", "rounds": 5}' streaming
 """
 
 import argparse
@@ -35,7 +35,7 @@ CLIENTS, LOAD_SECONDS = (1, 16, 64, 256), 3.0
 class Run:
     """The device of a run, its model, and how much is measured: on a CPU as little as possible."""
 
-    def __init__(self, device: str | None, rounds: int) -> None:
+    def __init__(self, device: str, rounds: int) -> None:
         """See `card`."""
         from benchmarks.random_weights import SEVEN_BILLION, SMALL
 

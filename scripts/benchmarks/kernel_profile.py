@@ -50,14 +50,15 @@ def profile_of(
     do not fill of that time are the gaps.
     """
     engine = Engine(model, compiled=compiled)
+    calls = CALLS if model.device.type == "cuda" else 1
     for name in names:
         run = partial(engine.compute, TOKEN_WORKLOADS[name])
         total = side_by_side({name: run}, model.device, rounds=3)[name].median * 1e3
         kernels = Counter[str]()
         milliseconds: dict[str, float] = {}
-        for kernel, taken in _kernels(run, model.device):
+        for kernel, taken in _kernels(run, calls, model.device):
             kernels[kernel] += 1
-            milliseconds[kernel] = milliseconds.get(kernel, 0.0) + taken / CALLS
+            milliseconds[kernel] = milliseconds.get(kernel, 0.0) + taken / calls
         kinds = dict.fromkeys(KINDS, 0.0)
         for kernel, taken in milliseconds.items():
             kinds[kind_of(kernel)] += taken
@@ -68,7 +69,7 @@ def profile_of(
             "ms": round(total, 3),
             **{kind: round(taken, 3) for kind, taken in kinds.items()},
             "gaps": round(max(0.0, total - sum(kinds.values())), 3),
-            "kernels": kernels.total() // CALLS,
+            "kernels": kernels.total() // calls,
             "largest": {kernel[:120]: round(milliseconds[kernel], 3) for kernel in largest},
         }
 
@@ -82,13 +83,15 @@ def kind_of(kernel: str) -> str:
     return next(kind for kind, names in KINDS.items() if re.search(names, kernel, re.IGNORECASE))
 
 
-def _kernels(run: Callable[[], object], device: torch.device) -> Iterator[tuple[str, float]]:
+def _kernels(
+    run: Callable[[], object], calls: int, device: torch.device
+) -> Iterator[tuple[str, float]]:
     """The name and the milliseconds of each kernel in some calls; of each operation on a CPU."""
     run()
     on_a_card = device.type == "cuda"
     activity = ProfilerActivity.CUDA if on_a_card else ProfilerActivity.CPU
     with profile(activities=[activity]) as profiler:
-        for _ in range(CALLS):
+        for _ in range(calls):
             run()
         if on_a_card:
             torch.cuda.synchronize(device)
