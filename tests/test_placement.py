@@ -45,6 +45,7 @@ class TestNeeds:
             ("RTX 4080, A4000, 4060 Ti, 2000 Ada, 16 GB", 15.6, 32),
             ("one of these beside a desktop of 1 GiB", 14.6, 32),
             ("one of these with less than 0.43 GiB left", 14.3, 29),
+            ("T4, 16 GB of which ECC takes some", 14.6, 32),
             ("RTX 3090, 4090, 24 GB", 23.5, 32),
             ("A40, L40S, 48 GB", 44.4, 32),
             ("A100, H100, 80 GB", 79.1, 32),

@@ -23,7 +23,7 @@ SMALL = SEVEN_BILLION.model_copy(
         "num_key_value_heads": 2,
     }
 )
-# Times the square root of the width, which makes 0.01 for the 7B model. Over 32 layers larger weights
+# Times the square root of the width: 0.01 for the 7B model. Over 32 layers larger weights
 # magnify rounding as no trained ones do: with 0.02 vectors in bfloat16 have a cosine of 0.9975 with
 # those in float32, with 0.01 of 0.9998.
 STANDARD_DEVIATION = 0.64
