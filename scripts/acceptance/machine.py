@@ -92,7 +92,6 @@ def tests(candidate: Candidate) -> Sequence[Line]:
         why = f"the device is {candidate.device}, the engine {candidate.engine}"
         return [not_run("pytest -m gpu", why)]
     done = run_gpu_tests()
-    print(done.output)
     return [passes("pytest -m gpu", done.summary, done.code == 0, "none fails")]
 
 

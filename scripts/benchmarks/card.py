@@ -55,7 +55,7 @@ SECONDS_BY_PART = {
     "products": 40,
     "launches": 100,
     "streaming": 100,
-    "tests": 120,
+    "tests": 150,
     "engines": 110,
     "doors": 120,
 }

@@ -18,30 +18,37 @@ class GpuTests:
         summary: its last line.
         counts: the number of tests by outcome, as `passed`.
         failures: the names of those that failed.
-        output: all that pytest printed.
     """
 
     code: int
     summary: str
     counts: dict[str, int]
     failures: list[str]
-    output: str
 
 
 def run_gpu_tests(folder: Path = ROOT / "tests") -> GpuTests:
-    """Run the tests below a folder that are marked `gpu`, in a process of their own."""
+    """Run the tests below a folder that are marked `gpu`, in a process of their own.
+
+    What pytest prints goes to the standard error.
+    """
     files = [file for file in sorted(folder.rglob("test_*.py")) if _has_gpu_tests(file)]
-    command = [sys.executable, "-m", "pytest", "-q", "-rfE", "-m", "gpu", "-p", "no:cacheprovider"]
-    done = subprocess.run(
-        [*command, "-W", "default", *map(str, files)],  # the versions of this machine may warn
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    summary = done.stdout.strip().rpartition("\n")[2].strip("= ")
+    command = [sys.executable, "-m", "pytest", "-v", "-rfE", "-m", "gpu", "-p", "no:cacheprovider"]
+    command += ["-W", "default", *map(str, files)]  # the versions of this machine may warn
+    lines = []
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(
+                line, end="", file=sys.stderr, flush=True
+            )  # whoever ends this sees how far it was
+            lines.append(line)
+    output = "".join(lines)
+    summary = output.strip().rpartition("\n")[2].strip("= ")
     counts = {name: int(number) for number, name in re.findall(r"(\d+) (\w+)", summary)}
-    failures = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
-    return GpuTests(done.returncode, summary, counts, failures, done.stdout + done.stderr)
+    failures = re.findall(r"^(?:FAILED|ERROR) (\S+)", output, re.MULTILINE)
+    return GpuTests(process.returncode, summary, counts, failures)
 
 
 def _has_gpu_tests(file: Path) -> bool:

@@ -4,6 +4,7 @@ The kinds are matrix products, attention, element-wise kernels, copies, others, 
 in which the card computes nothing, because the host has not launched the next kernel yet.
 """
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +19,10 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.launches import TOKEN_WORKLOADS
 from benchmarks.rounds import ROUNDS, side_by_side
 from e5.engine import Engine
+from e5.forward import forward
+from e5.graphs import padded, size_for
 from e5.mistral import Layer, Mistral
+from e5.packing import TokenIds
 
 PROFILED = (
     "1 x 24 tokens",
@@ -46,14 +50,18 @@ def profile_of(
 ) -> Iterator[dict[str, Any]]:
     """Milliseconds of a forward by kind of kernel, for each of some workloads.
 
-    A forward is timed without the profiler, which slows the host's launches down. What the kernels
-    do not fill of that time are the gaps.
+    A forward is timed as it is served, by a CUDA graph if there is one for it, and without the
+    profiler, which slows the host's launches down. What its kernels do not fill of that time are
+    the gaps.
     """
+    os.environ["TEARDOWN_CUPTI"] = "0"  # beside CUDA graphs the profiler could not be begun again
     engine = Engine(model, compiled=compiled)
     calls = CALLS if model.device.type == "cuda" else 1
     for name in names:
-        run = partial(engine.compute, TOKEN_WORKLOADS[name])
-        total = side_by_side({name: run}, model.device, rounds=3)[name].median * 1e3
+        texts = TOKEN_WORKLOADS[name]
+        runs = {name: partial(engine.compute, texts)}
+        total = side_by_side(runs, model.device, rounds=3)[name].median * 1e3
+        run = _one_by_one(engine, texts)
         kernels = Counter[str]()
         milliseconds: dict[str, float] = {}
         for kernel, taken in _kernels(run, calls, model.device):
@@ -72,6 +80,16 @@ def profile_of(
             "kernels": kernels.total() // calls,
             "largest": {kernel[:120]: round(milliseconds[kernel], 3) for kernel in largest},
         }
+
+
+def _one_by_one(engine: Engine, texts: Sequence[TokenIds]) -> Callable[[], object]:
+    """A function that launches each kernel of a forward, for the profiler; those of a graph too."""
+    texts = sorted(set(texts))
+    size = None if engine._graphs is None else size_for(texts, engine._graphs.sizes)
+    if size is None:
+        return partial(engine.compute, texts)
+    batch = padded(texts, size).to(engine.model.device)
+    return partial(forward, engine.model, batch, compiled=engine.compiled)
 
 
 def kind_of(kernel: str) -> str:
