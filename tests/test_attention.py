@@ -202,7 +202,7 @@ def test_a_card_gives_the_same_without_flash_attention(
     torch.cuda.reset_peak_memory_stats()
     with sdpa_kernel(SDPBackend.EFFICIENT_ATTENTION):  # the one that a T4 has
         plain = attention(*tensors)
-    assert torch.cuda.max_memory_allocated() - before < 0.5e9  # all scores would be 1 GB and more
+    assert torch.cuda.max_memory_allocated() - before < 0.2e9  # all scores would be 0.26 GB
     torch.testing.assert_close(plain, flash, atol=4e-3, rtol=4e-3)
 
 
