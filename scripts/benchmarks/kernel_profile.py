@@ -34,7 +34,8 @@ PROFILED = (
 )
 CALLS = 5
 LARGEST = 12  # kernels that are named
-# The first kind whose pattern is in the name of a kernel; on a CPU, of an operation.
+# The first kind whose pattern is in the name of a kernel; on a CPU, of an operation. Copies are
+# also changes of the dtype, and gathers of rows.
 KINDS = {
     "attention": r"flash|fmha|attention|softmax",
     "products": r"gemm|gemv|nvjet|cutlass|cublas|splitk|matmul|aten::(mm|addmm|bmm|linear)\b",
