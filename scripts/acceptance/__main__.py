@@ -66,8 +66,6 @@ def main() -> int:
     )
     parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)  # for the child process
     options = parser.parse_args()
-    if sys.platform != "linux":
-        sys.exit("scripts/accept is for NVIDIA cards, and reads /proc: it runs on Linux alone.")
     candidate = Candidate(
         options.weights.resolve(), options.device or "cuda", QUICK if options.quick else Workload()
     )
