@@ -161,6 +161,21 @@ def test_an_extra_without_torch_asks_no_index_for_it(project: Path) -> None:
     assert asked.endswith("-e .[gateway,search] --progress-bar off")
 
 
+def test_a_mac_without_packages_of_torch_is_told_what_runs_there(
+    project: Path, tmp_path: Path
+) -> None:
+    replace_python(project, "exit 9")
+    uname = tmp_path / "bin/uname"
+    uname.parent.mkdir()
+    uname.write_text('#!/bin/sh\n[ "$1" = -sm ] && echo Darwin x86_64 || echo Darwin\n')
+    uname.chmod(0o755)
+    given = {"PATH": f"{uname.parent}{os.pathsep}{os.environ['PATH']}"}
+    done = install(project, given)
+    assert done.returncode == 1
+    assert re.fullmatch(r"torch and Cog .* Macs with Intel .* run here\.\n", done.stderr)
+    assert install(project, given, extras="gateway").returncode == 9  # which is pip's
+
+
 def test_the_extras_without_torch_are_those_of_the_project() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
         "optional-dependencies"
