@@ -1,5 +1,6 @@
 """Scripts run by the bash and the tools of macOS as well; what cannot says that it is Linux's."""
 
+import ast
 import os
 import re
 import shutil
@@ -121,3 +122,9 @@ def test_what_runs_on_linux_alone_says_so_before_it_installs(command: str, tmp_p
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert re.fullmatch(rf"scripts/{command} .*: it runs on Linux alone\.\n", done.stderr)
+
+
+@pytest.mark.parametrize("file", ["scripts/demo", "e5/cli/extras.py"])
+def test_what_runs_before_the_installation_reads_as_python_3_9(file: str) -> None:
+    """It is what macOS has; scripts/install then says that a newer one is needed."""
+    ast.parse((ROOT / file).read_text(), feature_version=(3, 9))
