@@ -6,7 +6,7 @@ import psutil
 import pytest
 
 needs_linux = pytest.mark.skipif(
-    sys.platform != "linux", reason="asks for what only Linux has, such as /proc"
+    sys.platform != "linux", reason="needs what only Linux has: /proc, names that are no UTF-8, ..."
 )
 
 
