@@ -66,7 +66,7 @@ def indexes(tmp_path: Path) -> Iterator[str]:
     The default torch is the one for NVIDIA cards: it needs a package that is not to be had.
     """
     root = tmp_path / "indexes"
-    write_wheel(root / "default/torch", "torch", "2.13.0", ["nvidia"])
+    write_wheel(root / "default/torch", "torch", "2.13.0+cu130", ["nvidia"])  # the higher version
     write_wheel(root / "default/tiny", "tiny", "1.0", text="index = 'default'")
     write_wheel(root / "cpu/torch", "torch", "2.13.0", text="#" + " " * 1_500_000)
     write_wheel(root / "cpu/tiny", "tiny", "1.0", text="index = 'cpu'")

@@ -237,6 +237,7 @@ def test_a_service_that_is_not_there_is_waited_for_until_the_deadline() -> None:
     assert raised.value.cause in ("unreachable", "deadline")
 
 
+@pytest.mark.slow
 def test_what_a_dead_worker_never_answers_is_given_up() -> None:
     """Cog takes a request just then and keeps it. As long as it is healthy, it is waited for."""
     release = threading.Event()
