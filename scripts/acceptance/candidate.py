@@ -1,6 +1,5 @@
 """The candidate for acceptance: weights on a device of this machine; and how much is computed."""
 
-import os
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -85,11 +84,6 @@ class Candidate:
             **({} if self.packed else {"engine": self.engine}),
             **({"workload": "quick"} if self.workload == QUICK else {}),
         }
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def _commit() -> str:

@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import torch
 
-from acceptance.candidate import RANDOM, ROOT, Candidate, cores
+from acceptance.candidate import RANDOM, ROOT, Candidate
 from acceptance.lines import Line, at_least, in_digits, not_run, passes
 from benchmarks.gpu_tests import run_gpu_tests
 from benchmarks.machine import machine_name
 from benchmarks.random_weights import SEVEN_BILLION, save_random_checkpoint
 from e5.checkpoint import MANIFEST, Checkpoint, weight_bytes
-from e5.device import MIN_CAPABILITY
+from e5.device import MIN_CAPABILITY, usable_cores
 from e5.settings import Settings
 
 DRIVER = ("nvidia-smi", "--query-gpu=driver_version,power.limit,ecc.mode.current")
@@ -23,7 +23,7 @@ DRIVER = ("nvidia-smi", "--query-gpu=driver_version,power.limit,ecc.mode.current
 def machine(candidate: Candidate) -> Sequence[Line]:
     """Check the driver, the card, and that torch was built for it."""
     lines = [
-        Line("processor", f"{machine_name(torch.device('cpu'))}, {cores()} cores"),
+        Line("processor", f"{machine_name(torch.device('cpu'))}, {usable_cores()} cores"),
         Line("torch", f"{torch.__version__}, CUDA {torch.version.cuda or 'none'}"),
     ]
     if not candidate.on_a_card:
