@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx2
@@ -60,11 +60,23 @@ def serve_on_ray(folder: Path) -> Iterator[tuple[Door, psutil.Process]]:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        stack.callback(kill_group, process)
+        stack.callback(end_serve, process)
         client = httpx2.Client(
             base_url=f"http://127.0.0.1:{port}", timeout=SECONDS, trust_env=False
         )
         yield Door(stack.enter_context(client), padded=False), psutil.Process(process.pid)
+
+
+def end_serve(process: "subprocess.Popen[bytes]") -> None:
+    """Stop Serve and Ray as Ctrl-C does, and leave nothing of them behind: HAProxy, for one."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(SECONDS)
+    kill_group(process)
+    for child in children:
+        with suppress(psutil.NoSuchProcess):  # psutil kills no other process with the same number
+            child.kill()
 
 
 def replicas(serve: psutil.Process) -> list[psutil.Process]:
