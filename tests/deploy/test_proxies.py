@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -38,10 +39,12 @@ class Proxy:
     Attributes:
         door: where it is asked.
         log_file: what it wrote.
+        survivor: the gateway that is left after the accidents.
     """
 
     door: Door
     log_file: Path
+    survivor: GatewayServer
 
     @property
     def log(self) -> str:
@@ -77,7 +80,7 @@ def serve_proxy(name: str, gateways: list[GatewayServer]) -> Iterator[Proxy]:
         stack.callback(kill_group, process)
         url = f"http://127.0.0.1:{port}"
         client = httpx2.Client(base_url=url, timeout=SECONDS, trust_env=False)
-        proxy = Proxy(Door(stack.enter_context(client)), log_file)
+        proxy = Proxy(Door(stack.enter_context(client)), log_file, gateways[-1])
 
         def is_ready() -> bool:
             assert process.poll() is None, proxy.log
@@ -143,10 +146,28 @@ def test_the_log_has_ids_and_neither_keys_nor_texts(proxy: Proxy) -> None:
     assert "snow" not in proxy.log
 
 
-def test_a_caller_without_an_id_gets_one(proxy: Proxy) -> None:
-    answer = proxy.door.client.get("/health")
-    assert len(answer.headers["x-request-id"]) >= 32
-    wait_until(lambda: f"{answer.headers['x-request-id']} GET /health 200" in proxy.log)
+@pytest.mark.parametrize("sent", [None, "two words", "x" * 129])
+def test_a_caller_without_an_id_that_a_log_can_hold_gets_one(
+    proxy: Proxy, sent: str | None
+) -> None:
+    answer = proxy.door.client.get("/health", headers={"x-request-id": sent} if sent else {})
+    found = answer.headers["x-request-id"]
+    assert 32 <= len(found) <= 36
+    wait_until(lambda: f" {found} GET /health 200 " in proxy.log)
+
+
+def test_a_caller_who_hangs_up_is_not_computed_for(proxy: Proxy) -> None:
+    gateway, url = proxy.survivor, proxy.door.client.base_url
+    body = json.dumps({"model": "e5-mini", "input": ["snow and rain " * 300] * 100}).encode()
+    head = (
+        "POST /v1/embeddings HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(body)}\r\n\r\n"
+    )
+    given_up = gateway.counted(status="400")
+    with socket.create_connection((url.host, url.port or 0)) as wire:
+        wire.sendall(head.encode() + body)
+        wait_until(lambda: gateway.counted("e5_gateway_queue_tokens") > 0)
+    wait_until(lambda: gateway.counted(status="400") == given_up + 1)
 
 
 @pytest.mark.parametrize(("megabytes", "status"), [(31, 200), (32.5, 413)])
