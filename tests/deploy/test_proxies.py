@@ -158,7 +158,8 @@ def test_a_caller_without_an_id_that_a_log_can_hold_gets_one(
 
 def test_a_caller_who_hangs_up_is_not_computed_for(proxy: Proxy) -> None:
     gateway, url = proxy.survivor, proxy.door.client.base_url
-    body = json.dumps({"model": "e5-mini", "input": ["snow and rain " * 300] * 100}).encode()
+    texts = [f"{number} {'snow and rain ' * 300}" for number in range(100)]
+    body = json.dumps({"model": "e5-mini", "input": texts}).encode()
     head = (
         "POST /v1/embeddings HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n"
         f"content-length: {len(body)}\r\n\r\n"
