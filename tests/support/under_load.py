@@ -29,12 +29,14 @@ class Door:
         client: talks to it.
         padded: whether some bodies have 100 KB, of blanks.
         num_right: answers with the right vector and the request's own id.
+        lost: requests that had no answer, or 5xx.
         wrong: what else was answered.
     """
 
     client: httpx2.Client
     padded: bool = True
     num_right: int = 0
+    lost: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
 
     def is_ready(self) -> bool:
@@ -94,9 +96,11 @@ def _ask(door: Door, number: int, expected: NDArray[np.float32]) -> None:
     try:
         answer = door.client.post("/v1/embeddings?key=secret", content=content, headers=headers)
     except httpx2.TransportError as error:
-        door.wrong.append(f"{sent}: {error!r}")
+        door.lost.append(f"{sent}: {error!r}")
         return
-    if answer.status_code != 200:
+    if answer.status_code >= 500:
+        door.lost.append(f"{sent}: {answer.status_code} {answer.text}")
+    elif answer.status_code != 200:
         door.wrong.append(f"{sent}: {answer.status_code} {answer.text}")
     elif {*answer.headers.get_list("x-request-id")} != {sent}:  # Ray adds it once more
         door.wrong.append(f"{sent}: {answer.headers}")
