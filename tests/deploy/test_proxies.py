@@ -137,6 +137,8 @@ def proxy(request: pytest.FixtureRequest, proxies: dict[str, Proxy]) -> Proxy:
 
 def test_when_a_gateway_is_killed_and_another_ends_every_answer_is_right(proxy: Proxy) -> None:
     assert proxy.door.lost + proxy.door.wrong == []
+    # The killed gateway may have written a head, and not yet the body that it writes next.
+    assert len(proxy.door.half_sent) <= 1
     assert proxy.door.num_right >= 120
 
 

@@ -30,6 +30,7 @@ class Door:
         padded: whether some bodies have 100 KB, of blanks.
         num_right: answers with the right vector and the request's own id.
         lost: requests that had no answer, or 5xx.
+        half_sent: answers that ended after their head. Nobody can send these requests again.
         wrong: what else was answered.
     """
 
@@ -37,6 +38,7 @@ class Door:
     padded: bool = True
     num_right: int = 0
     lost: list[str] = field(default_factory=list)
+    half_sent: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
 
     def is_ready(self) -> bool:
@@ -96,7 +98,8 @@ def _ask(door: Door, number: int, expected: NDArray[np.float32]) -> None:
     try:
         answer = door.client.post("/v1/embeddings?key=secret", content=content, headers=headers)
     except httpx2.TransportError as error:
-        door.lost.append(f"{sent}: {error!r}")
+        is_half_sent = "complete message body" in str(error)
+        (door.half_sent if is_half_sent else door.lost).append(f"{sent}: {error!r}")
         return
     if answer.status_code >= 500:
         door.lost.append(f"{sent}: {answer.status_code} {answer.text}")
