@@ -25,8 +25,13 @@ print(0 if failed else count.value)
 
 
 def usable_cores(*, cgroups: Path = CGROUPS) -> int:
-    """The number of cores that this process may run on, within the container's quota."""
-    return max(1, int(min(len(os.sched_getaffinity(0)), _quota(cgroups))))
+    """The number of cores that this process may run on, within the container's quota.
+
+    On macOS, which binds a process to none, that is all of them.
+    """
+    bound = hasattr(os, "sched_getaffinity")
+    allowed = len(os.sched_getaffinity(0)) if bound else os.cpu_count() or 1
+    return max(1, int(min(allowed, _quota(cgroups))))
 
 
 def _quota(cgroups: Path) -> float:

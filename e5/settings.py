@@ -3,9 +3,9 @@
 Whether a device or a folder exists is checked by the module that uses it.
 """
 
-import math
 import os
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -27,8 +27,16 @@ _TYPES_AND_REMEDIES = {
     "adapter": (str | Path | None, "use the path of a folder"),
     "device": (str | None, "use cpu or cuda"),
 }
-# Variables that Kubernetes sets in every pod if a service's name begins with e5.
-_KUBERNETES = re.compile(r"_(SERVICE_HOST|SERVICE_PORT|PORT)(_|$)")
+# Numbers that need not be whole: the smallest, the largest, and the remedy for others.
+MAX_CARD_GB = 1000.0  # more than any card has: a number of megabytes or bytes
+_CARD_GB_REMEDY = f"use a number of gigabytes above 0 and up to {MAX_CARD_GB:g}, such as 8"
+_AMOUNTS = {
+    "card_gb": (sys.float_info.min, MAX_CARD_GB, _CARD_GB_REMEDY),
+    "drain_seconds": (0.0, 3600.0, "use seconds from 0 to 3600"),
+}
+# Variables that Kubernetes sets in every pod if a service's name begins with e5, and the one that
+# scripts/install reads.
+_NOT_SETTINGS = re.compile(r"_(SERVICE_HOST|SERVICE_PORT|PORT)(_|$)|^E5_TORCH_INDEX$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +61,8 @@ class Settings:
             measured from free memory on CUDA, at most 4096 or what hides the copying of streamed
             layers; 2048 on a CPU.
         max_queue_tokens: tokens that may wait before requests are refused (`E5_MAX_QUEUE_TOKENS`).
+        drain_seconds: seconds for which a gateway that is told to end says so by `/ready` and still
+            takes requests (`E5_DRAIN_SECONDS`).
     """
 
     weights: str | Path = "weights/e5-mistral-7b-instruct"
@@ -67,6 +77,7 @@ class Settings:
     max_length: int = 4096
     max_batch_tokens: int | None = None
     max_queue_tokens: int = 1_000_000
+    drain_seconds: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse values that are wrong on every machine."""
@@ -85,11 +96,12 @@ class Settings:
         for name, (allowed, remedy) in _TYPES_AND_REMEDIES.items():
             if not isinstance(getattr(self, name), allowed):
                 raise SettingsError(f"E5_{name.upper()}", quoted(getattr(self, name)), remedy)
-        gigabytes = self.card_gb
-        if gigabytes is not None and not (
-            type(gigabytes) in (int, float) and 0 < gigabytes < math.inf
-        ):
-            raise SettingsError("E5_CARD_GB", quoted(gigabytes), "use a number above 0")
+        for name, (smallest, largest, remedy) in _AMOUNTS.items():
+            value = getattr(self, name)
+            if value is getattr(Settings, name):
+                continue
+            if type(value) not in (int, float) or not smallest <= value <= largest:
+                raise SettingsError(f"E5_{name.upper()}", quoted(value), remedy)
         if self.engine == "packed" and self.quantize is not None:
             received = f"{self.quantize!r} with E5_ENGINE=packed"
             remedy = "set E5_ENGINE=transformers, or unset it"
@@ -112,17 +124,17 @@ class Settings:
         for variable in sorted(name for name in environ if name.startswith("E5_")):
             name, text = known.get(variable), environ[variable].strip()
             if name is None:
-                if _KUBERNETES.search(variable):
+                if _NOT_SETTINGS.search(variable):
                     continue
                 remedy = f"use one of {', '.join(known)}"
                 raise SettingsError(variable, "a setting that does not exist", remedy)
             if name == "compile" and text:
                 values[name] = FLAGS.get(text.lower(), text)
             elif text:
-                kind = int if name in NUMBERS else float if name == "card_gb" else str
+                kind = int if name in NUMBERS else float if name in _AMOUNTS else str
                 try:
                     values[name] = kind(text)
                 except ValueError as error:
-                    remedy = "use a whole number" if kind is int else "use a number above 0"
+                    remedy = "use a whole number" if kind is int else _AMOUNTS[name][2]
                     raise SettingsError(variable, repr(text[:40]), remedy) from error
         return cls(**values)  # type: ignore[arg-type]  # each kind is the field's type

@@ -96,7 +96,10 @@ def test_a_card_that_is_not_there_is_refused_beside_others() -> None:
 
 @pytest.mark.parametrize("device", [CPU, CUDA], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
-def test_any_dtype_can_be_set(dtype: torch.dtype, device: torch.device) -> None:
+def test_any_dtype_can_be_set(
+    dtype: torch.dtype, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: (8, 0))
     assert choose_dtype(str(dtype).removeprefix("torch."), device) == dtype
 
 
@@ -127,17 +130,33 @@ class TestCards:
 
     def test_one_that_is_too_old_is_refused_by_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-        monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: (7, 5))
-        monkeypatch.setattr("torch.cuda.get_device_name", lambda _: "Tesla T4")
+        monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: (6, 1))
+        monkeypatch.setattr("torch.cuda.get_device_name", lambda _: "GeForce GTX 1080")
         with pytest.raises(
             SettingsError,
-            match=r"Tesla T4, whose compute capability is 7\.5 and has to be .* 8\.0; set "
+            match=r"GTX 1080, whose compute capability is 6\.1 and has to be .* 7\.0; set "
             r"E5_ENGINE=transformers, or",
         ):
             choose_device(None)
-        assert choose_device(None, min_capability=(7, 5)) == CUDA
+        assert choose_device(None, min_capability=(0, 0)) == CUDA
 
-    @pytest.mark.parametrize("capability", [(8, 0), (8, 6), (8, 9), (9, 0), (12, 0)])
+    @pytest.mark.parametrize("capability", [(7, 0), (7, 5)])
+    def test_old_ones_multiply_no_bfloat16(
+        self, capability: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: capability)
+        monkeypatch.setattr("torch.cuda.get_device_name", lambda _: "Tesla T4")
+        with pytest.raises(
+            SettingsError,
+            match=r"^E5_DTYPE: received 'bfloat16', which Tesla T4 does not multiply;",
+        ):
+            choose_dtype("bfloat16", CUDA)
+        assert choose_dtype("float32", CUDA) == torch.float32
+        assert choose_dtype(None, CUDA) == torch.float16
+
+    @pytest.mark.parametrize(
+        "capability", [(7, 0), (7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (12, 0)]
+    )
     def test_newer_ones_are_taken(
         self, capability: tuple[int, int], monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -171,7 +190,7 @@ class TestThreads:
     @pytest.fixture(autouse=True)
     def _eight_cores(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
-        monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)))
+        monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)), raising=False)
 
     @pytest.mark.parametrize(
         ("files", "threads"),
@@ -192,8 +211,16 @@ class TestThreads:
     def test_so_does_where_the_process_may_run(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("os.sched_getaffinity", lambda _: {3, 5, 7})
+        monkeypatch.setattr("os.sched_getaffinity", lambda _: {3, 5, 7}, raising=False)
         assert choose_threads(None, cgroups=tmp_path) == 3
+
+    def test_where_processes_are_not_bound_to_cores_all_of_them_count(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """So it is on macOS."""
+        monkeypatch.delattr("os.sched_getaffinity")
+        monkeypatch.setattr("os.cpu_count", lambda: 6)
+        assert choose_threads(None, cgroups=tmp_path / "none") == 6
 
     def test_the_setting_counts_whatever_there_is(self, tmp_path: Path) -> None:
         quota = cgroups(tmp_path, {"cpu.max": "100000 100000"})

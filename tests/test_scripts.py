@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from processes import children
 from server import serve
 from waiting import wait_until
 
@@ -82,6 +83,7 @@ def project(tmp_path: Path) -> Path:
     return scripts.parent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_installs_what_it_needs_and_runs_its_module_where_the_caller_stands(
     command: str, project: Path, tmp_path: Path
@@ -104,6 +106,16 @@ def test_the_extras_are_those_of_the_options_before_anything_is_installed(projec
     assert done.stdout.splitlines()[0] == "gateway,search"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [["--sections", "card"], ["--sections=card"]])
+def test_what_runs_the_tests_on_a_card_installs_them(project: Path, options: list[str]) -> None:
+    done = run(project / "scripts/benchmark", *options, "--out", "card")
+    assert done.stdout.splitlines()[0] == "test,benchmark"
+    done = run(project / "scripts/benchmark", "--sections", "engine", "--out", "card")
+    assert done.stdout.splitlines()[0] == "benchmark"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["predict", "serve"])
 def test_relative_weights_are_the_caller_s_and_the_default_ones_the_project_s(
     command: str, project: Path, tmp_path: Path
@@ -133,6 +145,7 @@ def test_a_command_imports_nothing_of_the_folder_it_is_called_in(tmp_path: Path)
 # The predictor
 
 
+@pytest.mark.slow
 def test_the_health_check_tells_of_a_broken_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     def break_down(*_: object) -> None:
         raise RuntimeError("device lost")
@@ -157,9 +170,8 @@ def test_the_probe_lives_with_the_worker_and_dies_with_it() -> None:
         port = str(server.client.base_url.port)
         alive = run("scripts/probe", PORT=port)
         assert (alive.returncode, alive.stdout) == (0, "READY\n")
-        for children in Path(f"/proc/{server.process.pid}/task").glob("*/children"):
-            for worker in children.read_text().split():
-                os.kill(int(worker), signal.SIGKILL)
+        for worker in children(server.process.pid):
+            os.kill(worker, signal.SIGKILL)
         wait_until(lambda: run("scripts/probe", PORT=port).returncode)
         dead = run("scripts/probe", PORT=port)
         assert (dead.returncode, dead.stdout) == (1, "UNHEALTHY\n")

@@ -30,6 +30,7 @@ def test_every_setting_is_read_with_its_type() -> None:
         "E5_MAX_LENGTH": "512",
         "E5_MAX_BATCH_TOKENS": "2048",
         "E5_MAX_QUEUE_TOKENS": "9",
+        "E5_DRAIN_SECONDS": "2.5",
     }
     assert set(environ) == {f"E5_{field.name.upper()}" for field in dataclasses.fields(Settings)}
     assert Settings.from_env(environ) == Settings(
@@ -45,6 +46,7 @@ def test_every_setting_is_read_with_its_type() -> None:
         max_length=512,
         max_batch_tokens=2048,
         max_queue_tokens=9,
+        drain_seconds=2.5,
     )
 
 
@@ -101,7 +103,7 @@ def test_a_number_too_small_is_refused(variable: str, text: str, minimum: int) -
     assert Settings.from_env({variable: str(minimum)}) != Settings()
 
 
-@pytest.mark.parametrize("text", ["8", "0.5", "1e1", " 24.0 "])
+@pytest.mark.parametrize("text", ["8", "0.5", "1e1", " 24.0 ", "1000"])
 def test_gigabytes_need_not_be_whole(text: str) -> None:
     assert Settings.from_env({"E5_CARD_GB": text}).card_gb == float(text)
 
@@ -130,13 +132,27 @@ def test_a_choice_that_does_not_exist_is_refused(variable: str, text: str, choic
         Settings.from_env({"E5_ENGINE": "transformers", variable: text})
 
 
-@pytest.mark.parametrize("text", ["0", "-8", "nan", "inf", "8 GB", "8,5", "eight"])
+@pytest.mark.parametrize(
+    "text", ["0", "-8", "nan", "inf", "8 GB", "8GB", "8,5", "eight", "8192", "8e9", "1e400"]
+)
 def test_gigabytes_are_a_number_above_0(text: str) -> None:
     for engine in ("packed", "transformers"):
         with pytest.raises(
-            SettingsError, match=r"^E5_CARD_GB: received .*; use a number above 0\.$"
+            SettingsError, match=r"^E5_CARD_GB: received .*; use a number of gigabytes above 0"
         ):
             Settings.from_env({"E5_ENGINE": engine, "E5_CARD_GB": text})
+
+
+@pytest.mark.parametrize("text", ["0", "0.25", "15", "1e2", " 3600 "])
+def test_seconds_of_draining_need_not_be_whole(text: str) -> None:
+    assert Settings.from_env({"E5_DRAIN_SECONDS": text}).drain_seconds == float(text)
+
+
+@pytest.mark.parametrize("text", ["-1", "3601", "nan", "inf", "15s", "1 m", "PT15S", "none"])
+def test_other_seconds_of_draining_are_refused(text: str) -> None:
+    sentence = r"^E5_DRAIN_SECONDS: received .*; use seconds from 0 to 3600\.$"
+    with pytest.raises(SettingsError, match=sentence):
+        Settings.from_env({"E5_DRAIN_SECONDS": text})
 
 
 @pytest.mark.parametrize("engine", ["", "packed"])
@@ -155,9 +171,13 @@ def test_settings_cannot_be_changed_or_given_by_position() -> None:
 
 
 @pytest.mark.parametrize(
-    "variable", ["E5_SERVICE_HOST", "E5_MISTRAL_PORT", "E5_SERVICE_PORT_HTTP", "E5_PORT_80_TCP"]
+    "variable",
+    [
+        *("E5_SERVICE_HOST", "E5_MISTRAL_PORT", "E5_SERVICE_PORT_HTTP", "E5_PORT_80_TCP"),
+        "E5_TORCH_INDEX",
+    ],
 )
-def test_what_kubernetes_sets_for_a_service_named_e5_does_not_matter(variable: str) -> None:
+def test_variables_of_kubernetes_and_of_the_installation_do_not_matter(variable: str) -> None:
     assert Settings.from_env({variable: "tcp://10.0.0.1:80"}) == Settings()
 
 
@@ -170,6 +190,10 @@ def test_what_kubernetes_sets_for_a_service_named_e5_does_not_matter(variable: s
         {"engine": None},
         {"card_gb": "8"},
         {"card_gb": True},
+        {"card_gb": 10**400},
+        {"drain_seconds": "1"},
+        {"drain_seconds": True},
+        {"drain_seconds": None},
         {"quantize": 8, "engine": "transformers"},
     ],
 )

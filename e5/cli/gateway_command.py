@@ -6,6 +6,7 @@
 
 HOST and PORT say where it listens; the default is 127.0.0.1 and 8080. E5_WEIGHTS and the other
 settings choose the model. With --backend, E5_WEIGHTS is where the tokenizer is for /tokenize.
+E5_DRAIN_SECONDS is how long /ready says 503 after SIGTERM, before the gateway ends.
 """
 
 import argparse
@@ -140,6 +141,7 @@ async def _serve(
         serve,
     )
 
+    settings = Settings.from_env() if options.backend is None else _settings_before_a_service()
     index = None
     if options.index is not None:
         from e5.corpora import Index
@@ -147,11 +149,13 @@ async def _serve(
         index = Index(options.index)
     backend: Backend
     if place is not None:
-        backend = await EnginesBackend.connect(list(map(Path, place.engines)), Path(_weights()))
+        backend = await EnginesBackend.connect(
+            list(map(Path, place.engines)), Path(settings.weights)
+        )
     elif options.backend is not None:
-        backend = await RemoteBackend.find(options.backend, weights=_weights())
+        backend = await RemoteBackend.find(options.backend, weights=settings.weights)
     else:
-        backend = InProcessBackend.load(Settings.from_env())
+        backend = InProcessBackend.load(settings)
     info = await backend.info()
     if index is not None:
         index.check_model(info.name)
@@ -167,7 +171,7 @@ async def _serve(
     pulses = [] if place is None else [asyncio.create_task(place.pulse())]
     if place is None:  # else the parent does, when all can answer
         _announce(info.name, bound=bound)
-    await serve(gateway, bound)
+    await serve(gateway, bound, drain_seconds=settings.drain_seconds)
     for pulse in pulses:
         pulse.cancel()
 
@@ -189,9 +193,10 @@ def _read_keys(file: Path) -> list[str]:
     return list(keys.values())
 
 
-def _weights() -> str | Path:
-    """`E5_WEIGHTS` alone: before a remote service, the other settings are of no use."""
-    return Settings.from_env({"E5_WEIGHTS": os.environ.get("E5_WEIGHTS", "")}).weights
+def _settings_before_a_service() -> Settings:
+    """Those that are of use there; the others may be set for the service, in the same shell."""
+    names = ("E5_WEIGHTS", "E5_DRAIN_SECONDS")
+    return Settings.from_env({name: os.environ.get(name, "") for name in names})
 
 
 def _alias(text: str) -> tuple[str, str]:

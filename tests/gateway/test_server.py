@@ -22,7 +22,8 @@ from ports import free_port
 from server import ROOT
 from waiting import SECONDS, wait_until
 
-from e5.gateway.server import DRAIN_SECONDS
+from e5.gateway.server import MAX_HEAD_BYTES
+from e5.settings import Settings
 
 BODY: dict[str, Any] = {"model": "e5-mini", "input": "snow"}
 LONG: dict[str, Any] = {"model": "e5-mini", "input": ["snow and rain " * 300] * 40}  # a second
@@ -85,11 +86,34 @@ class TestBytes:
             assert body["message"].endswith(".")
         assert gateway.client.get("/health").status_code == 200
 
-    def test_a_header_that_does_not_end_holds_up_nobody(self, gateway: GatewayServer) -> None:
-        with connection(gateway) as wire:
+    @pytest.mark.parametrize("start", [b"GET /", b"GET / HTTP/1.1\r\nx: ", b"GET / HTTP/1.1\r\n"])
+    def test_a_head_that_does_not_end_is_cut_off(
+        self, gateway: GatewayServer, start: bytes
+    ) -> None:
+        piece = b"x: a\r\n" * 4096 if start.endswith(b"1.1\r\n") else b"a" * 2**14
+        with connection(gateway) as wire, wire.makefile("rb") as stream:
+            wire.sendall(posted(json.dumps(BODY).encode()) + start)  # the one before is answered
+            line = stream.readline()
+            assert line.split()[1] == b"200"
+            length = int(parse_headers(stream)["content-length"])
+            stream.read(length)
             with suppress(ConnectionError):
-                wire.sendall(b"GET /health HTTP/1.1\r\nhost: a\r\nx: " + b"a" * 1_000_000)
+                for _ in range(10_000):  # 160 MB, of which it reads little
+                    wire.sendall(piece)
+                pytest.fail("all of it was read")
             assert gateway.client.get("/health").status_code == 200
+
+    def test_a_head_of_many_headers_is_read_and_a_larger_one_is_431(
+        self, gateway: GatewayServer
+    ) -> None:
+        with connection(gateway) as wire, wire.makefile("rb") as stream:
+            wire.sendall(b"GET /health HTTP/1.1\r\n" + b"x: a\r\n" * 4000 + b"\r\n")
+            assert stream.readline().split()[1] == b"200"
+            stream.read(int(parse_headers(stream)["content-length"]))
+            wire.sendall(b"GET /health HTTP/1.1\r\n")
+            assert gateway.client.get("/health").status_code == 200  # the line was read before
+            wire.sendall(b"x: " + b"a" * (MAX_HEAD_BYTES - 2))  # nothing is left over: no reset
+            assert stream.readline().split()[1] == b"431"
 
     def test_pipelined_requests_are_answered_in_their_order(self, gateway: GatewayServer) -> None:
         bodies = [json.dumps({"model": "e5-mini", "input": ["a"] * n}).encode() for n in (3, 1, 2)]
@@ -160,6 +184,7 @@ class TestTheEnd:
             assert "Traceback" not in gateway.log
 
     def test_under_load_no_accepted_request_is_lost(self) -> None:
+        drain_seconds = Settings.drain_seconds + 0.25
         statuses: Counter[object] = Counter()
         signalled: list[float] = []
 
@@ -171,12 +196,13 @@ class TestTheEnd:
                     except httpx2.TransportError:
                         # It takes no more. Reset, or closed without a word: the kernel had
                         # taken the connection, the gateway not yet.
-                        is_over = signalled and time.monotonic() > signalled[0] + DRAIN_SECONDS
+                        is_over = signalled and time.monotonic() > signalled[0] + drain_seconds
                         statuses["refused" if is_over else "lost"] += 1
                         return
                     statuses[answer.status_code] += 1
 
-        with ThreadPoolExecutor(16) as pool, serve_gateway(stop=False) as gateway:
+        env = {"E5_DRAIN_SECONDS": str(drain_seconds)}
+        with ThreadPoolExecutor(16) as pool, serve_gateway(stop=False, env=env) as gateway:
             asking = [pool.submit(ask, gateway.url) for _ in range(16)]
             wait_until(lambda: statuses[200] > 50)
             signalled.append(time.monotonic())
@@ -189,7 +215,8 @@ class TestTheEnd:
             assert "Traceback" not in gateway.log
 
     def test_after_the_first_signal_ready_says_503_and_the_second_ends_at_once(self) -> None:
-        with serve_gateway(stop=False, drain_seconds=600) as gateway, ThreadPoolExecutor() as pool:
+        env = {"E5_DRAIN_SECONDS": "600"}
+        with serve_gateway(stop=False, env=env) as gateway, ThreadPoolExecutor() as pool:
             body = {"model": "e5-mini", "input": ["snow and rain " * 300] * 1000}
             asking = pool.submit(gateway.client.post, "/v1/embeddings", json=body)
             wait_until(lambda: begun_requests(gateway) == 1)

@@ -26,12 +26,6 @@ WEIGHTS = ROOT / "weights" / "e5-mini"
 # Options for every gateway that tests start, such as `--engines 2 --fronts 2`. If there are any,
 # tests start one also where they else ask one in their own process.
 EVERYWHERE = os.environ.get("GATEWAY_ARGUMENTS", "").split()
-SLOWLY_ENDING = """
-import runpy
-from e5.gateway import server
-server.DRAIN_SECONDS = {}
-runpy.run_module("e5", run_name="__main__")
-"""
 
 
 @dataclass(frozen=True)
@@ -102,7 +96,6 @@ def serve_gateway(
     env: Mapping[str, str] | None = None,
     key: str | None = None,
     stop: bool = True,
-    drain_seconds: float | None = None,
     patch: str | None = None,
 ) -> Iterator[GatewayServer]:
     """Run the gateway on the built-in checkpoint in float32; it must stop on SIGTERM with code 0.
@@ -111,7 +104,6 @@ def serve_gateway(
         arguments: of the command, such as `"--alias", "NAME=MODEL"`.
         env: more environment variables. Of the caller's own, `E5_*` are left out.
         key: the only one that may ask; `client` sends it.
-        drain_seconds: from the first signal to the end, instead of the usual second.
         patch: Python that is run in the process before the command.
         stop: False where a test ends the process in its own way; nothing is left behind either way.
 
@@ -149,8 +141,6 @@ def serve_gateway(
             log_file.open("wb") as log,
         ):
             start = ["-m", "e5"]
-            if drain_seconds is not None:
-                start = ["-c", SLOWLY_ENDING.format(drain_seconds)]
             if patch is not None:
                 start = [
                     "-c",
