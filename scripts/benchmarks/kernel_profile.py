@@ -22,7 +22,7 @@ from e5.engine import Engine
 from e5.forward import forward
 from e5.graphs import padded, size_for
 from e5.mistral import Layer, Mistral
-from e5.packing import TokenIds
+from e5.tokenizer import TokenIds
 
 PROFILED = (
     "1 x 24 tokens",
