@@ -3,8 +3,9 @@
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
@@ -117,7 +118,8 @@ class RawFront:
     async def close(self) -> None:
         """Hang up."""
         self.writer.close()
-        await asyncio.wait([asyncio.ensure_future(self.writer.wait_closed())])
+        with suppress(ConnectionError):
+            await self.writer.wait_closed()
 
 
 class FakeEngine:
@@ -135,14 +137,18 @@ class FakeEngine:
         self.given_up: list[int] = []
         self.connections = 0
         self._writers: list[asyncio.StreamWriter] = []
+        self._handlers: list[asyncio.Task[Any] | None] = []
 
     async def start(self, path: Path) -> None:
         """Listen at a path."""
         self._server = await asyncio.start_unix_server(self._serve, path)
 
     async def stop(self) -> None:
-        """Listen no more."""
+        """Listen no more, and end all connections."""
         self._server.close()
+        self.hang_up()
+        closing = [writer.wait_closed() for writer in self._writers]
+        await asyncio.gather(*filter(None, self._handlers), *closing, return_exceptions=True)
 
     def hang_up(self) -> None:
         """Close all connections, once what was written is sent."""
@@ -151,6 +157,7 @@ class FakeEngine:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self._handlers.append(asyncio.current_task())
         frames = FrameReader(lambda *_: 1 << 30)
         self._writers.append(writer)
         writer.write(b"".join(hello_frame(self.hello)))
