@@ -81,6 +81,7 @@ class RawFront:
         self.reader, self.writer = reader, writer
         self._frames = FrameReader(lambda *_: 1 << 30)
         self._received: list[Frame] = []
+        self._is_unwell = False
 
     @classmethod
     async def connect(cls, path: Path) -> "RawFront":
@@ -98,14 +99,17 @@ class RawFront:
         )
 
     async def read(self) -> Frame | None:
-        """The next frame that is no STATE but the one that says that the engine is not healthy.
+        """The next frame that is no STATE, or the first that says that the engine is not healthy.
 
         None once the connection has ended.
         """
         while True:
             while self._received:
                 frame = self._received.pop(0)
-                if frame.kind is not FrameKind.STATE or not frame.payload[0]:
+                if frame.kind is not FrameKind.STATE:
+                    return frame
+                if not frame.payload[0] and not self._is_unwell:
+                    self._is_unwell = True
                     return frame
             try:
                 data = await self.reader.read(1 << 16)
