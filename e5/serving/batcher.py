@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from e5.errors import EngineError, NonFiniteError, QueueFullError, RequestTooLar
 from e5.packing import TokenIds
 from e5.serving.liveness import Liveness
 from e5.serving.memory import MemoryTrimmer
+from e5.serving.vector_cache import VectorCache, key_of
 from e5.serving.waiting import QueuedRequest, RequestQueue, RequestSlice
 from e5.vectors import Vectors
 
@@ -43,12 +44,14 @@ class BatchedVectors:
         queue_ms: milliseconds from submission to the start of its first forward.
         forward_ms: milliseconds of all forwards that contained any of its texts.
         batch_texts: texts in its last forward, including those of other requests.
+        cached: texts whose vectors were kept from earlier requests; None without a cache.
     """
 
     vectors: Vectors
     queue_ms: float
     forward_ms: float
     batch_texts: int
+    cached: int | None = None
 
 
 @dataclass(eq=False)
@@ -86,12 +89,17 @@ _Slice = RequestSlice[_Request]
 class Batcher:
     """The queue in front of an embedder, and the thread that empties it."""
 
-    def __init__(self, embedder: Embedder, *, max_queue_tokens: int) -> None:
-        """Start the thread; a request is refused if more than `max_queue_tokens` would wait."""
+    def __init__(self, embedder: Embedder, *, max_queue_tokens: int, cache_bytes: int = 0) -> None:
+        """Start the thread.
+
+        A request is refused if more than `max_queue_tokens` would wait. Vectors of earlier
+        requests are kept in `cache_bytes`.
+        """
         sys.setswitchinterval(min(SWITCH_SECONDS, sys.getswitchinterval()))
         self._embedder, self.max_queue_tokens = embedder, max_queue_tokens
         self._liveness, self._memory, self._fork_guard = Liveness(), MemoryTrimmer(), ForkGuard()
         self._has_ended = False
+        self._cache = VectorCache(cache_bytes, embedder.dimensions) if cache_bytes else None
         self._queue = RequestQueue[_Request]()
         self._changed = threading.Condition()  # its lock may be taken again by its holder
         self._thread = threading.Thread(target=self._run_thread, name="e5-engine", daemon=True)
@@ -108,6 +116,11 @@ class Batcher:
         with self._changed:
             return self._queue.tokens
 
+    @property
+    def cache_bytes(self) -> int:
+        """See `Service.cache_bytes`."""
+        return 0 if self._cache is None else self._cache.nbytes
+
     def check_capacity(self, num_tokens: int) -> None:
         """Refuse a request of `num_tokens` or more with the error with which `embed` would."""
         limit, waiting = self.max_queue_tokens, self.waiting_tokens
@@ -121,9 +134,28 @@ class Batcher:
     async def embed(self, sequences: Sequence[TokenIds]) -> BatchedVectors:
         """Queue the texts and wait for their vectors; cancelling takes them out of the queue.
 
-        Raises what `Service.answer` raises for texts that are tokenised, and EngineError in a fork.
+        Texts whose vectors are in the cache are not queued. Raises what `Service.answer` raises for
+        texts that are tokenised, and EngineError in a fork.
         """
         self._fork_guard.check()  # a fork has no thread that would answer
+        if self._cache is None:
+            return await self._queue_up(sequences)
+        keys = [key_of(ids) for ids in sequences]
+        kept = self._cache.find(keys)
+        others = [i for i in range(len(sequences)) if i not in kept]
+        try:
+            computed = await self._queue_up([sequences[i] for i in others])
+        except TextError as error:
+            raise error.at(others[error.position]) from error
+        self._cache.keep([keys[i] for i in others], computed.vectors)
+        vectors = np.empty((len(sequences), self._embedder.dimensions), np.float32)
+        vectors[others] = computed.vectors
+        for i, vector in kept.items():
+            vectors[i] = vector
+        return replace(computed, vectors=vectors, cached=len(kept))
+
+    async def _queue_up(self, sequences: Sequence[TokenIds]) -> BatchedVectors:
+        """The vectors of texts that the engine must compute."""
         vectors = np.empty((len(sequences), self._embedder.dimensions), np.float32)
         if not sequences:
             return BatchedVectors(vectors, queue_ms=0, forward_ms=0, batch_texts=0)

@@ -27,16 +27,22 @@ class Service:
         ((2, 192), (1, 1), [29, 6])
     """
 
-    def __init__(self, embedder: Embedder, *, max_queue_tokens: int) -> None:
-        """Start the batcher; requests are refused when more than `max_queue_tokens` would wait."""
+    def __init__(self, embedder: Embedder, *, max_queue_tokens: int, cache_bytes: int = 0) -> None:
+        """Start the batcher; see `Settings.max_queue_tokens` and `Settings.cache_mb`."""
         self._embedder = embedder
-        self._batcher = Batcher(embedder, max_queue_tokens=max_queue_tokens)
+        self._batcher = Batcher(
+            embedder, max_queue_tokens=max_queue_tokens, cache_bytes=cache_bytes
+        )
         self._tokenizing = asyncio.Semaphore(MAX_TOKENIZING)
 
     @classmethod
     def load(cls, settings: Settings) -> "Service":
         """Load the checkpoint and run its self-check; raises what `Embedder.load` raises."""
-        return cls(Embedder.load(settings), max_queue_tokens=settings.max_queue_tokens)
+        return cls(
+            Embedder.load(settings),
+            max_queue_tokens=settings.max_queue_tokens,
+            cache_bytes=settings.cache_bytes,
+        )
 
     @property
     def healthy(self) -> bool:
@@ -55,6 +61,11 @@ class Service:
     def max_queue_tokens(self) -> int:
         """The number of tokens that may wait for the engine."""
         return self._batcher.max_queue_tokens
+
+    @property
+    def cache_bytes(self) -> int:
+        """The number of bytes that kept vectors take."""
+        return self._batcher.cache_bytes
 
     async def answer(self, request: EmbedRequest) -> Answer:
         """Embed the request's texts and score its queries with its documents.
@@ -100,6 +111,7 @@ class Service:
             truncated=[text.truncated for text in tokenized],
             model=embedder.name,
             metrics={
+                **({} if batched.cached is None else {"cached": batched.cached}),
                 "queue_ms": round(batched.queue_ms, 3),
                 "forward_ms": round(batched.forward_ms, 3),
                 "tokens": sum(tokens),
