@@ -3,6 +3,9 @@
 On a GPU one short text takes as long as fifty, because either way all weights are read once. So
 whenever the engine is free, it takes waiting texts, up to its token budget; it never waits for more
 to come.
+
+To answer callers takes Python's lock, which launching a forward needs too. So vectors are handed
+over while the card computes the next forward; at once where there is no card, or nothing waits.
 """
 
 import asyncio
@@ -101,6 +104,7 @@ class Batcher:
         self._has_ended = False
         self._cache = VectorCache(cache_bytes, embedder.dimensions) if cache_bytes else None
         self._queue = RequestQueue[_Request]()
+        self._held: list[tuple[_Request, BatchedVectors]] = []  # complete, not handed over yet
         self._changed = threading.Condition()  # its lock may be taken again by its holder
         self._thread = threading.Thread(target=self._run_thread, name="e5-engine", daemon=True)
         self._thread.start()
@@ -174,6 +178,7 @@ class Batcher:
                     self._changed.wait_for(lambda: self._queue.requests)
                     slices = self._queue.take(self._embedder.max_batch_tokens)
                 if not slices:  # every waiting request was cancelled
+                    self._hand_over()
                     continue
                 self._compute(slices)
                 self._memory.trim()
@@ -181,6 +186,7 @@ class Batcher:
                     self._queue.rotate(slices)
         except BaseException as error:  # a mistake of ours: nobody shall wait for ever
             self._liveness.engine_failed()
+            self._hand_over()
             logger.critical("the engine's thread ended", exc_info=error)
             with self._changed:
                 waiting = {*(part.request for part in slices), *self._queue.requests}
@@ -195,12 +201,13 @@ class Batcher:
         sequences = [ids for part in slices for ids in part.sequences]
         try:
             self._liveness.forward_started(sum(map(len, sequences)))
-            computed = self._embedder.compute(sequences)
+            computed = self._embedder.compute(sequences, launched=self._hand_over)
             if len(computed.vectors) != len(sequences):
                 raise EngineError(f"{len(sequences)} texts, {len(computed.vectors)} vectors")
             bad = sum(isinstance(error, NonFiniteError) for error in computed.faults.values())
             self._liveness.forward_ended(len(sequences), bad)
         except Exception as error:
+            self._hand_over()  # nothing may have been launched
             if len(slices) > 1:
                 logger.warning("a forward failed: each request in it alone", exc_info=error)
                 for part in slices:
@@ -208,6 +215,7 @@ class Batcher:
             else:
                 self._fail(slices[0], error)
             return
+        self._hand_over()  # nothing was launched if no text fits in the card's memory
         seconds = time.perf_counter() - started
         vectors, row = computed.vectors, 0
         for part in slices:
@@ -219,11 +227,13 @@ class Batcher:
             else:
                 position = part.start + fault - rows.start
                 self._fail(part, computed.faults[fault].at(position))
+        if not (self._embedder.launches_ahead and self._queue.requests):
+            self._hand_over()
 
     def _store(
         self, part: _Slice, vectors: Vectors, started: float, seconds: float, batch_texts: int
     ) -> None:
-        """Keep a slice's vectors, and settle the request if they were its last."""
+        """Keep a slice's vectors; if they were the request's last, it can be handed over."""
         request = part.request
         request.vectors[part.start : part.stop] = vectors
         request.started = request.started or started
@@ -232,7 +242,14 @@ class Batcher:
         if request.num_computed == len(request.sequences):
             queue_ms = (request.started - request.submitted) * 1e3
             forward_ms = request.forward_seconds * 1e3
-            request.settle(BatchedVectors(request.vectors, queue_ms, forward_ms, batch_texts))
+            batched = BatchedVectors(request.vectors, queue_ms, forward_ms, batch_texts)
+            self._held.append((request, batched))
+
+    def _hand_over(self) -> None:
+        """Give the vectors that are held to their callers."""
+        held, self._held = self._held, []
+        for request, batched in held:
+            request.settle(batched)
 
     def _fail(self, part: _Slice, error: Exception) -> None:
         if not isinstance(error, TextError):
