@@ -83,7 +83,7 @@ class Service:
         embedder, fields = self._embedder, request.fields
         check_dimensions(request.dimensions, embedder.dimensions)
         request.check_answer_size(embedder.dimensions)
-        options = request.model_dump(include={"task", "symmetric", "truncate"})
+        options = {name: getattr(request, name) for name in ("task", "symmetric", "truncate")}
         tokenize = partial(
             embedder.tokenize, request.all_queries, request.all_documents, fields=fields, **options
         )

@@ -96,6 +96,9 @@ def main() -> int:
         help="for crowd and repeats: compute, or take the time that a card would take, or no time",
     )
     parser.add_argument(
+        "--clients", default="1,16,64,256", help="for crowd and repeats: numbers of clients"
+    )
+    parser.add_argument(
         "--requests", type=int, default=100_000, help="number of requests, for soak and faults"
     )
     parser.add_argument("--threads", type=int, help="CPU threads of the engine and of the server")

@@ -29,7 +29,6 @@ from benchmarks.server import running
 from benchmarks.simulated import simulation
 from e5.device import choose_device
 
-CLIENTS = (1, 16, 64, 256)
 SECONDS = 5
 # Of the section `repeats`: different queries, of which that of rank n is asked n times as rarely as
 # the first.
@@ -139,7 +138,7 @@ def _rows(
             )
             for name, door in doors.items()
         }
-        for clients in CLIENTS:
+        for clients in map(int, arguments.clients.split(",")):
             results: dict[str, list[dict[str, float]]] = {name: [] for name in urls}
             order = [name for _ in range(arguments.rounds) for name in urls]
             for name in tqdm(order, f"{clients} clients", leave=False):

@@ -125,11 +125,10 @@ def test_queries_that_come_again_are_drawn_by_zipf_s_law() -> None:
 def test_clients_of_a_gateway_are_measured_with_what_it_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(many_clients, "CLIENTS", (4,))
     monkeypatch.setattr(many_clients, "SECONDS", 0.5)
     kept = Door(cache_mb=1)
     monkeypatch.setattr(many_clients, "CACHE_DOORS", {"gateway": kept})
-    arguments = Namespace(engine="simulated:a40", weights=None, device="cpu", rounds=1)
+    arguments = Namespace(engine="simulated:a40", weights=None, device="cpu", rounds=1, clients="4")
     batch, single, row = many_clients.repeats_rows(arguments)
     assert 0 < single["texts/s"] < batch["texts/s"] < 10_700 / 10, "each has ten tokens of its own"
     assert row["engine"] == "SIMULATED a40"
