@@ -212,7 +212,11 @@ class Gateway:
         answer = call.in_callers_order(answer)
         num_texts, num_truncated = len(answer.tokens), sum(answer.truncated)
         self.metrics.count(
-            path, texts=num_texts, tokens=sum(answer.tokens), truncated=num_truncated
+            path,
+            texts=num_texts,
+            tokens=sum(answer.tokens),
+            truncated=num_truncated,
+            cached=answer.metrics.get("cached"),
         )
         headers = {
             "x-e5-prompt": call.prompt,
@@ -265,6 +269,7 @@ class Gateway:
 
     async def _metrics(self, _: HttpRequest) -> Response:
         self.metrics.waiting_tokens.set(self._backend.waiting_tokens())
+        self.metrics.cache_bytes.set(self._backend.cache_bytes())
         return Response(self.metrics.text(), media_type="text/plain; version=0.0.4")
 
     async def _openapi(self, _: HttpRequest) -> Response:

@@ -30,16 +30,24 @@ class GatewayMetrics:
             registry=self.registry,
         )
         self.in_flight = gauge("in_flight", "Requests being answered.")
+        self._cache_hits = counter("cache_hits", "Texts whose vectors had been kept (E5_CACHE_MB).")
+        self._cache_misses = counter("cache_misses", "Texts that were computed beside a cache.")
+        self.cache_bytes = gauge("cache_bytes", "Bytes that kept vectors take.")
         self.waiting_tokens = gauge(
             "queue_tokens", "Tokens that wait for the engine, where it is in this process."
         )
 
-    def count(self, route: str, *, texts: int, tokens: int, truncated: int) -> None:
-        """Count one answered request's texts and their tokens."""
+    def count(
+        self, route: str, *, texts: int, tokens: int, truncated: int, cached: float | None
+    ) -> None:
+        """Count one answered request's texts and their tokens; without a cache `cached` is None."""
         self._texts.labels(route).inc(texts)
         self._tokens.labels(route).inc(tokens)
         if truncated:
             self._truncated.labels(route).inc(truncated)
+        if cached is not None:
+            self._cache_hits.inc(cached)
+            self._cache_misses.inc(texts - cached)
 
     def text(self) -> bytes:
         """All counters in Prometheus' text format."""
