@@ -1,5 +1,6 @@
 """A checkpoint's tokenizer and template are read without its weights, and give what it reads."""
 
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from checkpoints import true_ids
 
 from e5.checkpoint import CheckpointManifest
 from e5.embedder import Embedder
-from e5.errors import TokenizerError, WeightsError
+from e5.errors import InputError, TokenizerError, WeightsError
 from e5.prompt_tokenizer import PromptTokenizer
 from e5.prompts import query_prompt
 
@@ -37,16 +38,28 @@ def test_texts_have_their_prompts_and_ids_are_the_embedders(
         query_prompt(task, "rain") if prompted else "rain",
     ]
     expected = embedder.tokenize(*sides, task=task, symmetric=symmetric)
-    assert [each.token_ids for each in reader.tokenizer.encode(texts)] == [
-        each.token_ids for each in expected
-    ]
+    assert reader.tokenize(*sides, task=task, symmetric=symmetric) == expected
+    assert reader.tokenizer.encode(texts) == expected
     assert expected[0].token_ids == true_ids(texts[0])
 
 
-def test_the_template_is_the_manifests(folder: Path) -> None:
+def test_a_text_too_long_is_cut_or_named(folder: Path) -> None:
+    reader = PromptTokenizer.read(folder, max_length=5)
+    for one_by_one in (False, True):
+        [query, document] = reader.tokenize(["ice"], ["snow " * 9], task="", one_by_one=one_by_one)
+        assert (query.truncated, document.truncated) == (False, True)
+        assert len(document.token_ids) == 5
+    for fields, field in ((None, "text 1"), (["query", "document"], "document")):
+        with pytest.raises(InputError, match=f"{field}: received a text of 12 tokens with trunc"):
+            reader.tokenize(["ice"], ["snow " * 9], task="", fields=fields, truncate=False)
+
+
+def test_the_template_is_the_manifests_and_the_digest_the_files(folder: Path) -> None:
     CheckpointManifest("x", {}, template="query: {query}").write(folder)
     reader = PromptTokenizer.read(folder, max_length=4096)
     assert reader.with_prompts(["snow"]) == ["query: snow"]
+    content = (folder / "tokenizer.json").read_bytes()
+    assert reader.tokenizer.sha256 == hashlib.sha256(content).hexdigest()
 
 
 def test_what_cannot_be_read_is_refused(folder: Path) -> None:

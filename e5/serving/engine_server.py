@@ -119,10 +119,10 @@ class EngineServer:
         self.is_ending = True
         self._server.close()
         self._path.unlink(missing_ok=True)
-        self._telling.cancel()
         for connection in self.connections:
             connection.send(state_frame(self.state))
         await self._until(lambda: not any(each.tasks for each in self.connections))
+        self._telling.cancel()
         for connection in self.connections:
             connection.end()
         with suppress(TimeoutError):

@@ -117,6 +117,7 @@ class Service:
             QueueFullError: too many tokens are already waiting.
             RequestTooLargeError: the request has more tokens than the queue can ever hold.
             EngineError: the engine broke; `healthy` is False from then on.
+            ServiceError: no engine is there, where engines are other processes.
         """
         model, fields = self._model, request.fields
         check_dimensions(request.dimensions, model.dimensions)

@@ -3,8 +3,9 @@
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
@@ -80,6 +81,7 @@ class RawFront:
         self.reader, self.writer = reader, writer
         self._frames = FrameReader(lambda *_: 1 << 30)
         self._received: list[Frame] = []
+        self._is_unwell = False
 
     @classmethod
     async def connect(cls, path: Path) -> "RawFront":
@@ -97,14 +99,17 @@ class RawFront:
         )
 
     async def read(self) -> Frame | None:
-        """The next frame that is no STATE but the one that says that the engine is not healthy.
+        """The next frame that is no STATE, or the first that says that the engine is not healthy.
 
         None once the connection has ended.
         """
         while True:
             while self._received:
                 frame = self._received.pop(0)
-                if frame.kind is not FrameKind.STATE or not frame.payload[0]:
+                if frame.kind is not FrameKind.STATE:
+                    return frame
+                if not frame.payload[0] and not self._is_unwell:
+                    self._is_unwell = True
                     return frame
             try:
                 data = await self.reader.read(1 << 16)
@@ -117,7 +122,8 @@ class RawFront:
     async def close(self) -> None:
         """Hang up."""
         self.writer.close()
-        await asyncio.wait([asyncio.ensure_future(self.writer.wait_closed())])
+        with suppress(ConnectionError):
+            await self.writer.wait_closed()
 
 
 class FakeEngine:
@@ -135,14 +141,18 @@ class FakeEngine:
         self.given_up: list[int] = []
         self.connections = 0
         self._writers: list[asyncio.StreamWriter] = []
+        self._handlers: list[asyncio.Task[Any] | None] = []
 
     async def start(self, path: Path) -> None:
         """Listen at a path."""
         self._server = await asyncio.start_unix_server(self._serve, path)
 
     async def stop(self) -> None:
-        """Listen no more."""
+        """Listen no more, and end all connections."""
         self._server.close()
+        self.hang_up()
+        closing = [writer.wait_closed() for writer in self._writers]
+        await asyncio.gather(*filter(None, self._handlers), *closing, return_exceptions=True)
 
     def hang_up(self) -> None:
         """Close all connections, once what was written is sent."""
@@ -151,6 +161,7 @@ class FakeEngine:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self._handlers.append(asyncio.current_task())
         frames = FrameReader(lambda *_: 1 << 30)
         self._writers.append(writer)
         writer.write(b"".join(hello_frame(self.hello)))
