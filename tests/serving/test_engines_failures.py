@@ -193,4 +193,5 @@ def test_an_engine_whose_answers_would_differ_is_refused(
 
     with caplog.at_level(logging.ERROR):
         run(story)
-    assert f"sent a HELLO that differs in {said}" in caplog.messages[0]
+    wanted = f"sent a HELLO that differs in {said}"
+    assert any(wanted in message for message in caplog.messages)

@@ -18,6 +18,7 @@ from e5.serving.frames import EngineHello, Frame, FrameKind, FrameReader, Pieces
 
 # Engines and front ends run on uvloop; the other loop differs in how connections end.
 LOOPS = pytest.mark.parametrize("loop", ["uvloop", pytest.param("asyncio", marks=pytest.mark.slow)])
+FRAMES_LOG = "e5.serving.frames"  # says what was no frame
 Story = Callable[[], Awaitable[None]]
 
 
