@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,6 +58,7 @@ class Embedder:
         dimensions: dimensions of a whole vector.
         max_length: maximum tokens of a text, `<s>` and `</s>` included; longer ones are truncated.
         max_batch_tokens: maximum tokens computed in one forward.
+        launches_ahead: see `Engine`.
 
     Example:
         >>> embedder = Embedder.load(Settings(weights="weights/e5-mini"))
@@ -73,7 +74,7 @@ class Embedder:
         self.name, self.prompts = name, prompts
         self.prompt_tokenizer = PromptTokenizer(tokenizer, prompts)
         self.dimensions, self.max_length = engine.hidden_size, tokenizer.max_length
-        self.max_batch_tokens = engine.max_batch_tokens
+        self.max_batch_tokens, self.launches_ahead = engine.max_batch_tokens, engine.launches_ahead
         self._engine = engine
         self._forward_lock, self._fork_guard = threading.Lock(), ForkGuard()
 
@@ -218,14 +219,18 @@ class Embedder:
             one_by_one=one_by_one,
         )
 
-    def compute(self, sequences: Sequence[TokenIds]) -> Computed:
+    def compute(
+        self, sequences: Sequence[TokenIds], *, launched: Callable[[], object] = lambda: None
+    ) -> Computed:
         """The vector of each text's token ids, checked.
 
         A text whose vector is not finite, or that does not fit in memory even alone, is returned as
-        a fault; all other texts get their vectors. In a fork: EngineError.
+        a fault; all other texts get their vectors. In a fork: EngineError. `launched` is called
+        before each wait for a card: what it does takes no time from the forward.
         """
         self._fork_guard.check()
         with self._forward_lock:  # two forwards at a time would share the memory of one
+            self._engine.launched = launched
             return self._compute(sequences, share_prefixes=True)
 
     def _compute(self, sequences: Sequence[TokenIds], *, share_prefixes: bool) -> Computed:

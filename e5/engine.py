@@ -41,6 +41,8 @@ class Engine:
         max_batch_tokens: maximum tokens computed in one forward.
         compiled: whether forwards use torch.compile.
         quantised: whether weights are stored in fewer bits than they are multiplied in.
+        launches_ahead: whether a card still computes a batch when all its kernels were launched.
+        launched: is called whenever a batch was launched, before its vectors are waited for.
 
     Another engine is a subclass that replaces `_divide` and `_vectors`.
 
@@ -50,6 +52,8 @@ class Engine:
     """
 
     quantised = False
+    launches_ahead = False
+    launched: Callable[[], object] = staticmethod(lambda: None)
 
     def __init__(
         self,
@@ -72,6 +76,8 @@ class Engine:
             try_to_compile(lambda texts: self._run(pack(texts).to(model.device)))
         streamed = model.layers if isinstance(model.layers, StreamedLayers) else None
         on_a_card = uses_varlen(model.device, model.embed_tokens.weight.dtype)
+        # Where layers are streamed, launches wait for their copies.
+        self.launches_ahead = model.device.type == "cuda" and streamed is None
         graphs = graphs and on_a_card and streamed is None
         self._graphs = Graphs(self._run, model.device) if graphs else None
         self.max_batch_tokens = max_batch_tokens or self._measure_batch_tokens(
@@ -127,7 +133,9 @@ class Engine:
     def _forward(self, texts: Sequence[TokenIds], share_prefixes: bool = True) -> Iterator[Vectors]:
         """Vectors of `texts`, in order; in halves if the GPU's memory does not hold them all."""
         try:
-            vectors: Vectors = self._vectors(texts, share_prefixes).cpu().numpy()
+            rows = self._vectors(texts, share_prefixes)
+            self.launched()
+            vectors: Vectors = rows.cpu().numpy()
         except torch.OutOfMemoryError:
             pass  # handled below, after the failed forward's tensors are released
         else:

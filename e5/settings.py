@@ -20,7 +20,13 @@ CHOICES = {
 }
 FLAGS = {"0": False, "false": False, "1": True, "true": True}
 # Whole numbers and their minimums.
-NUMBERS = {"threads": 1, "max_length": 3, "max_batch_tokens": 1, "max_queue_tokens": 1}
+NUMBERS = {
+    "threads": 1,
+    "max_length": 3,
+    "max_batch_tokens": 1,
+    "max_queue_tokens": 1,
+    "cache_mb": 0,
+}
 _TYPES_AND_REMEDIES = {
     "compile": (bool, "use 0 or 1"),
     "weights": (str | Path, "use the path of a folder"),
@@ -63,6 +69,8 @@ class Settings:
         max_queue_tokens: tokens that may wait before requests are refused (`E5_MAX_QUEUE_TOKENS`).
         drain_seconds: seconds for which a gateway that is told to end says so by `/ready` and still
             takes requests (`E5_DRAIN_SECONDS`).
+        cache_mb: megabytes (10^6 bytes) in which a service keeps the vectors of texts that it was
+            asked for, so that they are not computed again (`E5_CACHE_MB`).
     """
 
     weights: str | Path = "weights/e5-mistral-7b-instruct"
@@ -78,6 +86,7 @@ class Settings:
     max_batch_tokens: int | None = None
     max_queue_tokens: int = 1_000_000
     drain_seconds: float = 1.0
+    cache_mb: int = 0
 
     def __post_init__(self) -> None:
         """Refuse values that are wrong on every machine."""
@@ -106,6 +115,11 @@ class Settings:
             received = f"{self.quantize!r} with E5_ENGINE=packed"
             remedy = "set E5_ENGINE=transformers, or unset it"
             raise SettingsError("E5_QUANTIZE", received, remedy)
+
+    @property
+    def cache_bytes(self) -> int:
+        """`cache_mb` in bytes."""
+        return self.cache_mb * 10**6
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Settings":

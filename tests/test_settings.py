@@ -31,6 +31,7 @@ def test_every_setting_is_read_with_its_type() -> None:
         "E5_MAX_BATCH_TOKENS": "2048",
         "E5_MAX_QUEUE_TOKENS": "9",
         "E5_DRAIN_SECONDS": "2.5",
+        "E5_CACHE_MB": "64",
     }
     assert set(environ) == {f"E5_{field.name.upper()}" for field in dataclasses.fields(Settings)}
     assert Settings.from_env(environ) == Settings(
@@ -47,7 +48,9 @@ def test_every_setting_is_read_with_its_type() -> None:
         max_batch_tokens=2048,
         max_queue_tokens=9,
         drain_seconds=2.5,
+        cache_mb=64,
     )
+    assert Settings(cache_mb=64).cache_bytes == 64_000_000
 
 
 def test_the_process_environment_is_read_when_asked_and_not_before(
@@ -78,7 +81,7 @@ def test_a_misspelt_variable_is_refused_and_the_right_ones_are_named(variable: s
 
 
 @pytest.mark.parametrize(
-    "variable", ["E5_MAX_LENGTH", "E5_MAX_BATCH_TOKENS", "E5_MAX_QUEUE_TOKENS"]
+    "variable", ["E5_MAX_LENGTH", "E5_MAX_BATCH_TOKENS", "E5_MAX_QUEUE_TOKENS", "E5_CACHE_MB"]
 )
 @pytest.mark.parametrize("text", ["many", "1.5", "1e3", "0x10", "4k"])
 def test_what_is_no_whole_number_is_refused(variable: str, text: str) -> None:
@@ -93,6 +96,7 @@ def test_what_is_no_whole_number_is_refused(variable: str, text: str) -> None:
         ("E5_MAX_LENGTH", "-1", 3),
         ("E5_MAX_BATCH_TOKENS", "0", 1),
         ("E5_MAX_QUEUE_TOKENS", "0", 1),
+        ("E5_CACHE_MB", "-1", 0),
     ],
 )
 def test_a_number_too_small_is_refused(variable: str, text: str, minimum: int) -> None:
@@ -100,7 +104,7 @@ def test_a_number_too_small_is_refused(variable: str, text: str, minimum: int) -
         SettingsError, match=rf"^{variable}: received {text}; use a whole number from {minimum} on"
     ):
         Settings.from_env({variable: text})
-    assert Settings.from_env({variable: str(minimum)}) != Settings()
+    assert (Settings.from_env({variable: str(minimum)}) == Settings()) == (minimum == 0)
 
 
 @pytest.mark.parametrize("text", ["8", "0.5", "1e1", " 24.0 ", "1000"])

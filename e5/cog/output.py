@@ -46,7 +46,7 @@ class Output(BaseModel):
             embeddings_base64=[encode_base64(row) for row in vectors] if as_base64 else None,
             score=scores[0, 0] if scores.size == 1 else None,
             scores=scores if scores.size else None,
-            usage=Usage(tokens=answer.tokens, truncated=answer.truncated),
+            usage=Usage.model_construct(tokens=answer.tokens, truncated=answer.truncated),
             model=answer.model,
         )
 

@@ -218,7 +218,11 @@ class Gateway:
         answer = call.in_callers_order(answer)
         num_texts, num_truncated = len(answer.tokens), sum(answer.truncated)
         self.metrics.count(
-            path, texts=num_texts, tokens=sum(answer.tokens), truncated=num_truncated
+            path,
+            texts=num_texts,
+            tokens=sum(answer.tokens),
+            truncated=num_truncated,
+            cached=answer.metrics.get("cached"),
         )
         headers = {
             "x-e5-prompt": call.prompt,
@@ -271,7 +275,8 @@ class Gateway:
 
     async def _metrics(self, _: HttpRequest) -> Response:
         # In a thread: what several processes count takes many milliseconds to add up.
-        text = await asyncio.to_thread(self.metrics.text, self._backend.waiting_tokens())
+        waiting_tokens, cache_bytes = self._backend.waiting_tokens(), self._backend.cache_bytes()
+        text = await asyncio.to_thread(self.metrics.text, waiting_tokens, cache_bytes)
         return Response(text, media_type="text/plain; version=0.0.4")
 
     async def _openapi(self, _: HttpRequest) -> Response:

@@ -80,6 +80,9 @@ class Backend(Protocol):
     def waiting_tokens(self) -> int:
         """The number of tokens that wait for the engine; 0 for a remote service."""
 
+    def cache_bytes(self) -> int:
+        """The number of bytes that kept vectors take; 0 for a remote service."""
+
     async def close(self) -> None:
         """Close what the backend holds."""
 
@@ -102,7 +105,12 @@ class InProcessBackend:
         from e5.serving import Service
 
         embedder = Embedder.load(settings)
-        return cls(embedder, Service.of(embedder, max_queue_tokens=settings.max_queue_tokens))
+        service = Service.of(
+            embedder,
+            max_queue_tokens=settings.max_queue_tokens,
+            cache_bytes=settings.cache_bytes,
+        )
+        return cls(embedder, service)
 
     async def info(self) -> BackendInfo:
         """See `Backend.info`."""
@@ -129,6 +137,10 @@ class InProcessBackend:
     def waiting_tokens(self) -> int:
         """The number of tokens that wait for the engine."""
         return self._service.waiting_tokens
+
+    def cache_bytes(self) -> int:
+        """See `Service.cache_bytes`."""
+        return self._service.cache_bytes
 
     async def close(self) -> None:
         """Do nothing: the process ends."""
@@ -244,6 +256,10 @@ class RemoteBackend:
         return Settings.max_queue_tokens
 
     def waiting_tokens(self) -> int:
+        """0: a remote service does not say it."""
+        return 0
+
+    def cache_bytes(self) -> int:
         """0: a remote service does not say it."""
         return 0
 

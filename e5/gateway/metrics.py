@@ -46,22 +46,31 @@ class GatewayMetrics:
             registry=self.registry,
         )
         self.in_flight = gauge("in_flight", "Requests being answered.")
+        self._cache_hits = counter("cache_hits", "Texts whose vectors had been kept (E5_CACHE_MB).")
+        self._cache_misses = counter("cache_misses", "Texts that were computed beside a cache.")
         self._waiting_tokens: Gauge | None = None
         if place is None:
             text = "Tokens that wait for the engine, where it is in this process."
             self._waiting_tokens = gauge("queue_tokens", text)
+            self._cache_bytes = gauge("cache_bytes", "Bytes that kept vectors take.")
 
-    def count(self, route: str, *, texts: int, tokens: int, truncated: int) -> None:
-        """Count one answered request's texts and their tokens."""
+    def count(
+        self, route: str, *, texts: int, tokens: int, truncated: int, cached: float | None
+    ) -> None:
+        """Count one answered request's texts and their tokens; without a cache `cached` is None."""
         self._texts.labels(route).inc(texts)
         self._tokens.labels(route).inc(tokens)
         if truncated:
             self._truncated.labels(route).inc(truncated)
+        if cached is not None:
+            self._cache_hits.inc(cached)
+            self._cache_misses.inc(texts - cached)
 
-    def text(self, waiting_tokens: int) -> bytes:
-        """All counters in Prometheus' text format, while so many tokens wait."""
+    def text(self, waiting_tokens: int, cache_bytes: int) -> bytes:
+        """All counters in Prometheus' text format, while so many tokens wait, and are kept."""
         if self._waiting_tokens is not None:
             self._waiting_tokens.set(waiting_tokens)
+            self._cache_bytes.set(cache_bytes)
         if self._place is None:
             return generate_latest(self.registry)
         of_all = CollectorRegistry()

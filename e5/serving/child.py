@@ -23,6 +23,7 @@ class Child:
         cause: why its last process ended, or will end.
         is_unhealthy: whether an engine says so of itself.
         waiting_tokens: the number of tokens that wait for an engine, as it said last.
+        cache_bytes: the number of bytes that its kept vectors take, as it said last.
     """
 
     def __init__(self, kind: ChildKind, number: int, environ: Mapping[str, str]) -> None:
@@ -35,7 +36,7 @@ class Child:
 
     def _reset(self) -> None:
         self.is_ready.clear()
-        self.missed_ticks = self.waiting_tokens = 0
+        self.missed_ticks = self.waiting_tokens = self.cache_bytes = 0
         self.is_unhealthy = False
         self.cause: EndCause = "ended"
 
@@ -104,7 +105,7 @@ class Child:
         if self._process is not None:
             await self._process.wait()
         self.is_ready.clear()
-        self.waiting_tokens = 0
+        self.waiting_tokens = self.cache_bytes = 0
 
     async def until_ready(self) -> bool:
         """Wait until it can answer, or has ended; returns whether it can."""

@@ -22,12 +22,14 @@ class BatchedVectors:
         queue_ms: milliseconds from submission to the start of its first forward.
         forward_ms: milliseconds of all forwards that contained any of its texts.
         batch_texts: texts in its last forward, including those of other requests.
+        cached: texts whose vectors were kept from earlier requests; None without a cache.
     """
 
     vectors: Vectors
     queue_ms: float
     forward_ms: float
     batch_texts: int
+    cached: int | None = None
 
 
 class EngineQueue(Protocol):
@@ -44,6 +46,10 @@ class EngineQueue(Protocol):
     @property
     def max_queue_tokens(self) -> int:
         """The number of tokens that may wait."""
+
+    @property
+    def cache_bytes(self) -> int:
+        """See `Service.cache_bytes`."""
 
     def check_capacity(self, num_tokens: int) -> None:
         """Refuse a request of `num_tokens` or more with the error with which `embed` would."""

@@ -89,7 +89,7 @@ class EngineServer:
     def state(self) -> EngineState:
         """How it is; an engine that ends says that it is not healthy, so that nobody asks it."""
         healthy = self.queue.healthy and not self.is_ending
-        return EngineState(healthy, self.queue.waiting_tokens)
+        return EngineState(healthy, self.queue.waiting_tokens, self.queue.cache_bytes)
 
     async def start(self, path: Path) -> None:
         """Listen at a path in a private folder.
@@ -255,7 +255,12 @@ async def _serve(settings: Settings, path: Path) -> None:
     from e5.serving.batcher import Batcher
 
     embedder = Embedder.load(settings)
-    server = EngineServer(embedder, Batcher(embedder, max_queue_tokens=settings.max_queue_tokens))
+    batcher = Batcher(
+        embedder,
+        max_queue_tokens=settings.max_queue_tokens,
+        cache_bytes=settings.cache_bytes,
+    )
+    server = EngineServer(embedder, batcher)
     gc.collect()
     gc.freeze()  # what is loaded stays: looking for garbage in it would stop all requests for 0.1 s
     is_over = asyncio.Event()

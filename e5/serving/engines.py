@@ -109,6 +109,11 @@ class Engines:
         """The number of tokens that may wait for all engines; a request goes to one of them."""
         return len(self._paths) * self.hello.max_queue_tokens
 
+    @property
+    def cache_bytes(self) -> int:
+        """The number of bytes that the caches of all connected engines take, as they said last."""
+        return sum(each.state.cache_bytes for each in self._connections.values())
+
     def check_capacity(self, num_tokens: int) -> None:
         """Refuse a request of `num_tokens` or more as the engine would that it would go to."""
         self._check_size(num_tokens)

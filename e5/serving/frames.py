@@ -6,8 +6,10 @@ each length is checked before memory is taken for it. Each ASK gets exactly one 
 carries its number: ANSWER, ERROR, or CANCEL if the front end gave the request up before that.
 
     engine -> front end   HELLO   what is served, as JSON; the first frame
-                          STATE   u8 whether it is healthy, u64 waiting tokens; several a second
-                          ANSWER  f64 queue_ms, f64 forward_ms, u32 batch_texts, float32 rows
+                          STATE   u8 whether it is healthy, u64 waiting tokens, u64 bytes of its
+                                  cache; several a second
+                          ANSWER  f64 queue_ms, f64 forward_ms, u32 batch_texts, i32 cached (-1
+                                  without a cache), float32 rows
                           ERROR   `E5Error.to_dict` as JSON
     front end -> engine   ASK     u32 number of texts, u32 lengths, u32 token ids
     both                  CANCEL  nothing
@@ -35,8 +37,8 @@ from e5.tokenizer import TokenIds
 logger = logging.getLogger(__name__)
 
 HEADER = struct.Struct("=IBQ")
-STATE = struct.Struct("=?Q")
-META = struct.Struct("=ddI")  # of an ANSWER
+STATE = struct.Struct("=?QQ")
+META = struct.Struct("=ddIi")  # of an ANSWER
 MAX_JSON_BYTES = 1 << 20  # of a HELLO, whose prompts may be many, and of an ERROR
 
 # A buffer of at least this many bytes is sent as it is, instead of a copy behind its header.
@@ -99,10 +101,11 @@ class EngineHello(BaseModel):
 
 @dataclass(frozen=True)
 class EngineState:
-    """How an engine is: whether it works, and the number of tokens that wait for it."""
+    """How an engine is: whether it works, the tokens that wait for it, the bytes of its cache."""
 
     healthy: bool
     waiting_tokens: int
+    cache_bytes: int = 0
 
 
 def frame(kind: FrameKind, number: int = 0, *payload: bytes | memoryview) -> Pieces:
@@ -127,7 +130,9 @@ def read_hello(payload: bytearray) -> EngineHello:
 
 def state_frame(state: EngineState) -> Pieces:
     """How an engine is."""
-    return frame(FrameKind.STATE, 0, STATE.pack(state.healthy, state.waiting_tokens))
+    return frame(
+        FrameKind.STATE, 0, STATE.pack(state.healthy, state.waiting_tokens, state.cache_bytes)
+    )
 
 
 def read_state(payload: bytearray) -> EngineState:
@@ -178,7 +183,8 @@ def read_ask(payload: bytearray, *, max_length: int, vocab_size: int) -> list[To
 
 def answer_frame(number: int, batched: BatchedVectors) -> Pieces:
     """The vectors of a request."""
-    meta = META.pack(batched.queue_ms, batched.forward_ms, batched.batch_texts)
+    cached = -1 if batched.cached is None else batched.cached
+    meta = META.pack(batched.queue_ms, batched.forward_ms, batched.batch_texts, cached)
     rows = np.ascontiguousarray(batched.vectors, np.float32).reshape(-1).view(np.uint8)
     return frame(FrameKind.ANSWER, number, meta, rows.data)
 
@@ -192,9 +198,11 @@ def read_answer(payload: bytearray, num_texts: int, dimensions: int) -> BatchedV
     """The vectors of a request of so many texts."""
     if len(payload) != answer_bytes(num_texts, dimensions):
         raise FrameError(f"an ANSWER of {len(payload)} bytes to {num_texts} texts")
-    queue_ms, forward_ms, batch_texts = META.unpack_from(payload)
+    queue_ms, forward_ms, batch_texts, cached = META.unpack_from(payload)
     vectors = np.frombuffer(payload, np.float32, offset=META.size).reshape(num_texts, dimensions)
-    return BatchedVectors(vectors, queue_ms, forward_ms, batch_texts)
+    return BatchedVectors(
+        vectors, queue_ms, forward_ms, batch_texts, cached if cached >= 0 else None
+    )
 
 
 def error_frame(number: int, error: E5Error) -> Pieces:

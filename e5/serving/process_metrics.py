@@ -48,6 +48,13 @@ class ProcessMetrics:
             registry=registry,
             multiprocess_mode="max",
         )
+        self.cache_bytes = Gauge(
+            "e5_gateway_cache_bytes",
+            "Bytes that an engine's kept vectors take.",
+            ["engine"],
+            registry=registry,
+            multiprocess_mode="max",
+        )
 
     def forget(self, name: str) -> None:
         """Remove what a process that has ended measured; what it counted stays."""

@@ -229,6 +229,7 @@ class Processes:
                     child.kill("unhealthy" if child.is_unhealthy else "silent")
             for engine in self._engines:
                 self._metrics.queue_tokens.labels(engine.number).set(engine.waiting_tokens)
+                self._metrics.cache_bytes.labels(engine.number).set(engine.cache_bytes)
             for kind, children in (("engine", self._engines), ("front", self._fronts)):
                 num_ready = sum(child.is_ready.is_set() for child in children)
                 self._metrics.processes.labels(kind).set(num_ready)
@@ -280,6 +281,7 @@ class _Watcher(FrameProtocol):
             return
         state = read_state(received.payload)
         self._engine.waiting_tokens = state.waiting_tokens
+        self._engine.cache_bytes = state.cache_bytes
         self._engine.is_unhealthy = not state.healthy
         if state.healthy:
             self._engine.missed_ticks = 0

@@ -144,7 +144,8 @@ class Answer:
         tokens: the number of tokens read of each text, in the order of the vectors.
         truncated: whether each text was truncated.
         model: name and fingerprint of the model.
-        metrics: `queue_ms`, `forward_ms`, `tokens` and `batch_texts`; {} of a remote service.
+        metrics: `queue_ms`, `forward_ms`, `tokens`, `batch_texts`, and `cached` where there is a
+            cache; {} of a remote service.
     """
 
     vectors: Vectors

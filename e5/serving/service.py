@@ -61,21 +61,26 @@ class Service:
         self._tokenizing = asyncio.Semaphore(MAX_TOKENIZING)
 
     @classmethod
-    def of(cls, embedder: "Embedder", *, max_queue_tokens: int) -> "Service":
+    def of(cls, embedder: "Embedder", *, max_queue_tokens: int, cache_bytes: int = 0) -> "Service":
         """The service of an embedder in this process, with a `Batcher` before it.
 
-        Requests are refused when more than `max_queue_tokens` would wait.
+        The limits are those of `Settings.max_queue_tokens` and `Settings.cache_mb`.
         """
         from e5.serving.batcher import Batcher  # it brings torch
 
-        return cls(embedder, Batcher(embedder, max_queue_tokens=max_queue_tokens))
+        batcher = Batcher(embedder, max_queue_tokens=max_queue_tokens, cache_bytes=cache_bytes)
+        return cls(embedder, batcher)
 
     @classmethod
     def load(cls, settings: Settings) -> "Service":
         """Load the checkpoint and run its self-check; raises what `Embedder.load` raises."""
         from e5.embedder import Embedder
 
-        return cls.of(Embedder.load(settings), max_queue_tokens=settings.max_queue_tokens)
+        return cls.of(
+            Embedder.load(settings),
+            max_queue_tokens=settings.max_queue_tokens,
+            cache_bytes=settings.cache_bytes,
+        )
 
     @property
     def healthy(self) -> bool:
@@ -95,6 +100,11 @@ class Service:
         """The number of tokens that may wait for the engine."""
         return self._queue.max_queue_tokens
 
+    @property
+    def cache_bytes(self) -> int:
+        """The number of bytes that kept vectors take."""
+        return self._queue.cache_bytes
+
     async def answer(self, request: EmbedRequest) -> Answer:
         """Embed the request's texts and score its queries with its documents.
 
@@ -112,7 +122,7 @@ class Service:
         model, fields = self._model, request.fields
         check_dimensions(request.dimensions, model.dimensions)
         request.check_answer_size(model.dimensions)
-        options = request.model_dump(include={"task", "symmetric", "truncate"})
+        options = {name: getattr(request, name) for name in ("task", "symmetric", "truncate")}
         tokenize = partial(
             model.prompt_tokenizer.tokenize,
             request.all_queries,
@@ -144,6 +154,7 @@ class Service:
             truncated=[text.truncated for text in tokenized],
             model=model.name,
             metrics={
+                **({} if batched.cached is None else {"cached": batched.cached}),
                 "queue_ms": round(batched.queue_ms, 3),
                 "forward_ms": round(batched.forward_ms, 3),
                 "tokens": sum(tokens),

@@ -15,6 +15,7 @@ have 32 layers on CUDA and 8 on a CPU, so that the saving in the last layer does
     http      throughput and latency over HTTP, 1 to 128 clients
     gateway   requests per second of one text, compared with scripts/serve and Cog; needs wrk
     crowd     up to 256 clients with one query each, by the gateway and by Cog (--engine)
+    repeats   the same with queries that come again, with E5_CACHE_MB and without (--engine)
     answers   the time of an answer above that of the forward
     fairness  small requests beside large ones
     soak      memory and folders of the server over 100,000 requests (--requests)
@@ -63,6 +64,7 @@ SECTIONS = {
     "http": "http_latency.http_rows",
     "gateway": "gateway_rates.gateway_rows",
     "crowd": "many_clients.many_clients_rows",
+    "repeats": "many_clients.repeats_rows",
     "answers": "http_latency.answer_rows",
     "fairness": "endurance.fairness_rows",
     "soak": "endurance.soak_rows",
@@ -93,9 +95,12 @@ def main() -> int:
     parser.add_argument("--weights", help="a checkpoint folder instead of random weights")
     parser.add_argument(
         "--engine",
-        choices=("real", "simulated:a40", "simulated:h100"),
+        choices=("real", *(f"simulated:{name}" for name in ("a40", "half-h100", "h100", "free"))),
         default="real",
-        help="for crowd: compute, or take the time that a card would take",
+        help="for crowd and repeats: compute, or take the time that a card would take, or no time",
+    )
+    parser.add_argument(
+        "--clients", default="1,16,64,256", help="for crowd and repeats: numbers of clients"
     )
     parser.add_argument(
         "--requests", type=int, default=100_000, help="number of requests, for soak and faults"

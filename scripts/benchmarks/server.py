@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -52,13 +52,18 @@ def request_prediction(client: httpx2.Client, inputs: Mapping[str, Any]) -> http
 
 @contextmanager
 def running(
-    stub: str = "predict.py:Predictor", *, module: str = "cog.server.http", **environment: str
+    stub: str = "predict.py:Predictor",
+    *,
+    module: str = "cog.server.http",
+    arguments: Sequence[str] = (),
+    **environment: str,
 ) -> Iterator[str]:
     """Start a Cog server as scripts/serve does, or a gateway; yield its URL.
 
     Args:
         stub: FILE:CLASS of the predictor, FILE relative to the project's folder.
         module: the module that is run. It must answer `/health-check` as Cog does.
+        arguments: of the module, beside the port.
         environment: more variables. The caller's own `E5_*` and `COG_*` are not passed on.
 
     Raises:
@@ -82,7 +87,7 @@ def running(
         host = ["--host", "127.0.0.1"] if module == "cog.server.http" else []
         with log.open("wb") as file:
             process = subprocess.Popen(
-                [sys.executable, "-m", module, *host],
+                [sys.executable, "-m", module, *host, *arguments],
                 cwd=ROOT,
                 env=kept | settings,
                 stdout=file,

@@ -1,41 +1,37 @@
-"""The service over an engine that does not compute, so that only the service itself takes time.
+"""Engines that do not compute, so that only the service itself takes time.
 
-`python -m benchmarks.simulated` runs the gateway. `SimulatedPredictor` is the predictor for Cog,
-and `EmptyPredictor` does nothing. Texts are checked and tokenised as usual; all vectors are equal.
-
-The variable SIMULATED names the engine. `free` takes no time. `a40` and `h100` take the time of
-such a card: a forward takes as long as reading the weights or as computing the tokens, whichever is
-longer. Meanwhile the host launches the kernels one by one and holds Python's lock, as torch does.
-These times are estimates, not measurements. `real` computes, and so does `random`, with weights of
+Texts are checked and tokenised as usual; all vectors are equal. `free` takes no time. The others
+take the time of a card: a forward takes as long as reading the weights or as computing the tokens,
+whichever is longer. Before that the host launches the kernels one by one and holds Python's lock,
+as torch does. These times are estimates, not measurements. `random` does compute, with weights of
 the 7B model's shapes that it makes on the device.
+
+`simulation` puts them into the processes that are measured.
 """
 
 import os
-import socket
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
-import uvloop
-from cog import BaseRunner, Input
 
 from benchmarks.random_weights import SEVEN_BILLION, random_mistral
-from e5.checkpoint import TOKENIZER
+from e5.checkpoint import CONFIG, TOKENIZER
 from e5.device import choose_device, choose_dtype
-from e5.embedder import Computed, Embedder
+from e5.embedder import Embedder
 from e5.engine import MAX_CUDA_BATCH_TOKENS, Engine
-from e5.gateway import Gateway, InProcessBackend, ModelNames, serve
 from e5.graphs import SIZES, size_for
+from e5.mistral import Config
 from e5.packing import MIN_SHARED, pack
-from e5.serving import Service
 from e5.settings import Settings
 from e5.tokenizer import TokenIds, Tokenizer
-from predict import Predictor
+from e5.vectors import Vectors
 
 HIDDEN_SIZE = 4096  # the 7B model's
 LAUNCHES, LAUNCH_SECONDS = 1042, 14e-6  # kernels of a forward, on the host of an H100, 2026-11-27
@@ -51,7 +47,11 @@ class Card:
     largest_graph: int  # tokens; larger batches take the card longer than the host's launches
 
 
-CARDS = {"a40": Card(0.020, 10_700, 256), "h100": Card(0.0042, 71_000, 768)}
+CARDS = {
+    "a40": Card(0.020, 10_700, 256),
+    "half-h100": Card(0.0084, 35_500, 384),  # what a real H100 computed
+    "h100": Card(0.0042, 71_000, 768),
+}
 
 
 class SimulatedEngine(Engine):
@@ -61,6 +61,7 @@ class SimulatedEngine(Engine):
         """Set the width and the token budget of the 7B model; no model is loaded."""
         self.hidden_size = HIDDEN_SIZE
         self.max_batch_tokens = MAX_CUDA_BATCH_TOKENS
+        self.launches_ahead = True
         self._card = card
 
     def _vectors(self, texts: Sequence[TokenIds], share_prefixes: bool) -> torch.Tensor:
@@ -73,67 +74,71 @@ class SimulatedEngine(Engine):
                     pass
         else:
             seconds += GRAPH_SECONDS
-        time.sleep(max(0.0, launched + seconds - time.perf_counter()))
-        return torch.ones(len(texts), HIDDEN_SIZE)
+        return cast(torch.Tensor, _RunningBatch(launched + seconds, len(texts)))
 
 
-def embedder_of(engine: str) -> Embedder:
-    """Load the checkpoint that `E5_WEIGHTS` names, with the named engine."""
-    settings = Settings.from_env()
-    if engine in CARDS:
-        folder = Path(settings.weights)
-        tokenizer = Tokenizer(folder / TOKENIZER, max_length=settings.max_length)
-        return Embedder(SimulatedEngine(CARDS[engine]), tokenizer, name=f"{folder.name}@simulated")
+@dataclass(frozen=True)
+class _RunningBatch:
+    """The vectors of a batch, which the card has computed at a time."""
+
+    end: float
+    num_texts: int
+
+    def cpu(self) -> torch.Tensor:
+        """Wait until then."""
+        time.sleep(max(0.0, self.end - time.perf_counter()))
+        return torch.ones(self.num_texts, HIDDEN_SIZE)
+
+
+class FreeEngine(Engine):
+    """Takes no time."""
+
+    def __init__(self, hidden_size: int) -> None:
+        """Set the width of the vectors."""
+        self.hidden_size = hidden_size
+        self.max_batch_tokens = MAX_CUDA_BATCH_TOKENS
+
+    def compute(
+        self,
+        sequences: Sequence[TokenIds],
+        *,
+        share_prefixes: bool = True,  # noqa: ARG002
+    ) -> Vectors:
+        """Make vectors of ones."""
+        return np.ones((len(sequences), self.hidden_size), np.float32)
+
+
+def simulated_embedder(engine: str, settings: Settings) -> Embedder:
+    """The named engine with the tokenizer of the checkpoint."""
     if engine == "random":
-        from benchmarks.models import save_tokenizer  # transformers takes seconds to import
-
-        device = choose_device(settings.device)
-        model = random_mistral(SEVEN_BILLION, device, choose_dtype(None, device))
-        with tempfile.TemporaryDirectory() as name:
-            save_tokenizer(Path(name))
-            tokenizer = Tokenizer(Path(name) / TOKENIZER, max_length=settings.max_length)
-        name = f"{Path(settings.weights).name}@random"
-        return Embedder(Engine(model), tokenizer, name=name)
-    embedder = Embedder.load(settings)
-    if engine == "free":
-        vectors = np.ones((4096, embedder.dimensions), np.float32)
-
-        def compute(sequences: Sequence[TokenIds]) -> Computed:
-            return Computed(vectors[: len(sequences)].copy(), {})
-
-        embedder.compute = compute  # type: ignore[method-assign]
-    return embedder
+        return _random_embedder(settings)
+    folder = Path(settings.weights)
+    tokenizer = Tokenizer(folder / TOKENIZER, max_length=settings.max_length)
+    made = (
+        FreeEngine(Config.read(folder / CONFIG).hidden_size)
+        if engine == "free"
+        else SimulatedEngine(CARDS[engine])
+    )
+    return Embedder(made, tokenizer, name=f"{folder.name}@simulated")
 
 
-class SimulatedPredictor(Predictor):
-    """The predictor of predict.py, with the engine that SIMULATED names."""
+def _random_embedder(settings: Settings) -> Embedder:
+    """Our own engine with random weights."""
+    from benchmarks.models import save_tokenizer  # transformers takes seconds to import
 
-    def setup(self) -> None:
-        """Replace the service that predict.py loads."""
-        super().setup()
-        self.service = Service.of(embedder_of(_engine_name()), max_queue_tokens=1_000_000)
-
-
-class EmptyPredictor(BaseRunner):  # type: ignore[misc]
-    """A predictor that does nothing, to measure Cog alone."""
-
-    async def run(self, query: str = Input(), encoding_format: str = Input(default="")) -> str:
-        """Return the inputs."""
-        return query + encoding_format
+    device = choose_device(settings.device)
+    model = random_mistral(SEVEN_BILLION, device, choose_dtype(None, device))
+    with tempfile.TemporaryDirectory() as name:
+        save_tokenizer(Path(name))
+        tokenizer = Tokenizer(Path(name) / TOKENIZER, max_length=settings.max_length)
+    return Embedder(Engine(model), tokenizer, name=f"{Path(settings.weights).name}@random")
 
 
-def _engine_name() -> str:
-    return os.environ.get("SIMULATED", "free")
-
-
-def main() -> None:
-    """Serve the gateway on the port `PORT` until SIGTERM."""
-    embedder = embedder_of(_engine_name())
-    backend = InProcessBackend(embedder, Service.of(embedder, max_queue_tokens=1_000_000))
-    gateway = Gateway(backend, ModelNames(embedder.name))
-    with socket.create_server(("127.0.0.1", int(os.environ["PORT"]))) as listening:
-        uvloop.run(serve(gateway, listening))
-
-
-if __name__ == "__main__":
-    main()
+def simulation(engine: str) -> dict[str, str]:
+    """The environment in which `Embedder.load` gives the named engine; `real` changes nothing."""
+    scripts = Path(__file__).resolve().parents[1]
+    paths = [scripts / "benchmarks/simulation", scripts, scripts.parent]
+    return {
+        "SIMULATED": engine,
+        "PYTHONPATH": os.pathsep.join([*map(str, paths), os.environ.get("PYTHONPATH", "")]),
+    }

@@ -126,8 +126,8 @@ def test_engines_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_door_is_put_under_load(monkeypatch: pytest.MonkeyPatch) -> None:
     from benchmarks import many_clients  # imports transformers too
 
-    gateway = {"gateway": many_clients.REQUESTS["gateway"]}  # the long test starts Cog too
-    monkeypatch.setattr(many_clients, "REQUESTS", gateway)
+    gateway = {"gateway": many_clients.DOORS["gateway"]}  # the long test starts Cog too
+    monkeypatch.setattr(many_clients, "ONE_PROCESS_DOORS", gateway)
     (row,) = rows_of("doors")
     assert (row["door"], row["clients"], row["failed"]) == ("gateway", 16, 0)
     assert row["texts/s"] > 0

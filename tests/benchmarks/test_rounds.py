@@ -5,16 +5,20 @@ import os
 import subprocess
 import sys
 import time
-from itertools import pairwise
+from argparse import Namespace
+from collections import Counter
+from itertools import islice, pairwise
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import load_generator, other_processes, rounds
+from benchmarks import load_generator, many_clients, other_processes, rounds
+from benchmarks.many_clients import Door
 from benchmarks.other_processes import BUSY, OtherProcesses, busy_machine_message
 from benchmarks.rounds import Times, side_by_side
-from benchmarks.simulated import HIDDEN_SIZE, embedder_of
+from benchmarks.simulated import HIDDEN_SIZE, simulated_embedder
+from e5.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
@@ -110,12 +114,33 @@ def test_no_two_queries_of_the_load_generator_are_equal() -> None:
     assert all(a != b for a, b in pairwise(queries))
 
 
-def test_a_simulated_card_gives_vectors_of_the_7b_model_without_its_weights(
+def test_queries_that_come_again_are_drawn_by_zipf_s_law() -> None:
+    drawn = Counter(islice(load_generator.queries(100), 20_000))
+    assert len(drawn) == 100
+    first, second, tenth = (drawn[load_generator.query(rank - 1)] for rank in (1, 2, 10))
+    assert 1.5 < first / second < 2.7
+    assert 6 < first / tenth < 17
+    assert len(set(islice(load_generator.queries(), 500))) == 500
+
+
+@pytest.mark.slow
+def test_clients_of_a_gateway_are_measured_with_what_it_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("E5_WEIGHTS", str(ROOT / "weights/e5-mini"))
-    monkeypatch.setenv("E5_DEVICE", "cpu")
-    embedder = embedder_of("h100")
+    monkeypatch.setattr(many_clients, "SECONDS", 0.5)
+    kept = Door(cache_mb=1)
+    monkeypatch.setattr(many_clients, "CACHE_DOORS", {"gateway": kept})
+    arguments = Namespace(engine="simulated:a40", weights=None, device="cpu", rounds=1, clients="4")
+    batch, single, row = many_clients.repeats_rows(arguments)
+    assert 0 < single["texts/s"] < batch["texts/s"] < 10_700 / 10, "each has ten tokens of its own"
+    assert row["engine"] == "SIMULATED a40"
+    assert (row["clients"], row["failed"], row["x gateway"]) == (4, 0, 1)
+    assert row["texts/s"] > 0
+    assert 0 <= row["cached"] < 1
+
+
+def test_a_simulated_card_gives_vectors_of_the_7b_model_without_its_weights() -> None:
+    embedder = simulated_embedder("h100", Settings(weights=ROOT / "weights/e5-mini"))
     assert embedder.name == "e5-mini@simulated"
     texts = [f"snow {number}" for number in range(300)]
     assert embedder.encode_query(texts).shape == (300, HIDDEN_SIZE)

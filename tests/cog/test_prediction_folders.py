@@ -49,6 +49,17 @@ def test_the_folders_of_an_ended_prediction_are_removed_and_others_stay(tmp_path
     assert other.exists()
 
 
+def test_a_folder_of_which_a_part_is_missing_or_new_is_removed_too(tmp_path: Path) -> None:
+    folders = quick(tmp_path)
+    without, more = made(tmp_path, "pred_1"), made(tmp_path, "pred_2")
+    (without / "inputs").rmdir()
+    (more / "others").mkdir()
+    for name in ("pred_1", "pred_2", "pred_that_never_was"):
+        end(folders, name)
+    wait_until(lambda: not without.exists() and not more.exists())
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_folders_are_kept_until_cog_has_written_a_large_answer(tmp_path: Path) -> None:
     folders = quick(tmp_path)

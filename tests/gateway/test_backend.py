@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -28,6 +29,7 @@ from e5.embedder import Embedder
 from e5.errors import E5Error, EngineError, ServiceError
 from e5.gateway.backend import InProcessBackend, RemoteBackend
 from e5.serving import EmbedRequest, Service
+from e5.settings import Settings
 from e5.vectors import decode_base64
 
 TEXTS = ["Frozen water.", "a\nline break", "雪 😀", "A car."]
@@ -53,6 +55,24 @@ class TestInProcess:
             await backend.close()
 
         asyncio.run(story())
+
+    def test_the_gateway_counts_the_texts_that_it_did_not_compute_again(
+        self, checkpoint: Path
+    ) -> None:
+        backend = InProcessBackend.load(Settings(weights=checkpoint, device="cpu", cache_mb=1))
+        local = LocalGateway(backend)
+        first, again = (
+            local.post("/v1/embeddings", {"model": "small", "input": [*TEXTS[:count], "hail"]})
+            for count in (2, 4)
+        )
+        assert first.json()["data"][0] == again.json()["data"][0]
+        assert first.json()["data"][2]["embedding"] == again.json()["data"][4]["embedding"]
+        assert local.counted("cache_hits_total") == 3
+        assert local.counted("cache_misses_total") == 5
+        assert (
+            f"e5_gateway_cache_bytes {float(backend.cache_bytes())}" in local.get("/metrics").text
+        )
+        assert backend.cache_bytes() > 5 * 4 * 64
 
     def test_a_broken_engine_is_not_ready(
         self, embedder: Embedder, monkeypatch: pytest.MonkeyPatch

@@ -15,6 +15,7 @@ from e5.errors import EngineError, NonFiniteError, ServiceError
 from e5.serving.engine_queue import BatchedVectors
 from e5.serving.frames import (
     HEADER,
+    STATE,
     EngineState,
     FrameKind,
     answer_frame,
@@ -44,8 +45,10 @@ BROKEN: dict[str, Callable[[WatchedEngine, int], bytes]] = {
     "a large error": lambda _, number: HEADER.pack(1 << 21, FrameKind.ERROR, number),
     "not given up": lambda _, number: b"".join(frame(FrameKind.CANCEL, number)),
     "a second hello": lambda *_: b"".join(frame(FrameKind.HELLO, 0, b"{}")),
-    "a long state": lambda *_: HEADER.pack(10, FrameKind.STATE, 0),
-    "a short state": lambda *_: HEADER.pack(8, FrameKind.STATE, 0) + bytes(8),
+    "a long state": lambda *_: HEADER.pack(STATE.size + 1, FrameKind.STATE, 0),
+    "a short state": lambda *_: (
+        HEADER.pack(STATE.size - 1, FrameKind.STATE, 0) + bytes(STATE.size - 1)
+    ),
     "a request": lambda _, number: b"".join(ask_frame(number, TEXTS)),
     "an unknown kind": lambda _, number: HEADER.pack(0, 77, number),
     "zeros": lambda *_: bytes(50),
@@ -152,7 +155,7 @@ def test_what_an_engine_says_of_itself_is_believed_until_it_says_more(
     engine: WatchedEngine,
 ) -> None:
     async def story() -> None:
-        told = [EngineState(True, 7), EngineState(False, 2**40)]
+        told = [EngineState(True, 7, 9), EngineState(False, 2**40)]
         fake = FakeEngine(
             server_of(engine).hello,
             lambda number: b"".join(state_frame(told[number - 1])) + answer_of(engine, number),
@@ -168,6 +171,7 @@ def test_what_an_engine_says_of_itself_is_believed_until_it_says_more(
                     state.healthy,
                     state.waiting_tokens,
                 )
+                assert engines.cache_bytes == state.cache_bytes
                 assert connection.heard > heard
 
     run(story)

@@ -30,6 +30,8 @@ from e5.errors import (
     RequestTooLargeError,
     TokenizerError,
 )
+from e5.serving.batcher import Batcher
+from e5.serving.engine_server import EngineServer
 from e5.serving.engines import Engines
 from e5.serving.request import Answer, EmbedRequest
 from e5.serving.service import FEW_CHARACTERS, Service
@@ -208,6 +210,23 @@ def test_requests_of_all_fronts_share_a_forward(engine: WatchedEngine) -> None:
             answers = await asyncio.gather(*waiting)
             assert [answer.batch_texts for answer in answers] == [40] * 20
             assert all(answer.queue_ms > 0 and answer.forward_ms > 0 for answer in answers)
+
+    run(story)
+
+
+def test_what_an_engine_has_kept_is_counted_as_in_one_process(engine: WatchedEngine) -> None:
+    texts = [(1, 7, 2), (1, 8, 9, 2)]
+
+    async def story() -> None:
+        batcher = Batcher(engine.embedder, max_queue_tokens=1000, cache_bytes=1_000_000)
+        server = EngineServer(engine.embedder, batcher)
+        async with serving(server) as paths, connected(paths) as one, connected(paths) as other:
+            assert (await one.embed(texts)).cached == 0
+            found = await other.embed([(1, 5, 2), *texts])  # one cache for all front ends
+            assert found.cached == 2
+            assert_same(found.vectors[1:], engine.alone(texts))
+            await until(lambda: one.cache_bytes > 0)
+            assert one.cache_bytes == batcher.cache_bytes
 
     run(story)
 

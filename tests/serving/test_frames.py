@@ -174,10 +174,13 @@ def test_texts_that_no_front_end_sends_are_refused(words: list[int]) -> None:
         read_ask(payload + b"x", max_length=MAX_LENGTH, vocab_size=VOCAB_SIZE)
 
 
-@pytest.mark.parametrize(("num_texts", "dimensions"), [(0, 3), (1, 1), (3, 7), (2, LARGE_BYTES)])
-def test_vectors_come_out_bit_for_bit(num_texts: int, dimensions: int) -> None:
+@pytest.mark.parametrize(
+    ("num_texts", "dimensions", "cached"),
+    [(0, 3, None), (1, 1, 0), (3, 7, 2), (2, LARGE_BYTES, None)],
+)
+def test_vectors_come_out_bit_for_bit(num_texts: int, dimensions: int, cached: int | None) -> None:
     bits = np.random.default_rng(0).integers(0, 2**32, (num_texts, dimensions), np.uint32)
-    batched = BatchedVectors(bits.view(np.float32), 0.1, 1e300, 2**32 - 1)
+    batched = BatchedVectors(bits.view(np.float32), 0.1, 1e300, 2**32 - 1, cached)
     got = received(answer_frame(9, batched))
     assert (got.kind, got.number, len(got.payload)) == (
         *(FrameKind.ANSWER, 9),
@@ -188,6 +191,7 @@ def test_vectors_come_out_bit_for_bit(num_texts: int, dimensions: int) -> None:
     assert read.vectors.shape == bits.shape
     assert read.vectors.flags.writeable, "as those of this process are"
     assert (read.queue_ms, read.forward_ms, read.batch_texts) == (0.1, 1e300, 2**32 - 1)
+    assert read.cached == cached
     for other in (num_texts + 1, max(0, num_texts - 1)):
         if other != num_texts:
             with pytest.raises(FrameError, match="an ANSWER"):
@@ -257,10 +261,10 @@ def test_a_hello_of_another_wire_is_refused(change: dict[str, object]) -> None:
 
 
 def test_a_state_comes_out_as_it_went_in() -> None:
-    for state in (EngineState(True, 0), EngineState(False, 2**64 - 1)):
+    for state in (EngineState(True, 0, 7), EngineState(False, 2**64 - 1, 0)):
         assert read_state(payload_of(state_frame(state))) == state
-    with pytest.raises(FrameError, match="a STATE of 8 bytes"):
-        read_state(bytearray(8))
+    with pytest.raises(FrameError, match="a STATE of 16 bytes"):
+        read_state(bytearray(16))
 
 
 class Listening(FrameProtocol):

@@ -134,6 +134,10 @@ class FakeBackend:
         """See `Backend`."""
         return 7
 
+    def cache_bytes(self) -> int:
+        """See `Backend`."""
+        return 0
+
     async def close(self) -> None:
         """See `Backend`."""
         self.is_closed = True
