@@ -1,0 +1,17 @@
+"""Are these vectors right? If not, what was done to them?"""
+
+from typing import TYPE_CHECKING
+
+from e5.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from e5.audit.report import AuditReport as AuditReport
+    from e5.audit.report import RowVerdict as RowVerdict
+    from e5.audit.sample import Sample as Sample
+    from e5.audit.sample import TextRole as TextRole
+    from e5.audit.sources import EncoderSource as EncoderSource
+    from e5.audit.sources import LocalSource as LocalSource
+    from e5.audit.sources import VectorSource as VectorSource
+    from e5.audit.verdict import audit as audit
+
+__all__, __getattr__, __dir__ = lazy_exports(__name__)
