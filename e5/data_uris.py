@@ -51,7 +51,7 @@ def change_texts(
     What is no text stays, to be refused later; so does a list of more than `max_texts`, unread.
 
     Example:
-        >>> change_texts({"documents": ["snow", "data:,ice"]}, read_text)
+        >>> change_texts({"documents": ["snow", "data:,ice"]}, read_data_uri)
         {'documents': ['snow', 'ice']}
     """
 
@@ -70,7 +70,7 @@ def change_texts(
     return found
 
 
-def read_text(text: str, field: str) -> str:
+def read_data_uri(text: str, field: str) -> str:
     """The text that a data URI holds, without a byte-order mark; any other text as it is.
 
     Raises:
@@ -78,9 +78,9 @@ def read_text(text: str, field: str) -> str:
             but text in UTF-8.
 
     Example:
-        >>> read_text("data:text/plain;base64,c25vdw==", "query")
+        >>> read_data_uri("data:text/plain;base64,c25vdw==", "query")
         'snow'
-        >>> read_text("data: the new oil", "query")
+        >>> read_data_uri("data: the new oil", "query")
         'data: the new oil'
     """
     if (unescaped := unescape(text, field)) is not text:
@@ -107,7 +107,7 @@ def read_text(text: str, field: str) -> str:
 
 
 def escape(text: str, _field: str) -> str:
-    """A text for which `read_text` gives this text: itself, unless it is a data URI.
+    """A text for which `read_data_uri` gives this text: itself, unless it is a data URI.
 
     Example:
         >>> escape("data:,ice", "query")

@@ -4,6 +4,7 @@ Each function returns the value itself, or raises an InputError that names the c
 Tokens are not counted, so a text that passes may still be truncated.
 """
 
+import codecs
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,6 +12,13 @@ from e5.errors import InputError, quoted
 
 MAX_CHARACTERS = 1_000_000  # in one text; about 60 times as many as the model reads
 MAX_TASK = 10_000  # characters; the task is repeated before each query
+BYTE_ORDER_MARKS = {  # encodings by how files begin; UTF-32's first: it begins as UTF-16's does
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+    codecs.BOM_UTF8: "utf-8",
+}
 
 
 def check_text(text: object, field: str) -> str:

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from e5 import data_uris
-from e5.data_uris import ESCAPED, change_texts, escape, read_text, unescape
+from e5.data_uris import ESCAPED, change_texts, escape, read_data_uri, unescape
 from e5.errors import InputError
 from e5.texts import MAX_CHARACTERS
 
@@ -55,7 +55,7 @@ URIS = {
 
 @pytest.mark.parametrize("uri", URIS)
 def test_a_data_uri_is_the_text_that_it_holds(uri: str) -> None:
-    assert read_text(uri, "query") == URIS[uri]
+    assert read_data_uri(uri, "query") == URIS[uri]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_a_data_uri_is_the_text_that_it_holds(uri: str) -> None:
      "data:,\ud800", "metadata", "Data: sheet"],
 )  # fmt: skip
 def test_another_text_is_itself(text: str) -> None:
-    assert read_text(text, "query") == escape(text, "query") == unescape(text, "query") == text
+    assert read_data_uri(text, "query") == escape(text, "query") == unescape(text, "query") == text
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_another_text_is_itself(text: str) -> None:
 )  # fmt: skip
 def test_what_is_no_text_in_utf_8_is_refused_by_name(uri: str, received: str) -> None:
     with pytest.raises(InputError) as caught:
-        read_text(uri, "documents[3]")
+        read_data_uri(uri, "documents[3]")
     assert str(caught.value).startswith(f"documents[3]: received {received}")
     assert str(caught.value).endswith(
         "which is not text in UTF-8; send text, or a file of text in UTF-8."
@@ -102,7 +102,7 @@ def test_what_is_no_text_in_utf_8_is_refused_by_name(uri: str, received: str) ->
 )
 def test_damaged_base64_is_refused_by_name_and_not_shown(payload: str) -> None:
     with pytest.raises(InputError) as caught:
-        read_text(f"data:text/plain;base64,{payload}", "query")
+        read_data_uri(f"data:text/plain;base64,{payload}", "query")
     assert str(caught.value) == (
         f"query: received text/plain in damaged base64 of {len(payload)} characters; "
         "send text, or a file of text in UTF-8."
@@ -111,25 +111,25 @@ def test_damaged_base64_is_refused_by_name_and_not_shown(payload: str) -> None:
 
 def test_a_long_or_strange_media_type_is_shortened() -> None:
     with pytest.raises(InputError) as caught:
-        read_text("data:a/b;c=" + "\x1bd" * 9999 + ";base64,/w==", "query")
+        read_data_uri("data:a/b;c=" + "\x1bd" * 9999 + ";base64,/w==", "query")
     assert len(str(caught.value)) < 200
     assert str(caught.value).isprintable()
 
 
 def test_a_text_of_all_characters_that_it_may_have_is_read_however_it_is_written() -> None:
     text = "\N{GRINNING FACE}" * MAX_CHARACTERS
-    assert read_text("data:text/plain;base64," + base64_of(text), "query") == text
+    assert read_data_uri("data:text/plain;base64," + base64_of(text), "query") == text
     written = "%F0%9F%98%80" * MAX_CHARACTERS
-    assert read_text("data:text/plain," + written, "query") == text
+    assert read_data_uri("data:text/plain," + written, "query") == text
     too_long = "data:text/plain," + written + written[:12_000]
-    assert read_text(too_long, "query") is too_long  # which is refused by its length
+    assert read_data_uri(too_long, "query") is too_long  # which is refused by its length
 
 
 @given(st.text(), st.sampled_from(["text/plain", "", "text/plain;charset=utf-8", "a/b"]))
 def test_any_text_comes_back_in_either_form(text: str, media_type: str) -> None:
     for uri in (f"data:{media_type};base64,{base64_of(text)}", f"data:{media_type},{quote(text)}"):
         if sum(character < " " for character in text) * 3 <= len(text):  # else it may be UTF-16
-            assert read_text(uri, "query") == text.removeprefix("\ufeff")
+            assert read_data_uri(uri, "query") == text.removeprefix("\ufeff")
 
 
 @given(
@@ -141,7 +141,7 @@ def test_any_text_comes_back_in_either_form(text: str, media_type: str) -> None:
 @example("data:;base64," + "\x00" * 99)
 @example(ESCAPED + base64_of("snow"))
 def test_an_escaped_text_is_the_text_itself(text: str) -> None:
-    assert read_text(escape(text, "query"), "query") == text
+    assert read_data_uri(escape(text, "query"), "query") == text
     assert unescape(escape(text, "query"), "query") == text
 
 
@@ -160,7 +160,7 @@ def test_the_texts_among_inputs_are_changed_and_nothing_else() -> None:
 
     def change(text: str, field: str) -> str:
         fields.append(field)
-        return read_text(text, field)
+        return read_data_uri(text, field)
 
     assert change_texts(inputs, change) == inputs | {
         "task": "snow",
@@ -174,7 +174,7 @@ def test_the_texts_among_inputs_are_changed_and_nothing_else() -> None:
 @pytest.mark.parametrize(("max_texts", "expected"), [(1, "data:,a"), (2, "a"), (math.inf, "a")])
 def test_a_list_of_too_many_texts_stays_as_it_is(max_texts: float, expected: str) -> None:
     texts = ["data:,a"] * 2
-    found = change_texts({"documents": texts}, read_text, max_texts=max_texts)["documents"]
+    found = change_texts({"documents": texts}, read_data_uri, max_texts=max_texts)["documents"]
     assert found == [expected] * 2
     assert (found is texts) == (max_texts == 1)
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from e5.cli.options import absolute, caller_errors, command_parser
 from e5.errors import InputError, one_line
@@ -54,8 +54,10 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("corpus", metavar="IN", help="The corpus, a file or a folder; a path or a URI (s3://...).")
     add("out", metavar="OUT", help="The folder of shards; a path or a URI.")
     add("--id-column", help="The column of the ids; without it an id is file:row.")
+    # `--keep a --keep=-b` is the way to name a column that begins with a hyphen.
+    columns: dict[str, Any] = {"nargs": "+", "action": "extend", "metavar": "COLUMN"}
     texts = "The columns of the texts, which are joined with a space; the default is text."
-    add("--text-column", nargs="+", default=["text"], help=texts)
+    add("--text-column", **columns, help=texts)
     task = "Embed every text with this task's prompt; by default without one."
     add("--task", default="", help=task)
     add("--normalize", action="store_true", help="L2-normalise the vectors.")
@@ -64,8 +66,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     dtypes = ("float32", "float16", "int8", "binary")
     add("--dtype", choices=dtypes, default="float16", help=f"{stored}; the default is float16.")
     add("--rows-per-shard", type=int, help="The maximum rows of a shard; the default is 4096.")
-    keep = "Columns that are copied into the shards and the index."
-    add("--keep", nargs="+", default=[], metavar="COLUMN", help=keep)
+    keep = "Columns that are copied into the shards and the index; folders (lang=en) are columns "
+    keep += "too. COLUMN:text names a type (text, integer, number, boolean, date)."
+    add("--keep", **columns | {"metavar": "COLUMN[:TYPE]"}, default=[], help=keep)
     passages = "Split documents into passages of at most so many tokens."
     add("--passages", type=int, metavar="TOKENS", help=passages)
     overlap = "The maximum tokens that a passage shares with the one before; the default is 0."
@@ -92,12 +95,14 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 def _embed(options: argparse.Namespace) -> "Report":
     from e5.corpora import Corpus, PassageSize, Recipe, ShardFolder, TextFormat, embed_corpus
 
+    keep = [kept_column(text) for text in options.keep]
     corpus = Corpus(
         absolute(options.corpus),
-        tuple(options.text_column),
+        tuple(options.text_column or ["text"]),
         options.id_column,
-        tuple(options.keep),
+        tuple(column for column, _ in keep),
         TextFormat(options.delimiter, options.escape, options.encoding),
+        {column: name for column, name in keep if name is not None},
     )
     size = None
     if options.passages is not None:
@@ -127,6 +132,19 @@ def _runner(options: argparse.Namespace) -> "Runner":
     least, most = worker_bounds(options.workers or "1")
     print("waiting for a worker to load the model", file=sys.stderr)
     return Cluster(settings, options.ray_address, least, most)
+
+
+def kept_column(text: str) -> tuple[str, str | None]:
+    """The column and the type's name in `version:text`; None without a type.
+
+    Example:
+        >>> kept_column("version:text"), kept_column("dc:title"), kept_column("dc:title:text")
+        (('version', 'text'), ('dc:title', None), ('dc:title', 'text'))
+    """
+    from e5.corpora import NAMED_TYPES
+
+    column, _, name = text.rpartition(":")
+    return (column, name) if column and name in NAMED_TYPES else (text, None)
 
 
 def worker_bounds(text: str) -> tuple[int, int]:
@@ -164,6 +182,8 @@ def _print_report(report: "Report", out: str) -> None:
         more = ", ..." if len(report.duplicates) > MAX_NAMED else ""
         number = f"{len(report.duplicates):,} rows have an id that comes again later"
         print(f"{number}; the last row of an id counts: {named}{more}", file=sys.stderr)
+    for sentence in report.unkept:
+        print(one_line(sentence), file=sys.stderr)
     if report.dead_letters:
         print(f"{report.dead_letters:,} dead letters in {out}/{DEAD_LETTERS}", file=sys.stderr)
     if report.changing:

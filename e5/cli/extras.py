@@ -22,7 +22,7 @@ SUBCOMMANDS = {
 
 # The modules that each extra installs.
 _SERVE = "cog coglet huggingface_hub orjson safetensors tokenizers torch"
-_CORPUS = f"{_SERVE} fsspec ijson pyarrow semantic_text_splitter"
+_CORPUS = f"{_SERVE} fsspec pyarrow semantic_text_splitter"
 MODULES_BY_EXTRA = {
     "serve": _SERVE.split(),
     "corpus": _CORPUS.split(),

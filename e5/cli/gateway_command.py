@@ -41,7 +41,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="What computes: http://... of a Cog server, replicate:owner/name[:version] or "
         "replicate-deployment:owner/name. The default is the model in this process.",
     )
-    keys = "A file with one key a line. The default is that no key is needed."
+    keys = "A file with one key a line; - for the standard input. By default none is needed."
     parser.add_argument("--keys", metavar="FILE", type=Path, help=keys)
     alias = "Another name for the model, for clients that insist on one. May be repeated."
     parser.add_argument("--alias", metavar="NAME=MODEL", action="append", default=[], help=alias)
@@ -51,7 +51,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 async def _serve(options: argparse.Namespace, bound: socket.socket) -> None:
-    keys = [] if options.keys is None else read_lines(options.keys, "--keys", "key")
+    keys = [] if options.keys is None else _read_keys(options.keys)
     aliases = dict(_alias(text) for text in options.alias)
     from e5.gateway import Backend, Gateway, InProcessBackend, ModelNames, RemoteBackend, serve
 
@@ -68,13 +68,21 @@ async def _serve(options: argparse.Namespace, bound: socket.socket) -> None:
     info = await backend.info()
     if index is not None:
         index.check_model(info.name)
-    gateway = Gateway(
-        backend, ModelNames(info.name, aliases), keys=[key.strip() for key in keys], index=index
-    )
+    gateway = Gateway(backend, ModelNames(info.name, aliases), keys=keys, index=index)
     begin_to_listen(bound)
     url = f"http://{url_host(bound)}:{bound.getsockname()[1]}"
     print(f"serving {info.name} on {url}", file=sys.stderr)
     await serve(gateway, bound)
+
+
+def _read_keys(file: Path) -> list[str]:
+    """The keys in a file, without blanks at their ends; a header must be able to hold each."""
+    keys = {number: key.strip() for number, key in read_lines(file, "--keys", "key").items()}
+    for number, key in keys.items():
+        if not (key.isascii() and key.isprintable()):
+            received = f"{file}, whose line {number} has a character that no header holds"
+            raise InputError("--keys", received, "make keys of ASCII's letters, digits and signs")
+    return list(keys.values())
 
 
 def _alias(text: str) -> tuple[str, str]:

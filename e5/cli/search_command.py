@@ -13,10 +13,9 @@ import json
 import shutil
 import signal
 from collections.abc import Sequence
-from functools import partial
 from operator import methodcaller
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from e5.cli.options import caller_errors, command_parser, read_lines
 from e5.errors import one_line
@@ -46,8 +45,9 @@ def search_command(arguments: Sequence[str]) -> int:
     names = _OPTIONS | ({"model": "--url"} if options.url else {})
     texts = [options.query]
     if options.queries is not None:
-        texts = read_lines(options.queries, "--queries", "query")
-        names |= {f"queries[{i}]": f"{options.queries}, query {i + 1}" for i in range(len(texts))}
+        lines = read_lines(options.queries, "--queries", "query")
+        texts = list(lines.values())
+        names |= {f"queries[{i}]": f"{options.queries}, line {n}" for i, n in enumerate(lines)}
     with caller_errors(names):
         found = Index(options.index).find_all(
             _encoder(options.url),
@@ -58,13 +58,12 @@ def search_command(arguments: Sequence[str]) -> int:
             hybrid=options.hybrid,
             per_document=options.per_document,
         )
-    to_json = partial(json.dumps, default=methodcaller("isoformat"))  # of dates
     dicts = [[hit.as_dict() for hit in hits] for hits in found]
     if options.queries is not None:
         answers = zip(texts, dicts, strict=True)
-        printed = "\n".join(to_json({"query": text, "hits": hits}) for text, hits in answers)
+        printed = "\n".join(_to_json({"query": text, "hits": hits}) for text, hits in answers)
     else:
-        printed = to_json(dicts[0]) if options.json else _as_table(found[0])
+        printed = _to_json(dicts[0]) if options.json else _as_table(found[0])
     previous = signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end quietly in `... | head`
     print(printed, flush=True)
     signal.signal(signal.SIGPIPE, previous)
@@ -76,7 +75,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("index", metavar="INDEX", help="The folder of the index; a path or a URI.")
     add("query", metavar="QUERY", nargs="?", help="The text to search with.")
-    queries = "A file with one query a line, in place of QUERY."
+    queries = "A file with one query a line, in place of QUERY; - for the standard input."
     add("--queries", metavar="FILE", type=Path, help=queries)
     task = "The default is the documents' task, or web search if they have none."
     add("--task", help=f"The task of the query. {task}")
@@ -103,6 +102,12 @@ def _encoder(url: str | None) -> "Encoder":
     return Embedder.load(Settings.from_env())
 
 
+def _to_json(value: Any) -> str:
+    """JSON of values with dates in them; null for NaN and infinity, which JSON cannot express."""
+    written = json.dumps(value, default=methodcaller("isoformat"))
+    return json.dumps(json.loads(written, parse_constant=lambda _: None))
+
+
 def _as_table(hits: "Sequence[Hit]") -> str:
     """The table for a person, each row cut off at the width of the terminal."""
     width = shutil.get_terminal_size((120, 24)).columns
@@ -114,12 +119,12 @@ def _as_table(hits: "Sequence[Hit]") -> str:
         }
         for hit in hits
     ]
-    widths = {name: len(name) for name in (rows[0] if rows else {"id": ""})}
-    for row in rows:
-        for name, value in row.items():
-            limit = MAX_ID_WIDTH if name == "id" else MAX_COLUMN_WIDTH
-            widths[name] = min(limit, max(widths[name], len(value)))
-    head = "  ".join(f"{name:{size}}" for name, size in widths.items())
+    names = {name: _in_a_cell(name) for name in (rows[0] if rows else {"id": ""})}
+    widths = {}
+    for name, shown in names.items():
+        limit = MAX_ID_WIDTH if name == "id" else MAX_COLUMN_WIDTH
+        widths[name] = min(limit, max(len(cell) for cell in (shown, *(row[name] for row in rows))))
+    head = "  ".join(f"{names[name][:size]:{size}}" for name, size in widths.items())
     lines = [f"rank  score  {head}  text"]
     for rank, (hit, row) in enumerate(zip(hits, rows, strict=True), 1):
         cells = "  ".join(f"{row[name][:size]:{size}}" for name, size in widths.items())

@@ -14,7 +14,7 @@ from typing import TypeAlias
 from e5.cog.json_fields import patch_json_dumps
 from e5.cog.output import Output, build_output
 from e5.cog.prediction_folders import PredictionFolders
-from e5.data_uris import change_texts, read_text
+from e5.data_uris import change_texts, read_data_uri
 from e5.errors import E5Error, EngineError
 from e5.serving import Answer, EmbedRequest, RequestLimits
 
@@ -106,7 +106,9 @@ class Prediction:
         Raises:
             InputError: for an input that is wrong, or a file that is not text in UTF-8.
         """
-        return EmbedRequest.parse(**change_texts(inputs, read_text, max_texts=RequestLimits.texts))
+        return EmbedRequest.parse(
+            **change_texts(inputs, read_data_uri, max_texts=RequestLimits.texts)
+        )
 
     async def output(self, answer: Answer, *, encoding_format: str) -> Output:
         """Record the answer's metrics, and build its output."""

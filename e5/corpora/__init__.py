@@ -6,6 +6,7 @@ from e5.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from e5.corpora.cluster import Cluster as Cluster
+    from e5.corpora.column_types import NAMED_TYPES as NAMED_TYPES
     from e5.corpora.corpus import Corpus as Corpus
     from e5.corpora.documents import PassageSize as PassageSize
     from e5.corpora.formats import TextFormat as TextFormat

@@ -5,8 +5,6 @@ Reading can begin at the position of any row, and gives the same documents from 
 
 import hashlib
 import logging
-import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -16,8 +14,8 @@ from typing import Any, NamedTuple
 
 from pyarrow import fs
 
-from e5.corpora.column_types import UntypedText
-from e5.corpora.documents import DeadLetter, Document
+from e5.corpora.column_types import NAMED_TYPES, FolderText, UntypedText, as_named
+from e5.corpora.documents import DeadLetter, Document, Unkept
 from e5.corpora.filesystem import errors_naming, open_filesystem
 from e5.corpora.formats import (
     FORMATS,
@@ -28,13 +26,16 @@ from e5.corpora.formats import (
     holds_text,
     open_reader,
 )
+from e5.corpora.kept_column import not_kept
+from e5.corpora.listing import files_below, is_hidden
+from e5.corpora.partitions import partition_columns
 from e5.errors import InputError
 from e5.texts import check_text, check_unicode
 
 logger = logging.getLogger(__name__)
 
-RESERVED = ("id", "text", "embedding", "shard", "document", "start", "end", "score", "_distance")
-NOT_KEPT = (dict, list, bytes, tuple, set)
+RESERVED = ("id", "text", "embedding", "embedding.list.element", "score")
+NESTED = (dict, list)
 HASHED_BYTES = 2**16  # of a file's start, and of its end, that are hashed to detect a change
 
 
@@ -55,6 +56,8 @@ class Corpus:
         id_column: None makes ids from row numbers: `file:row`.
         keep: the kept columns, which are copied into the shards and the index.
         text_format: how CSV, TSV and JSON are written.
+        named_types: of kept columns, as which type they are kept: `text` (lists and objects as
+            JSON), `integer`, `number`, `boolean` or `date`. What is no such value is kept as null.
     """
 
     location: str
@@ -62,6 +65,7 @@ class Corpus:
     id_column: str | None = None
     keep: tuple[str, ...] = ()
     text_format: TextFormat = field(default_factory=TextFormat)
+    named_types: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse names that no column can have, or that mean something else in a shard."""
@@ -69,10 +73,14 @@ class Corpus:
             check_unicode(column, field_name)
         reserved = [column for column in self.keep if column in RESERVED]
         if reserved:
-            remedy = f"rename it: shards and indexes have {', '.join(RESERVED)} of their own"
+            remedy = f"rename it: shards and hits have {', '.join(RESERVED)} of their own"
             raise InputError("keep", repr(reserved[0]), remedy)
         if len(set(self.keep)) < len(self.keep):
             raise InputError("keep", "a column twice", "name each column once")
+        for column, name in self.named_types.items():
+            if column not in self.keep or name not in NAMED_TYPES:
+                remedy = f"name a kept column, and one of {', '.join(NAMED_TYPES)}"
+                raise InputError("keep", repr(f"{column}:{name}"), remedy)
 
     @property
     def columns(self) -> list[tuple[str, str]]:
@@ -81,12 +89,13 @@ class Corpus:
         named = {"text_columns": self.text_columns, "id_column": ids, "keep": self.keep}
         return [(attribute, column) for attribute in named for column in named[attribute]]
 
-    def files(self) -> dict[str, str]:
+    def files(self, *, quiet: bool = False) -> dict[str, str]:
         """Identities of the files, by path below `location`, in order; none for an empty folder.
 
         An identity is the size in bytes, the time of the last change, and a digest of the file's
-        start and end. Files of other formats are left out, with a warning; hidden ones are too. A
-        link has its own path; a file that several paths lead to is listed once.
+        start and end. Files of other formats are left out, as are hidden ones and what cannot be
+        listed; unless `quiet`, that is logged. A link has its own path; a file that several paths
+        lead to is listed once.
 
         Raises:
             InputError: if the location cannot be listed, or has only files of other formats.
@@ -95,24 +104,17 @@ class Corpus:
         try:
             info = filesystem.get_file_info(path)
             is_folder = info.type == fs.FileType.Directory
-            below = fs.FileSelector(path, recursive=True)
-            listed = filesystem.get_file_info(below) if is_folder else [info]
-            found = {
-                item.path.removeprefix(f"{path}/") if is_folder else item.base_name: item
-                for item in listed
-                if item.type == fs.FileType.File
-            }
-            if isinstance(filesystem, fs.LocalFileSystem):
-                shortest_last = sorted(found, key=lambda name: (-len(name), name))
-                names = {os.path.realpath(found[name].path): name for name in shortest_last}
-                found = {name: found[name] for name in names.values()}
+            is_file = info.type == fs.FileType.File
+            found, remarks = {info.base_name: info} if is_file else {}, list[str]()
+            if is_folder:
+                found, remarks = files_below(filesystem, path)
         except Exception as error:  # each kind of storage raises its own
             received = f"{self.location}, which cannot be listed ({error})"
             raise InputError("corpus", received, "give a file or folder in reach") from error
         if info.type == fs.FileType.NotFound:
             raise InputError("corpus", self.location, "give a file or folder that exists")
-        hidden = [name for name in found if re.search("(^|/)[._]", name)] if is_folder else []
-        if hidden:
+        hidden = [name for name in found if is_hidden(name)] if is_folder else []
+        if hidden and not quiet:
             logger.info("%d files are hidden by their names and left out", len(hidden))
         visible = sorted(found.keys() - set(hidden))
         known = [name for name in visible if name.lower().endswith(FORMATS)]
@@ -121,16 +123,24 @@ class Corpus:
             received = f"{self.location}, without a file of a known format"
             raise InputError("corpus", received, f"give files that end in {', '.join(FORMATS)}")
         if others:
-            logger.warning("%d files of other formats are left out: %s", len(others), others[:5])
+            remarks.append(f"{len(others)} files of other formats are left out: {others[:5]}")
+        for remark in () if quiet else remarks:
+            logger.warning("%s", remark)
         with ThreadPoolExecutor() as pool:
             identities = pool.map(lambda name: _identity(filesystem, found[name]), known)
             return dict(zip(known, identities, strict=True))
 
-    def check(self, reader: Reader, file: str) -> None:
-        """Refuse a file that lacks a column, has it twice, or cannot hold text in it."""
+    def check(self, reader: Reader, file: str) -> dict[str, FolderText | None]:
+        """Refuse a file that lacks a column, has it twice, or cannot hold text in it.
+
+        Returns:
+            The columns that are read and that only the file's folders have, with their values.
+        """
         columns = reader.columns()
+        lacking = {column for _, column in self.columns if column not in columns}
+        partitions = partition_columns(file, lacking)
         for attribute, column in self.columns:
-            if columns and column not in columns:
+            if columns and column in lacking and column not in partitions:
                 received = f"{column!r}, which {file} does not have"
                 raise InputError(attribute, received, f"it has {', '.join(columns[:20])}")
             if columns.count(column) > 1:
@@ -139,6 +149,7 @@ class Corpus:
             if attribute == "text_columns" and not holds_text(reader.types.get(column)):
                 received = f"{column!r}, which holds {reader.types[column]} in {file}"
                 raise InputError(attribute, received, "name a column of text")
+        return partitions
 
     def document(
         self, row: Mapping[str, Any] | str, file_row: str, *, has_types: bool = True
@@ -159,6 +170,8 @@ class Corpus:
         if self.id_column is not None:
             value = row.get(self.id_column)
             kinds = (bool, bytes, dict, list)
+            if isinstance(value, Unkept):
+                return DeadLetter(file_row, f"{self.id_column}: holds {value.reason}")
             if value is None or value == "" or value != value or isinstance(value, kinds):
                 return DeadLetter(file_row, f"{self.id_column}: holds no id")
             name = str(value).encode(errors="replace").decode()
@@ -167,6 +180,8 @@ class Corpus:
         texts = []
         for column in self.text_columns:
             value = row.get(column)
+            if isinstance(value, Unkept):
+                return DeadLetter(name, f"{column}: holds {value.reason}")
             if value is not None and not isinstance(value, str):
                 return DeadLetter(name, f"{column}: holds {type(value).__name__}, not text")
             texts.append(value or "")
@@ -175,8 +190,22 @@ class Corpus:
             text = check_text(" ".join(texts).strip(), columns)
         except InputError as error:
             return DeadLetter(name, f"{columns}: {error.received}")
-        kept = (_kept(row.get(column), column, file_row, has_types) for column in self.keep)
+        kept = (self._kept(row.get(column), column, file_row, has_types) for column in self.keep)
         return Document(name, text, tuple(kept))
+
+    def _kept(self, value: Any, column: str, file_row: str, has_types: bool) -> Any:
+        if isinstance(value, str):
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                return Unkept("text that is not valid Unicode")
+            if not (has_types or isinstance(value, UntypedText)):
+                value = UntypedText(value)
+        if column in self.named_types:
+            return as_named(value, self.named_types[column])
+        if isinstance(value, NESTED):
+            raise not_kept(column, f"a {type(value).__name__} in {file_row}", is_nested=True)
+        return value
 
 
 class Reading(ExitStack):
@@ -188,6 +217,7 @@ class Reading(ExitStack):
 
     _file: str | None = None
     _reader: Reader
+    _partitions: dict[str, FolderText | None]  # columns that the file's folders have
     _rows: Iterator[ReadRow]
     _next_row = -1  # that `_rows` gives; -1 before the first reading of a file
 
@@ -210,7 +240,7 @@ class Reading(ExitStack):
                     path = f"{path}/{file}"
                 opened = open_reader(filesystem, path, corpus.text_format, columns)
                 self._reader = self.enter_context(opened)
-                corpus.check(self._reader, file)
+                self._partitions = corpus.check(self._reader, file)
             self._file, self._next_row = file, -1
         return self._reader
 
@@ -241,9 +271,12 @@ class Reading(ExitStack):
 
     def _read_rows(self, reader: Reader, file: str, start: ReadPosition) -> Iterator[ReadRow]:
         document = partial(self._corpus.document, has_types=reader.has_types)
+        partitions = self._partitions
         with errors_naming(file):
             for number, (offset, row) in enumerate(reader.rows(start), start.row):
                 if row is not None:
+                    if partitions and isinstance(row, Mapping):
+                        row = {**partitions, **row}
                     item = document(row, f"{file}:{number}")
                     yield ReadRow(ReadPosition(number, offset), item)
 
@@ -255,13 +288,3 @@ def _identity(filesystem: fs.FileSystem, info: fs.FileInfo) -> str:
         content += file.read(HASHED_BYTES)
     changed = info.mtime_ns if info.mtime_ns is not None else ""
     return f"{info.size}-{changed}-{hashlib.sha256(content).hexdigest()[:16]}"
-
-
-def _kept(value: Any, column: str, file_row: str, has_types: bool) -> Any:
-    if isinstance(value, NOT_KEPT):
-        received = f"{column!r}, which holds a {type(value).__name__} in {file_row}"
-        raise InputError("keep", received, "name columns of text, numbers, booleans or dates")
-    if isinstance(value, str):
-        value = value.encode(errors="replace").decode()
-        return value if has_types else UntypedText(value)
-    return value

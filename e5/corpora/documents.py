@@ -14,12 +14,26 @@ class Document:
 
     id: str  # unique in the corpus
     text: str  # what is embedded
-    kept: tuple[Any, ...] = ()  # a value for each kept column; None where the row has none
+    # A value for each kept column: None where the row has none, an `Unkept` where null is kept.
+    kept: tuple[Any, ...] = ()
 
     def hashes(self) -> tuple[int, int, int]:
         """Hashes of 64 bits: of the id, of all that the document has, and of the text."""
         text = _hash(self.text)
         return _hash(self.id), _hash(repr((self.id, text, self.kept))), text
+
+
+@dataclass(frozen=True, slots=True)
+class Unkept:
+    """A value of a file that cannot be kept, such as a date in the year 12000.
+
+    Null is kept in its place, and hashed.
+    """
+
+    reason: str  # what it is: "a date outside the years 1 to 9999"
+
+    def __repr__(self) -> str:
+        return repr(None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,8 @@ def open_filesystem(location: str) -> tuple[fs.FileSystem, str]:
     except Exception as error:  # each kind of storage raises its own
         reason = " ".join(str(error).split())
         received = f"a location that cannot be reached ({reason})"
-        raise InputError(location, received, "give a path or another URI") from error
+        shown = location.encode(errors="backslashreplace").decode()
+        raise InputError(shown, received, "give a path or another URI") from error
     if isinstance(filesystem, fs.LocalFileSystem):
         return filesystem, os.path.abspath(path)  # a link keeps its own name
     return filesystem, path.rstrip("/")

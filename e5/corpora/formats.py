@@ -7,29 +7,27 @@ compressed.
 import csv
 import io
 import itertools
-import json
 import re
 from abc import ABC, abstractmethod
 from codecs import BOM_UTF8, getincrementaldecoder
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
-import ijson
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from e5.corpora.streams import FormatError, lines, open_stream
+from e5.corpora.arrow_values import BYTES_TYPES, TEXT_TYPES, moment, values_of
+from e5.corpora.json_values import decode, elements
+from e5.corpora.streams import lines, open_stream
 from e5.errors import InputError
 
 TEXT_FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 FORMATS = (".parquet", *(f"{name}{end}" for name in TEXT_FORMATS for end in ("", ".gz", ".zst")))
-TEXT_TYPES = (pa.string(), pa.large_string(), pa.string_view(), pa.null())
-BYTES_TYPES = (pa.binary(), pa.large_binary(), pa.binary_view())
 CHECKED_ROWS = 1000  # read from a JSON file to find its columns
 csv.field_size_limit(2**24)  # a larger field is most likely a quote that was left open
 
@@ -118,9 +116,12 @@ def open_reader(
 
 class _Parquet(Reader):
     def __init__(self, opened: Any, columns: Sequence[str] | None) -> None:
-        self._file = pq.ParquetFile(opened)
+        self._opened, self._file = opened, pq.ParquetFile(opened)
         self.types = {field.name: field.type for field in self._file.schema_arrow}
-        self._read = columns if columns is None else [n for n in columns if n in self.types]
+        self._read = [name for name in self.types if columns is None or name in columns]
+        leaves = map(self._file.schema.column, range(len(self._file.schema)))
+        is_int96 = {leaf.path: leaf.physical_type == "INT96" for leaf in leaves}
+        self._int96 = [name for name in self._read if is_int96.get(name)]
 
     def columns(self) -> list[str]:
         return list(self._file.schema_arrow.names)
@@ -132,9 +133,42 @@ class _Parquet(Reader):
             if skip >= num_rows:
                 skip -= num_rows
                 continue
+            seconds, first = self._seconds(group), 0
             for batch in self._file.iter_batches(1024, [group], columns=self._read):
-                yield from ((0, row) for row in _as_rows(batch.slice(skip)))
+                part = batch.slice(skip)
+                columns = {name: values_of(part[name]) for name in self._read}
+                for name, whole in seconds.items():
+                    whole = whole.slice(first + skip, len(part))
+                    columns[name] = _int96_times(part[name], whole)
+                values = zip(*columns.values(), strict=True)
+                yield from ((0, dict(zip(columns, row, strict=True))) for row in values)
+                first += len(batch)
                 skip -= min(skip, len(batch))
+
+    def _seconds(self, group: int) -> dict[str, pa.Array]:
+        """The INT96 columns of a row group, in whole seconds."""
+        if not self._int96:
+            return {}
+        table = self._file_in_seconds.read_row_group(group, self._int96).combine_chunks()
+        return {name: table[name].chunk(0) for name in self._int96}
+
+    @cached_property
+    def _file_in_seconds(self) -> pq.ParquetFile:
+        metadata = self._file.metadata
+        return pq.ParquetFile(self._opened, metadata=metadata, coerce_int96_timestamp_unit="s")
+
+
+def _int96_times(column: pa.Array, seconds: pa.Array) -> list[Any]:
+    """Times of 96 bits: of their nanoseconds Arrow reads the last 64, or whole seconds of all."""
+    has_zone = column.type.tz is not None
+
+    def time(last: int, second: int) -> Any:
+        return moment(second * 10**9 + (last - second * 10**9) % 2**64, has_zone=has_zone)
+
+    counts = (array.view(pa.int64()).to_pylist() for array in (column, seconds))
+    return [
+        last if last is None else time(last, second) for last, second in zip(*counts, strict=True)
+    ]
 
 
 class _TextReader(Reader):
@@ -166,20 +200,8 @@ class _JsonLines(_Json):
 class _JsonArray(_Json):
     def rows(self, start: ReadPosition = START) -> Iterator[tuple[int, SourceRow]]:
         self._opened.seek(0)
-        if self._opened.peek(3).startswith(BOM_UTF8):
-            self._opened.seek(len(BOM_UTF8))
-        while (first := self._opened.peek(1)[:1]).isspace():
-            self._opened.read(1)
-        if first == b"":
-            return
-        if first != b"[":
-            raise FormatError("it holds no JSON array; if each line is an object, name it .jsonl")
-        try:
-            values = ijson.items(self._opened, "item", use_float=True)
-            for value in itertools.islice(values, start.row, None):
-                yield 0, _object(value)
-        except ijson.JSONError as error:
-            raise FormatError(f"not JSON: {error}") from error
+        found = elements(self._opened, self._format.max_line_bytes)
+        yield from ((0, _object(value)) for value in itertools.islice(found, start.row, None))
 
 
 class _Csv(_TextReader):
@@ -237,33 +259,19 @@ def holds_text(kind: pa.DataType | None) -> bool:
     """Whether a column of an Arrow type can hold text; True for one without a type."""
     if kind is not None and pa.types.is_dictionary(kind):
         kind = kind.value_type
-    return kind is None or kind in TEXT_TYPES or kind in BYTES_TYPES
-
-
-def _as_rows(batch: pa.RecordBatch) -> list[SourceRow]:
-    """Rows by their columns; the reason for one that Python cannot represent (invalid UTF-8)."""
-    try:
-        columns = dict(zip(batch.schema.names, map(_as_text, batch.columns), strict=True))
-        rows: list[SourceRow] = pa.RecordBatch.from_pydict(columns).to_pylist()
-    except (ValueError, OverflowError) as error:
-        if len(batch) == 1:
-            return [f"holds a value that cannot be read ({error})"]
-        return [row for i in range(len(batch)) for row in _as_rows(batch.slice(i, 1))]
-    return rows
-
-
-def _as_text(column: pa.Array) -> pa.Array:
-    """Bytes as the text that they are in UTF-8; all else as it is."""
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if column.type in BYTES_TYPES:
-        return column.cast(pa.large_binary()).cast(pa.large_string())
-    return column
+    if isinstance(kind, pa.JsonType):
+        kind = kind.storage_type
+    return kind is None or kind == pa.null() or kind in TEXT_TYPES + BYTES_TYPES
 
 
 def _json_row(line: bytes) -> SourceRow:
     try:
-        return _object(json.loads(line.decode())) if line.strip() else None
+        # Bytes that are not UTF-8 become lone surrogates, which only their own value suffers from.
+        text = line.decode(errors="surrogateescape").strip(" \t\r\n")
+        if not text:
+            return None
+        value, end = decode(text)
+        return _object(value) if end == len(text) else "not JSON (something comes after it)"
     except (ValueError, RecursionError) as error:
         return f"not JSON ({error})"
 

@@ -15,8 +15,9 @@ from pyarrow import fs
 from tqdm import tqdm
 
 from e5.corpora.filesystem import open_filesystem
-from e5.corpora.lance import IndexLimits, Table
+from e5.corpora.lance import NGRAMS, IndexLimits, Table
 from e5.corpora.manifest import ROW_RULES, VECTOR_RULES, Manifest, fingerprint_of
+from e5.corpora.ngrams import ngrams_of_document
 from e5.corpora.shard import VECTOR, as_matrix, decode_vectors
 from e5.corpora.shard_folder import ShardFolder
 from e5.encoder import Encoder
@@ -215,7 +216,7 @@ class Index:
             if per_document and self.manifest.passages is not None:
                 rows = best_of_each(rows)
             if len(rows) >= top or has_all or limit >= len(self):
-                return [_hit(row) for row in rows[:top]]
+                return [self._hit(row) for row in rows[:top]]
             limit *= 4
 
     def _update(self, shards: ShardFolder, limits: IndexLimits) -> None:
@@ -255,23 +256,29 @@ class Index:
         for batch in () if shard is None else shard.table.to_batches(BATCH_ROWS):
             vectors = decode_vectors(as_matrix(batch.column(VECTOR)), self.manifest.dtype)
             flat = pa.array(finish(vectors, None, normalize=True).astype(np.float16).ravel())
+            ngrams = map(ngrams_of_document, batch.column("text").to_pylist())
             made = {
                 "shard": pa.array([name] * len(batch), pa.string()),
+                NGRAMS: pa.array(ngrams, pa.string()),
                 VECTOR: pa.FixedSizeListArray.from_arrays(flat, self.dimensions),
             }
+            names = self._table.stored_names.items()
+            made |= {stored: batch.column(own) for own, stored in names}
             schema = self._table.schema
-            columns = [made[n] if n in made else batch.column(n) for n in schema.names]
-            yield pa.RecordBatch.from_arrays(columns, schema=schema)
+            yield pa.RecordBatch.from_arrays([made[n] for n in schema.names], schema=schema)
+
+    def _hit(self, row: TableRow) -> Hit:
+        """A row under its columns' own names; one of them may be `_distance`."""
+        columns = [
+            (own, row[name]) for own, name in self._table.stored_names.items() if name in row
+        ]
+        values = {name: value for name, value in columns if name not in ("id", "text")}
+        return Hit(row["id"], 100 * (1 - row["_distance"]), row["text"], values)
 
 
 def _manifest_file(location: str) -> tuple[fs.FileSystem, str]:
     filesystem, path = open_filesystem(location)
     return filesystem, f"{path}/{INDEX_MANIFEST}"
-
-
-def _hit(row: TableRow) -> Hit:
-    values = dict(row)
-    return Hit(values.pop("id"), 100 * (1 - values.pop("_distance")), values.pop("text"), values)
 
 
 def merge_rankings(*rankings: Sequence[TableRow]) -> list[TableRow]:

@@ -1,11 +1,13 @@
 """A LanceDB table of vectors on disk: rows in, the rows nearest by cosine or by keywords out.
 
 A small table is searched whole; a large one through IVF-RQ: one bit for each dimension finds
-candidates, and the stored float16 vectors rank them. An inverted index finds keywords (BM25).
+candidates, and the stored float16 vectors rank them. Inverted indexes find keywords (BM25): one of
+the words of all texts, one of the n-grams of those that have some.
 """
 
 import logging
 import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,8 +17,18 @@ import lancedb
 import numpy as np
 import pyarrow as pa
 from lancedb.index import FTS, IvfRq
-from lancedb.query import LanceFtsQueryBuilder, LanceVectorQueryBuilder, MatchQuery
+from lancedb.query import (
+    BooleanQuery,
+    FullTextQuery,
+    LanceFtsQueryBuilder,
+    LanceVectorQueryBuilder,
+    MatchQuery,
+    Occur,
+)
 
+from e5.corpora.arrow_values import values_of
+from e5.corpora.column_names import as_stored, in_sql, stored_names, with_stored_names
+from e5.corpora.ngrams import ngrams_of_query
 from e5.corpora.shard import VECTOR
 from e5.errors import InputError, shortened
 from e5.vectors import Vectors
@@ -24,8 +36,9 @@ from e5.vectors import Vectors
 logger = logging.getLogger(__name__)
 
 TABLE = "documents"
-KEYWORD_INDEX = "words"  # the name of the inverted index in the table
-HIDDEN_COLUMNS = ("shard", VECTOR)  # that a hit does not show
+NGRAMS = "_ngrams"  # the column of `ngrams_of_document`; indexes of earlier releases have none
+KEYWORD_INDEX, NGRAM_INDEX = "words", "ngrams"  # names of the inverted indexes in the table
+HIDDEN_COLUMNS = ("shard", NGRAMS, VECTOR)  # that a hit does not show
 GROWTH = 4  # the index is rebuilt once it should have this many times its partitions
 CANDIDATES = 10  # that are found by bits for each result, and ranked by float16
 MIN_RESULTS = 20  # candidates are found for at least so many results
@@ -48,13 +61,18 @@ class IndexLimits:
 
 
 class Table:
-    """Rows of `id`, `text`, `shard`, other columns, and a normalised float16 vector.
+    """Rows of `id`, `text`, `shard`, other columns, n-grams, and a normalised float16 vector.
 
     Its methods raise an OSError of one line if the location cannot be read or written.
+
+    Attributes:
+        stored_names: the names that a hit's columns have in `schema` and in rows, by their own.
     """
 
     def __init__(self, location: str, table: lancedb.table.Table) -> None:
         self._location, self._table = location, table
+        shown = (field for field in table.schema if field.name not in HIDDEN_COLUMNS)
+        self.stored_names = stored_names(pa.schema(shown))
 
     @classmethod
     def open(cls, location: str) -> "Table | None":
@@ -68,8 +86,11 @@ class Table:
     @classmethod
     def create(cls, location: str, columns: pa.Schema, dimensions: int) -> "Table":
         """A new, empty table with these columns; replaces an older one."""
-        vector = pa.field(VECTOR, pa.list_(pa.float16(), dimensions))
-        schema = columns.append(pa.field("shard", pa.string())).append(vector)
+        fields = [pa.field("shard", pa.string())]
+        # They are many, and each is there twice or three times.
+        fields += [pa.field(NGRAMS, pa.string(), metadata={"lance-encoding:compression": "zstd"})]
+        fields += [pa.field(VECTOR, pa.list_(pa.float16(), dimensions))]
+        schema = pa.schema([*as_stored(columns), *fields])
         with _as_os_error(location):
             made = lancedb.connect(location).create_table(TABLE, schema=schema, mode="overwrite")
             return cls(location, made)
@@ -124,6 +145,10 @@ class Table:
             if len(self) and KEYWORD_INDEX not in self._indexes:
                 words = FTS(with_position=False)
                 self._table.create_index("text", config=words, name=KEYWORD_INDEX)
+            has_ngrams = NGRAMS in self.schema.names and NGRAM_INDEX not in self._indexes
+            if has_ngrams and self._table.count_rows(f"{NGRAMS} is not null"):
+                ngrams = FTS(with_position=False, base_tokenizer="whitespace")
+                self._table.create_index(NGRAMS, config=ngrams, name=NGRAM_INDEX)
             self._table.optimize()
             if (
                 partitions >= GROWTH * self.partitions
@@ -133,7 +158,8 @@ class Table:
                 bits = IvfRq(distance_type="cosine", num_partitions=partitions)
                 self._table.create_index(VECTOR, config=bits, name=f"partitions_{partitions}")
             # A rebuild or a killed run leaves an older index of vectors.
-            for name in self._indexes - {f"partitions_{self.partitions}", KEYWORD_INDEX}:
+            kept = {f"partitions_{self.partitions}", KEYWORD_INDEX, NGRAM_INDEX}
+            for name in self._indexes - kept:
                 self._table.drop_index(name)
 
     def search(
@@ -169,9 +195,14 @@ class Table:
     def _search_keywords(
         self, keywords: str, query: Vectors, top: int, where: str | None
     ) -> list[dict[str, Any]]:
-        if KEYWORD_INDEX not in self._indexes:
+        indexes = self._indexes
+        if KEYWORD_INDEX not in indexes:
             return []
-        search = self._table.search(MatchQuery(keywords, "text"), query_type="fts")  # type: ignore[call-arg]
+        words: FullTextQuery = MatchQuery(keywords, "text")  # type: ignore[call-arg]
+        if NGRAM_INDEX in indexes:
+            ngrams = MatchQuery(ngrams_of_query(keywords), NGRAMS)  # type: ignore[call-arg]
+            words = BooleanQuery([(Occur.SHOULD, words), (Occur.SHOULD, ngrams)])
+        search = self._table.search(words, query_type="fts")
         assert isinstance(search, LanceFtsQueryBuilder)
         rows = self._rows(search, [VECTOR, "_score"], top, where)
         unit = query / np.linalg.norm(query)
@@ -187,19 +218,24 @@ class Table:
         limit: int,
         where: str | None,
     ) -> list[dict[str, Any]]:
-        columns = [name for name in self.schema.names if name not in HIDDEN_COLUMNS]
+        columns = list(self.stored_names.values())
         if where is not None:
-            search = search.where(where, prefilter=True)
-        try:
-            with _as_os_error(self._location):
-                return search.select([*columns, *more_columns]).limit(limit).to_list()
-        except (ValueError, OSError) as error:
-            if where is None:
-                raise
-            reason = " ".join(str(error).split()).partition(". Valid fields")[0]
-            reason = reason.removesuffix(".").replace("Invalid input, ", "")
-            remedy = f"use SQL over the columns {', '.join(columns)}"
-            raise InputError("where", f"{shortened(where)} ({reason})", remedy) from error
+            condition = with_stored_names(where, self.stored_names)
+            search = search.where(condition, prefilter=True)
+        with _as_os_error(self._location):
+            try:
+                found = search.select([*columns, *more_columns]).limit(limit).to_arrow()
+            except Exception as error:  # a panic of LanceDB has a class of its own
+                if where is None:
+                    raise
+                shown = {stored: in_sql(name) for name, stored in self.stored_names.items()}
+                reason = _reason(error).partition(". Valid fields")[0].removesuffix(".")
+                reason = re.sub(r"\bkept_\d+\b", lambda name: shown.get(name[0], name[0]), reason)
+                received = f"{shortened(where)} ({reason.replace('Invalid input, ', '')})"
+                remedy = f"use SQL over the columns {', '.join(shown.values())}"
+                raise InputError("where", received, remedy) from error
+        values = {name: values_of(found[name].combine_chunks()) for name in found.column_names}
+        return [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
 
 
 def _in_shards(shards: Sequence[str]) -> str:
@@ -214,11 +250,15 @@ def probes(partitions: int) -> int:
 
 @contextmanager
 def _as_os_error(location: str) -> Iterator[None]:
-    """Raise an OSError of one line for LanceDB's RuntimeErrors (full disk, lost network)."""
+    """Raise an OSError of one line for LanceDB's errors (full disk, lost network)."""
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         logger.info("LanceDB failed", exc_info=True)
-        reason = str(error).splitlines()[0].partition(", /")[0]  # before its authors' own paths
         remedy = "fix the storage, or build the index anew"
-        raise OSError(f"{location}: received {reason!r} from LanceDB; {remedy}.") from error
+        raise OSError(f"{location}: received {_reason(error)!r} from LanceDB; {remedy}.") from error
+
+
+def _reason(error: Exception) -> str:
+    """What LanceDB says, on one line, without its authors' own paths."""
+    return " ".join(str(error).split()).partition(", /")[0]

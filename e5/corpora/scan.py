@@ -5,15 +5,13 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-import pyarrow as pa
 from tqdm import tqdm
 
-from e5.corpora.column_types import NULL, common_type, kept_type, type_of_value
 from e5.corpora.corpus import Corpus, Reading
 from e5.corpora.documents import DeadLetter, Document, PassageSize
 from e5.corpora.formats import ReadPosition
 from e5.corpora.inventory import Inventory, InventoryBuilder, Positions
-from e5.errors import InputError
+from e5.corpora.kept_column import KeptColumn
 
 ROWS_BETWEEN = 1024  # rows between two read positions
 
@@ -24,7 +22,7 @@ class Scan:
 
     inventory: Inventory
     read_positions: dict[str, list[ReadPosition]]  # where reading can begin in each file
-    kept_types: dict[str, pa.DataType]  # of the kept columns; null for one without values
+    kept: list[KeptColumn]
     dead_letters: list[str]  # names under which dead letters were written
 
 
@@ -44,21 +42,16 @@ def scan(
     """
     builder, names = InventoryBuilder(), list[str]()
     read_positions = dict[str, list[ReadPosition]]()
-    kept_types = dict.fromkeys(corpus.keep, NULL)
+    kept = [KeptColumn(column, corpus.named_types.get(column)) for column in corpus.keep]
     with (
         Reading(corpus) as reading,
         tqdm(None, "reading rows", unit="row", unit_scale=True, delay=2, disable=None) as bar,
     ):
         for file in files:
             types = reading.open(file).types
-            for column in corpus.keep if types else ():
-                kind = kept_type(types[column])
-                if kind is None:
-                    received = f"{column!r}, which holds {types[column]} in {file}"
-                    remedy = "name columns of text, numbers, booleans or dates"
-                    raise InputError("keep", received, remedy)
-                kept_types[column] = common_type(kept_types[column], kind)
-            untyped = [] if types else list(enumerate(corpus.keep))
+            for column in kept:
+                if column.name in types:
+                    column.add_type(types[column.name], file)
             dead_letters: list[DeadLetter] = []
             read_positions[file] = []
             builder.begin(file)
@@ -73,13 +66,12 @@ def scan(
                     continue
                 num_vectors = 1 if size is None else size.estimated_passages(len(item.text))
                 builder.add(item.hashes(), start.row, num_vectors)
-                for i, column in untyped:
-                    kind = type_of_value(item.kept[i])
-                    kept_types[column] = common_type(kept_types[column], kind)
+                for column, value in zip(kept, item.kept, strict=True):
+                    column.add(value, file, start.row)
             if dead_letters:
                 names.append(dead_letters_name(file))
                 write_dead_letters(names[-1], dead_letters)
-    return Scan(builder.build(), read_positions, kept_types, names)
+    return Scan(builder.build(), read_positions, kept, names)
 
 
 def documents_at(

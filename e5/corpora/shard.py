@@ -25,6 +25,7 @@ from e5.errors import InputError
 from e5.vectors import Vectors, as_bits, as_int8
 
 VECTOR = "embedding"
+PASSAGE_COLUMNS = ("document", "start", "end")
 FOOTER_KEY = b"e5.documents"
 ENTRY = np.dtype([("id", "<u8"), ("content", "<u8"), ("text", "<u8"), ("size", "<u4")])
 _NAME = re.compile(r"part-(\d{6,})\.parquet(\.replaced)?")
@@ -64,7 +65,7 @@ class Shard:
             "id": [document.id for document, _, _ in rows],
             "text": [passage.text for _, _, passage in rows],
         }
-        if "document" in schema.names:
+        if _has_passages(schema):
             columns |= {
                 "id": [f"{document.id}#{number}" for document, number, _ in rows],
                 "document": columns["id"],
@@ -166,11 +167,16 @@ def shard_schema(
     """The schema of a folder's shards; `dimensions` are those before a vector is stored."""
     fields = [("id", pa.string())]
     if has_passages:
-        fields += [("document", pa.string()), ("start", pa.int32()), ("end", pa.int32())]
+        fields += zip(PASSAGE_COLUMNS, (pa.string(), pa.int32(), pa.int32()), strict=True)
     width = dimensions // 8 if dtype == "binary" else dimensions
     element = pa.field("element", stored_value_type(dtype))  # its name in a Parquet file
     vector = pa.list_(element, width)
     return pa.schema([*fields, ("text", pa.string()), *kept.items(), (VECTOR, vector)])
+
+
+def _has_passages(schema: pa.Schema) -> bool:
+    """Whether a shard's schema is that of passages; of whole documents `document` may be kept."""
+    return bool(schema.names[1] != "text")
 
 
 def stored_value_type(dtype: Dtype) -> pa.DataType:

@@ -15,13 +15,14 @@ import pyarrow as pa
 from pyarrow import fs
 from tqdm import tqdm
 
-from e5.corpora.column_types import ARROW_TYPES
+from e5.corpora.column_types import ARROW_TYPES, NAMED_TYPES
 from e5.corpora.corpus import Corpus
 from e5.corpora.documents import DeadLetter, PassageSize
 from e5.corpora.filesystem import TEMPORARY_NAME, join_location, open_filesystem, write_whole
 from e5.corpora.inventory import Inventory, InventoryBuilder
 from e5.corpora.manifest import RELEASE_1_NUMBER, ROW_RULES, VECTOR_RULES, Manifest
 from e5.corpora.shard import (
+    PASSAGE_COLUMNS,
     Dtype,
     Shard,
     open_shard,
@@ -81,12 +82,17 @@ class ShardFolder:
         `model` is its name with fingerprint, `dimensions` are those of its whole vectors.
 
         Raises:
-            InputError: for an invalid task or number of dimensions; if the folder lies inside the
-                corpus, was made by release 1, another model or other rules, or holds Parquet files
-                of another program.
+            InputError: for an invalid task or number of dimensions, or a kept column with the name
+                of one that passages have; if the folder lies inside the corpus, was made by
+                release 1, another model or other rules, or holds Parquet files of another program.
         """
         recipe = self.recipe
         check_task(recipe.task)
+        if recipe.passage_size and (
+            taken := [name for name in corpus.keep if name in PASSAGE_COLUMNS]
+        ):
+            remedy = f"rename it: passages have {', '.join(PASSAGE_COLUMNS)} of their own"
+            raise InputError("keep", repr(taken[0]), remedy)
         if self._filesystem.get_file_info(self._path).type == fs.FileType.File:
             raise InputError("shards", f"{self.location}, which is a file", "name a folder")
         source, path = open_filesystem(corpus.location)
@@ -132,6 +138,11 @@ class ShardFolder:
             remedy = "go on as it was made, or name another folder and give this one as --reuse"
             received = f"{self.location}, made with {rule} {was}, for {now}"
             raise InputError("shards", received, remedy)
+        for column, name in corpus.named_types.items():
+            if (kept_as := found.keep[column]) != str(NAMED_TYPES[name]):
+                received = f"'{column}:{name}'; {self.location} has {kept_as}"
+                remedy = "name another folder, and give this one as --reuse"
+                raise InputError("keep", received, remedy)
         return replace(found, model=model)
 
     def begin(self, manifest: Manifest) -> None:

@@ -11,15 +11,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from e5.texts import BYTE_ORDER_MARKS
+
 BUFFER_BYTES = 2**22  # of one read; on remote storage each read is a request
 CHUNK_BYTES = 2**18
-BYTE_ORDER_MARKS = {  # UTF-32's first: it begins as UTF-16's does
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-    codecs.BOM_UTF8: "utf-8",
-}
 
 
 class FormatError(OSError):

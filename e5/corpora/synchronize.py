@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from e5.corpora.column_types import ARROW_TYPES, NULL, TEXT, common_type
+from e5.corpora.column_types import ARROW_TYPES, KINDS_HELD, NULL, TEXT, column_type
 from e5.corpora.corpus import Corpus
 from e5.corpora.documents import DeadLetter
 from e5.corpora.filesystem import only_writer
@@ -89,6 +89,8 @@ class Report:
     dead_letters: int = 0  # number of dead letters in the folder, of all runs
     # `file:row` of rows whose id comes again later, and the id.
     duplicates: list[str] = field(default_factory=list)
+    # A sentence for each kept column with values that cannot be kept.
+    unkept: list[str] = field(default_factory=list)
     # Files that changed in every pass; the folder holds what could be read of them.
     changing: list[str] = field(default_factory=list)
 
@@ -185,6 +187,10 @@ class _Run:
         if len(stored) and not len(found.inventory):
             self._check_empty()
         manifest = replace(manifest, keep=_kept(manifest, found, is_new=not len(stored)))
+        for column in found.kept:
+            for remark in column.remarks(ARROW_TYPES[manifest.keep[column.name]]):
+                logger.warning("%s", remark)
+        report.unkept = [sentence for column in found.kept for sentence in column.unkept()]
         self.folder.begin(manifest)
         difference = compare(found.inventory, stored)
         self.folder.delete_dead_letters(except_for=[*found.dead_letters, DUPLICATES])
@@ -192,7 +198,7 @@ class _Run:
         units = self._units(found, stored, difference)
         self._do(units, len(found.inventory) - len(difference.duplicates), report)
         report.removed += len(difference.removed)
-        now = self.corpus.files()
+        now = self.corpus.files(quiet=True)
         report.changing = [name for name in now | files if now.get(name) != files.get(name)]
         if report.changing:
             logger.warning("%d files changed during the run", len(report.changing))
@@ -262,12 +268,14 @@ class _Run:
 def _kept(manifest: Manifest, found: Scan, *, is_new: bool) -> dict[str, str]:
     """The types of the kept columns: those of a folder, or of a new one those of the corpus."""
     if is_new:
-        kinds = found.kept_types.items()
-        return {column: str(TEXT if kind == NULL else kind) for column, kind in kinds}
-    for column, kind in found.kept_types.items():
-        known = ARROW_TYPES[manifest.keep[column]]
-        if common_type(known, kind) != known:
-            received = f"{column!r}, which now holds {kind}; the folder has {known}"
+        kinds = {column.name: column_type(column.kinds) for column in found.kept}
+        return {name: str(TEXT if kind == NULL else kind) for name, kind in kinds.items()}
+    for column in found.kept:
+        known = ARROW_TYPES[manifest.keep[column.name]]
+        if others := sorted(column.kinds - KINDS_HELD[known]):
+            received = (
+                f"{column.name!r}, which now holds {', '.join(others)}; the folder has {known}"
+            )
             remedy = "name another folder, and give this one as --reuse"
             raise InputError("keep", received, remedy)
     return dict(manifest.keep)

@@ -8,7 +8,7 @@ import pytest
 from commands import Run, embed_folder
 from corpus_tools import texts, write_corpus
 
-from e5.cli.embed_corpus_command import worker_bounds
+from e5.cli.embed_corpus_command import kept_column, worker_bounds
 from e5.corpora import ROWS_PER_SHARD, Dtype
 from e5.errors import InputError
 
@@ -19,6 +19,19 @@ def test_the_bounds_of_a_pool_are_a_number_or_two() -> None:
     for wrong in ("0", "", "two", "4:2", "1:2:3", "-1", ":3", "1:"):
         with pytest.raises(InputError, match=r"^workers: received"):
             worker_bounds(wrong)
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "name"),
+    [
+        ("version", "version", None), ("version:text", "version", "text"),
+        ("dc:title", "dc:title", None), ("dc:title:date", "dc:title", "date"),
+        ("version:int", "version:int", None), (":text", ":text", None), ("text", "text", None),
+        ("a:text:text", "a:text", "text"), ("version:", "version:", None),
+    ],
+)  # fmt: skip
+def test_a_kept_column_may_name_its_type(text: str, column: str, name: str | None) -> None:
+    assert kept_column(text) == (column, name)
 
 
 def test_the_help_names_the_dtypes_and_the_default_of_the_rows(
@@ -114,3 +127,31 @@ def test_an_empty_corpus_asks_before_it_deletes(packages: Path, run: Run) -> Non
     assert embed_folder(run, *arguments, "--allow-empty").endswith(
         "holds 0 documents; 0 vectors computed, 0 reused; 30 documents removed"
     )
+
+
+def test_what_is_kept_otherwise_is_said_and_can_be_named(
+    tmp_path: Path, run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.csv").write_text("text,version,year\nsnow,1.10,2024\nice,1E5,soon\n")
+    done = run("embed-corpus", tmp_path / "in", tmp_path / "a", "--keep", "version", "year")
+    assert done.status == 0
+    said = "version is kept as numbers, 1.10 as 1.1; version:text keeps it as it is written"
+    assert said in caplog.messages
+    assert "year is kept as text, because it holds text, whole numbers" in caplog.messages
+    caplog.clear()
+    out, index = tmp_path / "b", tmp_path / "index"
+    keep = ("--keep", "version:text", "year:integer")
+    done = run("embed-corpus", tmp_path / "in", out, *keep)
+    assert done.status == 0
+    assert "kept as" not in caplog.text
+    assert done.err.splitlines()[-1] == (
+        "1 values of year cannot be kept, and are null; "
+        'the first is in a.csv:1: "soon", which is no integer'
+    )
+    assert run("build-index", out, index).status == 0
+    found = json.loads(run("search", index, "snow", "--json", "--where", "version = '1.10'").out)
+    assert [(hit["version"], hit["year"]) for hit in found] == [("1.10", 2024)]
+    done = run("embed-corpus", tmp_path / "in", out, "--keep", "version:number", "year:integer")
+    assert (done.status, done.out) == (1, "")
+    assert done.err.startswith(f"--keep: received 'version:number'; {out} has string; name another")

@@ -13,6 +13,8 @@ from ports import free_port
         (["--alias", "ada"], {}, "--alias: received ada; write NAME=MODEL.\n"),
         (["--keys", "nowhere"], {}, "--keys: received nowhere, which cannot be read"),
         (["--keys", "blank"], {}, "--keys: received blank, which holds no key; write one key"),
+        (["--keys", "keys"], {}, "--keys: received keys, whose line 3 has a character that no "),
+        (["--keys", "latin"], {}, "--keys: received latin, of which line 2 is not UTF-8 text; "),
         ([], {"E5_WEIGHTS": "nowhere"}, "nowhere: there is no such weights folder; "),
     ],
 )
@@ -27,6 +29,8 @@ def test_one_sentence_says_why_it_does_not_start(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "blank").write_text("\n \n")
     monkeypatch.setenv("PORT", str(free_port()))
+    (tmp_path / "keys").write_bytes(b"\xef\xbb\xbfone \r\n\r\nt\xe2\x80\x8bwo")
+    (tmp_path / "latin").write_bytes(b"one\nschl\xfcssel")
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     done = run("gateway", *arguments)

@@ -1,10 +1,13 @@
 """`e5 search` finds what was embedded and indexed, and prints it for people or for programs."""
 
 import json
+import math
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
+import orjson
 import pytest
 from checkpoints import load
 from commands import Run, embed_folder
@@ -128,10 +131,55 @@ def test_many_queries_are_answered_with_one_load(
     assert len(loads) == 1
     hits = json.loads(run("search", index, "rain in winter", "--top", 2, "--json").out)
     assert [hit["id"] for hit in hits] == [hit["id"] for hit in answers[1]["hits"]]
-    file.write_text("snow\n" + "x" * 1_000_001)
+    file.write_text("snow\n\n" + "x" * 1_000_001)
     done = run("search", index, "--queries", file)
     assert done.status == 1
-    assert done.err.startswith(f"{file}, query 2: received 1000001 characters")
+    assert done.err.startswith(f"{file}, line 3: received 1000001 characters")
+
+
+def strictly(text: str) -> Any:
+    """What JSON says, for a parser that knows no NaN, as all but Python's are."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(constant)
+
+    parsed = json.loads(text, parse_constant=refuse)
+    assert orjson.loads(text) == parsed
+    return parsed
+
+
+def test_what_is_printed_is_json_for_every_parser(packages: Path, run: Run) -> None:
+    (packages / "in" / "all.tsv").unlink()
+    numbers = {"a": math.nan, "b": math.inf, "c": -math.inf, "d\x00\u2028\x7f🙂": 1.5}
+    rows = [{"name": name, "text": f"snow {name}", "a.b": n} for name, n in numbers.items()]
+    write_rows(packages / "in" / "a.jsonl", rows)
+    columns = ("--id-column", "name", "--keep", "a.b")
+    embed_folder(run, packages / "in", packages / "out", *columns)
+    run("build-index", packages / "out", packages / "index")
+    expected = dict.fromkeys("abc") | {"d\x00\u2028\x7f🙂": 1.5}
+    hits = strictly(run("search", packages / "index", "snow", "--json").out)
+    assert {hit["id"]: hit["a.b"] for hit in hits} == expected
+    (packages / "queries").write_text("snow\u2028\x07", encoding="utf-8-sig")
+    (line,) = run("search", packages / "index", "--queries", packages / "queries").out.splitlines()
+    answer = strictly(line)
+    assert answer["query"] == "snow\u2028\x07"
+    assert {hit["id"]: hit["a.b"] for hit in answer["hits"]} == expected
+
+
+def test_columns_of_any_name_are_printed_in_cells(packages: Path, run: Run) -> None:
+    (packages / "in" / "all.tsv").unlink()
+    values = {"": 1, "--x": 22, "a\x1b[2J\nb": 333, "x" * 200: 4444, " a": "long value"}
+    write_rows(packages / "in" / "a.jsonl", [{"text": "snow", **values}])
+    keep = [f"--keep={name}" for name in list(values)[:2]] + ["--keep", *list(values)[2:]]
+    embed_folder(run, packages / "in", packages / "out", *keep)
+    run("build-index", packages / "out", packages / "index")
+    head, hit = run("search", packages / "index", "snow").out.splitlines()
+    assert head.startswith("rank  score  id            --x  a [2J b  " + "x" * 24 + "  a   ")
+    assert hit.split()[2:8] == ["a.jsonl:0", "1", "22", "333", "4444", "long"]
+    assert hit.index("long value") == head.rindex("  a ") + 2
+    where = "`` = 1 and `--x` = 22 and ` a` = 'long value'"
+    (found,) = json.loads(run("search", packages / "index", "tea", "--json", "--where", where).out)
+    assert {name: found[name] for name in values} == values
 
 
 def test_no_text_of_a_corpus_moves_the_cursor(packages: Path, run: Run) -> None:

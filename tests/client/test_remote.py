@@ -19,7 +19,7 @@ from remote_calls import INPUTS, embed, eventually, health, with_service
 
 from e5.client import RemoteService
 from e5.client.transport import ClientLimits
-from e5.data_uris import change_texts, read_text
+from e5.data_uris import change_texts, read_data_uri
 from e5.errors import InputError, ServiceError
 
 MODEL = "replicate-deployment:you/e5"
@@ -251,7 +251,7 @@ def test_a_text_that_is_a_data_uri_stays_what_it_is(on_replicate: bool) -> None:
         with fake_cog(lambda _, inputs: succeeded(inputs)) as cog:
             embed(cog.url, inputs)
             (sent,) = cog.inputs
-    assert change_texts(sent, read_text) == inputs
+    assert change_texts(sent, read_data_uri) == inputs
     assert sent["queries"][1:] + sent["documents"][:1] == ["7", "data: the new oil"]
     assert uri not in str(sent)
 

@@ -79,7 +79,7 @@ def test_a_bad_row_is_a_dead_letter_and_its_neighbours_are_documents(tmp_path: P
         b'{"id": "\\udfff", "text": 7}': "id: holds invalid Unicode",
         b'{"id": NaN, "text": "good"}': "id: holds no id",
         b'{"id": true, "text": "good"}': "id: holds no id",
-        b'{"id": 7, "text": "\xff"}': "not JSON",
+        b'{"id": 7, "text": "\xff"}': "text: a lone surrogate",
         b'{"text": "no id"}': "id: holds no id",
         b'{"id": {"a": 1}, "text": "good"}': "id: holds no id",
         b"[" * 100_000: "not JSON",
@@ -183,12 +183,24 @@ def test_files_without_rows_have_no_documents(tmp_path: Path) -> None:
     assert Corpus(str(tmp_path / "empty")).files() == {}
 
 
-def test_a_file_name_that_is_no_utf_8_is_an_error_not_a_traceback(tmp_path: Path) -> None:
+def test_what_is_left_out_of_a_folder_is_said_unless_it_was_said_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write_rows(tmp_path / "a.jsonl", [{"text": "one"}])
-    with open(bytes(tmp_path) + b"/\xff.txt", "w"):
-        pass
-    with pytest.raises(InputError, match="which cannot be listed"):
-        Corpus(str(tmp_path)).files()
+    (tmp_path / "latest").symlink_to(".")
+    for name in (b"\xff.jsonl", b"new\nline.txt"):
+        with open(bytes(tmp_path) + b"/" + name, "w"):
+            pass
+    for quiet, said in ((False, True), (True, False)):
+        caplog.clear()
+        assert list(Corpus(str(tmp_path)).files(quiet=quiet)) == ["a.jsonl"]
+        for left_out in ("latest", r"\xff.jsonl", r"['new\nline.txt']"):
+            assert (left_out in caplog.text) == said
+    for path in ("\udcff.jsonl", "\udcff"):
+        with pytest.raises(
+            InputError, match=r"\\udcff.*: received a location that cannot be reach"
+        ):
+            Corpus(str(tmp_path / path)).files()
 
 
 def test_a_column_that_a_file_has_twice_is_refused(tmp_path: Path) -> None:

@@ -230,7 +230,7 @@ class TestKept:
         mirror(corpus, folder, embedder)
         assert read_shards(tmp_path / "out")["n"].to_pylist() == [1.5, 2]
         write_rows(tmp_path / "in" / "c.csv", [{"text": "three", "n": "many", "on": ""}])
-        with pytest.raises(InputError, match=r"^keep: received 'n', which now holds string; the"):
+        with pytest.raises(InputError, match=r"^keep: received 'n', which now holds text; the"):
             mirror(corpus, folder, embedder)
 
     def test_other_columns_are_other_rules(self, tmp_path: Path, embedder: Embedder) -> None:
