@@ -86,8 +86,20 @@ class Reader(ABC):
         """Names of the columns, as far as they are known; empty for a file without rows."""
 
     @abstractmethod
+    def records(self, start: ReadPosition = START) -> Iterator[tuple[int, Any]]:
+        """What `parse` makes rows of, from a position on, each with its offset.
+
+        None stands for a blank line.
+        """
+
+    def parse(self, record: Any) -> SourceRow:
+        """The row that a record is."""
+        row: SourceRow = record
+        return row
+
     def rows(self, start: ReadPosition = START) -> Iterator[tuple[int, SourceRow]]:
         """The rows from a position on, each with its offset."""
+        return ((offset, self.parse(record)) for offset, record in self.records(start))
 
 
 @contextmanager
@@ -126,7 +138,7 @@ class _Parquet(Reader):
     def columns(self) -> list[str]:
         return list(self._file.schema_arrow.names)
 
-    def rows(self, start: ReadPosition = START) -> Iterator[tuple[int, SourceRow]]:
+    def records(self, start: ReadPosition = START) -> Iterator[tuple[int, SourceRow]]:
         skip = start.row
         for group in range(self._file.num_row_groups):
             num_rows = self._file.metadata.row_group(group).num_rows
@@ -186,19 +198,23 @@ class _Json(_TextReader):
 
 
 class _JsonLines(_Json):
-    def rows(self, start: ReadPosition = START) -> Iterator[tuple[int, SourceRow]]:
+    def records(self, start: ReadPosition = START) -> Iterator[tuple[int, bytes | str | None]]:
         offset = start.offset
         self._opened.seek(offset)
         for size, line in lines(self._opened, self._format.max_line_bytes):
             if line is None:
                 yield offset, f"a line of more than {self._format.max_line_bytes} bytes"
             else:
-                yield offset, _json_row(line if offset else line.removeprefix(BOM_UTF8))
+                line = line if offset else line.removeprefix(BOM_UTF8)
+                yield offset, line if line.strip(b" \t\r\n") else None
             offset += size
+
+    def parse(self, record: bytes | str | None) -> SourceRow:
+        return _json_row(record) if isinstance(record, bytes) else record
 
 
 class _JsonArray(_Json):
-    def rows(self, start: ReadPosition = START) -> Iterator[tuple[int, SourceRow]]:
+    def records(self, start: ReadPosition = START) -> Iterator[tuple[int, SourceRow]]:
         self._opened.seek(0)
         found = elements(self._opened, self._format.max_line_bytes)
         yield from ((0, _object(value)) for value in itertools.islice(found, start.row, None))
@@ -219,8 +235,8 @@ class _Csv(_TextReader):
     def columns(self) -> list[str]:
         return self._head
 
-    def rows(self, start: ReadPosition = START) -> Iterator[tuple[int, SourceRow]]:
-        """As `Reader.rows`. A quote that is never closed is an error: it takes in all the rest."""
+    def records(self, start: ReadPosition = START) -> Iterator[tuple[int, SourceRow]]:
+        """See `Reader.records`. A quote that is never closed is an error: all the rest is in it."""
         self._offset = max(start.offset, self._start)
         self._opened.seek(self._offset)
         width, begin = len(self._head), self._offset
@@ -268,8 +284,6 @@ def _json_row(line: bytes) -> SourceRow:
     try:
         # Bytes that are not UTF-8 become lone surrogates, which only their own value suffers from.
         text = line.decode(errors="surrogateescape").strip(" \t\r\n")
-        if not text:
-            return None
         value, end = decode(text)
         return _object(value) if end == len(text) else "not JSON (something comes after it)"
     except (ValueError, RecursionError) as error:
