@@ -29,6 +29,7 @@ ALL_BUT_EMBEDDER = [name for name in MODULES if name != "e5.embedder"]
 SUBPACKAGES = sorted(path.parent.name for path in (PROJECT / "e5").glob("*/__init__.py"))
 # The other subpackages that each may import; all may import the core.
 MAY_IMPORT = {
+    "audit": {"client", "corpora"},
     "gateway": {"client", "serving"},
     "cog": {"serving"},
     "cli": set(SUBPACKAGES),
