@@ -1,0 +1,251 @@
+"""A running endpoint of any make -> a sample of the audit's own texts.
+
+Each text is asked for alone, one after another; then all of them together, in two orders. So it
+shows whether a vector depends on what else is in its request. Nothing is sent anywhere else.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from e5.audit.dialects import DIALECTS, Question, Side
+from e5.audit.gathered import Gathered, GatheredRow, usable
+from e5.audit.own_texts import OWN_TEXTS, OwnText
+from e5.audit.sample import Sample, TextRole
+from e5.client import JsonService
+from e5.errors import InputError, ServiceError, quoted, shortened
+from e5.vectors import finish
+
+STEADY = 0.999  # the least cosine of two vectors of one text; 16 bits keep 0.9995
+MAX_NAMED = 3  # texts in a remark
+KEY = re.compile(r"[!-~]+")
+
+
+@dataclass(frozen=True)
+class EndpointAddress:
+    """Where an endpoint is, and how to talk to it.
+
+    Attributes:
+        url: a base URL, or that of the route.
+        dialect: a name in `DIALECTS`.
+        model: the model's name; None to name none.
+        query_name: what the endpoint calls queries: a model's name (openai, ollama), a prompt's
+            name (tei), or a role. None for the dialect's word, or, in these three, which have none,
+            to put the prompt into a query's text.
+        key: in the header that the dialect has for it.
+    """
+
+    url: str
+    dialect: str
+    model: str | None = None
+    query_name: str | None = None
+    key: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        """Refuse a dialect that is not known, and what cannot be a key, which is not shown."""
+        if self.dialect not in DIALECTS:
+            raise InputError("dialect", quoted(self.dialect), f"use one of {', '.join(DIALECTS)}")
+        if self.key is not None and not KEY.fullmatch(self.key):
+            remedy = "use one line of ASCII, without spaces"
+            raise InputError("api_key", "a value that cannot be a key", remedy)
+
+
+class Endpoint:
+    """An endpoint that is asked for vectors, for one event loop."""
+
+    def __init__(
+        self, address: EndpointAddress, *, task: str, around_query: tuple[str, str]
+    ) -> None:
+        """Connects when it is first used.
+
+        Args:
+            address: where it is.
+            task: of the queries.
+            around_query: what a prompt has before and after a query, where the dialect has no
+                roles.
+
+        Raises:
+            InputError: for a URL that cannot be used.
+        """
+        dialect = DIALECTS[address.dialect]
+        url = dialect.url(address.url, address.model)
+        named = re.search(r"/models/([^/:?]+):", url)
+        self._dialect, self._address, self._task = dialect, address, task
+        self._model = address.model or (named[1] if named else None)
+        self._brings_prompt = not dialect.has_roles and address.query_name is None
+        self._around_query = around_query
+        header, prefix = dialect.key_header
+        if "/deployments/" in url:  # Azure's
+            header, prefix = "api-key", ""
+        headers = {} if address.key is None else {header: f"{prefix}{address.key}"}
+        self._service = JsonService(url, headers)
+        self.aclose = self._service.aclose
+
+    async def vectors(self, texts: Sequence[OwnText]) -> list[Any]:
+        """The vectors of texts in as few requests as their sides need, in whatever form they come.
+
+        Raises:
+            InputError, ServiceError: as `JsonService.post`; ServiceError for other answers.
+        """
+        sides: dict[Side, list[int]] = {}
+        for i, text in enumerate(texts):
+            sides.setdefault("document" if self._brings_prompt else text.side, []).append(i)
+        found: list[Any] = [None] * len(texts)
+        for side, positions in sides.items():
+            sent = [self._text(texts[i]) for i in positions]
+            for i, vector in zip(positions, await self._ask(sent, side), strict=True):
+                found[i] = vector
+        return found
+
+    def _text(self, text: OwnText) -> str:
+        before, after = self._around_query if self._brings_prompt else ("", "")
+        return f"{before}{text.text}{after}" if text.side == "query" else text.text
+
+    async def _ask(self, texts: Sequence[str], side: Side) -> list[Any]:
+        query_name = self._address.query_name
+        question = Question(texts, side, self._model, self._task, query_name)
+        answer = await self._service.post(self._dialect.body(question))
+        name = self._service.name
+        try:
+            vectors = self._dialect.vectors(answer)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            said = str(error) if isinstance(error, ValueError) else quoted(answer)
+            sentence = f"{name}: an answer without vectors ({shortened(said, 200)}); "
+            raise ServiceError(f"{sentence}check the URL and the dialect.") from error
+        if len(vectors) != len(texts):
+            sentence = f"{name}: {len(vectors)} vectors for {len(texts)} texts; "
+            raise ServiceError(f"{sentence}no client can tell whose they are.")
+        return vectors
+
+
+async def sample_endpoint(
+    address: EndpointAddress,
+    *,
+    task: str,
+    around_query: tuple[str, str],
+    count: int = len(OWN_TEXTS),
+    role: TextRole = "auto",
+) -> Gathered:
+    """The vectors that an endpoint gives of the audit's own texts.
+
+    The sample has the vectors of texts that were sent alone, and besides those of texts that got
+    other ones in a request with others.
+
+    Args:
+        address: where the endpoint is, and how to talk to it.
+        task: of the queries.
+        around_query: what a prompt has before and after a query.
+        count: of texts, at most.
+        role: `query` or `document` for only these texts.
+
+    Raises:
+        InputError: for an address or a key that is wrong.
+        ServiceError: if the endpoint does not answer, or refuses every text.
+    """
+    texts = [text for text in OWN_TEXTS if role in ("auto", text.side)][:count]
+    endpoint = Endpoint(address, task=task, around_query=around_query)
+    try:
+        with tqdm(total=3 * len(texts), desc="asking", unit="text", delay=2, disable=None) as bar:
+            rows = await _alone(endpoint, texts, bar.update)
+            asked = [i for i, row in enumerate(rows) if not row.problem]
+            batches = [(" in a batch", asked), (" in the reversed batch", asked[::-1])]
+            remarks = list[str]()
+            for place, order in batches if len(asked) > 1 else ():
+                sent = [texts[i] for i in order]
+                vectors, remark = await _together(endpoint, sent, bar.update)
+                rows += map(partial(_row, place=place), sent, vectors)
+                remarks += [] if remark is None or remark in remarks else [remark]
+    finally:
+        await endpoint.aclose()
+    sample, left_out = usable(rows)
+    kept, unsteady = _compare(sample)
+    sample = Sample(
+        [sample.ids[i] for i in kept],
+        [sample.texts[i] for i in kept],
+        sample.vectors[kept],
+        [sample.roles[i] for i in kept],
+    )
+    return Gathered(sample, left_out, remarks + unsteady, task, is_steady=not unsteady)
+
+
+async def _alone(
+    endpoint: Endpoint, texts: Sequence[OwnText], update: Callable[[int], object]
+) -> list[GatheredRow]:
+    """The row of each text, sent alone; one after another, so that no engine puts two together."""
+    rows = list[GatheredRow]()
+    refusals = list[ServiceError]()
+    for text in texts:
+        try:
+            rows += map(_row, [text], await endpoint.vectors([text]))
+        except ServiceError as error:
+            if error.cause != "other":
+                raise
+            refusals.append(error)
+            rows.append(GatheredRow(text.name, text.text, text.side, None, str(error)))
+        update(1)
+    if len(refusals) == len(texts):
+        raise refusals[0]
+    return rows
+
+
+async def _together(
+    endpoint: Endpoint, texts: Sequence[OwnText], update: Callable[[int], object]
+) -> tuple[list[Any], str | None]:
+    """The vectors of texts in one request, or in as few as the endpoint takes; and a remark.
+
+    There are no vectors if it takes only one text at a time.
+    """
+    size, refusal = len(texts), None
+    while size > 1:
+        parts = [texts[start : start + size] for start in range(0, len(texts), size)]
+        try:
+            found = [vector for part in parts for vector in await endpoint.vectors(part)]
+        except ServiceError as error:
+            if error.cause != "other":
+                raise
+            refusal, size = refusal or error, size // 2
+        else:
+            update(len(texts))
+            if refusal is None:
+                return found, None
+            return found, f"it takes {size} texts in a request, and no more ({refusal})"
+    return [], f"it takes one text in a request, and no more ({refusal})"
+
+
+def _row(text: OwnText, vector: Any, place: str = "") -> GatheredRow:
+    return GatheredRow(f"{text.name}{place}", text.text, text.side, vector)
+
+
+def _compare(sample: Sample) -> tuple[list[int], list[str]]:
+    """The rows to judge, and what to say of an endpoint that gives one text different vectors.
+
+    The rows are the first of each text, which was sent alone, and those that differ from it.
+    """
+    units = finish(sample.vectors, None, normalize=True)
+    cosines = units @ units.T
+    firsts = dict[tuple[str, TextRole], int]()
+    kept, different, moved = list[int](), list[int](), 0
+    for i, text in enumerate(zip(sample.texts, sample.roles, strict=True)):
+        first = firsts.setdefault(text, i)
+        is_same = np.array_equal(sample.vectors[i], sample.vectors[first], equal_nan=True)
+        if i == first:
+            kept.append(i)
+        elif not (is_same or cosines[i, first] >= STEADY):
+            kept.append(i)
+            different.append(i)
+            moved += max(cosines[i, other] for other in firsts.values()) >= STEADY
+    if not different:
+        return kept, []
+    names = ", ".join(sample.ids[i] for i in different[:MAX_NAMED])
+    more = ", ..." if len(different) > MAX_NAMED else ""
+    count = len(sample.ids) - len(firsts)
+    sentence = f"{len(different)} of {count} vectors differ from those of the same texts alone"
+    remarks = [f"{sentence}: {names}{more}"]
+    if moved:
+        remarks.append(f"{moved} of them belong to other texts: the answer has another order")
+    return kept, remarks
