@@ -61,7 +61,8 @@ def usable(rows: Sequence[GatheredRow]) -> tuple[Sample, list[LeftOut]]:
     if not kept:
         received = "no rows"
         if left_out:
-            received = f"{len(left_out)} rows without a vector; of the first: {left_out[0]}"
+            count = "1 row" if len(left_out) == 1 else f"{len(left_out)} rows"
+            received = f"{count} without text or vector; of the first: {left_out[0]}"
         raise InputError("vectors", received, "name what holds texts, and their vectors")
     sample = Sample(
         [row.id for row in kept],

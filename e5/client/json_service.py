@@ -61,7 +61,11 @@ class JsonService(Transport):
             raise ServiceError(sentence, cause=error.cause) from error
 
     async def _try(self, content: bytes, end: float) -> Any:
-        response = await self.request("POST", "", end=end, content=content)
+        try:
+            response = await self.request("POST", "", end=end, content=content)
+        except RequestFailedError as error:
+            error.may_retry = False  # a wrong address is told at once
+            raise
         if not 200 <= response.status < 300:
             raise self._refusal(response)
         try:
