@@ -208,13 +208,13 @@ async def _together(
         except ServiceError as error:
             if error.cause != "other":
                 raise
-            refusal, size = refusal or error, size // 2
+            refusal, size = refusal or error, -(-size // 2)
         else:
             update(len(texts))
             if refusal is None:
                 return found, None
-            return found, f"it takes {size} texts in a request, and no more ({refusal})"
-    return [], f"it takes one text in a request, and no more ({refusal})"
+            return found, f"it takes {size} texts in a request, and no more: {refusal}"
+    return [], f"it takes one text in a request, and no more: {refusal}"
 
 
 def _row(text: OwnText, vector: Any, place: str = "") -> GatheredRow:
