@@ -5,6 +5,11 @@ from typing import TYPE_CHECKING
 from e5.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from e5.audit.endpoint import EndpointAddress as EndpointAddress
+    from e5.audit.endpoint import sample_endpoint as sample_endpoint
+    from e5.audit.file_sample import sample_files as sample_files
+    from e5.audit.gathered import Gathered as Gathered
+    from e5.audit.gathered import LeftOut as LeftOut
     from e5.audit.report import AuditReport as AuditReport
     from e5.audit.report import RowVerdict as RowVerdict
     from e5.audit.sample import Sample as Sample
@@ -12,6 +17,7 @@ if TYPE_CHECKING:
     from e5.audit.sources import EncoderSource as EncoderSource
     from e5.audit.sources import LocalSource as LocalSource
     from e5.audit.sources import VectorSource as VectorSource
+    from e5.audit.vector_values import read_vectors as read_vectors
     from e5.audit.verdict import audit as audit
 
 __all__, __getattr__, __dir__ = lazy_exports(__name__)
