@@ -18,7 +18,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from e5.cli.options import absolute, caller_errors, command_parser
+from e5.cli.options import absolute, caller_errors, command_parser, print_output
 from e5.errors import InputError, one_line
 from e5.prompts import DEFAULT_TASK
 from e5.settings import Settings
@@ -59,7 +59,7 @@ def audit_command(arguments: Sequence[str]) -> int:
             gathered = _endpoint(options, address, source)
         task = options.task or gathered.task or DEFAULT_TASK
         report = audit(gathered.sample, source, task=task)
-    print(_to_json(report, gathered) if options.json else _as_text(report, gathered))
+    print_output(_to_json(report, gathered) if options.json else _as_text(report, gathered))
     return report.exit_code if gathered.is_steady else 1
 
 
@@ -181,10 +181,24 @@ def _as_text(report: "AuditReport", gathered: "Gathered") -> str:
         lines.append(f"nDCG@10 of the sample's neighbours, by these vectors: {report.ndcg:.3f}")
     if report.alternatives:
         same = "nearest" if report.exit_code == 2 else "not to be told apart here"
-        lines.append(f"{same}: {', '.join(report.alternatives)}")
+        lines.append(f"{same}: {_grouped(report.alternatives)}")
     if gathered.left_out:
         named = [f"{row.id}: {row.reason}" for row in gathered.left_out[:MAX_NAMED]]
         more = "; ..." if len(gathered.left_out) > MAX_NAMED else ""
         lines.append(f"left out: {len(gathered.left_out)} ({'; '.join(named)}{more})")
     lines += [*gathered.remarks, report.advice]
     return "\n".join(map(one_line, lines))
+
+
+def _grouped(names: Sequence[str]) -> str:
+    """Names of hypotheses, those that differ in a value as one.
+
+    Example:
+        >>> _grouped(["lowercased", "truncated 512", "truncated 1024"])
+        'lowercased, truncated 512 1024'
+    """
+    values = dict[str, list[str]]()
+    for name in names:
+        label, _, value = name.rpartition(" ") if name[-1:].isdigit() else (name, "", "")
+        values.setdefault(label, []).append(value)
+    return ", ".join(" ".join([label, *filter(None, each)]) for label, each in values.items())
