@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from e5.audit.file_sample import sample_files as sample_files
     from e5.audit.gathered import Gathered as Gathered
     from e5.audit.gathered import LeftOut as LeftOut
+    from e5.audit.gathered import judge as judge
     from e5.audit.report import AuditReport as AuditReport
     from e5.audit.report import RowVerdict as RowVerdict
     from e5.audit.sample import Sample as Sample

@@ -22,6 +22,7 @@ from e5.errors import InputError, ServiceError, quoted, shortened
 from e5.vectors import finish
 
 STEADY = 0.999  # the least cosine of two vectors of one text; 16 bits keep 0.9995
+PLACE = " in "  # between a text's name and that of its request
 MAX_NAMED = 3  # texts in a remark
 KEY = re.compile(r"[!-~]+")
 
@@ -131,10 +132,7 @@ async def sample_endpoint(
     count: int = len(OWN_TEXTS),
     role: TextRole = "auto",
 ) -> Gathered:
-    """The vectors that an endpoint gives of the audit's own texts.
-
-    The sample has the vectors of texts that were sent alone, and besides those of texts that got
-    other ones in a request with others.
+    """The vectors that an endpoint gives of the audit's own texts, sent alone and in a batch.
 
     Args:
         address: where the endpoint is, and how to talk to it.
@@ -153,24 +151,31 @@ async def sample_endpoint(
         with tqdm(total=3 * len(texts), desc="asking", unit="text", delay=2, disable=None) as bar:
             rows = await _alone(endpoint, texts, bar.update)
             asked = [i for i, row in enumerate(rows) if not row.problem]
-            batches = [(" in a batch", asked), (" in the reversed batch", asked[::-1])]
+            batches = [("a batch", asked), ("the reversed batch", asked[::-1])]
             remarks = list[str]()
             for place, order in batches if len(asked) > 1 else ():
                 sent = [texts[i] for i in order]
                 vectors, remark = await _together(endpoint, sent, bar.update)
-                rows += map(partial(_row, place=place), sent, vectors)
+                rows += map(partial(_row, place=PLACE + place), sent, vectors)
                 remarks += [] if remark is None or remark in remarks else [remark]
     finally:
         await endpoint.aclose()
     sample, left_out = usable(rows)
-    kept, unsteady = _compare(sample)
-    sample = Sample(
-        [sample.ids[i] for i in kept],
-        [sample.texts[i] for i in kept],
-        sample.vectors[kept],
-        [sample.roles[i] for i in kept],
+    alone, batched, unsteady = _compare(sample)
+    return Gathered(
+        _selected(sample, alone),
+        left_out,
+        [*remarks, *unsteady],
+        task,
+        _selected(sample, batched) if unsteady else None,
     )
-    return Gathered(sample, left_out, remarks + unsteady, task, is_steady=not unsteady)
+
+
+def _selected(sample: Sample, rows: Sequence[int]) -> Sample:
+    """Some rows of a sample, under their texts' names."""
+    names = [sample.ids[row].partition(PLACE)[0] for row in rows]
+    texts, roles = ([side[row] for row in rows] for side in (sample.texts, sample.roles))
+    return Sample(names, texts, sample.vectors[rows], roles)
 
 
 async def _alone(
@@ -221,31 +226,28 @@ def _row(text: OwnText, vector: Any, place: str = "") -> GatheredRow:
     return GatheredRow(f"{text.name}{place}", text.text, text.side, vector)
 
 
-def _compare(sample: Sample) -> tuple[list[int], list[str]]:
-    """The rows to judge, and what to say of an endpoint that gives one text different vectors.
+def _compare(sample: Sample) -> tuple[list[int], list[int], list[str]]:
+    """The rows of texts that were sent alone; those of a batch; what to say if they differ.
 
-    The rows are the first of each text, which was sent alone, and those that differ from it.
+    A batch's row stands for a text only if its vector differs from that of the text alone.
     """
     units = finish(sample.vectors, None, normalize=True)
     cosines = units @ units.T
-    firsts = dict[tuple[str, TextRole], int]()
-    kept, different, moved = list[int](), list[int](), 0
+    alone, batched = dict[tuple[str, TextRole], int](), dict[tuple[str, TextRole], int]()
+    different, moved = list[int](), 0
     for i, text in enumerate(zip(sample.texts, sample.roles, strict=True)):
-        first = firsts.setdefault(text, i)
+        first = alone.setdefault(text, i)
         is_same = np.array_equal(sample.vectors[i], sample.vectors[first], equal_nan=True)
-        if i == first:
-            kept.append(i)
-        elif not (is_same or cosines[i, first] >= STEADY):
-            kept.append(i)
+        if not (is_same or cosines[i, first] >= STEADY):
+            batched.setdefault(text, i)
             different.append(i)
-            moved += max(cosines[i, other] for other in firsts.values()) >= STEADY
-    if not different:
-        return kept, []
-    names = ", ".join(sample.ids[i] for i in different[:MAX_NAMED])
-    more = ", ..." if len(different) > MAX_NAMED else ""
-    count = len(sample.ids) - len(firsts)
-    sentence = f"{len(different)} of {count} vectors differ from those of the same texts alone"
-    remarks = [f"{sentence}: {names}{more}"]
+            moved += max(cosines[i, other] for other in alone.values()) >= STEADY
+    remarks = list[str]()
+    if different:
+        names = ", ".join(sample.ids[i] for i in different[:MAX_NAMED])
+        more = ", ..." if len(different) > MAX_NAMED else ""
+        sentence = f"{len(different)} of {len(sample.ids) - len(alone)} vectors"
+        remarks = [f"{sentence} differ from those of the same texts alone: {names}{more}"]
     if moved:
         remarks.append(f"{moved} of them belong to other texts: the answer has another order")
-    return kept, remarks
+    return list(alone.values()), list((alone | batched).values()), remarks

@@ -1,12 +1,18 @@
 """A sample as it was gathered from files or from an endpoint, and what is missing from it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from e5.audit.report import AuditReport
 from e5.audit.sample import Sample, TextRole
+from e5.audit.sources import VectorSource
 from e5.audit.vector_values import read_vectors
+from e5.audit.verdict import audit
 from e5.errors import InputError
+from e5.prompts import DEFAULT_TASK
+
+UNSTEADY_ADVICE = "Send one text in a request, or mend what lets a text's vector depend on others."
 
 
 @dataclass(frozen=True)
@@ -26,14 +32,15 @@ class Gathered:
         left_out: the other rows.
         remarks: sentences about where the vectors come from.
         task: of the queries, where that is known.
-        is_steady: false if an endpoint gives one text different vectors.
+        batched: the vectors that an endpoint gives the same texts in one request, if they differ
+            from those of texts that are sent alone.
     """
 
     sample: Sample
     left_out: Sequence[LeftOut] = ()
     remarks: Sequence[str] = field(default_factory=tuple)
     task: str | None = None
-    is_steady: bool = True
+    batched: Sample | None = None
 
 
 @dataclass(frozen=True)
@@ -71,3 +78,20 @@ def usable(rows: Sequence[GatheredRow]) -> tuple[Sample, list[LeftOut]]:
         [row.role for row in kept],
     )
     return sample, [LeftOut(rows[i].id, left_out[i]) for i in sorted(left_out)]
+
+
+def judge(
+    gathered: Gathered, source: VectorSource, *, task: str | None = None, progress: bool = True
+) -> AuditReport:
+    """The verdict on what was gathered; of an endpoint's vectors that differ, the worse one.
+
+    `task` is that of the queries; None is what is known of it, or web search. The other arguments
+    and the errors are those of `audit`.
+    """
+    task = task or gathered.task or DEFAULT_TASK
+    report = audit(gathered.sample, source, task=task, progress=progress)
+    if gathered.batched is None:
+        return report
+    other = audit(gathered.batched, source, task=task, progress=progress)
+    worse = min((other, report), key=lambda each: {1: 0, 2: 1, 0: 2}[each.exit_code])
+    return worse if worse.exit_code else replace(worse, advice=UNSTEADY_ADVICE)

@@ -60,8 +60,8 @@ def _long(words: int, seed: int) -> str:
     return " ".join(" ".join(found).split()[:words])
 
 
-# The first ones show most. Of the long ones the words are counted; they have more than 128, 256, 512,
-# 1,024 and 2,048 tokens.
+# The first ones show most. The long ones, of so many words, have more than 128, 256, 512, 1,024 and
+# 2,048 tokens.
 OWN_TEXTS = [
     own_text
     for number, (query, document) in enumerate(

@@ -45,7 +45,7 @@ MAX_NAMED = 3  # rows that are left out, in a line
 def audit_command(arguments: Sequence[str]) -> int:
     """Gather a sample, judge it, and print the verdict."""
     options = _parse(arguments)
-    from e5.audit import audit
+    from e5.audit import judge
 
     with caller_errors(_OPTIONS | ({"vectors": "--url"} if options.url else {})):
         if options.sample < 1:
@@ -57,10 +57,9 @@ def audit_command(arguments: Sequence[str]) -> int:
             address = _address(options)
             source = _source(options)
             gathered = _endpoint(options, address, source)
-        task = options.task or gathered.task or DEFAULT_TASK
-        report = audit(gathered.sample, source, task=task)
+        report = judge(gathered, source, task=options.task)
     print_output(_to_json(report, gathered) if options.json else _as_text(report, gathered))
-    return report.exit_code if gathered.is_steady else 1
+    return report.exit_code if gathered.batched is None else 1
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -94,7 +94,7 @@ class TestRequests:
         assert gathered.sample.texts == [text.text for text in OWN_TEXTS]
         assert gathered.sample.roles == [text.side for text in OWN_TEXTS]
         assert gathered.task == TASK
-        assert gathered.is_steady
+        assert gathered.batched is None
         assert not gathered.left_out
         assert not gathered.remarks
         sent = [texts_in(request.body) for request in endpoint.asked]
@@ -181,11 +181,11 @@ class TestUnsteady:
         assert len(short) == 2
         places = ("in a batch", "in the reversed batch")
         names = [f"{name} {place}" for place in places for name in short]
-        assert [name for name in gathered.sample.ids if " in " in name] == [
-            *names[:2],
-            *names[2:][::-1],
-        ]
-        assert not gathered.is_steady
+        assert gathered.batched is not None
+        own = [text.name for text in OWN_TEXTS]
+        assert gathered.sample.ids == gathered.batched.ids == own
+        changed = (gathered.sample.vectors != gathered.batched.vectors).any(axis=1)
+        assert [name for name, is_other in zip(own, changed, strict=True) if is_other] == short
         count = 2 * len(OWN_TEXTS)
         assert gathered.remarks == [
             f"4 of {count} vectors differ from those of the same texts alone: "
@@ -198,16 +198,17 @@ class TestUnsteady:
             return [vector_of(text + "x" * is_reversed) for text in texts]
 
         gathered = FakeEndpoint(embed).sample("openai")
-        assert not gathered.is_steady
-        places = {name.partition(" in ")[2] for name in gathered.sample.ids}
-        assert places == {"", "the reversed batch"}
+        assert gathered.batched is not None
+        assert (gathered.sample.vectors != gathered.batched.vectors).any(axis=1).all()
+        assert "28 of 56 vectors differ" in gathered.remarks[0]
+        assert "in a batch" not in gathered.remarks[0]
 
     def test_an_answer_in_another_order_is_told(self) -> None:
         def embed(texts: list[str]) -> list[Vector]:
             return [vector_of(text) for text in sorted(texts, key=len)]
 
         gathered = FakeEndpoint(embed).sample("openai")
-        assert not gathered.is_steady
+        assert gathered.batched is not None
         assert "belong to other texts: the answer has another order" in gathered.remarks[1]
 
     def test_rounding_is_no_difference(self) -> None:
@@ -215,11 +216,11 @@ class TestUnsteady:
             noise = np.random.default_rng(len(texts)).standard_normal(8) * 0.005
             return [(np.array(vector_of(text)) + noise).tolist() for text in texts]
 
-        assert FakeEndpoint(embed).sample("openai").is_steady
+        assert FakeEndpoint(embed).sample("openai").batched is None
 
     def test_vectors_without_a_direction_are_left_to_the_verdict(self) -> None:
         gathered = FakeEndpoint(lambda texts: [[0.0] * 8 for _ in texts]).sample("openai")
-        assert gathered.is_steady
+        assert gathered.batched is None
         assert len(gathered.sample.ids) == len(OWN_TEXTS)
 
 
@@ -245,7 +246,7 @@ class TestRefusals:
 
         endpoint = FakeEndpoint(refusal=refusal)
         gathered = endpoint.sample("openai")
-        assert gathered.is_steady
+        assert gathered.batched is None
         assert len(gathered.remarks) == 1
         texts = "one text" if size == 1 else f"{size} texts"
         assert gathered.remarks[0].startswith(f"it takes {texts} in a request, and no more: ")
