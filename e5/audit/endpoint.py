@@ -174,7 +174,7 @@ async def sample_endpoint(
 def _selected(sample: Sample, rows: Sequence[int]) -> Sample:
     """Some rows of a sample, under their texts' names."""
     names = [sample.ids[row].partition(PLACE)[0] for row in rows]
-    texts, roles = ([side[row] for row in rows] for side in (sample.texts, sample.roles))
+    texts, roles = [sample.texts[row] for row in rows], [sample.roles[row] for row in rows]
     return Sample(names, texts, sample.vectors[rows], roles)
 
 
