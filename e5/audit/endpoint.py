@@ -17,7 +17,7 @@ from e5.audit.dialects import DIALECTS, Question, Side
 from e5.audit.gathered import Gathered, GatheredRow, usable
 from e5.audit.own_texts import OWN_TEXTS, OwnText
 from e5.audit.sample import Sample, TextRole
-from e5.client import JsonService
+from e5.client import JsonService, check_service_url
 from e5.errors import InputError, ServiceError, quoted, shortened
 from e5.vectors import finish
 
@@ -48,12 +48,18 @@ class EndpointAddress:
     key: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        """Refuse a dialect that is not known, and what cannot be a key, which is not shown."""
+        """Refuse an address that cannot be used, and what cannot be a key, which is not shown."""
         if self.dialect not in DIALECTS:
             raise InputError("dialect", quoted(self.dialect), f"use one of {', '.join(DIALECTS)}")
+        check_service_url(self.route_url)
         if self.key is not None and not KEY.fullmatch(self.key):
             remedy = "use one line of ASCII, without spaces"
             raise InputError("api_key", "a value that cannot be a key", remedy)
+
+    @property
+    def route_url(self) -> str:
+        """The URL of the dialect's route."""
+        return DIALECTS[self.dialect].url(self.url, self.model)
 
 
 class Endpoint:
@@ -69,12 +75,9 @@ class Endpoint:
             task: of the queries.
             around_query: what a prompt has before and after a query, where the dialect has no
                 roles.
-
-        Raises:
-            InputError: for a URL that cannot be used.
         """
         dialect = DIALECTS[address.dialect]
-        url = dialect.url(address.url, address.model)
+        url = address.route_url
         named = re.search(r"/models/([^/:?]+):", url)
         self._dialect, self._address, self._task = dialect, address, task
         self._model = address.model or (named[1] if named else None)

@@ -30,17 +30,12 @@ class JsonService(Transport):
         """Connects when it is first used.
 
         Raises:
-            InputError: for a URL that cannot be used, or that holds a key.
+            InputError: as `check_service_url`.
             ServiceError: for a proxy in the environment that cannot be used.
         """
-        base, mark, query = url.partition("?")
-        if "key=" in query.lower():
-            remedy = "leave it out, and name the environment variable that holds it"
-            raise InputError("url", "a URL with a key", remedy)
-        base = str(check_url(base, "url", REMEDY)).rstrip("/")
-        limits = ClientLimits()
+        name, limits = check_service_url(url), ClientLimits()
         options: Any = {"deadline": deadline, "retry_seconds": RETRY_SECONDS, "limits": limits}
-        super().__init__(base, f"{base}{mark}{query}", headers, **options)
+        super().__init__(name, name + url[len(url.partition("?")[0]) :], headers, **options)
 
     async def post(self, body: object) -> Any:
         """The parsed answer to a body that can be written as JSON.
@@ -88,6 +83,19 @@ class JsonService(Transport):
             seconds = retry_after(response)
             return RequestFailedError(sentence, cause="busy", retry_after=seconds, may_retry=True)
         return RequestFailedError(sentence, "send what it takes")
+
+
+def check_service_url(url: str) -> str:
+    """The URL without its query.
+
+    Raises:
+        InputError: for a URL that cannot be used, or whose query holds a key.
+    """
+    base, _, query = url.partition("?")
+    if "key=" in query.lower():
+        remedy = "leave it out, and name the environment variable that holds it"
+        raise InputError("url", "a URL with a key", remedy)
+    return str(check_url(base, "url", REMEDY)).rstrip("/")
 
 
 def _sentence(body: bytes) -> str:
