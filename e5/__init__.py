@@ -4,9 +4,16 @@
 names are imported when they are first used, so `import e5` alone loads neither torch nor pydantic.
 """
 
+import os
 from typing import TYPE_CHECKING
 
 from e5.lazy import lazy_exports
+
+# How often a thread of OpenMP looks for work before it sleeps; read when torch is imported. Its own
+# 300,000 take the cores from whoever has work, and make a forward beside busy processes many times
+# slower; so few cost nothing on a quiet machine (docs/benchmarks).
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 if TYPE_CHECKING:
     from e5.client import AsyncClient as AsyncClient

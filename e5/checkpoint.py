@@ -11,17 +11,22 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from e5.declarations import PROMPTS_FILE, Declarations
 from e5.errors import WeightsError, quoted, shortened
-from e5.packing import TokenIds
-from e5.prompts import TEMPLATE, is_template
+from e5.prompts import E5_PROMPTS, TEMPLATE, Prompts, is_template
 from e5.tokenizer import RULE
 
+if TYPE_CHECKING:  # it brings torch
+    from e5.packing import TokenIds
+
 CONFIG, TOKENIZER, MANIFEST = "config.json", "tokenizer.json", "manifest.json"
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 SINGLE, WEIGHT_INDEX = "model.safetensors", "model.safetensors.index.json"
 
 HOW_TO_GET_WEIGHTS = (
@@ -43,13 +48,14 @@ class CheckpointManifest:
         source: where the files came from, as text for people.
         files: sha256 of each file, by its name in the folder.
         goldens: token ids that the tokenizer must produce for some texts.
-        template: a query's prompt, with `{task}` and `{query}`.
+        template: a query's prompt, with `{task}` and `{query}`; None: what the folder's other files
+            say, or E5's own.
     """
 
     source: str
     files: Mapping[str, str]
-    goldens: Mapping[str, TokenIds] = field(default_factory=dict)
-    template: str = TEMPLATE
+    goldens: Mapping[str, "TokenIds"] = field(default_factory=dict)
+    template: str | None = None
 
     @classmethod
     def read(cls, folder: Path) -> "CheckpointManifest | None":
@@ -61,18 +67,19 @@ class CheckpointManifest:
             raw = json.loads(path.read_text(encoding="utf-8"))
             files = {name: str(sha256) for name, sha256 in raw["files"].items()}
             goldens = {text: tuple(ids) for text, ids in raw["goldens"].items()}
-            template = raw.get("template", TEMPLATE)
+            template = raw.get("template")
             source = str(raw["source"])
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise _unusable(path, "not a manifest of this project") from error
-        if not (isinstance(template, str) and is_template(template)):
+        if "template" in raw and not (isinstance(template, str) and is_template(template)):
             remedy = f"use {{query}} once and {{task}} at most once, as in {quoted(TEMPLATE)}"
             raise WeightsError(path, f"the template is {quoted(template)}", remedy)
         return cls(source, files, goldens, template)
 
     def write(self, folder: Path) -> None:
         """Write `manifest.json` into the folder."""
-        text = json.dumps(asdict(self), indent=1, ensure_ascii=False)
+        values = {name: value for name, value in asdict(self).items() if value is not None}
+        text = json.dumps(values, indent=1, ensure_ascii=False)
         (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
@@ -84,6 +91,7 @@ class Checkpoint:
         folder: its path.
         digests: sha256 of each file that shapes a vector, by its name.
         manifest: None if the folder has none; its files are then not verified.
+        declarations: what the folder's other files say of the model.
 
     Example:
         >>> Checkpoint.find(Path("weights/e5-mini")).weight_files
@@ -93,13 +101,15 @@ class Checkpoint:
     folder: Path
     digests: Mapping[str, str]
     manifest: CheckpointManifest | None
+    declarations: Declarations = field(default_factory=Declarations)
 
     @classmethod
     def find(cls, folder: Path) -> "Checkpoint":
         """Read every file once and compare it with the manifest.
 
         Raises:
-            WeightsError: naming the file that is missing, damaged or not in the manifest.
+            WeightsError: naming the file that is missing, damaged or not in the manifest, or that
+                says of the model what this project does not do.
         """
         needed = checkpoint_files(folder)
         manifest = CheckpointManifest.read(folder)
@@ -112,7 +122,14 @@ class Checkpoint:
                 said = f"{MANIFEST} says {expected[name][:12]}..."
                 received = f"damaged or altered (sha256 {digest[:12]}..., {said})"
                 raise WeightsError(folder / name, received, DELETE_FIRST)
-        return cls(folder, {name: digests[name] for name in needed}, manifest)
+        declarations = Declarations.read(folder)
+        own, template = declarations.prompts, None if manifest is None else manifest.template
+        if own is not None and template not in (None, own.template):
+            both = f"{quoted(template)}, and {PROMPTS_FILE} says {quoted(own.template)}"
+            remedy = "delete the entry template to take the other, or give both the same"
+            raise WeightsError(folder / MANIFEST, f"the template is {both}", remedy)
+        digests = {name: digests[name] for name in needed}
+        return cls(folder, digests, manifest, declarations)
 
     @property
     def name(self) -> str:
@@ -125,22 +142,36 @@ class Checkpoint:
         return [name for name in self.digests if name.endswith(".safetensors")]
 
     @property
-    def template(self) -> str:
-        """The template of a query's prompt: the manifest's, or E5's own."""
-        return TEMPLATE if self.manifest is None else self.manifest.template
+    def prompts(self) -> Prompts:
+        """The prompts that the folder's files name, with the manifest's template; or E5's."""
+        prompts = self.declarations.prompts or E5_PROMPTS
+        if self.manifest is None or self.manifest.template is None:
+            return prompts
+        return replace(prompts, template=self.manifest.template)
 
     def fingerprint(
-        self, *, dtype: str, max_length: int, adapter: Mapping[str, str] | None = None
+        self,
+        *,
+        dtype: str,
+        max_length: int,
+        prompts: Prompts | None = None,
+        adapter: Mapping[str, str] | None = None,
+        engine: Sequence[str | None] = (),
     ) -> str:
         """Twelve hex digits that change with anything that shapes a vector.
 
         Args:
             dtype: the dtype of the matrix products as torch prints it, such as `torch.float16`.
             max_length: the maximum tokens of a text.
+            prompts: those of an adapter that was merged; None: the checkpoint's.
             adapter: sha256 of the files of an adapter that was merged.
+            engine: the name of an engine that is not our own, and how it quantises the weights.
         """
-        adapters = [] if adapter is None else [adapter]
-        ingredients = [self.digests, RULE, max_length, self.template, dtype, *adapters]
+        prompts = prompts or self.prompts
+        own = [prompts.before_document, prompts.before_query_by_name]
+        ingredients: list[object] = [self.digests, RULE, max_length, prompts.template, dtype]
+        ingredients += [part for part in (adapter, own) if part not in (None, ["", {}])]
+        ingredients += [list(engine)] if engine else []
         return hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -155,6 +186,9 @@ def checkpoint_files(folder: Path) -> list[str]:
     names = [*_weight_files(folder), CONFIG, TOKENIZER]
     for name in names:
         if not (folder / name).is_file():
+            if (folder / ADAPTER_CONFIG).is_file():
+                remedy = "set E5_ADAPTER to this folder, and E5_WEIGHTS to that of its base"
+                raise WeightsError(folder / name, "the folder holds an adapter alone", remedy)
             pickled = " (pickled weights are never loaded)" if any(folder.glob("*.bin")) else ""
             raise _unusable(folder / name, f"the file is missing{pickled}")
     return names
@@ -169,7 +203,7 @@ def weight_bytes(folder: Path) -> int:
 
 def _weight_files(folder: Path) -> list[str]:
     """The index and its parts; the single file, if there is no index or a stale one."""
-    alone = sorted(path.name for path in folder.glob("*.safetensors"))
+    alone = sorted({path.name for path in folder.glob("*.safetensors")} - {ADAPTER_WEIGHTS})
     if not (folder / WEIGHT_INDEX).is_file():
         return alone if len(alone) == 1 else [SINGLE]
     try:

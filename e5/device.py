@@ -17,7 +17,9 @@ MAX_CPU_WEIGHT_BYTES = 4_000_000_000  # a CPU takes minutes for a forward of mor
 MAX_WORDS = 300  # characters of what torch says of a card
 
 
-def choose_device(device: str | None, *, weight_bytes: int = 0) -> torch.device:
+def choose_device(
+    device: str | None, *, weight_bytes: int = 0, min_capability: tuple[int, int] = MIN_CAPABILITY
+) -> torch.device:
     """The requested device; by default CUDA if available, else the CPU.
 
     Raises:
@@ -45,11 +47,12 @@ def choose_device(device: str | None, *, weight_bytes: int = 0) -> torch.device:
             raise SettingsError("E5_DEVICE", received, remedy)
     if chosen.type == "cuda":
         capability = torch.cuda.get_device_capability(chosen)
-        if capability < MIN_CAPABILITY:
-            has, needs = (".".join(map(str, each)) for each in (capability, MIN_CAPABILITY))
+        if capability < min_capability:
+            has, needs = (".".join(map(str, each)) for each in (capability, min_capability))
             name = torch.cuda.get_device_name(chosen)
             received = f"{name}, whose compute capability is {has} and has to be at least {needs}"
-            raise SettingsError("E5_DEVICE", received, "use an A40, L40S, A100 or newer")
+            remedy = "set E5_ENGINE=transformers, or use an A40, L40S, A100 or newer"
+            raise SettingsError("E5_DEVICE", received, remedy)
     return chosen
 
 

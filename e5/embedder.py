@@ -7,14 +7,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from e5 import prompts
-from e5.checkpoint import TOKENIZER, Checkpoint, weight_bytes
-from e5.device import ForkGuard, choose_device, choose_dtype, set_threads
+from e5.checkpoint import CONFIG, TOKENIZER, Checkpoint, weight_bytes
+from e5.device import MIN_CAPABILITY, ForkGuard, choose_device, choose_dtype, set_threads
 from e5.engine import Engine
-from e5.errors import InputError, NonFiniteError, OutOfMemoryError, TextError
+from e5.errors import InputError, NonFiniteError, OutOfMemoryError, SettingsError, TextError
 from e5.lora import LoraAdapter
+from e5.mistral import Config, Mistral
 from e5.packing import TokenIds
+from e5.prompt_tokenizer import PromptTokenizer
+from e5.prompts import DEFAULT_TASK, E5_PROMPTS, Prompts
+from e5.quantization import QUANTISED_BY
+from e5.reference import load_reference
 from e5.self_check import self_check
 from e5.settings import Settings
 from e5.texts import check_flag, check_task, check_texts
@@ -48,7 +53,8 @@ class Embedder:
 
     Attributes:
         name: the checkpoint's folder name and the fingerprint of everything that shapes a vector.
-        template: the template of a query's prompt.
+        prompts: the template of a query's prompt, and the model's own prompts.
+        prompt_tokenizer: the prompts and the tokenizer, for those who only count tokens.
         dimensions: dimensions of a whole vector.
         max_length: maximum tokens of a text, `<s>` and `</s>` included; longer ones are truncated.
         max_batch_tokens: maximum tokens computed in one forward.
@@ -62,9 +68,10 @@ class Embedder:
     """
 
     def __init__(
-        self, engine: Engine, tokenizer: Tokenizer, *, name: str, template: str = prompts.TEMPLATE
+        self, engine: Engine, tokenizer: Tokenizer, *, name: str, prompts: Prompts = E5_PROMPTS
     ) -> None:
-        self.name, self.template = name, template
+        self.name, self.prompts = name, prompts
+        self.prompt_tokenizer = PromptTokenizer(tokenizer, prompts)
         self.dimensions, self.max_length = engine.hidden_size, tokenizer.max_length
         self.max_batch_tokens = engine.max_batch_tokens
         self._engine, self._tokenizer = engine, tokenizer
@@ -78,12 +85,17 @@ class Embedder:
             WeightsError: the folder is missing, incomplete, damaged or not a Mistral checkpoint, or
                 the adapter does not fit the checkpoint.
             TokenizerError: the tokenizer does not give the ids the model was trained on.
-            SettingsError: the device cannot be used on this machine.
+            SettingsError: the device cannot be used on this machine or has too little memory, or
+                the engine does not do what is set.
             EngineError: the model's vectors are not finite, or depend on the rest of their batch.
         """
-        folder = Path(settings.weights)
+        folder, packed = Path(settings.weights), settings.engine == "packed"
         # The device is checked before 14 GB are read.
-        device = choose_device(settings.device, weight_bytes=weight_bytes(folder))
+        device = choose_device(
+            settings.device,
+            weight_bytes=weight_bytes(folder),
+            min_capability=MIN_CAPABILITY if packed else (0, 0),
+        )
         checkpoint = Checkpoint.find(folder)
         tokenizer = Tokenizer(folder / TOKENIZER, max_length=settings.max_length)
         if checkpoint.manifest is None:
@@ -93,22 +105,29 @@ class Embedder:
         dtype = choose_dtype(settings.dtype, device)
         set_threads(settings.threads)
         adapter = None if settings.adapter is None else LoraAdapter.read(Path(settings.adapter))
-        model = load_model(checkpoint, device=device, dtype=dtype, adapter=adapter)
-        config = model.config
+        config = Config.read(folder / CONFIG, quantised_by=None if packed else QUANTISED_BY)
         if tokenizer.vocab_size > config.vocab_size:
             largest, known = tokenizer.vocab_size - 1, config.vocab_size
             raise tokenizer.error(f"it gives ids up to {largest}, and the model has {known} tokens")
         if config.vocab_size == MISTRAL_VOCAB_SIZE:
             tokenizer.check(MISTRAL_GOLDENS)
-        limits = (settings.max_length, config.max_position_embeddings, config.sliding_window)
+        said = [checkpoint.declarations, *([] if adapter is None else [adapter.declarations])]
+        limits = [settings.max_length, config.max_position_embeddings, config.sliding_window]
+        limits += [declarations.max_length for declarations in said]
         length = tokenizer.max_length = min(limit for limit in limits if limit is not None)
-        digests = None if adapter is None else adapter.digests
-        fingerprint = checkpoint.fingerprint(dtype=str(dtype), max_length=length, adapter=digests)
-        name, budget = f"{checkpoint.name}@{fingerprint}", settings.max_batch_tokens
-        engine = Engine(model, max_batch_tokens=budget, compiled=settings.compile)
-        embedder = cls(engine, tokenizer, name=name, template=checkpoint.template)
+        prompts = said[-1].prompts or checkpoint.prompts
+        fingerprint = checkpoint.fingerprint(
+            dtype=str(dtype),
+            max_length=length,
+            prompts=prompts,
+            adapter=None if adapter is None else adapter.digests,
+            engine=() if packed else (settings.engine, settings.quantize),
+        )
+        name = f"{checkpoint.name}@{fingerprint}"
+        engine = _load_engine(checkpoint, config, settings, device, dtype, adapter)
+        embedder = cls(engine, tokenizer, name=name, prompts=prompts)
         self_check(engine, [each.token_ids for each in embedder.tokenize(*SELF_CHECK)])
-        millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+        millions = sum(weight.numel() for weight in Mistral(config).parameters()) / 1e6
         size = f"{millions:.1f} M parameters, {str(dtype).removeprefix('torch.')} on {device}"
         budgets = f"{length} tokens a text, {engine.max_batch_tokens} a forward"
         logger.info("serving %s: %s, %s", name, size, budgets)
@@ -181,7 +200,7 @@ class Embedder:
         queries: Sequence[str] = (),
         documents: Sequence[str] = (),
         *,
-        task: str = prompts.DEFAULT_TASK,
+        task: str = DEFAULT_TASK,
         symmetric: bool = False,
         fields: Sequence[str] | None = None,
         truncate: bool = True,
@@ -199,12 +218,9 @@ class Embedder:
             one_by_one: use one core and little memory, for corpora. Otherwise all cores share the
                 texts, which slows an engine that computes at the same time.
         """
-        template = self.template
-        texts = [prompts.query_prompt(task, query, template=template) for query in queries]
-        texts += [
-            prompts.document_prompt(task, document, symmetric=symmetric, template=template)
-            for document in documents
-        ]
+        texts = self.prompt_tokenizer.with_prompts(
+            queries, documents, task=task, symmetric=symmetric
+        )
         parts = [[text] for text in texts] if one_by_one else [texts]
         tokenized = [each for part in parts for each in self._tokenizer.encode(part)]
         for position, text in enumerate(tokenized):
@@ -246,6 +262,29 @@ class Embedder:
             vectors[infinite] = again.vectors
             return Computed(vectors, _at_positions(again.faults, infinite))
         return Computed(vectors, {position: NonFiniteError(position) for position in infinite})
+
+
+def _load_engine(
+    checkpoint: Checkpoint,
+    config: Config,
+    settings: Settings,
+    device: torch.device,
+    dtype: torch.dtype,
+    adapter: LoraAdapter | None,
+) -> Engine:
+    """The engine that is set, with the checkpoint's weights; SettingsError if they do not fit."""
+    try:
+        if settings.engine == "packed":
+            model = load_model(checkpoint, device=device, dtype=dtype, adapter=adapter)
+            budget = settings.max_batch_tokens
+            return Engine(model, max_batch_tokens=budget, compiled=settings.compile)
+        return load_reference(
+            checkpoint, config, settings, device=device, dtype=dtype, adapter=adapter
+        )
+    except (torch.OutOfMemoryError, OutOfMemoryError) as error:
+        received = f"{settings.engine!r}, for which {device} has too little memory"
+        remedy = "set E5_ENGINE=transformers, or E5_CARD_GB to less, or E5_QUANTIZE (docs/cards.md)"
+        raise SettingsError("E5_ENGINE", received, remedy) from error
 
 
 def _at_positions(

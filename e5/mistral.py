@@ -6,6 +6,7 @@ importing transformers takes longer than all else before the first vector. Tests
 """
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,14 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 from torch import nn
 
+from e5.declarations import SERVE_ELSEWHERE
 from e5.errors import WeightsError, quoted
+
+ARCHITECTURES = ("MistralModel", "MistralForCausalLM")
+# Settings of relatives of Mistral that add something to the forward.
+ALWAYS_OFF = ("add_cross_attention", "attention_bias", "is_encoder_decoder", "mlp_bias")
+_BIDIRECTIONAL = re.compile(r"bi[_-]?directional|(non|not|no|disable)[_-]?causal")
+_LAST_TOKEN = re.compile(r"(last|eos)([_-]?token)?([_-]?pool(ing)?)?", re.IGNORECASE)
 
 
 def _refusal(path: Path, received: str) -> WeightsError:
@@ -44,6 +52,7 @@ class Config(BaseModel):
     rope_theta: PositiveFloat = 10000.0
     max_position_embeddings: PositiveInt = 131072
     sliding_window: PositiveInt | None = 4096
+    quantization_config: dict[str, Any] | None = None
 
     @property
     def head_size(self) -> int:
@@ -51,8 +60,11 @@ class Config(BaseModel):
         return self.head_dim or self.hidden_size // self.num_attention_heads
 
     @classmethod
-    def read(cls, path: Path) -> "Config":
-        """The configuration in a file; WeightsError unless it is a supported Mistral's."""
+    def read(cls, path: Path, *, quantised_by: str | None = None) -> "Config":
+        """The configuration in a file; WeightsError unless it is a supported Mistral's.
+
+        `quantised_by` is the method of quantised weights that the caller can compute with.
+        """
         try:
             values = json.loads(path.read_text(encoding="utf-8-sig"))
             model_type = values["model_type"]
@@ -60,7 +72,7 @@ class Config(BaseModel):
             raise _refusal(path, f"not a model configuration ({error})") from error
         if model_type != "mistral":
             raise _refusal(path, f"model_type is {quoted(model_type)}")
-        _refuse_unsupported(path, values)
+        _refuse_unsupported(path, values, quantised_by)
         values |= values.get("rope_parameters") or {}  # where transformers 5 writes rope_theta
         try:
             config = cls(**{name: values[name] for name in cls.model_fields if name in values})
@@ -78,19 +90,53 @@ class Config(BaseModel):
         return config
 
 
-def _refuse_unsupported(path: Path, values: Mapping[str, Any]) -> None:
+def _refuse_unsupported(path: Path, values: Mapping[str, Any], quantised_by: str | None) -> None:
     """Refuse settings that would change the forward, instead of ignoring them."""
-    if values.get("quantization_config"):
-        received = "it has a quantization_config, and quantised weights are not served"
-        raise WeightsError(path, received, "save them in float16, bfloat16 or float32")
+    if quantization := values.get("quantization_config") or values.get("compression_config"):
+        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
+        if method is None or method != quantised_by:
+            received = f"it has a quantization_config (quant_method {quoted(method)})"
+            remedy = "save the weights in float16, bfloat16 or float32; E5_ENGINE=transformers "
+            remedy += 'serves those of "bitsandbytes" as they are'
+            raise WeightsError(path, received, remedy)
     for name in ("rope_scaling", "rope_parameters"):
         scaling = values.get(name) or {}
         kind = scaling.get("rope_type", scaling.get("type")) if isinstance(scaling, dict) else "?"
         if kind not in (None, "default"):
             raise _refusal(path, f"{name} is {quoted(kind)}, and scaled positions are not served")
+    if code := values.get("auto_map"):
+        received = f"auto_map is {quoted(code)}, and a model's own code is never run"
+        raise WeightsError(path, received, SERVE_ELSEWHERE)
     architectures = values.get("architectures") or []
-    if others := [str(name) for name in architectures if not str(name).startswith("Mistral")]:
-        raise _refusal(path, f"architectures has {quoted(others[0])}, and only Mistral is served")
+    if not isinstance(architectures, list):
+        architectures = [architectures]
+    if others := [name for name in architectures if name not in ARCHITECTURES]:
+        served = " and ".join(ARCHITECTURES)
+        received = f"architectures has {quoted(others[0])}, and only {served} are served"
+        raise WeightsError(path, received, SERVE_ELSEWHERE)
+    for name, value in values.items():
+        if not _is_causal(name, value):
+            served = "only causal attention is served"
+        elif "pool" in name and isinstance(value, str) and not _LAST_TOKEN.fullmatch(value):
+            served = "only the vector of the last token is"
+        elif name in ALWAYS_OFF and value:
+            served = "a Mistral has nothing of the kind"
+        else:
+            continue
+        raise WeightsError(path, f"{name} is {quoted(value)}, and {served}", SERVE_ELSEWHERE)
+
+
+def _is_causal(name: str, value: object) -> bool:
+    """Whether a setting leaves the attention causal, whoever gave it its name."""
+    if name == "is_causal":  # transformers takes null for false
+        return value is True
+    name = name.lower()
+    if _BIDIRECTIONAL.search(name):
+        return not value
+    if "causal" in name and "lm" not in name.split("_"):
+        return value is not False
+    said = value.lower() if isinstance(value, str) and re.search("att|mask", name) else ""
+    return not _BIDIRECTIONAL.search(said)
 
 
 class Attention(nn.Module):

@@ -3,6 +3,7 @@
 Whether a device or a folder exists is checked by the module that uses it.
 """
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -11,7 +12,12 @@ from pathlib import Path
 
 from e5.errors import SettingsError, quoted
 
-DTYPES = ("float16", "bfloat16", "float32")
+# The values of settings that have a few.
+CHOICES = {
+    "dtype": ("float16", "bfloat16", "float32"),
+    "engine": ("packed", "transformers"),
+    "quantize": ("int8", "nf4"),
+}
 FLAGS = {"0": False, "false": False, "1": True, "true": True}
 # Whole numbers and their minimums.
 NUMBERS = {"threads": 1, "max_length": 3, "max_batch_tokens": 1, "max_queue_tokens": 1}
@@ -21,6 +27,8 @@ _TYPES_AND_REMEDIES = {
     "adapter": (str | Path | None, "use the path of a folder"),
     "device": (str | None, "use cpu or cuda"),
 }
+# What only the engine `transformers` does.
+_OF_TRANSFORMERS = ("card_gb", "quantize")
 # Variables that Kubernetes sets in every pod if a service's name begins with e5.
 _KUBERNETES = re.compile(r"_(SERVICE_HOST|SERVICE_PORT|PORT)(_|$)")
 
@@ -33,6 +41,10 @@ class Settings:
         weights: folder of the checkpoint (`E5_WEIGHTS`).
         adapter: folder of a LoRA adapter that is merged into the weights (`E5_ADAPTER`).
         device: `cpu`, `cuda` or `cuda:1` (`E5_DEVICE`); default CUDA if available.
+        engine: `packed`, this project's own, or `transformers`, the unmodified model (`E5_ENGINE`).
+        card_gb: gigabytes of each card that `transformers` may use (`E5_CARD_GB`); default what is
+            free. The rest of the model is kept in host memory.
+        quantize: `int8` or `nf4`, the weights of `transformers` in 8 or 4 bits (`E5_QUANTIZE`).
         dtype: `float16`, `bfloat16` or `float32` (`E5_DTYPE`); default float16 on CUDA, bfloat16
             on a CPU that multiplies it in hardware, else float32.
         threads: CPU threads of the model (`E5_THREADS`); default the cores that may be used.
@@ -47,6 +59,9 @@ class Settings:
     weights: str | Path = "weights/e5-mistral-7b-instruct"
     adapter: str | Path | None = None
     device: str | None = None
+    engine: str = "packed"
+    card_gb: float | None = None
+    quantize: str | None = None
     dtype: str | None = None
     threads: int | None = None
     compile: bool = False
@@ -56,8 +71,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuse values that are wrong on every machine."""
-        if self.dtype is not None and self.dtype not in DTYPES:
-            raise SettingsError("E5_DTYPE", repr(self.dtype), f"use one of {', '.join(DTYPES)}")
+        for name, choices in CHOICES.items():
+            value = getattr(self, name)
+            if value is not getattr(Settings, name) and value not in choices:
+                remedy = f"use one of {', '.join(choices)}"
+                raise SettingsError(f"E5_{name.upper()}", repr(value), remedy)
         for name, minimum in NUMBERS.items():
             value = getattr(self, name)
             if value is getattr(Settings, name):  # the default
@@ -68,6 +86,16 @@ class Settings:
         for name, (allowed, remedy) in _TYPES_AND_REMEDIES.items():
             if not isinstance(getattr(self, name), allowed):
                 raise SettingsError(f"E5_{name.upper()}", quoted(getattr(self, name)), remedy)
+        gigabytes = self.card_gb
+        if gigabytes is not None and not (
+            type(gigabytes) in (int, float) and 0 < gigabytes < math.inf
+        ):
+            raise SettingsError("E5_CARD_GB", quoted(gigabytes), "use a number above 0")
+        for name in _OF_TRANSFORMERS if self.engine == "packed" else ():
+            if (value := getattr(self, name)) is not None:
+                received = f"{value!r} with E5_ENGINE=packed"
+                remedy = "set E5_ENGINE=transformers, or unset it"
+                raise SettingsError(f"E5_{name.upper()}", received, remedy)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
@@ -82,7 +110,7 @@ class Settings:
             512
         """
         known = {f"E5_{field.name.upper()}": field.name for field in fields(cls)}
-        values: dict[str, str | int] = {}
+        values: dict[str, str | float] = {}
         for variable in sorted(name for name in environ if name.startswith("E5_")):
             name, text = known.get(variable), environ[variable].strip()
             if name is None:
@@ -93,8 +121,10 @@ class Settings:
             if name == "compile" and text:
                 values[name] = FLAGS.get(text.lower(), text)
             elif text:
+                kind = int if name in NUMBERS else float if name == "card_gb" else str
                 try:
-                    values[name] = int(text) if name in NUMBERS else text
+                    values[name] = kind(text)
                 except ValueError as error:
-                    raise SettingsError(variable, repr(text[:40]), "use a whole number") from error
-        return cls(**values)  # type: ignore[arg-type]  # NUMBERS gives each field its type
+                    remedy = "use a whole number" if kind is int else "use a number above 0"
+                    raise SettingsError(variable, repr(text[:40]), remedy) from error
+        return cls(**values)  # type: ignore[arg-type]  # each kind is the field's type

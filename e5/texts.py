@@ -27,11 +27,11 @@ def check_text(text: object, field: str) -> str:
     Example:
         >>> check_text(" ", "documents[1]")
         Traceback (most recent call last):
-        e5.errors.InputError: documents[1]: received blank text; send text, or leave the field out.
+        e5.errors.InputError: documents[1]: received blank text; send text, or leave it out.
     """
     checked = check_unicode(text, field)
     if not checked.strip():
-        raise InputError(field, "blank text", "send text, or leave the field out")
+        raise InputError(field, "blank text", "send text, or leave it out")
     if len(checked) > MAX_CHARACTERS:
         received = f"{len(checked)} characters"
         raise InputError(field, received, f"send at most {MAX_CHARACTERS} characters a text")

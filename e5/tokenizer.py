@@ -16,19 +16,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import tokenizers
+from numpy.typing import NDArray
 from tokenizers import models, normalizers
 
 from e5.errors import TokenizerError
-from e5.packing import TokenIds
+
+if TYPE_CHECKING:  # it brings torch
+    from e5.packing import TokenIds
 
 # Part of the fingerprint: change it whenever the ids of any text change.
 RULE = "<s> + body[: max_length - 2] + </s>, control tokens in a text are text"
 
 # The ids that sentencepiece gives with Mistral 7B v0.1's own model (`[1] + sp.encode(text) + [2]`).
 MISTRAL_VOCAB_SIZE = 32000
-MISTRAL_GOLDENS: Mapping[str, TokenIds] = {
+MISTRAL_GOLDENS: Mapping[str, "TokenIds"] = {
     "The capital of France is Paris": (1, 415, 5565, 302, 4843, 349, 5465, 2),
     "Hello, my dog is cute. How can I help you?": (
         *(1, 22557, 28725, 586, 3914, 349, 17949, 28723),
@@ -49,13 +54,28 @@ LOCAL_NORMALIZERS = {"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents"}
 class TokenizedText:
     """One text's token ids, and the least number of tokens that it had before truncation."""
 
-    token_ids: TokenIds
+    token_ids: "TokenIds"
     num_tokens: int
 
     @property
     def truncated(self) -> bool:
         """Whether tokens of the text are missing."""
         return self.num_tokens > len(self.token_ids)
+
+
+@dataclass(frozen=True)
+class AllTokens:
+    """All tokens of one text, however long it is.
+
+    Attributes:
+        ids: int64 `[num_tokens]`: `<s>`, the text's own, `</s>`.
+        pieces: what the vocabulary calls each of them.
+        spans: of each of the text's own tokens, where its characters begin and end in the text.
+    """
+
+    ids: NDArray[np.int64]
+    pieces: Sequence[str]
+    spans: Sequence[tuple[int, int]]
 
 
 class Tokenizer:
@@ -124,6 +144,19 @@ class Tokenizer:
         """The number of tokens of the whole text, both ends included."""
         return len(self._tokenizer.encode(text, add_special_tokens=False).ids) + 2
 
+    def all_tokens(self, text: str) -> AllTokens:
+        """All tokens of a text. Their ids are those of `encode` for a text that is not truncated.
+
+        Takes about 230 bytes for each token, of which a character may have several.
+        """
+        body = self._tokenizer.encode(text, add_special_tokens=False)
+        ids = np.array([self._bos, *body.ids, self._eos])
+        return AllTokens(ids, ["<s>", *body.tokens, "</s>"], body.offsets)
+
+    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """The text that token ids below `vocab_size` stand for, as far as they keep it."""
+        return self._tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens)
+
     def _head(self, text: str, least: int) -> str:
         """A beginning of at least `least` characters whose ids the rest does not change."""
         ends = range(least, len(text))
@@ -141,7 +174,7 @@ class Tokenizer:
         first, second = ([word for word, _ in split(word)] for word in ("ab", "cd"))
         return [word for word, _ in split("ab  cd")] == first + second
 
-    def check(self, goldens: Mapping[str, TokenIds]) -> None:
+    def check(self, goldens: Mapping[str, "TokenIds"]) -> None:
         """Compare with ids that are known to be right; TokenizerError for a text that differs."""
         for text, expected in goldens.items():
             ids = self.encode([text])[0].token_ids

@@ -4,7 +4,7 @@ Nothing is unpickled, and no code of a checkpoint is run.
 """
 
 import re
-from collections.abc import Iterable, Set
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -12,14 +12,21 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from tqdm import tqdm
 
-from e5.checkpoint import CONFIG, DELETE_FIRST, HOW_TO_GET_WEIGHTS, Checkpoint
-from e5.errors import WeightsError
-from e5.lora import LoraAdapter
+from e5.checkpoint import (
+    ADAPTER_CONFIG,
+    CONFIG,
+    DELETE_FIRST,
+    HOW_TO_GET_WEIGHTS,
+    Checkpoint,
+)
+from e5.errors import WeightsError, quoted
+from e5.lora import MERGE_WITH_PEFT, LoraAdapter
 from e5.mistral import Config, Mistral
+from e5.tensor_names import common_prefixes, without_wrappers
 
-# What transformers, sentence-transformers and peft write before the names of a model's tensors.
-TENSOR_PREFIXES = ("", "model.", "0.auto_model.", "base_model.model.", "base_model.model.model.")
 COMPUTED_TENSOR = re.compile(r"(^|\.)rotary_emb\.(inv_freq|cos_cached|sin_cached)$")
+# Parts that stand beside a model, and that no vector needs.
+OTHER_PART = re.compile(r"(^|\.)lm_head\.weight$")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -42,20 +49,40 @@ def load_model(
     """
     model = Mistral(Config.read(checkpoint.folder / CONFIG))
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    for name, tensor in read_tensors(checkpoint, shapes, adapter=adapter):
+        loaded_dtype = torch.float32 if tensor.ndim == 1 else dtype
+        tensor = tensor.to(device, loaded_dtype, copy=True)
+        module, _, attribute = name.rpartition(".")
+        parameter = nn.Parameter(tensor, requires_grad=False)
+        setattr(model.get_submodule(module), attribute, parameter)
+    model.inv_freq = model.inv_freq.to(device)
+    return model.eval()
+
+
+def read_tensors(
+    checkpoint: Checkpoint, shapes: Mapping[str, torch.Size], *, adapter: LoraAdapter | None = None
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Read each tensor of a model, checked, with its name and an adapter merged into it.
+
+    A tensor without a part of the adapter is mapped from its file, not copied.
+
+    Args:
+        checkpoint: where the tensors are.
+        shapes: those of the model's tensors, by name.
+        adapter: adapted tensors are float32.
+
+    Raises:
+        WeightsError: as `load_model` does.
+    """
+    refuse_adapter_inside(checkpoint.folder, adapter)
+    missing = set(shapes)
     if adapter is not None:
         manifest = checkpoint.manifest
         adapter.check(shapes, source="" if manifest is None else manifest.source)
-    paths = [checkpoint.folder / part for part in checkpoint.weight_files]
-    names = {path: _tensor_names(path) for path in paths}
-    prefix = _common_prefix({name for in_file in names.values() for name in in_file}, shapes)
-    for path in paths:
-        for stored_name in tqdm(names[path], f"loading {path.name}", delay=2, disable=None):
-            name = stored_name.removeprefix(prefix)
-            if name not in shapes:
-                if COMPUTED_TENSOR.search(name) or (prefix and name == stored_name):
-                    continue  # the model computes it, or it belongs to another part
-                received = f"tensor {stored_name} is not part of a MistralModel"
-                raise WeightsError(path, received, "save only the `.model` of a MistralForCausalLM")
+    names = _stored_names([checkpoint.folder / part for part in checkpoint.weight_files], shapes)
+    for path, stored_names in names.items():
+        progress = tqdm(stored_names.items(), f"loading {path.name}", delay=2, disable=None)
+        for stored_name, name in progress:
             # Opened again for each tensor: closing the file frees the pages that were read.
             with safe_open(path, framework="pt") as file:
                 tensor = file.get_tensor(stored_name)
@@ -67,19 +94,12 @@ def load_model(
                 is_quantised = f"is {tensor.dtype}, and quantised ones are not served"
                 remedy = "save it in float16, bfloat16 or float32"
                 raise WeightsError(path, f"tensor {stored_name} {is_quantised}", remedy)
-            if adapter is not None:
-                tensor = adapter.merge(name, tensor)
-            loaded_dtype = torch.float32 if tensor.ndim == 1 else dtype
-            tensor = tensor.to(device, loaded_dtype, copy=True)
-            module, _, attribute = name.rpartition(".")
-            parameter = nn.Parameter(tensor, requires_grad=False)
-            setattr(model.get_submodule(module), attribute, parameter)
-    for name, parameter in model.named_parameters():
-        if parameter.is_meta:
+            missing.discard(name)
+            yield name, tensor if adapter is None else adapter.merge(name, tensor)
+    for name in shapes:
+        if name in missing:
             received = f"tensor {name} is in none of the weight files"
             raise WeightsError(checkpoint.folder, received, HOW_TO_GET_WEIGHTS)
-    model.inv_freq = model.inv_freq.to(device)
-    return model.eval()
 
 
 def _tensor_names(path: Path) -> list[str]:
@@ -91,7 +111,43 @@ def _tensor_names(path: Path) -> list[str]:
         raise WeightsError(path, received, DELETE_FIRST) from error
 
 
-def _common_prefix(stored: Set[str], expected: Iterable[str]) -> str:
-    """The prefix with which all expected names are stored; "" unless exactly one fits."""
-    fitting = [p for p in TENSOR_PREFIXES if all(p + name in stored for name in expected)]
-    return fitting[0] if len(fitting) == 1 else ""
+def _stored_names(paths: Sequence[Path], expected: Collection[str]) -> dict[Path, dict[str, str]]:
+    """Of each file, the tensors that are loaded: stored name -> name in the model.
+
+    Two tensors of one name, and one that the model lacks, are a WeightsError.
+    """
+    stored: dict[str, tuple[str, Path]] = {}  # by the name without wrappers
+    for path in paths:
+        for name in _tensor_names(path):
+            plain = without_wrappers(name)
+            if ".lora_" in plain or ".base_layer." in plain:
+                received = f"tensor {name} is of an adapter that was not merged"
+                raise WeightsError(path, received, MERGE_WITH_PEFT)
+            if plain in stored:
+                other, there = stored[plain]
+                received = f"tensor {name} is also there as {other} in {there.name}"
+                raise WeightsError(path, received, "save the weights again, each tensor once")
+            stored[plain] = name, path
+    prefixes = common_prefixes(stored.keys(), expected)
+    if len(prefixes) > 1:
+        found = " and ".join(quoted(prefix) for prefix in prefixes[:2])
+        received = f"it holds more than one model, with the prefixes {found}"
+        raise WeightsError(paths[0].parent, received, "save the model that is to be served alone")
+    prefix = prefixes[0] if prefixes else ""
+    names: dict[Path, dict[str, str]] = {path: {} for path in paths}
+    for plain, (name, path) in stored.items():
+        if plain.startswith(prefix) and plain.removeprefix(prefix) in expected:
+            names[path][name] = plain.removeprefix(prefix)
+        elif not COMPUTED_TENSOR.search(plain) and not (prefix and OTHER_PART.search(plain)):
+            received = f"tensor {name} is not part of a MistralModel"
+            raise WeightsError(path, received, "save only the `.model` of a MistralForCausalLM")
+    return names
+
+
+def refuse_adapter_inside(folder: Path, adapter: LoraAdapter | None) -> None:
+    """Refuse weights with an adapter beside them, which transformers would apply."""
+    config = folder / ADAPTER_CONFIG
+    if config.is_file() and (adapter is None or not adapter.folder.samefile(folder)):
+        received = "the folder of the weights holds an adapter too"
+        remedy = "set E5_ADAPTER to the same folder to merge it, or move its files away"
+        raise WeightsError(config, received, remedy)

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from checkpoints import load
@@ -40,8 +39,9 @@ from e5.checkpoint import (
     checkpoint_files,
     hash_files,
 )
+from e5.declarations import Declarations
 from e5.errors import TokenizerError, WeightsError
-from e5.prompts import TEMPLATE
+from e5.prompts import TEMPLATE, Prompts
 
 MINI = Path(__file__).parent.parent / "weights" / "e5-mini"
 
@@ -220,6 +220,21 @@ def test_an_index_that_names_no_file_of_the_folder_is_refused(bare: Path, part: 
         load(bare)
 
 
+def test_a_folder_that_is_another_kind_of_model_is_refused_after_its_hashes(bare: Path) -> None:
+    (bare / "modules.json").write_text('[{"type": "custom_st.Transformer", "path": ""}]')
+    with pytest.raises(WeightsError, match=f'^{bare / "modules.json"}: module 0 is "custom_st'):
+        Checkpoint.find(bare)
+
+
+def test_a_folder_of_an_adapter_alone_names_the_two_settings(tmp_path: Path) -> None:
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(
+        WeightsError, match="the folder holds an adapter alone; set E5_ADAPTER to this folder, and"
+    ):
+        Checkpoint.find(tmp_path)
+
+
 # The files that are found
 
 
@@ -262,56 +277,6 @@ def test_the_name_is_the_folders_own_whichever_link_led_there(
         assert Checkpoint.find(way).name == "tiny"
 
 
-# The template
-
-
-def write_template(folder: Path, template: object) -> None:
-    write_manifest(folder)
-    edit_json(folder / MANIFEST, template=template)
-
-
-def test_without_a_word_the_template_is_e5s_own(bare: Path) -> None:
-    assert Checkpoint.find(bare).template == TEMPLATE
-    write_manifest(bare)
-    manifest = json.loads((bare / MANIFEST).read_text())
-    del manifest["template"]  # as in manifests written before there was one
-    (bare / MANIFEST).write_text(json.dumps(manifest))
-    assert Checkpoint.find(bare).template == TEMPLATE
-
-
-@pytest.mark.parametrize("template", ["query: {query}", "{query}\n{task}", "{{}} {task}: {query}"])
-def test_a_manifest_may_name_another(bare: Path, template: str) -> None:
-    write_template(bare, template)
-    assert Checkpoint.find(bare).template == template
-
-
-@pytest.mark.parametrize(
-    "template",
-    ["", "query: ", "{task}", "{query} {query}", "{query} {0}", "{query", "{query!r}", 5, None, []],
-)
-def test_a_template_that_is_none_is_refused_in_one_sentence(bare: Path, template: object) -> None:
-    write_template(bare, template)
-    with pytest.raises(WeightsError, match=f"^{bare / MANIFEST}: the template is ") as refusal:
-        load(bare)
-    assert "; use {query} once and {task} at most once" in str(refusal.value)
-    assert str(refusal.value).endswith(".")
-    assert "\n" not in str(refusal.value)
-
-
-def test_two_checkpoints_that_differ_in_their_template_alone_differ_in_their_queries(
-    original: Path, tmp_path: Path
-) -> None:
-    ours, other = (Path(shutil.copytree(original, tmp_path / at / "tiny")) for at in "ab")
-    write_manifest(ours)
-    write_template(other, "query: {query}")
-    one, two = load(ours), load(other)
-    assert one.name != two.name
-    assert not np.allclose(one.encode_query("snow"), two.encode_query("snow"))
-    np.testing.assert_array_equal(one.encode_document("snow"), two.encode_document("snow"))
-    bare = one.encode_query("snow", task=""), two.encode_query("snow", task="")
-    np.testing.assert_array_equal(*bare)
-
-
 # The fingerprint
 
 
@@ -322,6 +287,13 @@ def found(verified: Path) -> Checkpoint:
 
 def fingerprint(checkpoint: Checkpoint, *, dtype: str = "torch.float16", length: int = 512) -> str:
     return checkpoint.fingerprint(dtype=dtype, max_length=length)
+
+
+def test_fingerprints_of_earlier_releases_stay_as_they_are() -> None:
+    folder = Checkpoint(Path("anywhere"), {"config.json": "00"}, None)
+    assert fingerprint(folder) == "dd49d01e5962"
+    merged = folder.fingerprint(dtype="torch.float16", max_length=512, adapter={"a": "1"})
+    assert merged == "64c9392c69a9"
 
 
 def test_a_fingerprint_is_twelve_hex_digits_and_always_the_same(
@@ -368,6 +340,22 @@ def test_each_ingredient_counts(found: Checkpoint, monkeypatch: pytest.MonkeyPat
         fingerprints.append(fingerprint(found))
     assert len(set(fingerprints)) == len(fingerprints)
     assert fingerprint(found) == fingerprints[0]
+
+
+def test_the_folders_own_prompts_count(found: Checkpoint) -> None:
+    own = [
+        Prompts(),
+        Prompts("query: {query}"),
+        Prompts(before_document="passage: "),
+        Prompts(before_query_by_name={"law": "Law: "}),
+        Prompts(before_query_by_name={"law": "Law:"}),
+    ]
+    said = [replace(found, declarations=Declarations(prompts)) for prompts in own]
+    assert [checkpoint.prompts for checkpoint in said] == own
+    assert len({fingerprint(checkpoint) for checkpoint in said}) == len(own)
+    assert fingerprint(said[0]) == fingerprint(found)
+    given = [found.fingerprint(dtype="torch.float16", max_length=512, prompts=p) for p in own]
+    assert given == [fingerprint(checkpoint) for checkpoint in said]
 
 
 def test_what_shapes_no_vector_does_not_count(found: Checkpoint, tmp_path: Path) -> None:

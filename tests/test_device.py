@@ -130,9 +130,12 @@ class TestCards:
         monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: (7, 5))
         monkeypatch.setattr("torch.cuda.get_device_name", lambda _: "Tesla T4")
         with pytest.raises(
-            SettingsError, match=r"Tesla T4, whose compute capability is 7\.5 and has to be .* 8\.0"
+            SettingsError,
+            match=r"Tesla T4, whose compute capability is 7\.5 and has to be .* 8\.0; set "
+            r"E5_ENGINE=transformers, or",
         ):
             choose_device(None)
+        assert choose_device(None, min_capability=(7, 5)) == CUDA
 
     @pytest.mark.parametrize("capability", [(8, 0), (8, 6), (8, 9), (9, 0), (12, 0)])
     def test_newer_ones_are_taken(
@@ -264,6 +267,22 @@ def test_few_compiled_products_are_kept_unless_asked_otherwise(
             monkeypatch.setenv(name, before)
         set_threads(torch.get_num_threads())
         assert os.environ[name] == after
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, "0")],
+)
+def test_threads_that_wait_leave_the_cores_to_others(given: dict[str, str], spins: str) -> None:
+    unset = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
+    environment |= given | {"OMP_DISPLAY_ENV": "verbose"}  # GNU OpenMP says what it has read
+    command = [sys.executable, "-c", "import e5.device"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT)
+    if "GOMP_SPINCOUNT" not in done.stderr:
+        pytest.skip("torch is built with another OpenMP")
+    assert f"GOMP_SPINCOUNT = '{spins}'" in done.stderr
 
 
 @pytest.mark.slow

@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import TEXTS, EditCheckpoint, load, save_checkpoint, save_tokenizer, true_ids
+from declared import E5_FILES, write_files
 from reference import Reference, assert_same
 from safetensors.torch import load_file, save
 
 from e5.checkpoint import CheckpointManifest, checkpoint_files, hash_files
 from e5.embedder import Embedder
 from e5.errors import TokenizerError
+from e5.prompts import DEFAULT_TASK
 
 
 class TestFingerprint:
@@ -61,6 +63,78 @@ class TestTemplate:
         assert_same(own.encode_document("snow"), truth[1])
         assert_same(own.encode_query("snow", task=""), truth[1])
         assert own.name.split("@")[1] != embedder.name.split("@")[1]
+
+
+class TestDeclarations:
+    """What the folder says of itself is followed."""
+
+    PROMPTS = "config_sentence_transformers.json"
+
+    @pytest.fixture
+    def folder(self, checkpoint: Path, tmp_path: Path) -> Path:
+        """A copy to write into."""
+        return Path(shutil.copytree(checkpoint, tmp_path / checkpoint.name))
+
+    def test_its_prompts_reach_the_side_they_belong_to(
+        self, folder: Path, embedder: Embedder, reference: Reference
+    ) -> None:
+        texts = {"query": "query: ", "passage": "passage: ", "law": "law: "}
+        (folder / self.PROMPTS).write_text(json.dumps({"prompts": texts}))
+        own = load(folder)
+        truth = reference([true_ids(f"{start}snow") for start in ("query: ", "passage: ", "law: ")])
+        assert_same(own.encode_query("snow"), truth[0])
+        assert_same(own.encode_document("snow"), truth[1])
+        assert_same(own.encode_query("snow", task="Law"), truth[2])
+        assert own.name != embedder.name
+
+    def test_e5s_own_files_change_nothing(self, folder: Path, embedder: Embedder) -> None:
+        pooling = E5_FILES["1_Pooling/config.json"] | {"word_embedding_dimension": 64}
+        files = {name: content for name, content in E5_FILES.items() if name != "config.json"}
+        write_files(folder, files | {"1_Pooling/config.json": pooling})
+        loaded = load(folder)
+        assert (loaded.name, loaded.prompts) == (embedder.name, embedder.prompts)
+        assert loaded.max_length == 4096
+
+    def test_the_shortest_of_the_lengths_is_the_maximum(self, folder: Path) -> None:
+        (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 20}')
+        shorter = load(folder)
+        assert (shorter.max_length, load(folder, max_length=9).max_length) == (20, 9)
+        assert len(shorter.tokenize(documents=["snow " * 50])[0].token_ids) == 20
+        (folder / "sentence_bert_config.json").unlink()
+        assert shorter.name == load(folder, max_length=20).name
+
+    @pytest.mark.slow  # imports sentence-transformers
+    @pytest.mark.parametrize(
+        ("texts", "include_prompt"),
+        [
+            ({"query": "query: ", "document": "passage: "}, True),
+            ({"query": "Instruct: Find statutes.\nQuery: ", "sts_query": "STS: "}, False),
+            ({"query": f"Instruct: {DEFAULT_TASK}\nQuery:", "law": "Law: "}, True),
+        ],
+    )
+    def test_the_vectors_are_those_of_sentence_transformers(
+        self, tmp_path: Path, texts: dict[str, str], include_prompt: bool
+    ) -> None:
+        peer = pytest.importorskip("sentence_transformers", reason="the benchmark's peer")
+        from sentence_transformers.sentence_transformer.modules import (
+            Normalize,
+            Pooling,
+            Transformer,
+        )
+
+        folder = save_checkpoint(tmp_path / "base", style="transformers4")  # which adds </s>
+        pooling = Pooling(64, pooling_mode="lasttoken", include_prompt=include_prompt)
+        whole = [Transformer(str(folder), max_seq_length=40), pooling, Normalize()]
+        peer.SentenceTransformer(modules=whole, prompts=texts, device="cpu").save(
+            str(tmp_path / "saved"), create_model_card=False
+        )
+        theirs = peer.SentenceTransformer(str(tmp_path / "saved"), device="cpu")
+        ours = load(tmp_path / "saved")
+        assert_same(ours.encode_query(TEXTS, normalize=True), theirs.encode_query(TEXTS))
+        assert_same(ours.encode_document(TEXTS, normalize=True), theirs.encode_document(TEXTS))
+        for name in texts.keys() - {"query", "document"}:
+            expected = theirs.encode(TEXTS, prompt_name=name)
+            assert_same(ours.encode_query(TEXTS, task=name, normalize=True), expected)
 
 
 class TestTokenizerAtLoading:

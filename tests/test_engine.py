@@ -2,19 +2,21 @@
 
 import logging
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from checkpoints import TEXTS, load, true_ids
+from fake_cards import FakeCards
 from reference import assert_same
 
 from e5.embedder import Embedder
 from e5.engine import MAX_CUDA_BATCH_TOKENS, Engine
 from e5.errors import OutOfMemoryError, SettingsError
 from e5.forward import forward
-from e5.packing import PackedBatch
+from e5.packing import PackedBatch, TokenIds
 from e5.settings import Settings
 from e5.vectors import cosine_scores
 
@@ -100,6 +102,95 @@ class TestOutOfMemory:
         with pytest.raises(OutOfMemoryError, match=message):
             embedder.encode_document([*TEXTS, long])
         assert_same(embedder.encode_document(TEXTS), self.expected)  # and the engine goes on
+
+
+class Card(Engine):
+    """An engine whose forwards take this many bytes a token of a fake card, and compute nothing."""
+
+    def __init__(self, cards: FakeCards, bytes_a_token: float, squared: float = 0) -> None:
+        self.cards, self.bytes_a_token, self.squared = cards, bytes_a_token, squared
+        self.forwards: list[int] = []
+
+    def _vectors(self, texts: Sequence[TokenIds], _: bool) -> torch.Tensor:
+        tokens = sum(map(len, texts))
+        self.forwards.append(tokens)
+        self.cards.take(int(tokens * self.bytes_a_token + tokens**2 * self.squared))
+        return torch.zeros(len(texts), 8)
+
+    def measured(self) -> int:
+        return self._measure_batch_tokens(torch.device("cuda"))
+
+
+class TestMeasuring:
+    """What a card has left decides the token budget, and a card that is almost full loads too."""
+
+    WEIGHTS, A_TOKEN = 14_220_000_000, 112_000  # the 7B model's in float16
+
+    def card(self, monkeypatch: pytest.MonkeyPatch, gigabytes: float, taken: int = 0) -> Card:
+        cards = FakeCards(monkeypatch, [gigabytes])
+        cards.weights[0] = self.WEIGHTS + taken
+        return Card(cards, self.A_TOKEN)
+
+    @pytest.mark.parametrize("gigabytes", [15.6, 24, 48, 80])
+    def test_from_16_gigabytes_on_a_card_has_the_whole_budget(
+        self, monkeypatch: pytest.MonkeyPatch, gigabytes: float
+    ) -> None:
+        card = self.card(monkeypatch, gigabytes)
+        assert card.measured() == MAX_CUDA_BATCH_TOKENS
+        assert card.forwards == [256, 512, 1024, 2048, 4096]
+
+    @pytest.mark.parametrize("free", [30e6, 60e6, 100e6, 250e6, 430e6, 800e6])
+    def test_one_with_little_left_gets_half_of_it(
+        self, monkeypatch: pytest.MonkeyPatch, free: float
+    ) -> None:
+        card = self.card(monkeypatch, 15.6)
+        card.cards.weights[0] += int(card.cards.free(0) - free)
+        assert card.measured() == pytest.approx(free / 2 / self.A_TOKEN, rel=0.02)
+        assert max(card.forwards) * self.A_TOKEN <= free  # no probe fails
+
+    def test_memory_that_grows_faster_than_the_text_is_noticed_in_time(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        card = self.card(monkeypatch, 15.6)
+        card.squared, free = 500, card.cards.free(0)
+        tokens = card.measured()
+        assert tokens < MAX_CUDA_BATCH_TOKENS
+        assert tokens * (self.A_TOKEN + 500 * max(card.forwards)) <= free / 2
+
+    def test_of_a_card_that_is_shared_by_a_limit_the_limit_counts(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        card = self.card(monkeypatch, 80)
+        allowed = self.WEIGHTS + 100_000_000
+        card.cards.fractions[0] = allowed / card.cards.totals[0]
+        assert card.measured() == pytest.approx(50_000_000 / self.A_TOKEN, rel=0.02)
+
+    def test_the_fullest_of_several_cards_decides(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        cards = FakeCards(monkeypatch, [24, 24])
+        cards.weights[1] = cards.free(1) - 200_000_000
+
+        class Both(Card):
+            def _vectors(self, texts: Sequence[TokenIds], _: bool) -> torch.Tensor:
+                for number in range(2):
+                    cards.take(int(sum(map(len, texts)) * self.bytes_a_token), number)
+                return torch.zeros(len(texts), 8)
+
+        devices = [torch.device("cuda", number) for number in range(2)]
+        found = Both(cards, self.A_TOKEN)._measure_batch_tokens(*devices)
+        assert found == pytest.approx(100_000_000 / self.A_TOKEN, rel=0.02)
+
+    def test_a_card_without_room_for_a_forward_is_refused_with_the_ways_out(
+        self, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: object, **__: object) -> None:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+        monkeypatch.setattr("e5.embedder.load_model", full)
+        with pytest.raises(
+            SettingsError,
+            match=r"^E5_ENGINE: received 'packed', for which cpu has too .* E5_ENGINE=transformers",
+        ):
+            load(checkpoint)
 
 
 @pytest.fixture(scope="module")

@@ -41,8 +41,8 @@ def python() -> Embedder:
 BAD = [
     ({}, "query, document", "send at least one query or document"),
     ({"queries": [], "documents": []}, "query, document", "send at least one query or document"),
-    ({"query": "   "}, "query", "send text, or leave the field out"),
-    ({"documents": ["a", "\n\t"]}, "documents[1]", "send text, or leave the field out"),
+    ({"query": "   "}, "query", "send text, or leave it out"),
+    ({"documents": ["a", "\n\t"]}, "documents[1]", "send text, or leave it out"),
     ({"query": 5}, "query", "send a string"),
     ({"document": ["a"]}, "document", "send a string"),
     ({"query": "q", "task": 7}, "task", "send a string"),

@@ -69,7 +69,7 @@ def test_cog_refuses_wrong_types_and_says_where(
     ("inputs", "field", "remedy"),
     [
         ({}, "query, document", "send at least one query or document"),
-        ({"documents": ["a", " "]}, "documents[1]", "send text, or leave the field out"),
+        ({"documents": ["a", " "]}, "documents[1]", "send text, or leave it out"),
         ({"query": "q", "dimensions": 193}, "dimensions", "use 1 to 192"),
         ({"documents": ["x"] * 2049}, "queries, documents", "send at most 2048"),
     ],

@@ -96,6 +96,11 @@ def test_the_lock_names_what_the_image_needs_and_nothing_else() -> None:
     assert LOCKED.keys() - IMAGE.keys() == set(), "run scripts/lock"
 
 
+def test_the_packages_of_the_model_s_card_are_installed() -> None:
+    assert {"cog", "torch", "transformers", "accelerate", "pydantic", "numpy"} <= IMAGE.keys()
+    assert "bitsandbytes" not in IMAGE
+
+
 def test_the_lock_has_the_versions_that_the_packages_ask_for() -> None:
     refused = [
         f"{name}=={LOCKED[name]} is not {requirement}"

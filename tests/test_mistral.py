@@ -58,7 +58,7 @@ def test_a_configuration_makes_the_model_that_transformers_makes(
 
 def test_what_is_not_said_is_what_transformers_takes(tmp_path: Path) -> None:
     reference, ours = MistralConfig(), read(tmp_path, {"model_type": "mistral"})
-    claims = reference.to_dict()
+    claims = {"quantization_config": None} | reference.to_dict()
     claims |= claims["rope_parameters"]
     shown = ours.model_dump() | {"head_dim": ours.head_size}
     assert shown == {name: claims[name] for name in Config.model_fields}
@@ -103,8 +103,13 @@ def test_theta_is_read_where_each_version_of_transformers_writes_it(
         ({"hidden_act": "gelu"}, "hidden_act is \"gelu\", and it should be 'silu'; "),
         (
             {"quantization_config": {"bits": 4}},
-            "it has a quantization_config, and quantised weights are not served",
+            "it has a quantization_config (quant_method null); save the weights in float16, ",
         ),
+        (
+            {"quantization_config": {"quant_method": "bitsandbytes"}},
+            'E5_ENGINE=transformers serves those of "bitsandbytes" as they are',
+        ),
+        ({"quantization_config": "nf4"}, "(quant_method null)"),
         (
             {"rope_scaling": {"type": "linear", "factor": 2}},
             'rope_scaling is "linear", and scaled positions',
@@ -113,8 +118,31 @@ def test_theta_is_read_where_each_version_of_transformers_writes_it(
         ({"rope_parameters": [1]}, 'rope_parameters is "?"'),
         (
             {"architectures": ["MixtralModel"]},
-            'architectures has "MixtralModel", and only Mistral is',
+            'architectures has "MixtralModel", and only MistralModel and MistralForCausalLM are',
         ),
+        ({"architectures": ["MistralBiModel"]}, 'architectures has "MistralBiModel"'),
+        ({"architectures": ["MistralForSequenceClassification"]}, "architectures has "),
+        ({"architectures": ["MistralModel", "MistralEncoderModel"]}, '"MistralEncoderModel"'),
+        ({"architectures": "MistralBiModel"}, 'architectures has "MistralBiModel"'),
+        ({"architectures": [None]}, "architectures has null"),
+        ({"auto_map": {"AutoModel": "modeling.Own"}}, 'auto_map is {"AutoModel": "modeling.Own"}'),
+        ({"is_causal": False}, "is_causal is false, and only causal attention is served"),
+        ({"is_causal": None}, "is_causal is null"),
+        ({"use_bidirectional_attention": True}, "use_bidirectional_attention is true"),
+        ({"use_bidirectional_attention": "all"}, 'use_bidirectional_attention is "all"'),
+        ({"bidirectional": 1}, "bidirectional is 1"),
+        ({"is_bi_directional": True}, "is_bi_directional is true"),
+        ({"use_causal_mask": False}, "use_causal_mask is false"),
+        ({"non_causal": True}, "non_causal is true"),
+        ({"attention_type": "Bidirectional"}, 'attention_type is "Bidirectional"'),
+        ({"attn_mask_type": "noncausal"}, 'attn_mask_type is "noncausal"'),
+        (
+            {"pooling_type": "mean"},
+            'pooling_type is "mean", and only the vector of the last token is;',
+        ),
+        ({"sentence_pooling_method": "cls"}, 'sentence_pooling_method is "cls"'),
+        ({"is_encoder_decoder": True}, "is_encoder_decoder is true, and a Mistral has"),
+        ({"attention_bias": True}, "attention_bias is true"),
         ({"num_hidden_layers": 1_000_000}, "num_hidden_layers is 1000000, and it "),
         ({"hidden_size": "x" * 1000}, 'hidden_size is "xxx'),
     ],
@@ -127,6 +155,33 @@ def test_an_unsupported_configuration_is_refused_by_name(
     assert named in str(refusal.value)
     assert "\n" not in str(refusal.value)
     assert len(str(refusal.value)) < 400
+
+
+def test_quantised_weights_are_read_by_who_can_compute_with_them(tmp_path: Path) -> None:
+    claims = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"model_type": "mistral", "quantization_config": claims}))
+    assert Config.read(path, quantised_by="bitsandbytes").quantization_config == claims
+    for other in (None, "gptq"):
+        with pytest.raises(WeightsError, match="it has a quantization_config"):
+            Config.read(path, quantised_by=other)
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    [
+        {"is_causal": True, "is_decoder": False, "use_cache": True},
+        {"use_bidirectional_attention": False, "non_causal": False, "causal_lm": False},
+        {"auto_map": {}, "architectures": None, "attention_bias": False, "mlp_bias": False},
+        {"architectures": ["MistralForCausalLM"], "attention_dropout": 0.1},
+        {"_name_or_path": "models/bidirectional-mean-pooling", "pooling_type": "last_token"},
+        {"pooling": "lasttoken", "attention_type": "causal", "tie_word_embeddings": True},
+    ],
+)
+def test_what_changes_nothing_is_no_reason_to_refuse(
+    tmp_path: Path, harmless: dict[str, Any]
+) -> None:
+    assert read(tmp_path, {"model_type": "mistral"} | harmless) == Config()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "7"])

@@ -10,8 +10,10 @@ from e5.prompts import (
     DEFAULT_TASK,
     TASKS,
     TEMPLATE,
+    Prompts,
     document_prompt,
     is_template,
+    prompts_from_names,
     query_prompt,
     resolve_task,
 )
@@ -234,16 +236,122 @@ class TestTemplate:
         assert is_template(template)
         values = {"{query}": query, "{task}": task, "{{": "{", "}}": "}"}
         by_hand = "".join(values.get(part, part) for part in self.PART.findall(template))
-        assert query_prompt(task, query, template=template) == by_hand
+        assert query_prompt(task, query, prompts=Prompts(template)) == by_hand
 
     def test_e5s_own_is_one_and_the_default(self) -> None:
         assert is_template(TEMPLATE)
-        assert query_prompt("NQ", "snow", template=TEMPLATE) == query_prompt("NQ", "snow")
+        assert query_prompt("NQ", "snow", prompts=Prompts(TEMPLATE)) == query_prompt("NQ", "snow")
 
     def test_queries_and_symmetric_documents_follow_it_bare_texts_do_not(self) -> None:
         template = "query: {query}"
-        assert query_prompt("NQ", "snow", template=template) == "query: snow"
-        assert document_prompt("sts_query", "snow", template=template) == "query: snow"
-        assert document_prompt("x", "snow", symmetric=True, template=template) == "query: snow"
-        assert document_prompt("NQ", "snow", template=template) == "snow"
-        assert query_prompt("", "snow", template=template) == "snow"
+        assert query_prompt("NQ", "snow", prompts=Prompts(template)) == "query: snow"
+        assert document_prompt("sts_query", "snow", prompts=Prompts(template)) == "query: snow"
+        assert (
+            document_prompt("x", "snow", symmetric=True, prompts=Prompts(template)) == "query: snow"
+        )
+        assert document_prompt("NQ", "snow", prompts=Prompts(template)) == "snow"
+        assert query_prompt("", "snow", prompts=Prompts(template)) == "snow"
+
+
+class TestPromptsByName:
+    """What sentence-transformers calls prompts: each text begins as its name says."""
+
+    WEB, LAW = (
+        f"Instruct: {task}\nQuery: " for task in (DEFAULT_TASK, "Given a question, find statutes")
+    )
+
+    @pytest.mark.parametrize("texts", [{}, {"query": "", "document": ""}, {"law": ""}])
+    def test_empty_ones_say_nothing(self, texts: dict[str, str]) -> None:
+        assert prompts_from_names(texts) is None
+
+    def test_those_of_e5s_authors_are_what_we_do_without_them(self) -> None:
+        texts = {name: f"Instruct: {TASKS[name].instruction}\nQuery: " for name in HUB}
+        assert prompts_from_names(texts) == Prompts()
+        assert prompts_from_names({**texts, "query": "", "document": ""}) == Prompts()
+        assert prompts_from_names({"query": self.WEB}) == Prompts()
+        assert prompts_from_names(texts, "web_search_query") == Prompts()
+
+    @pytest.mark.parametrize(
+        ("texts", "default", "template", "before_document"),
+        [
+            ({"query": "query: "}, None, "query: {query}", ""),
+            ({"query": "query: ", "document": "passage: "}, None, "query: {query}", "passage: "),
+            ({"query": "q ", "passage": "p ", "document": ""}, None, "q {query}", "p "),
+            ({"query": "q ", "corpus": "c "}, None, "q {query}", "c "),
+            ({"query": "q ", "document": "d ", "passage": "p "}, None, "q {query}", "d "),
+            ({"web_search_query": "q: "}, None, "q: {query}", ""),
+            ({"search": "s: "}, "search", "s: {query}", ""),
+            ({"search": "s: ", "query": "q: "}, "search", "q: {query}", ""),
+            ({"query": "q: ", "document": "d: "}, "document", "q: {query}", "d: "),
+            ({"query": LAW}, None, TEMPLATE, ""),
+            ({"law": LAW}, "law", TEMPLATE, ""),
+            ({"law": LAW}, None, TEMPLATE, ""),
+            ({"query": "Instruct: Find.\nQuery:"}, None, "Instruct: {task}\nQuery:{query}", ""),
+            ({"query": f"<{DEFAULT_TASK}> "}, None, "<{task}> {query}", ""),
+            ({"query": f"{{{DEFAULT_TASK}: "}, None, "{{{task}: {query}", ""),
+            ({"sts_query": "Retrieve semantically similar text.| "}, None, "{task}| {query}", ""),
+            ({"query": "law: ", "law": "law "}, None, "law: {query}", ""),
+        ],
+    )
+    def test_the_template_is_that_of_the_prompt_of_queries(
+        self, texts: dict[str, str], default: str | None, template: str, before_document: str
+    ) -> None:
+        prompts = prompts_from_names(texts, default)
+        assert prompts is not None
+        assert is_template(prompts.template)
+        assert (prompts.template, prompts.before_document) == (template, before_document)
+
+    def test_the_queries_prompt_is_that_of_all_that_name_no_task(self) -> None:
+        prompts = prompts_from_names({"query": self.LAW, "sts_query": "STS: ", "Law": self.WEB})
+        assert prompts is not None
+        for task in ("web_search_query", "MSMARCO", DEFAULT_TASK):
+            assert query_prompt(task, "x", prompts=prompts) == f"{self.LAW}x"
+        assert query_prompt("law", "x", prompts=prompts) == f"{self.WEB}x"
+        assert query_prompt("Find it", "x", prompts=prompts) == "Instruct: Find it\nQuery: x"
+        assert query_prompt("", "x", prompts=prompts) == "x"
+        assert document_prompt("sts_query", "x", prompts=prompts) == "STS: x"
+        assert document_prompt("", "x", prompts=prompts) == "x"
+
+    @pytest.mark.parametrize(
+        ("texts", "default", "reason"),
+        [
+            ({"sts": "STS: "}, None, "none that is certainly that of queries"),
+            ({"document": "passage: "}, None, "none that is certainly that of queries"),
+            ({"passage": "p: ", "law": LAW}, None, "none that is certainly that of queries"),
+            ({"document": "d: "}, "document", "none that is certainly that of queries"),
+            ({"search_document": "d: "}, "search_document", "none that is certainly that of"),
+            ({"a": LAW, "b": "Instruct: B\nQuery:"}, None, "none that is certainly"),
+            ({"query": LAW, "web_search_query": WEB}, None, "the task of all that name none"),
+            ({"law": LAW, "web_search_query": WEB}, "law", "the task of all that name none"),
+            ({"STS": "a", "sts": "b", "query": "q"}, None, 'two prompts of the name "sts"'),
+            ({"query": "Instruct: {task}\nQuery: {query}"}, None, "has a place to be filled"),
+            ({"query": "q: ", "law": "{}"}, None, 'the prompt "law" has a place to be filled'),
+        ],
+    )
+    def test_what_is_not_certain_is_an_error_that_says_why(
+        self, texts: dict[str, str], default: str | None, reason: str
+    ) -> None:
+        with pytest.raises(ValueError, match=reason):
+            prompts_from_names(texts, default)
+
+    NAMES = st.sampled_from(["query", "document", "corpus", "law", "STS", "sts_query", *EXTRA])
+    STARTS = st.text("ab:{ ", max_size=4) | st.sampled_from([WEB, LAW, "Instruct: A\nQuery:"])
+
+    @given(st.dictionaries(NAMES, STARTS), NAMES | st.none(), st.text())
+    def test_a_text_begins_with_the_prompt_of_its_name(
+        self, texts: dict[str, str], default: str | None, text: str
+    ) -> None:
+        try:
+            prompts = prompts_from_names(texts, default)
+        except ValueError:
+            return
+        if prompts is None:
+            assert not any(texts.values())
+            return
+        for name in texts.keys() - {"query", "document", "corpus"}:
+            assert query_prompt(name, text, prompts=prompts) == texts[name] + text
+        before_document = texts.get("document") or texts.get("corpus", "")
+        assert document_prompt("", text, prompts=prompts) == before_document + text
+        of_default = "" if default in ("document", "corpus") else texts.get(str(default), "")
+        if before_query := texts.get("query") or of_default:
+            assert query_prompt(DEFAULT_TASK, text, prompts=prompts) == before_query + text

@@ -21,6 +21,9 @@ def test_every_setting_is_read_with_its_type() -> None:
         "E5_WEIGHTS": "weights/e5-mini",
         "E5_ADAPTER": "adapters/law",
         "E5_DEVICE": "cuda:1",
+        "E5_ENGINE": "transformers",
+        "E5_CARD_GB": "7.5",
+        "E5_QUANTIZE": "nf4",
         "E5_DTYPE": "bfloat16",
         "E5_THREADS": "3",
         "E5_COMPILE": "1",
@@ -33,6 +36,9 @@ def test_every_setting_is_read_with_its_type() -> None:
         weights="weights/e5-mini",
         adapter="adapters/law",
         device="cuda:1",
+        engine="transformers",
+        card_gb=7.5,
+        quantize="nf4",
         dtype="bfloat16",
         threads=3,
         compile=True,
@@ -103,6 +109,39 @@ def test_an_unknown_dtype_is_refused(dtype: str) -> None:
         Settings(dtype=dtype)
 
 
+@pytest.mark.parametrize(
+    ("variable", "text", "choices"),
+    [
+        ("E5_ENGINE", "vllm", "packed, transformers"),
+        ("E5_ENGINE", "Packed", "packed, transformers"),
+        ("E5_QUANTIZE", "int4", "int8, nf4"),
+        ("E5_QUANTIZE", "0", "int8, nf4"),
+    ],
+)
+def test_a_choice_that_does_not_exist_is_refused(variable: str, text: str, choices: str) -> None:
+    with pytest.raises(
+        SettingsError, match=rf"^{variable}: received '{text}'; use one of {choices}\.$"
+    ):
+        Settings.from_env({"E5_ENGINE": "transformers", variable: text})
+
+
+@pytest.mark.parametrize("text", ["0", "-8", "nan", "inf", "8 GB", "8,5", "eight"])
+def test_gigabytes_are_a_number_above_0(text: str) -> None:
+    with pytest.raises(SettingsError, match=r"^E5_CARD_GB: received .*; use a number above 0\.$"):
+        Settings.from_env({"E5_ENGINE": "transformers", "E5_CARD_GB": text})
+
+
+@pytest.mark.parametrize(("variable", "text"), [("E5_QUANTIZE", "nf4"), ("E5_CARD_GB", "8")])
+@pytest.mark.parametrize("engine", ["", "packed"])
+def test_what_only_the_other_engine_does_is_refused_with_its_name(
+    variable: str, text: str, engine: str
+) -> None:
+    with pytest.raises(
+        SettingsError, match=rf"^{variable}: .* E5_ENGINE=packed; set E5_ENGINE=transformers, or"
+    ):
+        Settings.from_env({variable: text, "E5_ENGINE": engine})
+
+
 def test_settings_cannot_be_changed_or_given_by_position() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Settings().max_length = 5  # type: ignore[misc]
@@ -117,9 +156,20 @@ def test_what_kubernetes_sets_for_a_service_named_e5_does_not_matter(variable: s
     assert Settings.from_env({variable: "tcp://10.0.0.1:80"}) == Settings()
 
 
-@pytest.mark.parametrize("given", [{"max_length": "512"}, {"max_length": 5.5}, {"weights": None}])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"max_length": "512"},
+        {"max_length": 5.5},
+        {"weights": None},
+        {"engine": None},
+        {"card_gb": "8", "engine": "transformers"},
+        {"card_gb": True, "engine": "transformers"},
+        {"quantize": 8, "engine": "transformers"},
+    ],
+)
 def test_a_value_of_the_wrong_type_is_refused(given: dict[str, Any]) -> None:
-    (name,) = given
+    name = next(iter(given))
     with pytest.raises(SettingsError, match=f"^E5_{name.upper()}: received .*; use "):
         Settings(**given)
 

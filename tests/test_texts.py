@@ -54,7 +54,7 @@ class TestText:
 
     @pytest.mark.parametrize("blank", ["", " ", "\n\t\r", "\u3000\u00a0"])
     def test_a_blank_text_is_refused(self, blank: str) -> None:
-        message = r"^query: received blank text; send text, or leave the field out\.$"
+        message = r"^query: received blank text; send text, or leave it out\.$"
         with pytest.raises(InputError, match=message):
             check_text(blank, "query")
 

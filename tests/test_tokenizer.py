@@ -113,6 +113,34 @@ def test_truncation_keeps_both_ends_and_is_reported(
     assert tokenized.truncated == (len(whole) > max_length)
 
 
+class TestAllTokens:
+    @pytest.mark.parametrize("text", AWKWARD.values(), ids=AWKWARD.keys())
+    def test_they_are_those_that_the_model_reads(self, tokenizer: Tokenizer, text: str) -> None:
+        found = tokenizer.all_tokens(text)
+        assert tuple(found.ids.tolist()) == tokenizer.encode([text])[0].token_ids
+        assert len(found.pieces) == len(found.ids) == len(found.spans) + 2 == tokenizer.count(text)
+        assert [ground_truth().id_to_piece(int(i)) for i in found.ids] == list(found.pieces)
+
+    def test_none_is_missing_of_a_long_text(self, files: dict[Style, Path]) -> None:
+        short = Tokenizer(files["hub"], max_length=4)
+        assert tuple(short.all_tokens(PARIS).ids.tolist()) == MISTRAL_GOLDENS[PARIS]
+
+    def test_a_span_is_where_a_token_comes_from(self, tokenizer: Tokenizer) -> None:
+        found = tokenizer.all_tokens("Snow, 雪 falls")
+        parts = ["Snow, 雪 falls"[start:stop] for start, stop in found.spans]
+        assert "".join(parts).replace(" ", "") == "Snow,雪falls"
+
+    @pytest.mark.parametrize("text", AWKWARD.values(), ids=AWKWARD.keys())
+    def test_they_can_be_decoded(self, tokenizer: Tokenizer, text: str) -> None:
+        ids = tokenizer.all_tokens(text).ids.tolist()
+        assert tokenizer.decode(ids) == ground_truth().decode(ids)
+        if "▁" not in text:  # sentencepiece's sign for a space
+            assert tokenizer.decode(ids) == text
+
+    def test_special_tokens_are_shown_if_asked(self, tokenizer: Tokenizer) -> None:
+        assert tokenizer.decode([1, 6312, 28709, 2], skip_special_tokens=False) == "<s> hello</s>"
+
+
 def test_no_texts_give_no_token_ids(hub_tokenizer: Tokenizer) -> None:
     assert hub_tokenizer.encode([]) == []
 

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 
 from e5.checkpoint import CONFIG, SINGLE, TOKENIZER, WEIGHT_INDEX, Checkpoint, checkpoint_files
 from e5.errors import WeightsError
+from e5.tensor_names import without_wrappers
 from e5.weights import load_model
 
 MINI = Path(__file__).parent.parent / "weights" / "e5-mini"
@@ -105,18 +106,137 @@ def test_a_tensor_that_does_not_fit_is_named(
 # What loads
 
 
-@pytest.mark.parametrize(
-    "prefix", ["model.", "0.auto_model.", "base_model.model.", "base_model.model.model."]
-)
+PREFIXES = [
+    *("model.", "0.auto_model.", "0.model.", "base_model.model.", "base_model.model.model."),
+    *("_orig_mod.", "module.", "_orig_mod.module.", "_fsdp_wrapped_module.", "_forward_module."),
+    *("_orig_mod.model.", "module.model._orig_mod.", "encoder."),
+]
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
 def test_names_with_somebody_s_prefix_load_where_that_is_certain(
     prefix: str, bare: Path, original: Path
 ) -> None:
     for name in (FIRST, SECOND):
         edit_tensors(bare / name, lambda tensors: {prefix + n: t for n, t in tensors.items()})
-    edit_tensors(bare / SECOND, lambda tensors: tensors | {"lm_head.weight": torch.zeros(3)})
+    if without_wrappers(prefix):  # a part beside the model can be told from its own
+        edit_tensors(bare / SECOND, lambda tensors: tensors | {"lm_head.weight": torch.zeros(3)})
     assert np.array_equal(load(bare).encode_document(TEXTS), load(original).encode_document(TEXTS))
     edit_tensors(bare / SECOND, lambda tensors: without(tensors, f"{prefix}norm.weight"))
-    with pytest.raises(WeightsError, match=r"tensor .* is not part of a MistralModel"):
+    with pytest.raises(WeightsError, match=r"tensor .* is (not part of a Mistral|in none of the)"):
+        load(bare)
+
+
+@pytest.mark.parametrize("adapter", [None, "elsewhere", "inside"])
+def test_weights_with_an_adapter_beside_them_are_served_with_it_or_not_at_all(
+    bare: Path, tmp_path: Path, adapter: str | None
+) -> None:
+    lora = save_lora(tmp_path / "elsewhere")
+    shutil.copytree(lora, bare, dirs_exist_ok=True)
+    folders = {"elsewhere": lora, "inside": bare}
+    options = {} if adapter is None else {"adapter": str(folders[adapter])}
+    if adapter == "inside":
+        assert load(bare, **options).name
+        return
+    with pytest.raises(
+        WeightsError, match=f"{bare / 'adapter_config.json'}: the folder of the weights holds an ad"
+    ):
+        load(bare, **options)
+
+
+def save_lora(folder: Path) -> Path:
+    """An adapter of the checkpoint in two parts, as peft would write it."""
+    folder.mkdir()
+    config = {"peft_type": "LORA", "r": 1, "lora_alpha": 1, "target_modules": ["o_proj"]}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    name = "base_model.model.layers.0.self_attn.o_proj"
+    factors = {
+        f"{name}.lora_{f}.weight": torch.ones(s) for f, s in (("A", (1, 32)), ("B", (32, 1)))
+    }
+    save_file(factors, folder / "adapter_model.safetensors")
+    return folder
+
+
+def test_wrappers_of_single_layers_come_off(bare: Path, original: Path) -> None:
+    wrapped = {"layers.0": "layers.0._orig_mod", "mlp": "mlp._fsdp_wrapped_module"}
+
+    def wrap(name: str) -> str:
+        for part, inner in wrapped.items():
+            name = name.replace(f"{part}.", f"{inner}.")
+        return name
+
+    for name in (FIRST, SECOND):
+        edit_tensors(bare / name, lambda tensors: {wrap(n): t for n, t in tensors.items()})
+    assert np.array_equal(load(bare).encode_document(TEXTS), load(original).encode_document(TEXTS))
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "_fsdp_wrapped_module."])
+def test_two_names_for_one_tensor_are_refused(bare: Path, prefix: str) -> None:
+    extra = {f"{prefix}norm.weight": torch.zeros(32)}
+    edit_tensors(bare / FIRST, lambda tensors: tensors | extra)
+    with pytest.raises(
+        WeightsError,
+        match=rf"tensor {prefix}norm\.weight is also there as|is also there as {prefix}",
+    ):
+        load(bare)
+
+
+def test_one_name_in_two_parts_is_refused(bare: Path) -> None:
+    twice = {"norm.weight": torch.zeros(32)}
+    edit_tensors(bare / FIRST, lambda tensors: tensors | twice)
+    with pytest.raises(
+        WeightsError, match=rf"{SECOND}: tensor norm\.weight is also there as .* in {FIRST}; save"
+    ):
+        load(bare)
+
+
+def test_names_with_and_without_a_prefix_are_refused(bare: Path) -> None:
+    for name in (FIRST, SECOND):
+        edit_tensors(bare / name, lambda tensors: {f"model.{n}": t for n, t in tensors.items()})
+    extra = {"norm.weight": torch.zeros(32)}
+    edit_tensors(bare / SECOND, lambda tensors: tensors | extra)
+    with pytest.raises(WeightsError, match=r"tensor norm\.weight is not part of a MistralModel"):
+        load(bare)
+
+
+@pytest.mark.parametrize("other", ["", "model.", "teacher."])
+def test_two_whole_models_are_refused(bare: Path, other: str) -> None:
+    for name in (FIRST, SECOND):
+        edit_tensors(
+            bare / name,
+            lambda tensors: {
+                f"{prefix}{n}": t.clone()
+                for n, t in tensors.items()
+                for prefix in ("student.", other)
+            },
+        )
+    with pytest.raises(
+        WeightsError, match=f'more than one model, with the prefixes .*"({other}|student.)"'
+    ):
+        load(bare)
+
+
+@pytest.mark.parametrize(
+    "name", ["2.linear.weight", "score.weight", "custom_text_proj.weight", "model.pooler.weight"]
+)
+def test_a_part_beside_the_model_that_may_shape_vectors_is_refused(bare: Path, name: str) -> None:
+    for part in (FIRST, SECOND):
+        edit_tensors(bare / part, lambda tensors: {f"model.{n}": t for n, t in tensors.items()})
+    edit_tensors(bare / SECOND, lambda tensors: tensors | {name: torch.zeros(32, 32)})
+    with pytest.raises(WeightsError, match=f"tensor {name} is not part of a MistralModel"):
+        load(bare)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "layers.0.self_attn.q_proj.base_layer.weight",
+        "base_model.model.layers.0.self_attn.q_proj.lora_A.default.weight",
+    ],
+)
+def test_an_adapter_that_was_not_merged_is_refused_as_one(bare: Path, name: str) -> None:
+    edit_tensors(bare / FIRST, lambda tensors: tensors | {name: torch.zeros(4, 4)})
+    with pytest.raises(WeightsError, match="is of an adapter that was not merged; merge the"):
         load(bare)
 
 

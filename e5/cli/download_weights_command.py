@@ -60,7 +60,8 @@ def find_model(name: str) -> HubModel:
         )
     print(
         f"warning: {name} is not one of {', '.join(MODELS)}: its newest revision is taken, with "
-        "E5's prompt and </s> at the end of each text. Compare with its model card.",
+        "the prompts that its files name (else E5's) and </s> at the end of each text. Compare "
+        "with its model card.",
         file=sys.stderr,
     )
-    return HubModel(name, revision=None)
+    return HubModel(name, revision=None, template=None)

@@ -22,7 +22,7 @@ SUBCOMMANDS = {
 }
 
 # The modules that each extra installs.
-_SERVE = "cog coglet huggingface_hub orjson safetensors tokenizers torch"
+_SERVE = "accelerate cog coglet huggingface_hub orjson safetensors tokenizers torch transformers"
 _CORPUS = f"{_SERVE} fsspec pyarrow semantic_text_splitter"
 MODULES_BY_EXTRA = {
     "serve": _SERVE.split(),

@@ -4,12 +4,13 @@
     e5 gateway --backend http://127.0.0.1:5000       a Cog server of this project
 
 HOST and PORT say where it listens; the default is 127.0.0.1 and 8080. E5_WEIGHTS and the other
-settings choose the model.
+settings choose the model. With --backend, E5_WEIGHTS is where the tokenizer is for /tokenize.
 """
 
 import argparse
 import logging
 import os
+import re
 import socket
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,9 @@ from e5.cli.address import begin_to_listen, bound_socket, url_host
 from e5.cli.options import caller_errors, command_parser, read_lines
 from e5.errors import InputError, shortened
 from e5.settings import Settings
+
+# In a browser's words: lower case, without a path, without a port that goes without saying.
+ORIGIN = re.compile(r"\*|null|(?!https://.*:443$|http://.*:80$)[a-z][a-z0-9+.-]*://[^\sA-Z/?#@*]+")
 
 
 def gateway_command(arguments: Sequence[str]) -> int:
@@ -45,6 +49,13 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--keys", metavar="FILE", type=Path, help=keys)
     alias = "Another name for the model, for clients that insist on one. May be repeated."
     parser.add_argument("--alias", metavar="NAME=MODEL", action="append", default=[], help=alias)
+    cors = (
+        "Web pages of these origins may ask from a browser: https://notes.example.org, "
+        "app://obsidian.md, or * for all pages. The default is none."
+    )
+    parser.add_argument(
+        "--cors", metavar="ORIGIN", action="extend", nargs="+", default=[], help=cors
+    )
     index = "The folder of an index that build-index made; adds POST /search."
     parser.add_argument("--index", metavar="INDEX", help=index)
     return parser.parse_args(arguments)
@@ -53,6 +64,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 async def _serve(options: argparse.Namespace, bound: socket.socket) -> None:
     keys = [] if options.keys is None else _read_keys(options.keys)
     aliases = dict(_alias(text) for text in options.alias)
+    origins = [_origin(text) for text in options.cors]
     from e5.gateway import Backend, Gateway, InProcessBackend, ModelNames, RemoteBackend, serve
 
     index = None
@@ -63,12 +75,13 @@ async def _serve(options: argparse.Namespace, bound: socket.socket) -> None:
     backend: Backend = (
         InProcessBackend.load(Settings.from_env())
         if options.backend is None
-        else await RemoteBackend.find(options.backend)
+        else await RemoteBackend.find(options.backend, weights=_weights())
     )
     info = await backend.info()
     if index is not None:
         index.check_model(info.name)
-    gateway = Gateway(backend, ModelNames(info.name, aliases), keys=keys, index=index)
+    names = ModelNames(info.name, aliases)
+    gateway = Gateway(backend, names, keys=keys, origins=origins, index=index)
     begin_to_listen(bound)
     url = f"http://{url_host(bound)}:{bound.getsockname()[1]}"
     print(f"serving {info.name} on {url}", file=sys.stderr)
@@ -85,8 +98,24 @@ def _read_keys(file: Path) -> list[str]:
     return list(keys.values())
 
 
+def _weights() -> str | Path:
+    """`E5_WEIGHTS` alone: before a remote service, the other settings are of no use."""
+    return Settings.from_env({"E5_WEIGHTS": os.environ.get("E5_WEIGHTS", "")}).weights
+
+
 def _alias(text: str) -> tuple[str, str]:
     name, separator, model = text.partition("=")
     if not (name and separator and model):
         raise InputError("--alias", shortened(text), "write NAME=MODEL")
     return name, model
+
+
+def _origin(text: str) -> str:
+    """An origin as browsers write it."""
+    if not ORIGIN.fullmatch(text):
+        remedy = (
+            "write what a browser sends, such as https://notes.example.org (in lower case, without "
+            "a path), or '*' in quotes"
+        )
+        raise InputError("--cors", shortened(text), remedy)
+    return text

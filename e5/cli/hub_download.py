@@ -27,6 +27,7 @@ from e5.cli.hub_models import HubModel
 from e5.errors import E5Error, WeightsError
 
 WANTED, UNWANTED = ("*.safetensors", "*.json", "tokenizer.model"), "*.bin.index.json"
+POOLING = "*_Pooling/config.json"  # of sentence-transformers: which token's vector is taken
 STAGING = ".download"  # a subfolder for files that are not verified yet
 
 
@@ -73,6 +74,7 @@ def download(model: HubModel, folder: Path) -> None:
                     "the file was deleted, run again to fetch it anew."
                 )
             digests[name] = digest
+            (folder / name).parent.mkdir(exist_ok=True)
             (staging / name).replace(folder / name)
             print(f"{name}: fetched, its checksum is the hub's", flush=True)
     finally:
@@ -115,9 +117,10 @@ def _list_files(model: HubModel) -> tuple[str, dict[str, RepoSibling]]:
 
 
 def _is_wanted(name: str) -> bool:
-    """Whether a file of the repository is needed: at the top level, and not pickled."""
-    matches = any(fnmatchcase(name, pattern) for pattern in WANTED)
-    return matches and "/" not in name and not fnmatchcase(name, UNWANTED)
+    """Whether a file of the repository is needed: at the top level or of the pooling; no pickle."""
+    if "/" in name:
+        return name.count("/") == 1 and fnmatchcase(name, POOLING)
+    return any(fnmatchcase(name, p) for p in WANTED) and not fnmatchcase(name, UNWANTED)
 
 
 def _verified_sha256(folder: Path, file: RepoSibling) -> str | None:

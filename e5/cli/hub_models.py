@@ -18,13 +18,13 @@ class HubModel:
     Attributes:
         repository: `owner/name`.
         revision: a commit; None for the newest one, which this project has not checked.
-        template: the template of a query's prompt.
+        template: the template of a query's prompt; None: what its files say, or E5's.
         checksums: sha256 of weight files by name. A hub that reports others lacks the model.
     """
 
     repository: str
     revision: str | None
-    template: str = TEMPLATE
+    template: str | None = TEMPLATE
     checksums: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -173,11 +173,16 @@ class Index:
         per_document: bool = False,
     ) -> list[list[Hit]]:
         """What `find` returns for each of many queries, which are embedded together."""
-        self.check_model(encoder.name)
         if not 1 <= top <= MAX_RESULTS:
             raise InputError("top", str(top), f"use 1 to {MAX_RESULTS}")
         task = self.task if task is None else task
-        vectors = encoder.encode_query(list(texts), task=task, dimensions=self.dimensions)
+        try:
+            vectors = encoder.encode_query(list(texts), task=task, dimensions=self.dimensions)
+        except InputError as error:
+            if error.field == "dimensions":
+                self.check_model(encoder.name)  # another model is the better reason
+            raise
+        self.check_model(encoder.name)  # afterwards: then a remote service has said it
         search = partial(self.search, top=top, where=where, per_document=per_document)
         pairs = zip(texts, vectors, strict=True)
         return [search(vector, keywords=text if hybrid else None) for text, vector in pairs]
@@ -187,7 +192,7 @@ class Index:
         if fingerprint_of(model) != self.manifest.fingerprint:
             remedy = (
                 f"this index was made by {self.manifest.model}: search with the same weights, "
-                "E5_DTYPE (float16 where a GPU made it) and E5_MAX_LENGTH"
+                "E5_ENGINE, E5_DTYPE (float16 where a GPU made it) and E5_MAX_LENGTH"
             )
             raise InputError("model", model, remedy)
 

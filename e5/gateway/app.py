@@ -7,26 +7,42 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request as HttpRequest
 from starlette.responses import HTMLResponse, Response, StreamingResponse
-from starlette.routing import Match, Route
+from starlette.routing import Route
 from typing_extensions import TypedDict
 
 from e5.errors import E5Error
 from e5.gateway.backend import Backend
 from e5.gateway.body import BodyParser, json_pieces, to_json
 from e5.gateway.client_request import ServiceCall
-from e5.gateway.guard import Guard, while_connected
+from e5.gateway.google import GoogleModel, GoogleModels, google_model
+from e5.gateway.guard import ERROR_STYLE, Guard, while_connected
+from e5.gateway.keys import Keys
 from e5.gateway.limits import GatewayLimits
 from e5.gateway.metrics import GatewayMetrics
 from e5.gateway.model_names import ModelNames
-from e5.gateway.openai import ModelCard, ModelList, model_card, model_list
-from e5.gateway.openapi import BACKEND_STATUSES, description
+from e5.gateway.ollama import OLLAMA_VERSION, OllamaModels, OllamaVersion, ollama_models
+from e5.gateway.openai import ModelCard, ModelList, model_list
+from e5.gateway.openapi import (
+    ANSWER_HEADERS,
+    BACKEND_STATUSES,
+    ID_HEADER,
+    REFUSAL_HEADERS,
+    description,
+)
 from e5.gateway.page import prepare_page
+from e5.gateway.path_router import PathRouter
+from e5.gateway.rate_limits import RateLimits
 from e5.gateway.refusals import RefusalError
+from e5.gateway.replicate_models import OwnedModel, owned_model, replicate_get_routes
+from e5.gateway.replicate_route import KeptPredictions
 from e5.gateway.routes import POST_ROUTES, SEARCH_ROUTE, GetRoute, PostRoute
 from e5.gateway.tei import InfoAnswer, info
-from e5.gateway.wire import RouteContext, Searchable
+from e5.gateway.weaviate import MetaAnswer, meta
+from e5.gateway.wire import InformationRequest, RouteContext, Searchable
 
 SENTENCES_BY_STATUS = {
     404: "there is no such route; GET /openapi.json lists them.",
@@ -35,6 +51,7 @@ SENTENCES_BY_STATUS = {
 
 
 StatusAnswer = TypedDict("StatusAnswer", {"status": str})
+KeyAnswer = TypedDict("KeyAnswer", {"valid": bool})
 OpenApiAnswer = TypedDict(
     "OpenApiAnswer", {"openapi": str, "info": dict[str, Any], "paths": dict[str, Any]}
 )
@@ -54,6 +71,7 @@ class Gateway:
         model_names: ModelNames,
         *,
         keys: Sequence[str] = (),
+        origins: Sequence[str] = (),
         index: Searchable | None = None,
         limits: GatewayLimits = GatewayLimits(),  # noqa: B008 (it is frozen)
     ) -> None:
@@ -64,6 +82,7 @@ class Gateway:
             model_names: the model names that callers may use.
             keys: a request to a route that is not keyless must carry one of them; without any, no
                 request needs a key.
+            origins: the web pages of these origins may ask it from a browser; `*` for all pages.
             index: what the route `POST /search`, which it adds, searches.
             limits: how much it takes at a time.
         """
@@ -75,11 +94,15 @@ class Gateway:
             model=model_names.names[0], keyed=bool(keys), search=index is not None
         )
         self._parser = BodyParser(limits)
-        self._guard = Guard(self._parser, keys, limits)
+        self._predictions = KeptPredictions(limits.kept_prediction_bytes)
+        self._guard = Guard(self._parser, Keys(keys), limits)
         self._post_routes = [*POST_ROUTES, *([] if index is None else [SEARCH_ROUTE])]
         self._get_routes = self._all_get_routes()
+        routes = [*map(self._post, self._post_routes), *map(self._get, self._get_routes)]
+        self._rate_limits = RateLimits(backend, limits.in_flight, self._guard.free_requests)
         self.app = Starlette(
-            routes=[*map(self._post, self._post_routes), *map(self._get, self._get_routes)],
+            routes=[PathRouter(routes)],
+            middleware=[_cors(origins)] if origins else [],
             exception_handlers={HTTPException: self._refused_by_router},
         )
         self.app.router.redirect_slashes = False  # not to where the Host header says
@@ -104,7 +127,8 @@ class Gateway:
         await self._backend.close()
 
     def _all_get_routes(self) -> list[GetRoute]:
-        one_model = ModelCard, self._one_model, (404,)
+        all_models = ModelList, self._list_models, (404,)
+        one_model = ModelCard | OwnedModel, self._one_model, (404,)
         openapi = OpenApiAnswer, self._openapi, BACKEND_STATUSES
         return [
             GetRoute("/", "Shows the page for people.", "text/html", self._show_page),
@@ -112,6 +136,11 @@ class Gateway:
             GetRoute("/models", "Lists them as /v1/models does.", ModelList, self._list_models),
             GetRoute("/v1/models/{name:path}", "Shows one name of the model.", *one_model),
             GetRoute("/models/{name:path}", "Shows it as /v1/models/{name} does.", *one_model),
+            *self._other_model_routes(),
+            GetRoute(
+                "/deployments/{name:path}/models", "Lists them for Azure's clients.", *all_models
+            ),
+            *replicate_get_routes(self._model_names, self._predictions),
             GetRoute(
                 "/info",
                 "Says what is served, in the fields of text-embeddings-inference.",
@@ -122,6 +151,17 @@ class Gateway:
             GetRoute("/health", "Says that the gateway lives.", StatusAnswer, self._health),
             GetRoute("/ready", "Says that it can answer now.", StatusAnswer, self._ready, (503,)),
             GetRoute("/health-check", "Says it as Cog does.", StatusAnswer, self._cog_health),
+            GetRoute("/.well-known/live", "Says it to Weaviate.", StatusAnswer, self._health),
+            GetRoute(
+                "/.well-known/ready", "Says it to Weaviate.", StatusAnswer, self._ready, (503,)
+            ),
+            GetRoute(
+                "/meta",
+                "Says to Weaviate what is served.",
+                MetaAnswer,
+                self._meta,
+                BACKEND_STATUSES,
+            ),
             GetRoute(
                 "/metrics",
                 "Gives the counters to Prometheus.",
@@ -133,33 +173,61 @@ class Gateway:
             GetRoute("/openapi.json", "Describes all routes.", *openapi),
         ]
 
+    def _other_model_routes(self) -> list[GetRoute]:
+        """What clients of Ollama, Google and Cohere ask before they send texts."""
+        statuses, google = BACKEND_STATUSES, "/v1beta/models"
+        ollama = OllamaModels, self._list_ollama_models, statuses
+        key = KeyAnswer, self._valid_key, (401, 429)
+        return [
+            GetRoute("/api/tags", "Lists the names for Ollama's clients.", *ollama),
+            GetRoute("/api/ps", "Lists them as /api/tags does.", *ollama),
+            GetRoute("/api/version", "Says it as Ollama.", OllamaVersion, self._ollama_version),
+            GetRoute(google, "Lists them as Google.", GoogleModels, self._google_models, statuses),
+            GetRoute(
+                f"{google}/{{name:path}}",
+                "Shows one name of the model as Google does.",
+                GoogleModel,
+                self._google_model,
+                (404, *statuses),
+                error_style="google",
+            ),
+            *(
+                GetRoute(
+                    path, "Says to Cohere's clients that the key is right.", *key, False, "POST"
+                )
+                for path in ("/v1/check-api-key", "/check-api-key")
+            ),
+        ]
+
     def _post(self, route: PostRoute) -> Route:
-        context = RouteContext(route.path, self._model_names, self._index)
+        context = RouteContext(
+            route.path, self._model_names, self._index, keep_prediction=self._predictions.keep
+        )
 
         async def respond(request: HttpRequest) -> Response:
-            body = route.parse(await self._parser.read(request))
-            call = body.service_call(replace(context, path_params=request.path_params))
+            body = await self._parser.read(request, of_any_type=route.of_any_type)
+            kind = route.kind_of(body)
+            request.scope[ERROR_STYLE] = kind.error_style
+            asked, here = kind.parse(body), replace(context, path_params=request.path_params)
+            if isinstance(asked, InformationRequest):
+                return await while_connected(request, self._inform(asked, here))
+            call = asked.service_call(here)
             return await while_connected(request, self._answer(call, route.path))
 
         guarded = self._guard.around(route.path, respond, style=route.error_style)
         return Route(route.path, guarded, methods=["POST"])
 
     def _get(self, route: GetRoute) -> Route:
-        guarded = self._guard.around(route.path, route.handler, keyless=route.keyless)
-        return Route(route.path, guarded, methods=["GET"])
+        guarded = self._guard.around(
+            route.path, route.handler, keyless=route.keyless, style=route.error_style
+        )
+        return Route(route.path, guarded, methods=[route.method])
 
     async def _refused_by_router(self, request: HttpRequest, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         status = error.status_code
-        headers = {"Allow": self._methods(request)} if status == 405 else {}
         sentence = SENTENCES_BY_STATUS.get(status, str(error.detail))
-        return self._guard.refuse(request, RefusalError(status, sentence, headers))
-
-    def _methods(self, request: HttpRequest) -> str:
-        """The methods that a path takes: several routes may have it."""
-        routes = [route for route in self.app.routes if isinstance(route, Route)]
-        found = [route for route in routes if route.matches(request.scope)[0] != Match.NONE]
-        return ", ".join(sorted({method for route in found for method in route.methods or ()}))
+        return self._guard.refuse(request, RefusalError(status, sentence, error.headers))
 
     async def _answer(self, call: ServiceCall, path: str) -> Response:
         """Ask the backend, and make the HTTP response; the same for every wire format."""
@@ -179,9 +247,18 @@ class Gateway:
         }
         is_large = answer.vectors.size >= self.limits.large_answer_floats
         if not is_large and not call.reads_disk:
-            return Response(to_json(call.build_body(answer)), 200, headers, "application/json")
-        body = await asyncio.to_thread(call.build_body, answer)
-        return StreamingResponse(json_pieces(body), 200, headers, "application/json")
+            content = to_json(call.build_body(answer))
+            response = Response(content, 200, headers, "application/json")
+        else:
+            body = await asyncio.to_thread(call.build_body, answer)
+            response = StreamingResponse(json_pieces(body), 200, headers, "application/json")
+        response.raw_headers += self._rate_limits.headers()
+        return response
+
+    async def _inform(self, body: InformationRequest, context: RouteContext) -> Response:
+        """Make the response to a request that needs no vector."""
+        found = await body.information(context, self._backend)
+        return StreamingResponse(json_pieces(found), 200, media_type="application/json")
 
     async def _show_page(self, _: HttpRequest) -> Response:
         return HTMLResponse(self._page.html, headers=self._page.headers)
@@ -190,11 +267,30 @@ class Gateway:
         return _json(model_list(self._model_names))
 
     async def _one_model(self, request: HttpRequest) -> Response:
+        return _json(owned_model(request.path_params["name"], self._model_names))
+
+    async def _list_ollama_models(self, _: HttpRequest) -> Response:
+        return _json(ollama_models(self._model_names, await self._backend.info()))
+
+    async def _ollama_version(self, _: HttpRequest) -> Response:
+        return _json({"version": OLLAMA_VERSION})
+
+    async def _google_models(self, _: HttpRequest) -> Response:
+        info = await self._backend.info()
+        return _json({"models": [google_model(name, info) for name in self._model_names.names]})
+
+    async def _google_model(self, request: HttpRequest) -> Response:
         name, _ = self._model_names.resolve(request.path_params["name"])
-        return _json(model_card(name))
+        return _json(google_model(name, await self._backend.info()))
+
+    async def _valid_key(self, _: HttpRequest) -> Response:
+        return _json({"valid": True})  # the guard has let it in
 
     async def _info(self, _: HttpRequest) -> Response:
         return _json(info(await self._backend.info(), max_requests=self.limits.in_flight))
+
+    async def _meta(self, _: HttpRequest) -> Response:
+        return _json(meta(await self._backend.info()))
 
     async def _health(self, _: HttpRequest) -> Response:
         return _json({"status": "alive"})
@@ -217,6 +313,18 @@ class Gateway:
     async def _openapi(self, _: HttpRequest) -> Response:
         dimensions = (await self._backend.info()).dimensions
         return _json(description(self._post_routes, self._get_routes, dimensions=dimensions))
+
+
+def _cors(origins: Sequence[str]) -> Middleware:
+    """What tells browsers that pages of these origins may ask; it answers preflights itself."""
+    return Middleware(
+        CORSMiddleware,
+        allow_origins=origins,
+        allow_methods=["*"],
+        allow_headers=["*"],
+        allow_private_network=True,  # from a page of the internet to a gateway in an office
+        expose_headers=[*ANSWER_HEADERS, *ID_HEADER, *REFUSAL_HEADERS.values()],
+    )
 
 
 def _json(value: object) -> Response:

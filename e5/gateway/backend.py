@@ -4,17 +4,20 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from e5.client import DEADLINE_SECONDS, UNHEALTHY_REMEDY, RemoteAnswer, RemoteService
 from e5.errors import ServiceError
+from e5.gateway.remote_tokenizer import TELLING_TEXTS, check_counts, read_tokenizer
 from e5.serving import Answer, EmbedRequest
 from e5.settings import Settings
 
-if TYPE_CHECKING:  # they bring torch
+if TYPE_CHECKING:  # they bring torch, or the tokenizer's library
     from e5.embedder import Embedder
+    from e5.prompt_tokenizer import PromptTokenizer
     from e5.serving import Service
 
 logger = logging.getLogger(__name__)
@@ -60,8 +63,20 @@ class Backend(Protocol):
             E5Error: as `Service.answer`; ServiceError where a remote service fails.
         """
 
+    async def tokenizer(self) -> "PromptTokenizer":
+        """The tokenizer and the prompts of what is served.
+
+        Raises:
+            RefusalError: if there is none here, with what the operator can do.
+            E5Error: if the backend cannot be asked whether the tokenizer is its own.
+        """
+
     async def ready(self) -> bool:
         """Whether a request would be answered now."""
+
+    @property
+    def max_queue_tokens(self) -> int:
+        """The number of tokens that may wait for the engine."""
 
     def waiting_tokens(self) -> int:
         """The number of tokens that wait for the engine; 0 for a remote service."""
@@ -101,9 +116,18 @@ class InProcessBackend:
         """See `Service.answer`."""
         return await self._service.answer(request)
 
+    async def tokenizer(self) -> "PromptTokenizer":
+        """See `Backend.tokenizer`."""
+        return self._embedder.prompt_tokenizer
+
     async def ready(self) -> bool:
         """See `Service.healthy`."""
         return self._service.healthy
+
+    @property
+    def max_queue_tokens(self) -> int:
+        """See `Service.max_queue_tokens`."""
+        return self._service.max_queue_tokens
 
     def waiting_tokens(self) -> int:
         """The number of tokens that wait for the engine."""
@@ -121,6 +145,7 @@ class RemoteBackend:
         address: str,
         info: BackendInfo,
         *,
+        weights: str | Path | None = None,
         deadline: float = DEADLINE_SECONDS,
         watch_seconds: float = WATCH_SECONDS,
     ) -> None:
@@ -129,10 +154,13 @@ class RemoteBackend:
         Args:
             address: see `RemoteService`.
             info: what the service serves.
+            weights: a folder with the tokenizer of what the service serves.
             deadline: seconds in which a request must be answered.
             watch_seconds: pause between two looks at the service's health while requests wait.
         """
         self._info = info
+        self._weights = weights
+        self._tokenizer: PromptTokenizer | None = None
         self._remote = RemoteService(address, deadline=deadline, retry_seconds=BUSY_RETRY_SECONDS)
         self._watch_seconds = watch_seconds
         self._waiting: set[asyncio.Timeout] = set()
@@ -143,6 +171,7 @@ class RemoteBackend:
         cls,
         address: str,
         *,
+        weights: str | Path | None = None,
         deadline: float = DEADLINE_SECONDS,
         watch_seconds: float = WATCH_SECONDS,
     ) -> "RemoteBackend":
@@ -158,7 +187,7 @@ class RemoteBackend:
         finally:
             await remote.aclose()
         info = BackendInfo(first.model, first.vectors.shape[1], MAX_LENGTH, max_batch_tokens=0)
-        return cls(address, info, deadline=deadline, watch_seconds=watch_seconds)
+        return cls(address, info, weights=weights, deadline=deadline, watch_seconds=watch_seconds)
 
     async def info(self) -> BackendInfo:
         """What the service served when the gateway started."""
@@ -195,9 +224,27 @@ class RemoteBackend:
             metrics={},
         )
 
+    async def tokenizer(self) -> "PromptTokenizer":
+        """The tokenizer of the folder of weights, if it is that of the service's model.
+
+        It is read, and compared with the service's numbers of tokens, when it is first needed.
+        """
+        if self._tokenizer is None:
+            found = await asyncio.to_thread(read_tokenizer, self._weights, self._info.max_length)
+            texts = [*TELLING_TEXTS]
+            inputs = {"queries": texts, "documents": texts, "encoding_format": "base64"}
+            check_counts(found, (await self._embed(inputs)).tokens)
+            self._tokenizer = found
+        return self._tokenizer
+
     async def ready(self) -> bool:
         """Whether the service says that it is ready or busy."""
         return await self._remote.health() in ("READY", "BUSY")
+
+    @property
+    def max_queue_tokens(self) -> int:
+        """The default of `E5_MAX_QUEUE_TOKENS`: a remote service does not say it."""
+        return Settings.max_queue_tokens
 
     def waiting_tokens(self) -> int:
         """0: a remote service does not say it."""

@@ -19,6 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from e5.errors import InputError, quoted
 from e5.gateway.limits import GatewayLimits
+from e5.gateway.parsing import parse_body
 from e5.gateway.refusals import RefusalError, busy
 from e5.gateway.wire import TOKEN_IDS_REMEDY
 
@@ -36,15 +37,19 @@ class BodyParser:
         self._thread = ThreadPoolExecutor(1)  # waits for the process: one body after the other
         self._held_bytes = 0
 
-    async def read(self, request: Request) -> dict[str, Any]:
+    async def read(self, request: Request, *, of_any_type: bool = False) -> dict[str, Any]:
         """The JSON object that a request holds.
+
+        Args:
+            request: the caller's, whose body was not read yet.
+            of_any_type: whether it may be said to be something else than JSON.
 
         Raises:
             RefusalError: 413 or 415, saying what to send; 429 for too much at a time.
             InputError: for what is not a JSON object, or holds too many values.
         """
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind not in ("application/json", ""):  # some clients name none
+        if kind not in ("application/json", "") and not of_any_type:  # some clients name none
             wrong = InputError("Content-Type", quoted(kind), "send application/json")
             raise RefusalError(415, wrong)
         coding = request.headers.get("content-encoding", "identity")
@@ -149,22 +154,6 @@ def _parse_bodies(connection: Connection, limits: GatewayLimits) -> None:
             connection.send(parsed)
 
 
-def parse_body(body: bytes) -> Any:
-    """The JSON in a body.
-
-    Raises:
-        InputError: for what is not JSON.
-
-    Example:
-        >>> parse_body(b'{"input": "snow"}')
-        {'input': 'snow'}
-    """
-    try:
-        return orjson.loads(body)
-    except ValueError as error:
-        raise InputError("the body", f"what is not JSON ({error})", "send JSON") from error
-
-
 def parse_large_body(body: bytes, limits: GatewayLimits) -> Any:
     """The JSON in a body, if it is small enough for a process to hand it back.
 
@@ -206,14 +195,14 @@ async def json_pieces(value: Any) -> AsyncIterator[bytes]:
 
 
 def _parts(value: Any) -> Iterator[bytes]:
-    """Lists and objects element by element; arrays and all else whole."""
+    """Lists, iterators and objects element by element; arrays and all else whole."""
     if isinstance(value, dict):
         yield b"{"
         for i, (key, item) in enumerate(value.items()):
             yield (b"," if i else b"") + to_json(key) + b":"
             yield from _parts(item)
         yield b"}"
-    elif isinstance(value, list):
+    elif isinstance(value, list | Iterator):
         yield b"["
         for i, item in enumerate(value):
             if i:

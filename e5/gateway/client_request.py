@@ -4,14 +4,15 @@ Makes the service's request of it, and puts the answer and the errors back into 
 and names.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from e5.errors import InputError
-from e5.gateway.roles import PromptChoice, has_prompt
+from e5.gateway.roles import PromptChoice
+from e5.gateway.written_prompts import find_prompts
 from e5.prompts import resolve_task
 from e5.serving import Answer, EmbedRequest
 
@@ -29,7 +30,7 @@ class ClientRequest:
         prompt: what the texts are embedded with.
         build_body: builds the body of the response from the answer in the caller's order. Its
             leaves may be numpy arrays.
-        num_documents: this many texts at the end are documents, whatever the prompt is.
+        document_positions: the positions of texts that are documents, whatever the prompt is.
         normalize: L2-normalise the vectors.
         dimensions: keep the first n numbers of each vector.
         truncate: truncate texts that are too long; False makes them an error.
@@ -42,7 +43,7 @@ class ClientRequest:
     list_name: str
     prompt: PromptChoice
     build_body: BuildBody
-    num_documents: int = 0
+    document_positions: Container[int] = ()
     normalize: bool = True
     dimensions: int | None = None
     truncate: bool = True
@@ -55,10 +56,13 @@ class ClientRequest:
         Raises:
             InputError: in the caller's names.
         """
-        num_prompted = len(self.texts) - self.num_documents if self.prompt.prompted else 0
-        queries = [i for i in range(num_prompted) if not _has_prompt(self.texts[i])]
+        positions = range(len(self.texts) if self.prompt.prompted else 0)
+        prompted = [i for i in positions if i not in self.document_positions]
+        found = find_prompts(self.texts, prompted)
+        texts, are_bare = found.texts, {*found.own, *found.unlike}
+        queries = [i for i in prompted if i not in are_bare]
         are_queries = set(queries)
-        documents = [i for i in range(len(self.texts)) if i not in are_queries]
+        documents = [i for i in range(len(texts)) if i not in are_queries]
         renames = {
             **{f"queries[{k}]": self.fields[i] for k, i in enumerate(queries)},
             **{f"documents[{k}]": self.fields[i] for k, i in enumerate(documents)},
@@ -70,8 +74,8 @@ class ClientRequest:
                 # The instruction: under a symmetric task's name the service would give the prompt
                 # to documents too.
                 task=resolve_task(self.prompt.task).instruction,
-                queries=[self.texts[i] for i in queries],
-                documents=[self.texts[i] for i in documents],
+                queries=[texts[i] for i in queries],
+                documents=[texts[i] for i in documents],
                 normalize=self.normalize,
                 dimensions=self.dimensions,
                 truncate=self.truncate,
@@ -79,13 +83,11 @@ class ClientRequest:
             )
         except InputError as error:
             raise error.renamed(renames) from error
-        num_own = num_prompted - len(queries)
-        prompt = self.prompt.header if queries or not num_own else "own"
-        if queries and num_own:
-            prompt += f", own {num_own}/{num_prompted}"
+        others = self.prompt.header if queries or not prompted else ""
         is_same_order = not queries or not documents or queries[-1] < documents[0]
-        positions = None if is_same_order else [*queries, *documents]
-        return ServiceCall(request, prompt, self.build_body, positions, renames, self.reads_disk)
+        order = None if is_same_order else [*queries, *documents]
+        prompt = found.header(others, self.fields)
+        return ServiceCall(request, prompt, self.build_body, order, renames, self.reads_disk)
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,7 @@ class ServiceCall:
 
     Attributes:
         request: what the service is asked.
-        prompt: what was done to the texts, in a few words: `PromptChoice.header`, and how many of
-            the texts that may have a prompt bring their own.
+        prompt: what was done to the texts, in a few words: see `FoundPrompts.header`.
         build_body: see `ClientRequest`.
         positions: of each text in the service's order, its position in the caller's order; None
             where both orders are the same.
@@ -121,7 +122,3 @@ class ServiceCall:
             tokens=[answer.tokens[i] for i in order],
             truncated=[answer.truncated[i] for i in order],
         )
-
-
-def _has_prompt(text: object) -> bool:
-    return isinstance(text, str) and has_prompt(text)

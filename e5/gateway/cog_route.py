@@ -11,13 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 from typing_extensions import TypedDict
 
 from e5.data_uris import change_texts, unescape
-from e5.errors import InputError
+from e5.errors import InputError, quoted
 from e5.gateway.client_request import ServiceCall
 from e5.gateway.roles import PromptChoice, Side
 from e5.gateway.wire import MAX_TEXTS, Dimensions, RouteContext, Text, WireRequest
 from e5.prompts import resolve_task
 from e5.serving import Answer, EmbedRequest, RequestLimits
 from e5.texts import MAX_TASK
+from e5.validation import wrong_value
 from e5.vectors import cosine_scores, encode_base64
 
 PredictionUsage = TypedDict("PredictionUsage", {"tokens": list[int], "truncated": list[bool]})
@@ -60,6 +61,11 @@ class PredictionInputs(BaseModel):
     encoding_format: Literal["float", "base64"] | None = None
 
 
+def _no_webhook(value: object) -> None:
+    if value is not None:
+        raise wrong_value(quoted(value), "leave it out: the answer to this request has the output")
+
+
 class PredictionRequest(WireRequest):
     """The inputs of a prediction."""
 
@@ -72,6 +78,7 @@ class PredictionRequest(WireRequest):
             json_schema_input_type=PredictionInputs,
         ),
     ]
+    webhook: Annotated[None, PlainValidator(_no_webhook, json_schema_input_type=None)] = None
 
     @classmethod
     def parse(cls, body: Mapping[str, Any]) -> Self:

@@ -1,5 +1,6 @@
 """Cohere's embed and rerank, and rerank as Voyage's, Jina's and vLLM's clients send it."""
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 from uuid import uuid4
@@ -34,15 +35,11 @@ def _joined_parts(value: object) -> str:
     return "\n".join(map(str, texts))
 
 
-def _document_text(value: object) -> object:
-    return value.get("text") if isinstance(value, dict) else value
-
-
 TextObject = TypedDict("TextObject", {"text": wire.Text})
 TextParts = TypedDict("TextParts", {"content": Annotated[list[TextObject], Field(min_length=1)]})
 _Input = Annotated[str, PlainValidator(_joined_parts, json_schema_input_type=TextParts)]
 _Document = Annotated[
-    Any, PlainValidator(_document_text, json_schema_input_type=wire.Text | TextObject)
+    Any, PlainValidator(lambda it: it, json_schema_input_type=wire.Text | dict[str, Any])
 ]
 _LIST = Field(min_length=1, max_length=MAX_TEXTS, fail_fast=True), BeforeValidator(list_of_texts)
 
@@ -104,6 +101,8 @@ class CohereTextsRequest(CohereOptions):
 
     texts: wire.Texts
 
+    fits = staticmethod(lambda body: body.get("inputs") is None and body.get("texts") is not None)
+
     @model_validator(mode="before")
     @classmethod
     def _refuse_images(cls, body: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -133,6 +132,7 @@ class RerankRequest(wire.TruncateOptions):
 
     query: wire.Text
     documents: Annotated[list[_Document], *_LIST]
+    rank_fields: list[str] | None = None
     model: str | None = None
     top_n: wire.Count | None = None
     top_k: wire.Count | None = None
@@ -147,7 +147,8 @@ class RerankRequest(wire.TruncateOptions):
         `data`, which Voyage's read.
         """
         model, _ = context.resolve_model(self.model)
-        documents, fields = named_texts(self.documents, "documents")
+        documents = [_document_text(i, it, self.rank_fields) for i, it in enumerate(self.documents)]
+        _, fields = named_texts(documents, "documents")
         asked = prompt_for({"task": self.task, "instruction": self.instruction})
         _, top = self.first_given("top_n", "top_k")
         version = _version(context)
@@ -179,9 +180,25 @@ class RerankRequest(wire.TruncateOptions):
             list_name="documents",
             prompt=PromptChoice(asked.task or DEFAULT_TASK, "query"),
             build_body=build_body,
-            num_documents=0 if asked.side == "symmetric" else len(documents),
+            document_positions=() if asked.side == "symmetric" else range(1, len(documents) + 1),
             truncate=self.truncates,
         )
+
+
+def _document_text(position: int, document: object, rank_fields: list[str] | None) -> object:
+    """What a document is ranked by: of an object `text`, or the named fields one after another."""
+    if not isinstance(document, dict):
+        return document
+    if not rank_fields:
+        if document.get("text") is None:
+            remedy = 'send {"text": "..."}, or name what to rank by in rank_fields'
+            raise InputError(f"documents[{position}]", "an object without text", remedy)
+        return document["text"]
+    values = [document[name] for name in rank_fields if document.get(name) is not None]
+    if not values:
+        received = f"an object without {', '.join(map(quoted, rank_fields))}"
+        raise InputError(f"documents[{position}]", received, "send one of these fields in each")
+    return "\n".join(value if isinstance(value, str) else json.dumps(value) for value in values)
 
 
 def quantize(vectors: Vectors, kind: str) -> NDArray[Any]:

@@ -1,13 +1,11 @@
 """What every route shares: an id, a key, limits, a deadline, counters, and one kind of refusal."""
 
 import asyncio
-import hashlib
-import hmac
 import logging
 import re
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 from uuid import uuid4
 
@@ -16,14 +14,23 @@ from starlette.responses import Response
 
 from e5.errors import E5Error, ServiceError
 from e5.gateway.body import BodyParser, to_json
+from e5.gateway.keys import Keys
 from e5.gateway.limits import GatewayLimits
 from e5.gateway.metrics import GatewayMetrics
-from e5.gateway.refusals import ErrorStyle, RefusalError, body_of, busy, refusal_of
+from e5.gateway.refusals import (
+    ErrorStyle,
+    RefusalError,
+    body_of,
+    busy,
+    refusal_of,
+    style_of,
+)
 
 logger = logging.getLogger(__name__)
 
 # Only then is a caller watched for hanging up: a task for it costs 20 us.
 WATCH_AFTER_SECONDS = 0.1
+ERROR_STYLE = "e5.error_style"  # the key in a request's ASGI scope for that of its body's kind
 REQUEST_ID = re.compile(r"[\w.:/-]{1,128}", re.ASCII)
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -38,21 +45,24 @@ class Guard:
             connection.
     """
 
-    def __init__(self, parser: BodyParser, keys: Sequence[str], limits: GatewayLimits) -> None:
+    def __init__(self, parser: BodyParser, keys: Keys, limits: GatewayLimits) -> None:
         """Begin with nothing in flight.
 
         Args:
             parser: forgets a request's body when the request is answered.
-            keys: a request to a route that is not keyless must carry one of them; without any, no
-                request needs a key.
+            keys: a request to a route that is not keyless must carry one of them.
             limits: of the gateway.
         """
         self.metrics = GatewayMetrics()
         self.draining = False
         self._parser = parser
         self._limits = limits
-        self._keys = [hashlib.sha256(key.encode()).digest() for key in keys]
+        self._keys = keys
         self._in_flight = 0
+
+    def free_requests(self) -> int:
+        """The number of requests that would be taken now."""
+        return max(0, self._limits.in_flight - self._in_flight)
 
     def around(
         self, path: str, handler: Handler, *, keyless: bool = False, style: ErrorStyle = "openai"
@@ -63,7 +73,7 @@ class Guard:
             path: the route's path, for the counters and the log.
             handler: makes the answer, or raises.
             keyless: whether requests need no key, and are never refused for being too many.
-            style: the form of refusals.
+            style: the form of refusals, where the body's kind has none of its own.
         """
         seconds, deadline = self.metrics.seconds.labels(path), self._limits.deadline_seconds
 
@@ -73,14 +83,15 @@ class Guard:
             self._count(1)
             try:
                 if not keyless:
-                    self._check_key(request)
+                    self._keys.check(request)
                     if self._in_flight > self._limits.in_flight:
                         raise busy("too many requests at a time; try again in a moment.")
                 async with asyncio.timeout(deadline):
                     response = await handler(request)
             except TimeoutError:
                 sentence = f"no answer within {deadline:g} s; send fewer or shorter texts."
-                response = self._refused(RefusalError(504, sentence), path, request_id, style)
+                refusal = RefusalError(504, sentence)
+                response = self._refused(request, refusal, path, request_id, style)
             except Exception as error:
                 if not isinstance(error, E5Error | RefusalError):
                     # Not what it says: that may hold a text.
@@ -89,7 +100,7 @@ class Guard:
                     logger.error("request %s to %s failed: %s\n%s", request_id, path, kind, frames)
                 elif isinstance(error, ServiceError):
                     logger.warning("request %s to %s: %s", request_id, path, error)
-                response = self._refused(refusal_of(error), path, request_id, style)
+                response = self._refused(request, refusal_of(error), path, request_id, style)
             finally:
                 self._count(-1)
                 self._parser.release(request)
@@ -107,29 +118,24 @@ class Guard:
     def refuse(self, request: Request, refusal: RefusalError) -> Response:
         """The response to a request that has no route."""
         request_id = _id_of(request)
-        response = self._refused(refusal, "none", request_id, "openai")
+        response = self._refused(request, refusal, "none", request_id, None)
         response.headers["x-request-id"] = request_id
         self.metrics.requests.labels("none", refusal.status).inc()
         return response
 
     def _refused(
-        self, refusal: RefusalError, path: str, request_id: str, style: ErrorStyle
+        self,
+        request: Request,
+        refusal: RefusalError,
+        path: str,
+        request_id: str,
+        style: ErrorStyle | None,
     ) -> Response:
         # Not the sentence: it may quote what the caller sent.
         logger.info("%d for %s, request %s", refusal.status, path, request_id)
+        style = style_of(request.url.path, request.scope.get(ERROR_STYLE) or style)
         content = to_json(body_of(refusal, style))
         return Response(content, refusal.status, refusal.headers, "application/json")
-
-    def _check_key(self, request: Request) -> None:
-        if not self._keys:
-            return
-        scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
-        sent = bearer if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
-        digest = hashlib.sha256(sent.strip().encode()).digest()
-        known = [hmac.compare_digest(digest, key) for key in self._keys]  # all of them, always
-        if not any(known):
-            sentence = "the key is missing or wrong; send Authorization: Bearer KEY, or x-api-key."
-            raise RefusalError(401, sentence, {"WWW-Authenticate": "Bearer"})
 
     def _count(self, change: int) -> None:
         self._in_flight += change

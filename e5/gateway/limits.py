@@ -22,6 +22,7 @@ class GatewayLimits:
             them back from that process, allows 1,000.
         large_answer_floats: an answer of so many numbers or more is written in pieces; a smaller
             one takes 6 ms or less.
+        kept_prediction_bytes: size of the predictions together that can be asked for again.
     """
 
     in_flight: int = 1024
@@ -32,3 +33,4 @@ class GatewayLimits:
     large_body_values: int = 20_000
     large_body_depth: int = 100
     large_answer_floats: int = 2**16
+    kept_prediction_bytes: int = 64 * 2**20

@@ -1,11 +1,14 @@
 """The model names that callers may use."""
 
+import re
 from collections.abc import Mapping
 
 from e5.errors import InputError, quoted
 from e5.gateway.refusals import RefusalError
 from e5.gateway.roles import SIDES_BY_SUFFIX
 
+LATEST = ":latest"  # Ollama's clients write it behind a name without another tag
+FINGERPRINT = re.compile("[0-9a-f]{12}")
 HUB_NAMES_BY_FOLDER = {"e5-mistral-7b-instruct": "intfloat/e5-mistral-7b-instruct"}
 
 
@@ -14,6 +17,7 @@ class ModelNames:
 
     Attributes:
         names: all of them, the model's own first.
+        fingerprint: of the model, or "".
 
     Example:
         >>> aliases = {"text-embedding-3-small": "e5-mini-query"}
@@ -31,7 +35,7 @@ class ModelNames:
         Raises:
             ValueError: for an alias of a model that is not served.
         """
-        base, _, fingerprint = served.partition("@")
+        base, _, self.fingerprint = served.partition("@")
         hub_name = HUB_NAMES_BY_FOLDER.get(base, base)
         self._suffixes = {base: "", served: "", hub_name: ""}
         for name in dict.fromkeys((base, hub_name)):
@@ -41,18 +45,32 @@ class ModelNames:
                 known = ", ".join(self._suffixes)
                 raise ValueError(f"alias {alias}: received {model!r}; use one of {known}.")
             self._suffixes[alias] = self._suffixes[model]
-        self.names = [name for name in self._suffixes if name != served or not fingerprint]
+        self.names = [name for name in self._suffixes if name != served or not self.fingerprint]
 
-    def resolve(self, name: str | None) -> tuple[str, str]:
+    def resolve(self, name: str | None, *, any_owner: bool = False) -> tuple[str, str]:
         """The name to answer with, and its suffix, or ""; None stands for the model's own name.
+
+        `any_owner` takes OWNER/NAME for NAME, whoever the owner is.
 
         Raises:
             RefusalError: 404 for a name that is not served, with those that are.
         """
         if name is None:
             return self.names[0], ""
-        suffix = self._suffixes.get(name)
+        suffix = self._suffixes.get(name, self._suffixes.get(name.removesuffix(LATEST)))
+        if suffix is None and any_owner:
+            suffix = self._suffixes.get(name.rpartition("/")[2])
         if suffix is None:
             served = f"this service has {', '.join(self.names)}"
             raise RefusalError(404, InputError("model", quoted(name), served))
         return name, suffix
+
+    def check_fingerprint(self, version: str) -> None:
+        """Refuse a version that is the fingerprint of another model; others are not known here.
+
+        Raises:
+            RefusalError: 404, with the fingerprint of this model.
+        """
+        if FINGERPRINT.fullmatch(version) and version != self.fingerprint:
+            served = f"this service has {self.fingerprint or 'no fingerprint'}"
+            raise RefusalError(404, InputError("version", quoted(version), served))

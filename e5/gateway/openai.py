@@ -4,13 +4,15 @@ They share the route and the answer, and differ in how they name a text's role: 
 `task`, or nothing but the model's name.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
+from uuid import uuid4
 
 from typing_extensions import TypedDict
 
 from e5.gateway import wire
 from e5.gateway.client_request import ClientRequest
 from e5.gateway.model_names import ModelNames
+from e5.gateway.refusals import ErrorStyle
 from e5.gateway.roles import PromptChoice, prompt_for
 from e5.gateway.wire import RouteContext, one_of
 from e5.serving import Answer
@@ -26,12 +28,30 @@ EmbeddingsUsage = TypedDict(
 )
 EmbeddingsAnswer = TypedDict(
     "EmbeddingsAnswer",
-    {"object": Literal["list"], "data": list[Embedding], "model": str, "usage": EmbeddingsUsage},
+    {
+        "id": str,
+        "object": Literal["list"],
+        "data": list[Embedding],
+        "model": str,
+        "usage": EmbeddingsUsage,
+    },
 )
 ModelCard = TypedDict(
-    "ModelCard", {"id": str, "object": Literal["model"], "created": int, "owned_by": str}
+    "ModelCard",
+    {
+        "id": str,
+        "object": Literal["model"],
+        "created": int,
+        "owned_by": str,
+        "name": str,
+        "endpoints": list[str],
+        "type": Literal["base"],
+        "capabilities": dict[str, bool],
+    },
 )
-ModelList = TypedDict("ModelList", {"object": Literal["list"], "data": list[ModelCard]})
+ModelList = TypedDict(
+    "ModelList", {"object": Literal["list"], "data": list[ModelCard], "models": list[ModelCard]}
+)
 
 
 class RoleOptions(wire.EmbedOptions):
@@ -59,6 +79,9 @@ class EmbeddingsRequest(RoleOptions):
     encoding_format: Annotated[Literal["float", "base64"] | None, one_of("float", "base64")] = None
     output_dtype: Annotated[Literal["float"] | None, one_of("float")] = None
 
+    fits = staticmethod(lambda body: body.get("input") is not None)
+    error_style: ClassVar[ErrorStyle | None] = "openai"
+
     def client_request(self, context: RouteContext) -> ClientRequest:
         """See `WireRequest.client_request`."""
         model, suffix = context.resolve_model(self.model)
@@ -68,6 +91,7 @@ class EmbeddingsRequest(RoleOptions):
             rows = map(encode_base64, answer.vectors) if as_base64 else answer.vectors
             tokens = sum(answer.tokens)
             return {
+                "id": uuid4().hex,  # Mistral's clients insist on one
                 "object": "list",
                 "data": [
                     {"object": "embedding", "index": i, "embedding": row}
@@ -89,10 +113,14 @@ class EmbeddingsRequest(RoleOptions):
 
 
 def model_list(model_names: ModelNames) -> dict[str, Any]:
-    """`GET /v1/models`."""
-    return {"object": "list", "data": [model_card(name) for name in model_names.names]}
+    """`GET /v1/models`. Cohere's clients read `models`."""
+    cards = [model_card(name) for name in model_names.names]
+    return {"object": "list", "data": cards, "models": cards}
 
 
 def model_card(name: str) -> dict[str, Any]:
     """`GET /v1/models/{name}`, for a name of the model."""
-    return {"id": name, "object": "model", "created": 0, "owned_by": "e5"}
+    openai = {"id": name, "object": "model", "created": 0, "owned_by": "e5"}
+    cohere = {"name": name, "endpoints": ["embed", "rerank"]}
+    mistral: dict[str, Any] = {"type": "base", "capabilities": {}}
+    return openai | cohere | mistral

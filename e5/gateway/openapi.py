@@ -8,7 +8,9 @@ from pydantic import Field, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 from typing_extensions import TypedDict
 
+from e5.gateway.keys import KEY_HEADERS, KEY_PARAMETER
 from e5.gateway.routes import GetRoute, PostRoute
+from e5.gateway.wire import InformationRequest
 
 Schema: TypeAlias = dict[str, Any]
 SchemaOf: TypeAlias = Callable[[Any], Schema]
@@ -30,25 +32,42 @@ POST_STATUSES = (400, 401, 404, 405, 413, 415, *BACKEND_STATUSES)
 REFUSAL_HEADERS = {401: "WWW-Authenticate", 405: "Allow", 429: "Retry-After"}
 ANSWER_HEADERS: Mapping[str, str] = {
     "x-e5-prompt": "What was put before the texts: `query` or `symmetric` with the instruction, "
-    "`document` for nothing, `own` for texts that bring it.",
+    "`document` for nothing, `own` for texts that bring it. Then the first text whose prompt was "
+    "`repaired`, and the first that `begins like a prompt` and is none.",
     "x-e5-model": "The name and fingerprint of the model that computed the vectors.",
     "x-e5-truncated": "How many texts were truncated, of how many: `0/2`.",
+    "x-ratelimit-limit-requests": "How many requests are answered at the same time.",
+    "x-ratelimit-limit-tokens": "How many tokens may wait.",
+    "x-ratelimit-remaining-requests": "How many more requests would be taken now.",
+    "x-ratelimit-remaining-tokens": "How many more tokens may wait now.",
+    "x-ratelimit-reset-requests": "When more would be taken: after some seconds, such as `1s`.",
+    "x-ratelimit-reset-tokens": "The same.",
 }
 ID_HEADER = {"x-request-id": "The caller's own id of the request, or a new one."}
+SECURITY_SCHEMES: Mapping[str, Mapping[str, str]] = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "token": {"type": "http", "scheme": "token"},
+    "basic": {"type": "http", "scheme": "basic", "description": "The key is the password."},
+    **{name: {"type": "apiKey", "in": "header", "name": name} for name in KEY_HEADERS},
+    "parameter": {"type": "apiKey", "in": "query", "name": KEY_PARAMETER},
+}
 ABOUT = (
-    "One model behind the routes of OpenAI, Cohere, Voyage, NVIDIA, Jina and "
-    "text-embeddings-inference. What a text is for decides its prompt: see Role."
+    "One model behind the routes of OpenAI, Cohere, Voyage, NVIDIA, Jina, Ollama, Google, Mistral, "
+    "Hugging Face and text-embeddings-inference. What a text is for decides its prompt: see Role."
 )
 
 
 ErrorObject = TypedDict(
     "ErrorObject", {"message": str, "type": str, "code": str, "param": str | None}
 )
-_OF_ERROR = "The sentence on the routes of text-embeddings-inference and Cog; else an object."
+GoogleErrorObject = TypedDict("GoogleErrorObject", {"code": int, "message": str, "status": str})
+_OF_ERROR = (
+    "The sentence on the routes of text-embeddings-inference, Ollama and Cog; else an object."
+)
 Refusal = TypedDict(
     "Refusal",
     {
-        "error": Annotated[str | ErrorObject, Field(description=_OF_ERROR)],
+        "error": Annotated[str | ErrorObject | GoogleErrorObject, Field(description=_OF_ERROR)],
         "error_type": str,
         "message": str,
         "detail": str,
@@ -91,19 +110,19 @@ def description(
     schemas["Dimensions"]["maximum"] = dimensions
     paths: dict[str, Schema] = {}
     for get_route in get_routes:
-        paths.setdefault(_template(get_route.path), {})["get"] = _get(get_route, schema_of)
+        methods = paths.setdefault(_template(get_route.path), {})
+        methods[get_route.method.lower()] = _get(get_route, schema_of)
     for route in post_routes:
         paths.setdefault(_template(route.path), {})["post"] = _post(route, schema_of)
     return {
         "openapi": "3.1.0",
         "info": {"title": "E5-Mistral gateway", "version": "1", "description": ABOUT},
-        "security": [{}, {"bearer": []}, {"key": []}],  # keys are the operator's choice
+        "servers": [{"url": "."}],  # the folder of this document, wherever a proxy puts it
+        # Keys are the operator's choice.
+        "security": [{}, *({name: []} for name in SECURITY_SCHEMES)],
         "paths": paths,
         "components": {
-            "securitySchemes": {
-                "bearer": {"type": "http", "scheme": "bearer"},
-                "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
-            },
+            "securitySchemes": SECURITY_SCHEMES,
             "headers": {
                 name: {"description": text, "required": True, "schema": {"type": "string"}}
                 for name, text in (*ANSWER_HEADERS.items(), *ID_HEADER.items())
@@ -139,9 +158,10 @@ def _parameters(path: str) -> list[Schema]:
 def _post(route: PostRoute, schema_of: SchemaOf) -> Schema:
     requests = [schema_of(request) for request in route.requests]
     body = requests[0] if len(requests) == 1 else {"anyOf": requests}
+    tells = any(issubclass(request, InformationRequest) for request in route.requests)
     answer = {
         "description": "The answer.",
-        "headers": _headers(*ANSWER_HEADERS),
+        "headers": _headers(*(() if tells else ANSWER_HEADERS)),
         "content": _json(schema_of(route.answer)),
     }
     return {

@@ -1,11 +1,13 @@
 """What went wrong -> an HTTP status and one error body that every client can read.
 
 OpenAI's clients show `error.message`, Voyage's need `detail`, Cohere's read `message`, those of
-text-embeddings-inference and Cog take `error` for a string.
+text-embeddings-inference, Ollama and Cog take `error` for a string, and Google's read its `status`.
 """
 
 import math
+import re
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any, Literal, TypeAlias
 
 from e5.errors import (
@@ -18,7 +20,19 @@ from e5.errors import (
     TextError,
 )
 
-ErrorStyle: TypeAlias = Literal["openai", "tei", "cog"]
+ErrorStyle: TypeAlias = Literal["openai", "tei", "cog", "google", "replicate"]
+
+# Paths of these belong to Ollama, Hugging Face and text-embeddings-inference; those to Google.
+TEI_PREFIXES = ("/api/", "/embed_", "/pipeline/", "/hf-inference/")
+GOOGLE_PATH = re.compile("/v1beta|/v1/(projects/|publishers/|models/.*:[a-z]+[A-Z])")
+GOOGLE_STATUSES = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    404: "NOT_FOUND",
+    429: "RESOURCE_EXHAUSTED",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
 
 RETRY_AFTER_SECONDS = 1.0  # after which a full queue is worth another try
 # What callers are told of a remote service's failure: its own sentence, which holds the service's
@@ -99,9 +113,10 @@ def body_of(refusal: RefusalError, style: ErrorStyle) -> dict[str, Any]:
 
     Args:
         refusal: what to tell.
-        style: what `error` is: OpenAI's object; the sentence, as text-embeddings-inference has it;
-            or, as Cog has it, the sentence with the name of the error before it, where the error as
-            data stands in `metrics`.
+        style: what `error` is: OpenAI's object, or Google's; the sentence, as Ollama and
+            text-embeddings-inference have it; as Cog has it, the sentence with the name of the
+            error before it, where the error as data stands in `metrics`; or the sentence, beside
+            Replicate's `title` and `status`.
 
     Example:
         >>> body_of(RefusalError(404, "no such route."), "tei")["error"]
@@ -114,15 +129,36 @@ def body_of(refusal: RefusalError, style: ErrorStyle) -> dict[str, Any]:
     body = {"message": sentence, "detail": sentence, "error_type": _tei_type(status)}
     if style == "tei":
         return body | {"error": sentence}
+    if style == "replicate" or (style == "cog" and status == 401):  # no prediction has failed
+        title = HTTPStatus(status).phrase
+        return body | {"error": sentence, "title": title, "status": status}
     if style == "cog":
         error = refusal.error.to_dict()
         text = f"{error['type']}: {sentence}"
         return body | {"status": "failed", "error": text, "metrics": {"error": error}}
+    if style == "google":
+        word = GOOGLE_STATUSES.get(status, "INVALID_ARGUMENT" if status < 500 else "INTERNAL")
+        return body | {"error": {"code": status, "message": sentence, "status": word}}
     param = getattr(refusal.error, "field", None)
-    kind = _openai_type(status)
-    return body | {
-        "error": {"message": sentence, "type": kind, "param": param, "code": str(status)}
-    }
+    told = {"type": _openai_type(status), "param": param, "code": str(status)}
+    # Mistral's clients read them beside `message`.
+    return body | {"object": "error", **told, "error": {"message": sentence, **told}}
+
+
+def style_of(path: str, style: ErrorStyle | None = None) -> ErrorStyle:
+    """The form of a refusal.
+
+    Args:
+        path: of the URL, which may have no route, or one of another protocol.
+        style: that of the route; None if there is none.
+
+    Example:
+        >>> style_of("/v1/models/gemini:generateContent"), style_of("/api/chat"), style_of("/x")
+        ('google', 'tei', 'openai')
+    """
+    if GOOGLE_PATH.match(path):
+        return "google"
+    return style or ("tei" if path.startswith(TEI_PREFIXES) else "openai")
 
 
 def _openai_type(status: int) -> str:

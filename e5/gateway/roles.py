@@ -22,6 +22,12 @@ SIDES_BY_ROLE: Mapping[str, Side] = {
         ("classification", "clustering", "text-matching", "separation", "semantic_similarity"),
         "symmetric",
     ),
+    # Google, whose other names of tasks are those above
+    **dict.fromkeys(
+        ("retrieval_query", "question_answering", "fact_verification", "code_retrieval_query"),
+        "query",
+    ),
+    "retrieval_document": "document",
 }
 SIDES_BY_SUFFIX: Mapping[str, Side] = {"-query": "query", "-passage": "document"}  # of model names
 SYMMETRIC_TASK = "sts_query"
@@ -110,16 +116,6 @@ def prompt_for(roles: Mapping[str, str | None], suffix: str = "") -> PromptChoic
     return PromptChoice(task, chosen_side or "query")
 
 
-def has_prompt(text: str) -> bool:
-    r"""Whether a text already carries a prompt, so that a second one would harm it.
-
-    Example:
-        >>> has_prompt("Instruct: Find twins\nQuery: snow"), has_prompt("snow")
-        (True, False)
-    """
-    return text.startswith("Instruct: ") and "\nQuery: " in text
-
-
 def _is_task(role: str) -> bool:
     """A registered name, or a sentence: one unknown word is most likely a misspelt name."""
     is_known = resolve_task(role).instruction != role or role in TASKS
@@ -131,4 +127,9 @@ def _check_agreement(meanings: Mapping[str, str], roles: Mapping[str, str | None
     for field in others:
         if meanings[field] != meanings[first]:
             received = f"{quoted(roles[field])}, where {first} says {quoted(roles[first])}"
-            raise InputError(field, received, "send one of them, or two that agree")
+            remedy = "send one of them, or two that agree"
+            if first == "model":
+                remedy = (
+                    f"leave {roles[first]} off the model's name, or send a role that agrees with it"
+                )
+            raise InputError(field, received, remedy)

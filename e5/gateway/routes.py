@@ -10,14 +10,26 @@ from typing import Any
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from e5.gateway import cog_route, cohere, openai, search_route, tei
+from e5.gateway import (
+    cog_route,
+    cohere,
+    google,
+    nvidia,
+    ollama,
+    openai,
+    replicate_route,
+    search_route,
+    tei,
+    tokens,
+    weaviate,
+)
 from e5.gateway.refusals import ErrorStyle
 from e5.gateway.wire import WireRequest
 
 
 @dataclass(frozen=True)
 class PostRoute:
-    """A route that computes.
+    """A route that takes a request.
 
     Attributes:
         path: of the URL, as Starlette writes it. A parameter `name` in it is the model's name, and
@@ -27,6 +39,7 @@ class PostRoute:
         requests: the kinds of requests that it takes. A body is of the first kind that it fits, or
             of the last.
         error_style: the form of its refusals.
+        of_any_type: whether a body may be said to be something else than JSON.
     """
 
     path: str
@@ -34,15 +47,12 @@ class PostRoute:
     answer: Any
     requests: tuple[type[WireRequest], ...]
     error_style: ErrorStyle = "openai"
+    of_any_type: bool = False
 
-    def parse(self, body: Mapping[str, Any]) -> WireRequest:
-        """The request that a body holds.
-
-        Raises:
-            InputError: naming the field that is wrong.
-        """
+    def kind_of(self, body: Mapping[str, Any]) -> type[WireRequest]:
+        """The kind of request that a body holds."""
         *kinds, last = self.requests
-        return next((kind for kind in kinds if kind.fits(body)), last).parse(body)
+        return next((kind for kind in kinds if kind.fits(body)), last)
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,8 @@ class GetRoute:
         handler: makes the response.
         refusals: the statuses with which it may refuse.
         keyless: whether it needs no key.
+        method: of HTTP. A route of POST here reads no body.
+        error_style: the form of its refusals.
     """
 
     path: str
@@ -64,32 +76,140 @@ class GetRoute:
     handler: Callable[[HttpRequest], Awaitable[Response]]
     refusals: tuple[int, ...] = ()
     keyless: bool = True
+    method: str = "GET"
+    error_style: ErrorStyle = "openai"
 
 
 _OPENAI = openai.EmbeddingsAnswer, (openai.EmbeddingsRequest,)
+_VECTOR = weaviate.VectorAnswer, (weaviate.VectorRequest,)
+_WEAVIATE = weaviate.WeaviateEmbedAnswer, (weaviate.WeaviateEmbedRequest,)
 _COHERE = cohere.CohereEmbedAnswer, (cohere.CohereInputsRequest, cohere.CohereTextsRequest)
 _RERANK = cohere.RerankAnswer, (cohere.RerankRequest,)
 _EITHER_RERANK = (
-    tei.RankTextsAnswer | cohere.RerankAnswer,
-    (tei.RankTextsRequest, cohere.RerankRequest),
+    tei.RankTextsAnswer | weaviate.ScoresAnswer | cohere.RerankAnswer,
+    (tei.RankTextsRequest, weaviate.ScoresRequest, cohere.RerankRequest),
 )
 _TEI = tei.VectorsAnswer, (tei.EmbedWithParametersRequest, tei.EmbedTextsRequest)
+_TEI_OR_COHERE = _TEI[0] | _COHERE[0], (cohere.CohereTextsRequest, *_TEI[1])
 _SIMILARITY = tei.CosinesAnswer, (tei.SimilarityRequest,)
 _HUGGING_FACE = tei.VectorsAnswer | tei.CosinesAnswer, _SIMILARITY[1] + _TEI[1]
-_COG = cog_route.PredictionAnswer, (cog_route.PredictionRequest,)
+_REPLICATE = replicate_route.ReplicatePrediction, (replicate_route.ReplicateRequest,)
+_EITHER_PREDICTION = (
+    cog_route.PredictionAnswer | replicate_route.ReplicatePrediction,
+    (replicate_route.ReplicateRequest, cog_route.PredictionRequest),
+)
 _SEARCH = search_route.SearchAnswer, (search_route.SearchRequest,)
+_RANKING = nvidia.RankingAnswer, (nvidia.RankingRequest,)
+_OLLAMA_EMBED = ollama.OllamaEmbedAnswer, (ollama.OllamaLoadRequest, ollama.OllamaTextsRequest)
+_OLLAMA_OLDER = (  # or OpenAI's, for clients whose base URL ends in /api
+    ollama.OllamaEmbeddingAnswer | openai.EmbeddingsAnswer,
+    (ollama.OllamaLoadRequest, openai.EmbeddingsRequest, ollama.OllamaPromptRequest),
+)
+_OLLAMA_SHOW = ollama.OllamaShowAnswer, (ollama.OllamaShowRequest,)
+_TOKENIZE = (
+    tokens.TextTokensAnswer | tokens.TokenizeAnswer,
+    (tokens.TokenizeTextRequest, tokens.TokenizePromptRequest, tokens.TokenizeTextsRequest),
+)
+_DECODE = tokens.DecodeAnswer, (tokens.DecodeRequest,)
+_DETOKENIZE = tokens.DetokenizeAnswer, (tokens.DetokenizeRequest,)
+_CONTENT = google.EmbedContentAnswer, (google.EmbedContentRequest,)
+_CONTENTS = google.BatchEmbedContentsAnswer, (google.BatchEmbedContentsRequest,)
+_COUNT = tokens.CountTokensAnswer, (tokens.CountTokensRequest,)
+_PREDICT = google.PredictAnswer, (google.PredictRequest,)
+_OTHER_METHOD = None, (google.OtherMethodRequest,)
+_HUGGING_FACE_PATHS = (
+    "/models/{name:path}",
+    *(
+        path
+        for task in ("feature-extraction", "sentence-similarity")
+        for path in (
+            f"/models/{{name:path}}/pipeline/{task}",
+            f"/pipeline/{task}/{{name:path}}",
+            f"/pipeline/{task}",
+        )
+    ),
+)
+
+
+def _google_routes(models: str) -> tuple[PostRoute, ...]:
+    """What AI Studio and Vertex AI have behind a model's name; `models` is what stands before."""
+    path = f"{models}/{{name:path}}"
+    return (
+        PostRoute(f"{path}:embedContent", "Embeds for Google's clients.", *_CONTENT, "google"),
+        PostRoute(f"{path}:batchEmbedContents", "Embeds for them.", *_CONTENTS, "google"),
+        PostRoute(f"{path}:countTokens", "Counts tokens for them.", *_COUNT, "google"),
+    )
+
+
+def _vertex_ai_routes(parent: str) -> tuple[PostRoute, ...]:
+    """Those of Vertex AI, before which `/v1` or `/v1beta1` stands."""
+    models = f"{parent}/publishers/google/models"
+    path = f"{models}/{{name:path}}:predict"
+    predict = PostRoute(path, "Embeds for clients of Vertex AI.", *_PREDICT, "google")
+    return (*_google_routes(models), predict)
+
+
+def _ai_studio_routes(version: str) -> tuple[PostRoute, ...]:
+    """Those of AI Studio, which has models of other kinds too."""
+    path = f"/{version}/models/{{name:path}}:{{method}}"
+    other = PostRoute(path, "Refuses Google's other methods.", *_OTHER_METHOD, "google")
+    return (*_google_routes(f"/{version}/models"), other)
+
 
 POST_ROUTES = (
     PostRoute("/v1/embeddings", "Embeds for clients of OpenAI, Voyage, NVIDIA and Jina.", *_OPENAI),
     PostRoute("/embeddings", "Embeds as /v1/embeddings does.", *_OPENAI),
+    PostRoute("/v1/embeddings/embed", "Embeds for Weaviate as its own service.", *_WEAVIATE),
+    PostRoute("/vectors", "Embeds a text for Weaviate's transformers module.", *_VECTOR, "tei"),
+    PostRoute("/vectorize", "Embeds a text for Weaviate's gpt4all module.", *_VECTOR, "tei"),
     PostRoute("/v1/embed", "Embeds for Cohere's clients, version 1.", *_COHERE),
     PostRoute("/v2/embed", "Embeds for Cohere's clients, version 2.", *_COHERE),
     PostRoute("/v1/rerank", "Ranks documents by cosine for clients of Cohere and Jina.", *_RERANK),
     PostRoute("/v2/rerank", "Ranks documents by cosine for Cohere's clients.", *_RERANK),
     PostRoute("/rerank", "Ranks texts by cosine for other clients.", *_EITHER_RERANK, "tei"),
-    PostRoute("/embed", "Embeds for clients of text-embeddings-inference.", *_TEI, "tei"),
+    PostRoute("/embed", "Embeds for text-embeddings-inference's.", *_TEI_OR_COHERE, "tei"),
     PostRoute("/similarity", "Computes a sentence's cosines with others.", *_SIMILARITY, "tei"),
     PostRoute("/", "Embeds or compares for Hugging Face's clients.", *_HUGGING_FACE, "tei"),
-    PostRoute("/predictions", "Answers as this project's Cog server does.", *_COG, "cog"),
+    PostRoute(
+        "/predictions",
+        "Answers as this project's Cog server does, or if a version is named as Replicate does.",
+        *_EITHER_PREDICTION,
+        "cog",
+    ),
+    # The path names the model, whatever the body says.
+    PostRoute(
+        "/openai/deployments/{name:path}/embeddings", "Embeds for Azure's clients.", *_OPENAI
+    ),
+    PostRoute("/deployments/{name:path}/embeddings", "Embeds for Azure's clients.", *_OPENAI),
+    PostRoute("/models/embeddings", "Embeds for clients of Azure AI inference.", *_OPENAI),
+    PostRoute("/v1/predictions", "Answers Replicate's clients.", *_REPLICATE, "replicate"),
+    PostRoute(
+        "/models/{name:path}/predictions", "Answers Replicate's clients.", *_REPLICATE, "replicate"
+    ),
+    PostRoute(
+        "/deployments/{name:path}/predictions",
+        "Answers Replicate's clients.",
+        *_REPLICATE,
+        "replicate",
+    ),
+    PostRoute("/v1/ranking", "Ranks passages by cosine for NVIDIA's clients.", *_RANKING),
+    PostRoute("/v1/retrieval/nvidia/reranking", "Ranks as /v1/ranking does.", *_RANKING),
+    PostRoute("/v1/retrieval/nvidia/{name:path}/reranking", "Ranks as /v1/ranking.", *_RANKING),
+    PostRoute("/v1/retrieval/{name:path}/reranking", "Ranks as /v1/ranking does.", *_RANKING),
+    # Ollama's own examples are those of curl, which says that JSON is a form.
+    PostRoute("/api/embed", "Embeds for Ollama's clients.", *_OLLAMA_EMBED, "tei", True),
+    PostRoute("/api/embeddings", "Embeds for Ollama's older clients.", *_OLLAMA_OLDER, "tei", True),
+    PostRoute("/api/show", "Tells Ollama's clients of a model.", *_OLLAMA_SHOW, "tei", True),
+    *_ai_studio_routes("v1beta"),
+    *_ai_studio_routes("v1"),
+    *_vertex_ai_routes("/projects/{project}/locations/{location}"),
+    *_vertex_ai_routes(""),
+    *(
+        PostRoute(path, "Embeds or compares as / does.", *_HUGGING_FACE, "tei")
+        for path in _HUGGING_FACE_PATHS
+    ),
+    PostRoute("/tokenize", "Gives the token ids of texts.", *_TOKENIZE),
+    PostRoute("/decode", "Gives the texts of token ids.", *_DECODE, "tei"),
+    PostRoute("/detokenize", "Gives the text of token ids.", *_DETOKENIZE),
 )
 SEARCH_ROUTE = PostRoute("/search", "Finds the documents nearest to a query.", *_SEARCH)

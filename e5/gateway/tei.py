@@ -1,4 +1,7 @@
-"""text-embeddings-inference's embed, similarity, rerank and info; Hugging Face's clients at `/`."""
+"""text-embeddings-inference's embed, similarity, rerank and info; Hugging Face's clients.
+
+These ask `/`, or Hugging Face's older routes, whose URLs name the model.
+"""
 
 from typing import Annotated, Any, Literal, NotRequired, TypeAlias
 
@@ -42,12 +45,15 @@ class TeiOptions(wire.EmbedOptions):
     truncation_direction: Direction = None
     encoding_format: Annotated[Literal["float"] | None, one_of("float")] = None
 
-    def request_for(self, inputs: str | list[Any], prefix: str = "") -> ClientRequest:
+    def request_for(
+        self, inputs: str | list[Any], context: RouteContext, prefix: str = ""
+    ) -> ClientRequest:
         """The request to embed one text or a list with these options.
 
         `prefix` stands before the options' names. Raises as `WireRequest.client_request`.
         """
-        prompt = prompt_for({f"{prefix}prompt_name": self.prompt_name})
+        _, suffix = context.resolve_model(None)
+        prompt = prompt_for({f"{prefix}prompt_name": self.prompt_name}, suffix)
         dimensions = f"{prefix}dimensions", self.dimensions
         return self.embedding_request(
             inputs, "inputs", prompt, lambda answer: list(answer.vectors), dimensions
@@ -60,9 +66,9 @@ class EmbedTextsRequest(TeiOptions):
     inputs: wire.OneOrMoreTexts
     parameters: None = None
 
-    def client_request(self, context: RouteContext) -> ClientRequest:  # noqa: ARG002
+    def client_request(self, context: RouteContext) -> ClientRequest:
         """See `WireRequest.client_request`."""
-        return self.request_for(self.inputs)
+        return self.request_for(self.inputs, context)
 
 
 class EmbedWithParametersRequest(wire.WireRequest):
@@ -73,9 +79,9 @@ class EmbedWithParametersRequest(wire.WireRequest):
 
     fits = staticmethod(lambda body: body.get("parameters") is not None)
 
-    def client_request(self, context: RouteContext) -> ClientRequest:  # noqa: ARG002
+    def client_request(self, context: RouteContext) -> ClientRequest:
         """See `WireRequest.client_request`."""
-        return self.parameters.request_for(self.inputs, "parameters.")
+        return self.parameters.request_for(self.inputs, context, "parameters.")
 
 
 class SentencePair(wire.WireRequest):
@@ -100,11 +106,12 @@ class SimilarityRequest(wire.WireRequest):
 
     fits = staticmethod(lambda body: isinstance(body.get("inputs"), dict))
 
-    def client_request(self, context: RouteContext) -> ClientRequest:  # noqa: ARG002
+    def client_request(self, context: RouteContext) -> ClientRequest:
         """See `WireRequest.client_request`."""
+        _, suffix = context.resolve_model(None)
         options = self.parameters or SimilarityOptions()
         sentences, fields = named_texts(self.inputs.sentences, "inputs.sentences")
-        prompt = prompt_for({"parameters.prompt_name": options.prompt_name})
+        prompt = prompt_for({"parameters.prompt_name": options.prompt_name}, suffix)
 
         def build_body(answer: Answer) -> Any:
             return cosine_scores(answer.vectors[:1], answer.vectors[1:])[0] / 100
@@ -115,7 +122,7 @@ class SimilarityRequest(wire.WireRequest):
             list_name="inputs.sentences",
             prompt=prompt,
             build_body=build_body,
-            num_documents=len(sentences) if prompt.side == "query" else 0,
+            document_positions=range(1, len(sentences) + 1) if prompt.side == "query" else (),
             truncate=options.truncates,
         )
 
@@ -147,7 +154,7 @@ class RankTextsRequest(wire.TruncateOptions):
             list_name="texts",
             prompt=PromptChoice(DEFAULT_TASK, "query"),
             build_body=build_body,
-            num_documents=len(texts),
+            document_positions=range(1, len(texts) + 1),
             truncate=self.truncates,
         )
 

@@ -22,8 +22,10 @@ from pydantic import (
 from typing_extensions import TypeAliasType
 
 from e5.errors import quoted
+from e5.gateway.backend import Backend
 from e5.gateway.client_request import BuildBody, ClientRequest, ServiceCall
 from e5.gateway.model_names import ModelNames
+from e5.gateway.refusals import ErrorStyle
 from e5.gateway.roles import PromptChoice
 from e5.serving import RequestLimits
 from e5.texts import MAX_CHARACTERS
@@ -60,12 +62,18 @@ def list_of_texts(value: object) -> object:
     first = value[0][0] if isinstance(value[0], list) and value[0] else value[0]
     if isinstance(first, int) and not isinstance(first, bool):
         raise wrong_value("token ids", TOKEN_IDS_REMEDY)
-    if len(value) > MAX_TEXTS:  # before any of them is looked at: there may be millions
+    return few_texts(value)
+
+
+def few_texts(value: object) -> object:
+    """A list that is not too long. To be asked before its elements: there may be millions."""
+    if isinstance(value, list) and len(value) > MAX_TEXTS:
         raise wrong_value(f"{len(value)} texts", f"send at most {MAX_TEXTS} in one request")
     return value
 
 
-def _one_or_more_texts(value: object) -> object:
+def one_or_more_texts(value: object) -> object:
+    """A text, or a list that may hold texts."""
     if not isinstance(value, str | list):
         raise wrong_value(quoted(value), "send a string or a list of strings")
     return value if isinstance(value, str) else list_of_texts(value)
@@ -102,7 +110,7 @@ Text = Annotated[str, WithJsonSchema(_TEXT)]
 _Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
 Texts = Annotated[list[Any], PlainValidator(list_of_texts, json_schema_input_type=_Texts)]
 OneOrMoreTexts = Annotated[
-    str | list[Any], PlainValidator(_one_or_more_texts, json_schema_input_type=Text | _Texts)
+    str | list[Any], PlainValidator(one_or_more_texts, json_schema_input_type=Text | _Texts)
 ]
 WholeNumber = Annotated[int, BeforeValidator(_integral)]
 Count = Annotated[int, Field(ge=1), BeforeValidator(_integral)]
@@ -148,12 +156,14 @@ class RouteContext:
         model_names: the model names that callers may use.
         index: what `POST /search` searches.
         path_params: what stands in the URL for the parameters of the route's path.
+        keep_prediction: keeps a prediction of this many bytes, to be asked for again.
     """
 
     path: str
     model_names: ModelNames
     index: Searchable | None = None
     path_params: Mapping[str, str] = field(default_factory=dict)
+    keep_prediction: Callable[[dict[str, Any], int], None] = lambda *_: None
 
     def resolve_model(self, name: str | None) -> tuple[str, str]:
         """See `ModelNames.resolve`. A `name` in the path of the URL wins over that of the body."""
@@ -167,6 +177,8 @@ class WireRequest(BaseModel):
 
     # Whether a body is meant as a request of this kind, where a route takes several kinds.
     fits: ClassVar[Callable[..., bool]] = staticmethod(lambda _: True)
+    # The form of refusals, where it is not that of the route.
+    error_style: ClassVar[ErrorStyle | None] = None
 
     @classmethod
     def parse(cls, body: Mapping[str, Any]) -> Self:
@@ -199,6 +211,14 @@ class WireRequest(BaseModel):
             if (value := getattr(self, name)) is not None:
                 return name, value
         return names[0], None
+
+
+class InformationRequest(WireRequest):
+    """The base of requests that are answered without computing a vector."""
+
+    async def information(self, context: RouteContext, backend: Backend) -> Any:
+        """The body of the answer, as `BuildBody` gives it. Raises as `client_request`."""
+        raise NotImplementedError
 
 
 class TruncateOptions(WireRequest):

@@ -89,7 +89,7 @@ class Batcher:
     def __init__(self, embedder: Embedder, *, max_queue_tokens: int) -> None:
         """Start the thread; a request is refused if more than `max_queue_tokens` would wait."""
         sys.setswitchinterval(min(SWITCH_SECONDS, sys.getswitchinterval()))
-        self._embedder, self._max_queue_tokens = embedder, max_queue_tokens
+        self._embedder, self.max_queue_tokens = embedder, max_queue_tokens
         self._liveness, self._memory, self._fork_guard = Liveness(), MemoryTrimmer(), ForkGuard()
         self._has_ended = False
         self._queue = RequestQueue[_Request]()
@@ -110,7 +110,7 @@ class Batcher:
 
     def check_capacity(self, num_tokens: int) -> None:
         """Refuse a request of `num_tokens` or more with the error with which `embed` would."""
-        limit, waiting = self._max_queue_tokens, self.waiting_tokens
+        limit, waiting = self.max_queue_tokens, self.waiting_tokens
         if num_tokens > limit:
             raise RequestTooLargeError(num_tokens, limit)
         if self._has_ended:  # nobody would answer

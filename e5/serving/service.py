@@ -51,6 +51,11 @@ class Service:
         """The number of tokens that wait for the engine."""
         return self._batcher.waiting_tokens
 
+    @property
+    def max_queue_tokens(self) -> int:
+        """The number of tokens that may wait for the engine."""
+        return self._batcher.max_queue_tokens
+
     async def answer(self, request: EmbedRequest) -> Answer:
         """Embed the request's texts and score its queries with its documents.
 

@@ -30,6 +30,7 @@ STEPS = {
     "loading": "vectors.loading",
     "tests": "machine.tests",
     "fidelity": "vectors.fidelity",
+    "unmodified model": "vectors.unmodified",
     "odd texts": "vectors.odd_texts",
     "memory": "vectors.memory",
     "truth": "mteb_scores.scores",

@@ -22,6 +22,7 @@ class Workload:
 
     Attributes:
         beside_float32: texts that a CPU computes again in float32.
+        sentences: of each long text that the unmodified model computes too.
         too_long: texts of more tokens than the model reads.
         in_memory: texts that are embedded while the peak of memory is watched.
         requests: predictions that clients send to the server.
@@ -29,13 +30,14 @@ class Workload:
     """
 
     beside_float32: int = 24
+    sentences: tuple[int, ...] = (4, 16, 64)
     too_long: int = 8
     in_memory: int = 2000
     requests: int = 640
     rounds: int = ROUNDS
 
 
-QUICK = Workload(beside_float32=8, too_long=1, in_memory=100, requests=64, rounds=1)
+QUICK = Workload(beside_float32=8, sentences=(4,), too_long=1, in_memory=100, requests=64, rounds=1)
 
 
 @dataclass(frozen=True)

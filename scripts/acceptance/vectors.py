@@ -1,4 +1,4 @@
-"""The steps about vectors: loading, fidelity of the dtypes, odd texts, memory."""
+"""The steps about vectors: loading, fidelity, the unmodified model, odd texts, memory."""
 
 import json
 import logging
@@ -76,6 +76,27 @@ def fidelity(candidate: Candidate) -> Sequence[Line]:
         return [*lines, not_run("beside float32 on the CPU", why)]
     truth = _embed(candidate.load(dtype="float32", device="cpu"), texts)
     return [*(_cosine_line(f"{dtype} and float32", found[dtype], truth) for dtype in found), *lines]
+
+
+def unmodified(
+    candidate: Candidate, dtypes: Sequence[str] = ("float16", "bfloat16")
+) -> Sequence[Line]:
+    """Compare the engine with the unmodified model on the same device."""
+    texts = random_texts(candidate.workload.beside_float32)
+    texts += [" ".join(random_texts(sentences)) for sentences in candidate.workload.sentences]
+    lines = []
+    for dtype in dtypes:
+        # One after the other, because a card may not hold both.
+        ours = _together_and_alone(candidate.load(dtype=dtype), texts)
+        theirs = _together_and_alone(candidate.load(dtype=dtype, engine="transformers"), texts)
+        lines += [_cosine_line(f"{dtype}, {how}", ours[how], theirs[how]) for how in ours]
+    return lines
+
+
+def _together_and_alone(embedder: Embedder, texts: Sequence[str]) -> dict[str, Vectors]:
+    """Embed documents in batches, and again each in a forward of its own."""
+    alone = [embedder.encode_document(text) for text in texts]
+    return {"in batches": _embed(embedder, texts), "alone": np.stack(alone)}
 
 
 def _cosine_line(what: str, ours: Vectors, theirs: Vectors) -> Line:

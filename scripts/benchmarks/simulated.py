@@ -12,11 +12,12 @@ These times are estimates, not measurements. `real` computes.
 import os
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 import uvloop
 from cog import BaseRunner, Input
 
@@ -24,12 +25,11 @@ from e5.checkpoint import TOKENIZER
 from e5.embedder import Computed, Embedder
 from e5.engine import MAX_CUDA_BATCH_TOKENS, Engine
 from e5.gateway import Gateway, InProcessBackend, ModelNames, serve
-from e5.graphs import size_for
+from e5.graphs import UNSHARED, size_for
 from e5.packing import MIN_SHARED, TokenIds, pack
 from e5.serving import Service
 from e5.settings import Settings
 from e5.tokenizer import Tokenizer
-from e5.vectors import Vectors
 from predict import Predictor
 
 HIDDEN_SIZE = 4096  # the 7B model's
@@ -57,10 +57,8 @@ class SimulatedEngine(Engine):
         self.max_batch_tokens = MAX_CUDA_BATCH_TOKENS
         self._card = card
 
-    def _forward(
-        self, texts: Sequence[TokenIds], min_shared: int = MIN_SHARED
-    ) -> Iterator[Vectors]:
-        batch = pack(texts, min_shared=min_shared)
+    def _vectors(self, texts: Sequence[TokenIds], share_prefixes: bool) -> torch.Tensor:
+        batch = pack(texts, min_shared=MIN_SHARED if share_prefixes else UNSHARED)
         seconds = max(self._card.read_seconds, len(batch.input_ids) / self._card.tokens_per_second)
         launched = time.perf_counter()
         if size_for(texts) is None:
@@ -70,7 +68,7 @@ class SimulatedEngine(Engine):
         else:
             seconds += GRAPH_SECONDS
         time.sleep(max(0.0, launched + seconds - time.perf_counter()))
-        yield np.ones((len(texts), HIDDEN_SIZE), np.float32)
+        return torch.ones(len(texts), HIDDEN_SIZE)
 
 
 def embedder_of(engine: str) -> Embedder:

@@ -1,6 +1,7 @@
 """The systems that the evaluation compares: each scores documents for queries."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ RESCORED = 40
 
 
 def checkpoint(folder: Path) -> tuple[System, Embedder]:
-    """Load a checkpoint folder by the project's own `Embedder`."""
-    embedder = Embedder.load(Settings(weights=str(folder)))
+    """Load a checkpoint folder by the project's own `Embedder`, with the settings that are set."""
+    embedder = Embedder.load(replace(Settings.from_env(), weights=str(folder)))
 
     def score(queries: Sequence[str], documents: Sequence[str], symmetric: bool) -> Scores:
         return embedder.similarity(*_vectors(embedder, queries, documents, symmetric))

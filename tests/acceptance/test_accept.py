@@ -33,7 +33,7 @@ def accept(out: Path) -> "subprocess.CompletedProcess[str]":
     )
 
 
-@pytest.mark.long  # eleven steps, each in a process that imports everything
+@pytest.mark.long  # twelve steps, each in a process that imports everything
 def test_the_built_in_checkpoint_passes_and_nothing_is_done_twice(tmp_path: Path) -> None:
     pytest.importorskip("sentence_transformers", reason="the speed step's peer is not installed")
     first = accept(tmp_path)

@@ -25,7 +25,8 @@ UNWANTED = {
     "pytorch_model.bin.index.json": b'{"weight_map": {}}',
     "lora/adapter_model.bin": pickle.dumps({"pickled": "adapter"}),
     "lora/adapter_config.json": b"{}",
-    "1_Pooling/config.json": b"{}",
+    "1_Pooling/model.safetensors": b"none has it",
+    "old/1_Pooling/config.json": b"{}",
     "onnx/model.onnx": b"onnx",
     "openvino/model.safetensors": b"not at the top level",
 }

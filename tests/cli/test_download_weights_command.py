@@ -23,7 +23,7 @@ def test_another_model_of_the_table_goes_to_its_own_folder_with_its_template(
     hub.repository, hub.revision = model.repository, str(model.revision)
     assert main(["download-weights", name]) == 0
     found = Checkpoint.find(tmp_path / "weights" / "Linq-Embed-Mistral")
-    assert found.template == template
+    assert found.prompts.template == template
     assert found.manifest is not None
     assert found.manifest.source == f"{model.repository} at {model.revision}"
 

@@ -11,6 +11,19 @@ from ports import free_port
     ("arguments", "environment", "sentence"),
     [
         (["--alias", "ada"], {}, "--alias: received ada; write NAME=MODEL.\n"),
+        *(
+            (["--cors", origin], {}, f"--cors: received {origin}; write what a browser sends, ")
+            for origin in (
+                "https://a.example/",
+                "https://a.example/x",
+                "a.example",
+                "https://A.example",
+                "https://a.example:443",
+                "http://a.example:80",
+                "https://*.example",
+                "LICENSE",
+            )
+        ),
         (["--keys", "nowhere"], {}, "--keys: received nowhere, which cannot be read"),
         (["--keys", "blank"], {}, "--keys: received blank, which holds no key; write one key"),
         (["--keys", "keys"], {}, "--keys: received keys, whose line 3 has a character that no "),

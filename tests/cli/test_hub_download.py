@@ -24,7 +24,7 @@ from damages import (
     truncate,
     write_manifest,
 )
-from fake_hub import FakeHub, Fault, running_hub
+from fake_hub import FakeHub, Fault, RemoteFile, running_hub
 
 from e5.checkpoint import CONFIG, MANIFEST, Checkpoint, CheckpointManifest, hash_files
 from e5.cli import main
@@ -104,6 +104,18 @@ def test_a_download_brings_the_checkpoint_and_nothing_else(
     assert manifest.goldens == {}
     vectors = load(folder).encode_document(TEXTS)
     np.testing.assert_array_equal(vectors, load(original).encode_document(TEXTS))
+
+
+def test_what_the_folder_says_of_its_pooling_comes_too(
+    hub: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, folder = "1_Pooling/config.json", tmp_path / "weights"
+    mean = RemoteFile(name, b'{"pooling_mode_mean_tokens": true}')
+    hub.files = {**hub.files, name: mean}
+    assert main(["download-weights", "--folder", str(folder)]) == 0
+    assert (folder / name).read_bytes() == hub.files[name].data
+    assert main(["download-weights", "--verify", str(folder)]) == 1
+    assert f"{folder / name}: the pooling is " in capsys.readouterr().err
 
 
 def test_a_second_run_fetches_nothing(hub: FakeHub, tmp_path: Path) -> None:

@@ -27,4 +27,4 @@ def test_the_repository_and_its_revision_are_pinned() -> None:
     ]
     for model in MODELS.values():
         assert re.fullmatch("[0-9a-f]{40}", str(model.revision))
-        assert is_template(model.template)
+        assert is_template(str(model.template))

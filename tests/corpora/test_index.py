@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from checkpoints import load
 from corpus_tools import (
     MODEL,
+    ROOT,
     clustered,
     embed,
     mirror,
@@ -178,6 +180,42 @@ class TestConditions:
         assert [[hit.id for hit in hits] for hits in found] == [
             [hit.id for hit in index.find(embedder, query, top=4)] for query in queries
         ]
+
+
+class AskedFirst:
+    """An encoder that knows its name once it has embedded, as a client on Replicate does."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder, self._name = embedder, ""
+
+    @property
+    def name(self) -> str:
+        assert self._name, "a prediction of its own would be billed"
+        return self._name
+
+    def encode_query(self, queries: list[str], **options: Any) -> Any:
+        vectors = self._embedder.encode_query(queries, **options)
+        self._name = self._embedder.name
+        return vectors
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._embedder, name)
+
+
+def test_the_model_is_compared_by_the_answer_that_a_search_needs(
+    tmp_path: Path, embedder: Embedder
+) -> None:
+    weights = ROOT / "weights/e5-mini"
+    wide, other = load(weights), load(weights, max_length=99)
+    right: Any = AskedFirst(wide)
+    wrong: Any = AskedFirst(other)
+    folder = embed(write_corpus(tmp_path / "in" / "a.jsonl", texts(9)), tmp_path / "out", wide)
+    index = Index.build(folder, str(tmp_path / "index"))
+    assert index.find(right, "snow") == index.find(wide, "snow")
+    with pytest.raises(InputError, match=r"^model: received e5-mini@"):
+        index.find(wrong, "snow")
+    with pytest.raises(InputError, match=r"^model: received small@"):  # which is narrower
+        index.find(embedder, "snow")
 
 
 def test_the_best_passage_of_each_document(tmp_path: Path, embedder: Embedder) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx2
 import pytest
@@ -11,7 +11,6 @@ from gateway_tools import MODEL, FakeBackend, LocalGateway, sentence_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
-from starlette.routing import Route
 
 from e5.errors import (
     E5Error,
@@ -24,10 +23,12 @@ from e5.errors import (
     ServiceError,
 )
 from e5.gateway.limits import GatewayLimits
+from e5.gateway.routes import POST_ROUTES
+from e5.gateway.wire import InformationRequest
 from e5.serving import Answer, EmbedRequest
 
 TEXTS = {"input": ["snow", "rain"]}
-BODIES: dict[str, Any] = {  # of every route that computes
+BODIES: dict[str, Any] = {  # of every kind of route that computes
     "/v1/embeddings": TEXTS,
     "/embeddings": TEXTS,
     "/v1/embed": {"texts": ["snow"]},
@@ -38,11 +39,30 @@ BODIES: dict[str, Any] = {  # of every route that computes
     "/embed": {"inputs": "snow"},
     "/similarity": {"inputs": {"source_sentence": "snow", "sentences": ["rain"]}},
     "/": {"inputs": "snow"},
+    "/vectors": {"text": "snow"},
+    "/vectorize": {"text": "snow"},
+    "/v1/embeddings/embed": {"input": ["snow"]},
     "/predictions": {"input": {"query": "snow"}},
+    "/openai/deployments/{name:path}/embeddings": TEXTS,
+    "/deployments/{name:path}/embeddings": TEXTS,
+    "/models/embeddings": TEXTS,
+    "/v1/predictions": {"input": {"query": "snow"}},
+    "/models/{name:path}/predictions": {"input": {"query": "snow"}},
+    "/deployments/{name:path}/predictions": {"input": {"query": "snow"}},
+    "/v1/ranking": {"query": {"text": "snow"}, "passages": [{"text": "rain"}]},
+    "/api/embed": {"input": "snow"},
+    "/api/embeddings": {"prompt": "snow"},
+    "/v1beta/models/{name:path}:embedContent": {"content": {"parts": [{"text": "snow"}]}},
+    "/v1beta/models/{name:path}:batchEmbedContents": {
+        "requests": [{"content": {"parts": [{"text": "snow"}]}}]
+    },
+    "/publishers/google/models/{name:path}:predict": {"instances": [{"content": "snow"}]},
+    "/models/{name:path}": {"inputs": "snow"},
 }
 GET_PATHS: tuple[str, ...] = (
     "/", "/v1/models", "/models", f"/v1/models/{MODEL.partition('@')[0]}", "/info", "/health",
-    "/ready", "/health-check", "/openapi.json",
+    "/ready", "/health-check", "/openapi.json", "/.well-known/ready", "/.well-known/live", "/meta",
+    "/api/tags", "/api/ps", "/api/version", "/v1beta/models", "/v1beta/models/small",
 )  # fmt: skip
 METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "HEAD"]
 SECRET = "a secret text"
@@ -57,14 +77,21 @@ def sentence_on(response: httpx2.Response, path: str, status: int) -> str:
     return sentence
 
 
-def test_all_routes_are_asked_here() -> None:
-    routes = [r for r in LocalGateway(FakeBackend()).gateway.app.routes if isinstance(r, Route)]
-    assert {route.path for route in routes if "POST" in (route.methods or ())} == BODIES.keys()
+def url_of(path: str) -> str:
+    """A URL of a route's path."""
+    return path.replace("{name:path}", "small")
+
+
+def test_all_kinds_of_requests_are_asked_here() -> None:
+    asked = {kind for route in POST_ROUTES if route.path in BODIES for kind in route.requests}
+    others = {kind for route in POST_ROUTES for kind in route.requests} - asked
+    assert {route.path for route in POST_ROUTES} > BODIES.keys()
+    assert {kind for kind in others if not issubclass(kind, InformationRequest)} == set()
 
 
 @pytest.mark.parametrize("path", BODIES)
 def test_an_answer_says_what_was_done(path: str, fake: FakeBackend) -> None:
-    response = LocalGateway(fake).post(path, BODIES[path], {"x-request-id": "mine-7"})
+    response = LocalGateway(fake).post(url_of(path), BODIES[path], {"x-request-id": "mine-7"})
     assert response.status_code == 200, response.text
     assert response.headers["x-e5-model"] == MODEL
     assert response.headers["x-e5-prompt"]
@@ -91,7 +118,7 @@ class TestKeys:
 
         def status(**headers: str) -> int:
             named = {name.replace("_", "-"): value for name, value in headers.items()}
-            return local.send(method, path, headers=named, **options).status_code
+            return local.send(method, url_of(path), headers=named, **options).status_code
 
         for key in ("first", "second"):
             assert status(authorization=f"Bearer {key}") == 200
@@ -101,20 +128,77 @@ class TestKeys:
             assert status(authorization=f"Bearer {wrong}") == 401
             assert status(x_api_key=wrong) == 401
         assert status(authorization="Basic first") == 401
-        refused = local.send(method, path, **options)
+        refused = local.send(method, url_of(path), **options)
         assert "the key is missing or wrong" in sentence_on(refused, path, 401)
         assert refused.headers["www-authenticate"] == "Bearer"
 
-    def test_a_key_never_reaches_the_log(
-        self, fake: FakeBackend, caplog: pytest.LogCaptureFixture
+
+class TestCors:
+    PREFLIGHT: ClassVar = {
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization,content-type,x-stainless-lang",
+    }
+    NOTES = "app://obsidian.md"
+
+    @pytest.mark.parametrize("origins", [(), (NOTES,), (NOTES, "http://localhost:3000"), ("*",)])
+    @pytest.mark.parametrize("origin", [NOTES, "http://localhost:3000", "https://elsewhere"])
+    def test_pages_of_these_origins_may_ask(
+        self, fake: FakeBackend, origins: tuple[str, ...], origin: str
     ) -> None:
-        with caplog.at_level(logging.DEBUG, "e5"):
-            local = LocalGateway(fake, keys=["first"])
-            for key in ("first", "very-wrong"):
-                local.post("/v1/embeddings", TEXTS, {"authorization": f"Bearer {key}"})
-        assert "401" in caplog.text
-        assert "first" not in caplog.text
-        assert "very-wrong" not in caplog.text
+        local = LocalGateway(fake, keys=["k"], origins=origins)
+        allowed = "*" if origins == ("*",) else origin if origin in origins else None
+        sent = {"Origin": origin}
+        responses = [
+            local.post("/v1/embeddings", TEXTS, sent | {"x-api-key": "k"}),
+            local.get("/v1/models", headers=sent),
+            local.post("/v1/embeddings", TEXTS, sent),  # 401
+            local.get("/nothing", headers=sent),
+            local.get("/v1/embeddings", headers=sent),  # 405
+        ]
+        assert [response.status_code for response in responses] == [200, 200, 401, 404, 405]
+        for response in responses:
+            assert response.headers.get("access-control-allow-origin") == allowed
+            if origins:
+                assert "Origin" in response.headers["vary"]
+                exposed = response.headers["access-control-expose-headers"].split(", ")
+                assert {"x-e5-prompt", "x-e5-model", "x-e5-truncated", "x-request-id"} < {*exposed}
+
+    @pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/models", "/v1/v1/embeddings/", "/x"])
+    def test_a_preflight_needs_no_key(self, fake: FakeBackend, path: str) -> None:
+        local = LocalGateway(fake, keys=["k"], origins=[self.NOTES])
+        response = local.send("OPTIONS", path, headers=self.PREFLIGHT | {"Origin": self.NOTES})
+        assert response.status_code == 200
+        assert response.headers["access-control-allow-origin"] == self.NOTES
+        assert "POST" in response.headers["access-control-allow-methods"]
+        for name in ("authorization", "content-type", "x-stainless-lang"):
+            assert name in response.headers["access-control-allow-headers"]
+        assert "Origin" in response.headers["vary"]
+        assert not fake.asked
+
+    def test_a_preflight_of_another_page_is_refused(self, fake: FakeBackend) -> None:
+        local = LocalGateway(fake, origins=[self.NOTES])
+        headers = self.PREFLIGHT | {"Origin": "https://elsewhere"}
+        response = local.send("OPTIONS", "/v1/embeddings", headers=headers)
+        assert (response.status_code, response.text) == (400, "Disallowed CORS origin")
+        assert "access-control-allow-origin" not in response.headers
+
+    def test_by_default_a_preflight_is_another_method(self, fake: FakeBackend) -> None:
+        headers = self.PREFLIGHT | {"Origin": self.NOTES}
+        response = LocalGateway(fake).send("OPTIONS", "/v1/embeddings", headers=headers)
+        assert sentence_of(response, 405)
+
+    @pytest.mark.parametrize(("limits", "status"), [
+        (GatewayLimits(body_bytes=5), 413), (GatewayLimits(deadline_seconds=0.01), 504),
+    ])  # fmt: skip
+    def test_refusals_of_every_kind_can_be_read(self, limits: GatewayLimits, status: int) -> None:
+        async def sleep(_: EmbedRequest) -> Answer:
+            await asyncio.sleep(600)
+            raise AssertionError
+
+        local = LocalGateway(FakeBackend(outcome=sleep), limits=limits, origins=[self.NOTES])
+        response = local.post("/v1/embeddings", TEXTS, {"Origin": self.NOTES})
+        assert sentence_of(response, status)
+        assert response.headers["access-control-allow-origin"] == self.NOTES
 
 
 CAUSES: list[tuple[Exception, int]] = [
@@ -138,7 +222,7 @@ class TestRefusals:
     @pytest.mark.parametrize(("error", "status"), CAUSES, ids=lambda value: str(value)[:30])
     def test_the_status_tells_the_cause(self, path: str, error: Exception, status: int) -> None:
         local = LocalGateway(FakeBackend(outcome=error))
-        response = local.post(path, BODIES[path])
+        response = local.post(url_of(path), BODIES[path])
         sentence = sentence_on(response, path, status)
         assert "secret" not in sentence
         assert ("retry-after" in response.headers) == (status in (429, 503))
@@ -176,13 +260,13 @@ class TestRefusals:
     def test_another_method_is_405_and_told_what_is_taken(
         self, method: str, path: str, fake: FakeBackend
     ) -> None:
-        if (method, path) == ("GET", "/"):
-            return
-        response = LocalGateway(fake).send(method, path)
+        if method == "GET" and (path in ("/", "/models/{name:path}") or "v1beta" in path):
+            return  # they are told something
+        response = LocalGateway(fake).send(method, url_of(path))
         assert "does not take this method" in sentence_of(response, 405)
         assert "POST" in response.headers["allow"]
 
-    @pytest.mark.parametrize("path", ["/v1", "/nothing", "/v1/embeddings/", "/%00", "/v1/%0a"])
+    @pytest.mark.parametrize("path", ["/v1", "/nothing", "/v1/embeddings/x", "/%00", "/v1/%0a"])
     def test_no_route_is_404(self, path: str, fake: FakeBackend) -> None:
         assert "there is no such route" in sentence_of(LocalGateway(fake).get(path), 404)
 
@@ -198,7 +282,7 @@ class TestRefusals:
 
     @given(
         method=st.sampled_from(METHODS),
-        path=st.sampled_from([*BODIES, *GET_PATHS, "/metrics", "/x"]),
+        path=st.sampled_from([*map(url_of, BODIES), *GET_PATHS, "/metrics", "/x"]),
         body=st.binary(max_size=50) | st.recursive(
             st.none() | st.booleans() | st.floats() | st.text(max_size=9),
             lambda inner: st.lists(inner, max_size=3)

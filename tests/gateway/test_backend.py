@@ -49,7 +49,7 @@ class TestInProcess:
             assert info.max_batch_tokens == embedder.max_batch_tokens
             answer = await backend.answer(EmbedRequest(documents=TEXTS))
             assert np.allclose(answer.vectors, embedder.encode_document(TEXTS), atol=1e-5)
-            assert backend.waiting_tokens() == 0
+            assert (backend.waiting_tokens(), backend.max_queue_tokens) == (0, 10_000)
             await backend.close()
 
         asyncio.run(story())
@@ -113,6 +113,8 @@ class TestBeforeCog:
                 found = [row["embedding"] for row in answer.json()["data"]]
                 assert np.allclose(found, truth, atol=1e-4), role
                 assert answer.headers["x-e5-model"] == python.name
+                # The usual one, because a service does not say it.
+                assert answer.headers["x-ratelimit-limit-tokens"] == "1000000"
 
         run_story(cog, story)
 

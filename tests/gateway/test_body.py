@@ -1,7 +1,6 @@
 """Bodies of any size, and anything but JSON, go in and out while everybody else is served."""
 
 import asyncio
-import doctest
 import json
 import os
 import pickle
@@ -23,8 +22,7 @@ from server import ROOT
 from watched import run, until
 
 from e5.errors import InputError
-from e5.gateway import body
-from e5.gateway.body import json_pieces, parse_body, parse_large_body, to_json
+from e5.gateway.body import json_pieces, parse_large_body, to_json
 from e5.gateway.limits import GatewayLimits
 from e5.serving import Answer
 from e5.vectors import Vectors
@@ -95,16 +93,22 @@ def local(backend: FakeBackend) -> Iterator[LocalGateway]:
 class TestWhatIsNoObject:
     @pytest.mark.parametrize(
         "text",
-        [b"", b"snow", b"{", b'{"input": "a"', b'{"input": NaN}', b'{"input": "\\ud800"}', b"\xff",
-         b'{"input": "\xed\xa0\x80"}', b'{"input": Infinity}', b"{'input': 'a'}", b'{"a": 1,}',
-         b"[" * 100_000, b'{"a":' * 5000, b"\x00", b"\xef\xbb\xbf{}"],
-    )  # fmt: skip
+        [b"snow", b"{", b'{"input": "a"', b"{'input': 'a'}", b'{"a": 1,}', b"\x00", b'{"a": 01}'],
+    )
     def test_what_is_no_json_is_refused(
         self, local: LocalGateway, backend: FakeBackend, text: bytes, sized: Any
     ) -> None:
         backend.asked.clear()
         sentence = sentence_of(local.post(PATH, sized(text)), 400)
         assert sentence.startswith("the body: received what is not JSON (")
+        assert backend.asked == []
+
+    def test_a_text_that_is_no_unicode_is_named(
+        self, local: LocalGateway, backend: FakeBackend, sized: Any
+    ) -> None:
+        backend.asked.clear()
+        sentence = sentence_of(local.post(PATH, sized(b'{"input": ["a", "\\ud83d"]}')), 400)
+        assert sentence.startswith("input[1]: received a lone surrogate (character 0); send ")
         assert backend.asked == []
 
     @pytest.mark.parametrize("text", [b"null", b"[]", b'"input"', b"5", b"true", b'["a", "b"]'])
@@ -197,7 +201,6 @@ class TestParsing:
     ))  # fmt: skip
     def test_json_of_any_size_is_what_it_says(self, value: Any) -> None:
         text = json.dumps(value).encode()
-        assert parse_body(text) == value
         assert parse_large_body(text, LIMITS) == value
 
     @pytest.mark.parametrize("text", [b"[0,1]", b'{"a":[0],"b":1}', b'[{"a":1},[2]]'])
@@ -351,6 +354,13 @@ class TestWriting:
 
         assert asyncio.run(together()) == to_json(value)
 
+    def test_an_iterator_is_a_list(self) -> None:
+        async def together() -> bytes:
+            value = {"a": map(str, range(3)), "b": [iter(()), iter([{"c": iter([1])}])]}
+            return b"".join([piece async for piece in json_pieces(value)])
+
+        assert asyncio.run(together()) == b'{"a":["0","1","2"],"b":[[],[{"c":[1]}]]}'
+
     def test_others_have_their_turn_between_pieces(self) -> None:
         turns = 0
 
@@ -373,8 +383,3 @@ class TestWriting:
     def test_float32_comes_back_as_it_was(self) -> None:
         row = np.random.default_rng(0).standard_normal(4096).astype(np.float32)
         np.testing.assert_array_equal(np.float32(orjson.loads(to_json(row))), row)
-
-
-def test_examples_give_what_they_say() -> None:
-    result = doctest.testmod(body, raise_on_error=True)
-    assert (result.attempted > 0, result.failed) == (True, 0)

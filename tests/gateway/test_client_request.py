@@ -67,12 +67,12 @@ def test_a_text_that_brings_its_prompt_gets_no_second_one(prompt: PromptChoice) 
     assert call_for([OWN], prompt).prompt == "own"
 
 
-def test_texts_at_the_end_may_be_documents() -> None:
-    call = call_for(["q", "a", OWN], QUERY, num_documents=2)
+def test_some_texts_may_be_documents() -> None:
+    call = call_for(["a", "q", OWN], QUERY, document_positions={0, 2})
     assert call.request.queries == ["q"]
     assert call.request.documents == ["a", OWN]
     assert call.prompt == QUERY.header
-    assert call_for([OWN, "a"], QUERY, num_documents=1).prompt == "own"
+    assert call_for([OWN, "a"], QUERY, document_positions=range(1, 2)).prompt == "own"
 
 
 @given(
@@ -83,15 +83,16 @@ def test_texts_at_the_end_may_be_documents() -> None:
 def test_the_order_is_the_callers(
     owns: list[bool], prompt: PromptChoice, data: st.DataObject
 ) -> None:
-    num_documents = data.draw(st.integers(0, len(owns)))
+    documents = data.draw(st.sets(st.integers(0, len(owns))))
     texts = [f"{OWN if own else 'a'} {i}" for i, own in enumerate(owns)]
-    call = call_for(texts, prompt, num_documents=num_documents)
+    call = call_for(texts, prompt, document_positions=documents)
     result = call.in_callers_order(answer_to(call.request))
     numbers = list(range(len(texts)))
     assert result.vectors[:, 0].tolist() == numbers
     assert result.tokens == numbers
     assert result.truncated == [number % 2 == 1 for number in numbers]
-    prompted = [*texts[: len(texts) - num_documents]] if prompt.prompted else []
+    asked = [text for i, text in enumerate(texts) if i not in documents]
+    prompted = asked if prompt.prompted else []
     assert call.request.queries == [text for text in prompted if not text.startswith(OWN)]
 
 

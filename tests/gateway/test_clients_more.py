@@ -118,6 +118,33 @@ def test_openai_is_told_tokens_prompt_and_fingerprint(openai: Any, python: Embed
     )
 
 
+def test_azure_s_client_sends_its_key_in_a_header_of_its_own(
+    gateway: GatewayServer, python: Embedder
+) -> None:
+    azure = {"azure_endpoint": gateway.url, "api_version": "2024-10-21"}
+    client = installed("openai").AzureOpenAI(
+        api_key=KEY, azure_deployment="text-embedding-3-small", **azure
+    )
+    answer = client.embeddings.create(model="not-here", input=QUERY)  # the deployment counts
+    truth = python.encode_query(QUERY, normalize=True)
+    assert np.allclose(answer.data[0].embedding, truth, atol=1e-6)
+    assert "e5-mini" in [model.id for model in client.models.list()]
+    wrong = installed("openai").AzureOpenAI(api_key="wrong", **azure)
+    ask = lambda: wrong.embeddings.create(model="e5-mini", input=QUERY)  # noqa: E731
+    assert "the key is missing or wrong; send " in one_request(gateway, "401", ask)
+
+
+def test_langchain_s_token_ids_for_azure_are_refused_with_the_setting(
+    gateway: GatewayServer,
+) -> None:
+    tokens = [[12840, 374, 12056]]  # as its tokenizer, which it would fetch, makes them
+    client = installed("langchain_openai").AzureOpenAIEmbeddings(
+        azure_endpoint=gateway.url, azure_deployment="e5-mini", api_key=KEY, api_version="1"
+    )
+    ask = lambda: client.client.create(input=tokens, **client._invocation_params)  # noqa: E731
+    assert "set check_embedding_ctx_length=False" in one_request(gateway, "400", ask)
+
+
 def test_a_prompt_that_was_written_into_the_text_is_not_put_there_twice(
     openai: Any, python: Embedder
 ) -> None:
@@ -296,3 +323,44 @@ def test_llamaindex_s_openai_writes_line_breaks_as_spaces(
     found = client.get_text_embedding("two\nlines")
     assert np.allclose(found, truth[0], atol=1e-6)
     assert not np.allclose(found, truth[1], atol=1e-3)
+
+
+def test_cohere_counts_tokens_and_lists_models(cohere: Any, python: Embedder) -> None:
+    expected = python.tokenize(documents=[QUERY])[0].token_ids
+    counted = cohere.tokenize(text=QUERY, model="e5-mini", offline=False)
+    assert tuple(counted.tokens) == expected
+    assert len(counted.token_strings) == len(expected)
+    assert cohere.detokenize(tokens=counted.tokens, model="e5-mini", offline=False).text == QUERY
+    names = [model.name for model in cohere.models.list().models]
+    assert names[:3] == ["e5-mini", "e5-mini-query", "e5-mini-passage"]
+    assert cohere.models.get("e5-mini").name == "e5-mini"
+
+
+def test_ollama_asks_about_models_and_reads_errors(gateway: GatewayServer) -> None:
+    headers = {"Authorization": f"Bearer {KEY}"}
+    client = installed("ollama").Client(host=gateway.url, headers=headers)
+    names = [model.model for model in client.list().models]
+    assert "e5-mini-query:latest" in names
+    assert "embedding" in client.show("e5-mini:latest").capabilities
+    assert client.embed(model="e5-mini", input="").embeddings == []
+
+    def ask(**more: Any) -> None:
+        client.embed(**{"model": "e5-mini", "input": "a", **more})
+
+    said = one_request(gateway, "404", lambda: ask(model="llama3"))
+    assert said.startswith('model: received "llama3"')
+    said = one_request(gateway, "400", lambda: ask(dimensions=193))
+    assert said.startswith("dimensions: received 193; use 1 to 192.")
+
+
+@pytest.mark.long
+def test_nvidia_ranks(gateway: GatewayServer, cosines: NDArray[np.float64]) -> None:
+    ranker = installed("langchain_nvidia_ai_endpoints").NVIDIARerank(
+        model="e5-mini", base_url=f"{gateway.url}/v1", api_key=KEY
+    )
+    from langchain_core.documents import Document
+
+    found = ranker.compress_documents([Document(text) for text in DOCUMENTS], QUERY)
+    assert [each.page_content for each in found] == [DOCUMENTS[i] for i in np.argsort(-cosines)]
+    scores = [each.metadata["relevance_score"] for each in found]
+    assert np.allclose(scores, np.sort(cosines)[::-1], atol=1e-5)

@@ -30,7 +30,10 @@ QUERY = "how much protein should a female eat"
 DOCUMENTS = ["Women aged 19 to 70 need 46 grams of protein a day.", "Éclair 😀 مرحبا", "a\nlist"]
 MANY = [f"note {i} of day {i * 7919 % 2048}" for i in range(2048)]
 AnswerOf = Callable[[str, str, list[str]], dict[str, Any]]
-CLIENTS = ["openai", "cohere_v1", "cohere_v2", "ai_sdk", "langchain"]
+CLIENTS = [
+    *("openai", "cohere_v1", "cohere_v2", "ai_sdk", "langchain"),
+    *("azure_openai", "replicate", "replicate_polled"),
+]
 # The others put many texts into requests as one of these does.
 SPLITTING_CLIENTS = ["openai", "cohere_v2", "langchain"]
 MANY_CLIENTS = [

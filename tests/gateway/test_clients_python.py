@@ -86,6 +86,33 @@ def langchain_openai(url: str) -> TriedClient:
     return TriedClient(side("e5-mini-query").embed_query, side("e5-mini-passage").embed_documents)
 
 
+def azure_openai(url: str) -> TriedClient:
+    client = installed("openai").AzureOpenAI(
+        azure_endpoint=url, api_key=KEY, api_version="2024-10-21"
+    )
+
+    def embed(deployment: str, texts: list[str]) -> list[Any]:
+        answer = client.embeddings.create(model=deployment, input=texts)
+        return [row.embedding for row in answer.data]
+
+    return TriedClient(
+        lambda text: embed("e5-mini-query", [text])[0], lambda texts: embed("e5-mini", texts)
+    )
+
+
+def langchain_azure(url: str) -> TriedClient:
+    def side(deployment: str) -> Any:
+        return installed("langchain_openai").AzureOpenAIEmbeddings(
+            azure_endpoint=url,
+            azure_deployment=deployment,
+            api_key=KEY,
+            api_version="2024-10-21",
+            check_embedding_ctx_length=False,
+        )  # its body names text-embedding-ada-002
+
+    return TriedClient(side("e5-mini-query").embed_query, side("e5-mini-passage").embed_documents)
+
+
 def langchain_nvidia(url: str) -> TriedClient:
     client = installed("langchain_nvidia_ai_endpoints").NVIDIAEmbeddings(
         model="e5-mini", base_url=f"{url}/v1", api_key=KEY
@@ -146,6 +173,70 @@ def hugging_face(url: str) -> TriedClient:
     return TriedClient(
         lambda text: client.feature_extraction(text, prompt_name="query")[0],
         client.feature_extraction,
+    )
+
+
+def ollama(url: str) -> TriedClient:
+    client = installed("ollama").Client(host=url)
+    return TriedClient(
+        lambda text: client.embed(model="e5-mini-query", input=text).embeddings[0],
+        lambda texts: client.embed(model="e5-mini:latest", input=texts).embeddings,
+    )
+
+
+def langchain_ollama(url: str) -> TriedClient:
+    def side(model: str) -> Any:
+        return installed("langchain_ollama").OllamaEmbeddings(
+            model=model, base_url=url, validate_model_on_init=True
+        )
+
+    return TriedClient(side("e5-mini-query").embed_query, side("e5-mini").embed_documents)
+
+
+def llamaindex_ollama(url: str) -> TriedClient:
+    def side(model: str) -> Any:
+        return installed("llama_index.embeddings.ollama").OllamaEmbedding(
+            model_name=model, base_url=url, embed_batch_size=2048
+        )
+
+    query, document = side("e5-mini-query"), side("e5-mini")
+    return TriedClient(query.get_query_embedding, document.get_text_embedding_batch)
+
+
+def google(url: str, **more: Any) -> TriedClient:
+    client = installed("google.genai").Client(api_key=KEY, http_options={"base_url": url}, **more)
+
+    def embed(task: str, texts: list[str]) -> Any:
+        answer = client.models.embed_content(
+            model="e5-mini", contents=texts, config={"task_type": task}
+        )
+        return [each.values for each in answer.embeddings]
+
+    return TriedClient(
+        lambda text: embed("RETRIEVAL_QUERY", [text])[0],
+        lambda texts: embed("RETRIEVAL_DOCUMENT", texts),
+    )
+
+
+def vertex_ai(url: str) -> TriedClient:
+    return google(url, vertexai=True)
+
+
+def langchain_google(url: str) -> TriedClient:
+    client = installed("langchain_google_genai").GoogleGenerativeAIEmbeddings(
+        model="e5-mini", google_api_key=KEY, base_url=url
+    )
+    return TriedClient(client.embed_query, client.embed_documents)
+
+
+def mistral(url: str) -> TriedClient:
+    client = installed("mistralai.client").Mistral(api_key=KEY, server_url=url)
+
+    def embed(model: str, texts: list[str]) -> Any:
+        return [row.embedding for row in client.embeddings.create(model=model, inputs=texts).data]
+
+    return TriedClient(
+        lambda text: embed("e5-mini-query", [text])[0], lambda texts: embed("e5-mini", texts)
     )
 
 
@@ -263,6 +354,11 @@ LITELLM = pytest.param(litellm, marks=pytest.mark.filterwarnings("ignore:Items? 
 LONG_DOORS = [
     pytest.param(langchain_nvidia, marks=LONG),
     pytest.param(langchain_cohere, marks=[OLD_PYDANTIC, LONG]),
+    pytest.param(langchain_google, marks=LONG),
+    pytest.param(langchain_ollama, marks=LONG),
+    pytest.param(llamaindex_ollama, marks=LONG),
+    pytest.param(mistral, marks=LONG),
+    pytest.param(vertex_ai, marks=LONG),
     pytest.param(llamaindex_openai, marks=LONG),
     pytest.param(llamaindex_cohere, marks=[OLD_PYDANTIC, LONG]),
     pytest.param(haystack_cohere, marks=LONG),
@@ -279,11 +375,14 @@ SPLITTING_DOORS = [
     haystack_openai,
 ]
 # These put them into requests as one above.
-LIKE_ANOTHER = [openai_by_input_type, cohere_v1, voyageai, LITELLM]
+LIKE_ANOTHER = [
+    *(openai_by_input_type, azure_openai, langchain_azure, cohere_v1, voyageai, ollama, google),
+    LITELLM,
+]
 CLIENTS = [*SPLITTING_DOORS, *LIKE_ANOTHER, *LONG_DOORS]
 MANY_TEXT_CLIENTS = [
     *SPLITTING_DOORS,
-    *(pytest.param(client, marks=LONG) for client in (openai_by_input_type, cohere_v1, voyageai)),
+    *(pytest.param(client, marks=LONG) for client in LIKE_ANOTHER if callable(client)),
     pytest.param(litellm, marks=[*LITELLM.marks, LONG]),
     *LONG_DOORS,
 ]
@@ -343,7 +442,7 @@ def test_a_bad_text_costs_one_request_and_is_named(
     client: TriedClient, gateway: GatewayServer
 ) -> None:
     before, bad_before = gateway.counted(), gateway.counted(status="400")
-    with pytest.raises(Exception, match=r"received blank text|leave the field out"):
+    with pytest.raises(Exception, match=r"received blank text|leave it out"):
         client.documents(["snow", " "])
     assert gateway.counted() - before == 1
     assert gateway.counted(status="400") - bad_before == 1

@@ -226,7 +226,7 @@ class TestRerank:
             ({"query": 5}, "query: received 5"),
             ({"documents": []}, "documents: received no text"),
             ({"documents": ["a", 5]}, "documents[1]: received 5"),
-            ({"documents": ["a", {"title": "b"}]}, "documents[1]: received null"),
+            ({"documents": ["a", {"title": "b"}]}, "documents[1]: received an object without text"),
             ({"documents": "a"}, 'documents: received "a"'),
             ({"documents": ["a"] * 2048}, "documents: received 2049 texts"),
         ],
@@ -236,6 +236,76 @@ class TestRerank:
     ) -> None:
         body = {"query": QUERY, "documents": DOCUMENTS} | change
         assert sentence_of(local.post("/v2/rerank", body), 400).startswith(start)
+
+    def test_objects_are_ranked_by_the_fields_that_are_named(
+        self, local: LocalGateway, embedder: Embedder
+    ) -> None:
+        documents = [
+            {"title": f"Title {i}", "body": text, "page": i} for i, text in enumerate(DOCUMENTS)
+        ]
+        joined = {
+            ("body",): DOCUMENTS,
+            ("title", "body"): [f"Title {i}\n{text}" for i, text in enumerate(DOCUMENTS)],
+            ("body", "page", "no"): [f"{text}\n{i}" for i, text in enumerate(DOCUMENTS)],
+        }
+        query = embedder.encode_query([QUERY])
+        for path in ("/v1/rerank", "/v2/rerank", "/rerank"):
+            for fields, texts in joined.items():
+                body = {"query": QUERY, "documents": documents, "rank_fields": list(fields)}
+                answer = local.post(path, body | {"return_documents": True}).json()
+                expected = embedder.similarity(query, embedder.encode_document(texts))[0] / 100
+                assert [row["index"] for row in answer["results"]] == list(np.argsort(-expected))
+                for row in answer["results"]:
+                    score = pytest.approx(expected[row["index"]], abs=1e-5)
+                    assert row["relevance_score"] == score
+                    assert row["document"] == {"text": texts[row["index"]]}
+
+    @pytest.mark.parametrize(
+        ("documents", "fields", "start"),
+        [
+            (["a", {"title": "b"}], ["body"], 'documents[1]: received an object without "body"'),
+            ([{"body": "a"}], [], "documents[0]: received an object without text"),
+            ([{"body": " "}], ["body"], "documents[0]: received blank text"),
+            ([{"body": "a"}], "body", 'rank_fields: received "body"'),
+            ([{"body": "a"}], [5], "rank_fields[0]: received 5"),
+            ([{"text": 5}], None, "documents[0]: received 5"),
+        ],
+    )
+    def test_an_object_without_them_is_named(
+        self, local: LocalGateway, documents: list[Any], fields: Any, start: str
+    ) -> None:
+        body = {"query": QUERY, "documents": documents, "rank_fields": fields}
+        assert sentence_of(local.post("/v1/rerank", body), 400).startswith(start)
+
+
+class TestAtTheRoot:
+    """Clients whose base URL has no version ask the routes of text-embeddings-inference."""
+
+    def test_texts_are_embedded_for_coheres_clients(
+        self, local: LocalGateway, embedder: Embedder
+    ) -> None:
+        body = {"texts": TEXTS, "model": "small", "input_type": "search_query"}
+        expected = embedder.encode_query(TEXTS, normalize=True)
+        flat = local.post("/embed", body).json()
+        np.testing.assert_allclose(flat["embeddings"], expected, atol=1e-5)
+        by_type = local.post("/embed", body | {"embedding_types": ["float", "int8"]}).json()
+        np.testing.assert_allclose(by_type["embeddings"]["float"], expected, atol=1e-5)
+        assert by_type["meta"]["billed_units"]["input_tokens"] > 0
+
+    def test_inputs_are_still_those_of_the_other_clients(self, local: LocalGateway) -> None:
+        found = local.post("/embed", {"inputs": TEXTS, "texts": ["a"]}).json()
+        assert np.shape(found) == (3, 64)
+        refused = local.post("/embed", {"texts": ["a", " "]})
+        assert sentence_of(refused, 400).startswith("texts[1]: received blank text")
+        assert sentence_of(local.post("/embed", {}), 400).startswith("inputs: received nothing")
+
+    @pytest.mark.parametrize("path", ["/check-api-key", "/v1/check-api-key"])
+    def test_a_key_can_be_checked(self, path: str, fake: FakeBackend) -> None:
+        local = LocalGateway(fake, keys=["k"])
+        response = local.send("POST", path, headers={"authorization": "Bearer k"})
+        assert response.json() == {"valid": True}
+        assert sentence_of(local.send("POST", path), 401)
+        assert LocalGateway(fake).send("POST", path).json() == {"valid": True}
 
 
 class TestQuantize:

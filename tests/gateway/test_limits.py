@@ -13,6 +13,7 @@ def test_the_documented_limits_are_the_default_ones() -> None:
         f"| body | {limits.body_bytes // 2**20} MB |",
         f"| requests at a time | {limits.in_flight}, then 429 |",
         f"| bodies held at a time | {limits.held_bytes // 2**20} MB, then 429 |",
+        f"| predictions kept for Replicate | {limits.kept_prediction_bytes // 2**20} MB |",
         f"| seconds of a request | {limits.deadline_seconds:g} |",
     ):
         assert line in docs

@@ -36,6 +36,23 @@ def test_the_hubs_name_is_known() -> None:
         assert {name, f"{name}-query", f"{name}-passage"} <= set(big.names)
 
 
+def test_any_owner_may_stand_before_a_name_where_a_client_wants_one() -> None:
+    mini = ModelNames(SERVED, {"you/mine": "e5-mini-query"})
+    assert mini.resolve("you/e5-mini", any_owner=True) == ("you/e5-mini", "")
+    assert mini.resolve("you/mine", any_owner=True) == ("you/mine", "-query")
+    for name, any_owner in (("you/e5-mini", False), ("you/e5-maxi", True), ("them/mine", True)):
+        with pytest.raises(RefusalError, match=f'^model: received "{name}"; this service has '):
+            mini.resolve(name, any_owner=any_owner)
+
+
+def test_the_fingerprint_of_another_model_is_refused() -> None:
+    mini = ModelNames(SERVED)
+    for version in ("9bb9c967f643", "", "1.0", 64 * "a"):
+        mini.check_fingerprint(version)
+    with pytest.raises(RefusalError, match="this service has 9bb9c967f643"):
+        mini.check_fingerprint("0123456789ab")
+
+
 def test_an_alias_stands_for_a_name_and_its_role() -> None:
     aliases = {"text-embedding-3-small": "e5-mini", "embed-english-v3.0": "e5-mini-query"}
     mini = ModelNames(SERVED, aliases)

@@ -28,6 +28,7 @@ def test_an_answer_has_all_that_a_client_reads(
     assert response.status_code == 200
     answer = response.json()
     assert answer["object"] == "list"
+    assert answer["id"]  # Mistral's clients
     assert answer["model"] == "small"
     assert [(row["object"], row["index"]) for row in answer["data"]] == [
         ("embedding", 0),
@@ -163,14 +164,70 @@ def test_models_are_listed_and_told_one_by_one(local: LocalGateway) -> None:
     for path in ("/v1/models", "/models"):
         listed = local.get(path).json()
         assert listed["object"] == "list"
+        assert listed["models"] == listed["data"]  # where Cohere's clients look
         names = [model["id"] for model in listed["data"]]
         assert names == ["small", "small-query", "small-passage", "text-embedding-3-small"]
         for name, model in zip(names, listed["data"], strict=True):
-            assert set(model) == {"id", "object", "created", "owned_by"}
+            assert {"id", "object", "created", "owned_by"} <= set(model)
+            assert model["name"] == name  # Cohere's clients
+            assert (model["type"], model["capabilities"]) == ("base", {})  # Mistral's
             assert local.get(f"{path}/{name}").json() == model
         assert '"gpt-4"' in sentence_of(local.get(f"{path}/gpt-4"), 404)
-        assert 'model: received ""; ' in sentence_of(local.get(f"{path}/"), 404)
+        assert local.get(f"{path}/").json() == listed
         assert '"a/b"' in sentence_of(local.get(f"{path}/a%2Fb"), 404)
+
+
+AZURE_MODELS = [{}, {"model": "small-passage"}, {"model": "text-embedding-ada-002"}]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/openai/deployments/{}/embeddings?api-version=2024-10-21",
+        "/deployments/{}/embeddings",
+        "/v1/deployments/{}/embeddings?api-version=2024-10-21",
+        "/openai/v1/deployments/{}/embeddings",
+        "/v1/openai/deployments/{}/embeddings",
+        "/openai//openai/deployments/{}/embeddings/",
+    ],
+)
+@pytest.mark.parametrize("more", AZURE_MODELS)
+def test_azure_s_path_names_the_model_whatever_the_body_says(
+    local: LocalGateway, embedder: Embedder, path: str, more: dict[str, str]
+) -> None:
+    truth = {
+        "small": embedder.encode_document("snow"),
+        "small-query": embedder.encode_query("snow"),
+        "text-embedding-3-small": embedder.encode_document("snow"),
+    }
+    for name, vector in truth.items():
+        answer = local.post(path.format(name), {"input": ["snow"], **more}, {"api-key": "any"})
+        assert answer.json()["model"] == name
+        assert cosine(vectors_of(answer.json())[0], vector) >= 0.999999
+    refused = local.post(path.format("gpt-4"), {"input": ["snow"], "model": "small"})
+    assert sentence_of(refused, 404).startswith('model: received "gpt-4"; this service has small, ')
+    tokens = sentence_of(local.post(path.format("small"), {"input": [[5, 6]], **more}), 400)
+    assert TOKEN_IDS_REMEDY in tokens
+
+
+@pytest.mark.parametrize(
+    "path", ["/openai/v1/embeddings", "/openai/embeddings", "/models/embeddings"]
+)
+def test_azure_s_other_paths_take_the_model_of_the_body(
+    local: LocalGateway, embedder: Embedder, path: str
+) -> None:
+    url = f"{path}?api-version=2024-05-01-preview"
+    (found,) = vectors_of(local.post(url, {"input": ["snow"], "model": "small-query"}).json())
+    assert cosine(found, embedder.encode_query("snow")) >= 0.999999
+    assert sentence_of(local.post(url, {"input": ["snow"], "model": "gpt-4"}), 404)
+
+
+@pytest.mark.parametrize(
+    "path", ["/openai/models", "/openai/v1/models", "/openai/deployments/x/models"]
+)
+def test_azure_s_clients_list_the_models_too(local: LocalGateway, path: str) -> None:
+    listed = local.get(f"{path}?api-version=2024-10-21")
+    assert listed.json() == local.get("/v1/models").json()
 
 
 def test_a_name_with_a_slash_may_be_encoded_or_not() -> None:

@@ -262,5 +262,5 @@ class TestAGuardedGateway:
             assert row["spans"][2] == f"a-{i}"
         assert python.name in locked.run("$('found').innerText")
         fill(locked, query=" ")
-        said = "query: received blank text; send text, or leave the field out."
+        said = "query: received blank text; send text, or leave it out."
         assert run(locked, "search", "found-status") == said

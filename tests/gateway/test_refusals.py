@@ -2,6 +2,7 @@
 
 import doctest
 from collections.abc import Iterator
+from http import HTTPStatus
 from typing import Any
 
 import pytest
@@ -83,14 +84,22 @@ def test_what_is_not_ours_says_nothing_of_itself(error: Exception) -> None:
     assert "secret" not in str(refusal)
 
 
-@pytest.mark.parametrize("style", ["openai", "tei", "cog"])
+@pytest.mark.parametrize("style", ["openai", "tei", "cog", "google", "replicate"])
 @pytest.mark.parametrize("status", [400, 401, 404, 405, 413, 415, 429, 502, 503, 504])
 def test_every_client_finds_the_sentence_where_it_looks(status: int, style: ErrorStyle) -> None:
     body = body_of(RefusalError(status, E5Error("one sentence.")), style)
     assert body["detail"] == "one sentence."  # Voyage
     assert body["message"] == "one sentence."  # Cohere
-    if style == "tei":
-        assert body["error"] == "one sentence."  # text-embeddings-inference
+    if style == "replicate" or (style, status) == ("cog", 401):
+        assert body["error"] == "one sentence."
+        assert body["status"] == status  # its client for Go takes a number alone
+        assert body["title"] == HTTPStatus(status).phrase
+    elif style == "google":
+        assert body["error"]["message"] == "one sentence."
+        assert body["error"]["code"] == status  # a number: Go's clients drop all else
+        assert body["error"]["status"] == body["error"]["status"].upper()
+    elif style == "tei":
+        assert body["error"] == "one sentence."  # text-embeddings-inference, Ollama
     elif style == "cog":
         assert body["status"] == "failed"
         assert body["error"] == "E5Error: one sentence."
@@ -98,6 +107,10 @@ def test_every_client_finds_the_sentence_where_it_looks(status: int, style: Erro
     else:
         assert body["error"]["message"] == "one sentence."  # OpenAI
         assert body["error"]["code"] == str(status)
+        assert body["object"] == "error"  # Mistral's AI SDK needs it and the next
+        assert {name: body[name] for name in ("type", "param", "code")}.items() <= (
+            body["error"].items()
+        )
     # The words of text-embeddings-inference 1.9.3's description.
     known = {"Unhealthy", "Backend", "Overloaded", "Validation", "Tokenizer", "Empty"}
     assert body["error_type"] in known
@@ -113,6 +126,19 @@ def test_the_words_for_a_status_are_openais() -> None:
     assert kind(404) == "not_found_error"
     assert kind(429) == "rate_limit_error"
     assert kind(502) == kind(503) == kind(504) == "server_error"
+
+
+def test_googles_words_for_a_status() -> None:
+    def word(status: int) -> str:
+        told: str = body_of(RefusalError(status, "x."), "google")["error"]["status"]
+        return told
+
+    assert word(400) == word(405) == word(413) == word(415) == "INVALID_ARGUMENT"
+    assert word(401) == "UNAUTHENTICATED"
+    assert word(404) == "NOT_FOUND"
+    assert word(429) == "RESOURCE_EXHAUSTED"
+    assert word(502) == "INTERNAL"
+    assert (word(503), word(504)) == ("UNAVAILABLE", "DEADLINE_EXCEEDED")
 
 
 def test_examples_give_what_they_say() -> None:

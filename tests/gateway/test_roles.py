@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from e5.errors import InputError
 from e5.gateway import roles
-from e5.gateway.roles import PromptChoice, has_prompt, prompt_for
+from e5.gateway.roles import PromptChoice, prompt_for
 from e5.prompts import DEFAULT_TASK, TASKS
 
 DOCUMENT = PromptChoice("", "document")
@@ -26,6 +26,11 @@ WORDS: dict[str, PromptChoice] = {
     "document": DOCUMENT,
     "search_document": DOCUMENT,
     "retrieval.passage": DOCUMENT,
+    "retrieval_query": QUERY,
+    "question_answering": QUERY,
+    "fact_verification": QUERY,
+    "code_retrieval_query": QUERY,
+    "retrieval_document": DOCUMENT,
     "classification": SYMMETRIC,
     "clustering": SYMMETRIC,
     "text-matching": SYMMETRIC,
@@ -126,24 +131,6 @@ def test_one_unknown_word_is_refused(word: str) -> None:
     assert caught.value.field == "input_type"
     for known in WORDS:
         assert known in caught.value.remedy
-
-
-@pytest.mark.parametrize(
-    ("text", "own"),
-    [
-        ("Instruct: Find twins\nQuery: snow", True),
-        ("Instruct: Find twins\nQuery: ", True),
-        ("Instruct: a\nb\nQuery: c", True),
-        ("Instruct: Find twins\nQuery:snow", False),
-        ("Instruct: Find twins Query: snow", False),  # what LlamaIndex makes of it
-        ("Instruct:Find twins\nQuery: snow", False),
-        (" Instruct: Find twins\nQuery: snow", False),
-        ("snow\nQuery: Instruct: ", False),
-        ("", False),
-    ],
-)
-def test_a_text_brings_its_own_prompt_if_it_is_the_templates(text: str, own: bool) -> None:
-    assert has_prompt(text) is own
 
 
 def test_the_header_says_the_side_and_the_instruction() -> None:

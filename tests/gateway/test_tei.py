@@ -1,4 +1,4 @@
-"""text-embeddings-inference's routes, and what Hugging Face's clients send to `/`."""
+"""text-embeddings-inference's routes, and what Hugging Face's clients send to `/` and elsewhere."""
 
 from typing import Any
 
@@ -184,6 +184,81 @@ class TestRanks:
         response = local.post("/rerank", {"query": SOURCE, "texts": TEXTS} | change)
         assert sentence_of(response, 400).startswith(start)
         assert isinstance(response.json()["error"], str)
+
+
+HUGGING_FACE = [
+    *(f"/{root}models/small{{}}" for root in ("", "hf-inference/")),
+    *(f"/{root}models/small{{}}/pipeline/feature-extraction" for root in ("", "hf-inference/")),
+    *(f"/{root}models/small{{}}/pipeline/sentence-similarity" for root in ("", "hf-inference/")),
+    *(f"/pipeline/{task}/small{{}}" for task in ("feature-extraction", "sentence-similarity")),
+]
+
+
+class TestHuggingFacesOlderRoutes:
+    @pytest.mark.parametrize("path", [*HUGGING_FACE, "/pipeline/feature-extraction"])
+    @pytest.mark.parametrize(
+        "more",
+        [
+            {"options": {"wait_for_model": True, "use_cache": True}},  # LangChain, langchain4j
+            {"use_gpu": False, "wait_for_model": True},  # langchaingo
+            {"parameters": {"normalize": True, "truncate": True}, "options": None},
+        ],
+    )
+    def test_texts_become_a_list_of_vectors(
+        self, local: LocalGateway, embedder: Embedder, path: str, more: dict[str, Any]
+    ) -> None:
+        found = local.post(path.format(""), {"inputs": TEXTS, **more}).json()
+        expected = embedder.encode_document(TEXTS, normalize=True)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        one = local.post(path.format(""), {"inputs": TEXTS[0], **more}).json()
+        np.testing.assert_allclose(one, expected[:1], atol=1e-5)
+
+    @pytest.mark.parametrize("path", HUGGING_FACE)
+    def test_the_ending_of_the_models_name_gives_the_prompt(
+        self, local: LocalGateway, embedder: Embedder, path: str
+    ) -> None:
+        expected = embedder.encode_query("snow")
+        for suffix, more in (("-query", {}), ("", {"parameters": {"prompt_name": "query"}})):
+            response = local.post(path.format(suffix), {"inputs": "snow", **more})
+            assert cosine(response.json()[0], expected) >= 0.999999
+
+    @pytest.mark.parametrize("path", [*HUGGING_FACE, "/pipeline/sentence-similarity"])
+    def test_sentences_are_compared(
+        self, local: LocalGateway, embedder: Embedder, path: str
+    ) -> None:
+        body = {"inputs": {"source_sentence": SOURCE, "sentences": TEXTS}}
+        source, texts = embedder.encode_document([SOURCE]), embedder.encode_document(TEXTS)
+        expected = embedder.similarity(source, texts)[0] / 100
+        found = local.post(path.format(""), body).json()
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        if "{}" in path:
+            query = embedder.encode_query([SOURCE])
+            found = local.post(path.format("-query"), body).json()
+            expected = embedder.similarity(query, texts)[0] / 100
+            np.testing.assert_allclose(found, expected, atol=1e-5)
+
+    @pytest.mark.parametrize("name", ["intfloat/e5-mistral-7b-instruct", "a%2Fb", "a/b/pipeline"])
+    def test_a_name_may_hold_slashes(self, name: str, fake: FakeBackend) -> None:
+        names = dict.fromkeys(("a/b", "a/b/pipeline"), "e5-mistral-7b-instruct-query")
+        local = LocalGateway(fake, model="e5-mistral-7b-instruct@0123456789ab", aliases=names)
+        for path in HUGGING_FACE:
+            response = local.post(path.replace("small{}", name), {"inputs": "a"})
+            assert response.status_code == 200, path
+            is_query = response.headers["x-e5-prompt"].startswith("query")
+            assert is_query == name.startswith("a")
+
+    @pytest.mark.parametrize("path", HUGGING_FACE)
+    def test_what_is_wrong_is_named_as_a_string(self, local: LocalGateway, path: str) -> None:
+        response = local.post(path.format(""), {"inputs": ["a", " "]})
+        sentence = sentence_of(response, 400)
+        assert sentence.startswith("inputs[1]: received blank text")
+        assert response.json()["error"] == sentence
+        response = local.post(path.format("-nothing"), {"inputs": "a"})
+        assert 'received "small-nothing"' in sentence_of(response, 404)
+
+    def test_other_tasks_are_not_here(self, fake: FakeBackend) -> None:
+        response = LocalGateway(fake).post("/pipeline/summarization/small", {"inputs": "a"})
+        assert response.json()["error"] == sentence_of(response, 404)
 
 
 def test_info_says_what_is_served(local: LocalGateway, embedder: Embedder) -> None:

@@ -73,7 +73,7 @@ def test_a_request_cannot_be_changed() -> None:
 BAD = [
     ({}, "query, document", "no text", "send at least one query or document"),
     ({"queries": [], "documents": []}, "query, document", "no text", "send at least one"),
-    ({"query": ""}, "query", "blank text", "leave the field out"),
+    ({"query": ""}, "query", "blank text", "leave it out"),
     ({"query": "q", "document": " \t\n\N{NO-BREAK SPACE}"}, "document", "blank text", "send text"),
     ({"documents": ["a", "b", " "]}, "documents[2]", "blank text", "send text"),
     ({"query": 5}, "query", "5", "send a string"),

@@ -33,7 +33,7 @@ OPTIONS = st.fixed_dictionaries(
     }
 )
 MANY = [f"{number} amber lanterns" for number in range(2048)]
-BLANK = "received blank text; send text, or leave the field out."
+BLANK = "received blank text; send text, or leave it out."
 
 
 class TriedAdapter(Protocol):

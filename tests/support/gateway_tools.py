@@ -8,12 +8,15 @@ from typing import Any
 
 import httpx2
 import numpy as np
+from server import ROOT
+from starlette.routing import Route
 
 from e5.gateway.app import Gateway
 from e5.gateway.backend import Backend, BackendInfo
 from e5.gateway.limits import GatewayLimits
 from e5.gateway.model_names import ModelNames
 from e5.gateway.wire import Searchable
+from e5.prompt_tokenizer import PromptTokenizer
 from e5.serving import Answer, EmbedRequest
 from e5.vectors import Vectors
 
@@ -37,12 +40,20 @@ class LocalGateway:
         model: str = MODEL,
         aliases: Mapping[str, str] | None = None,
         keys: Sequence[str] = (),
+        origins: Sequence[str] = (),
         index: Searchable | None = None,
         limits: GatewayLimits = GatewayLimits(),  # noqa: B008 (it is frozen)
     ) -> None:
         """See `Gateway`."""
         names = ModelNames(model, aliases)
-        self.gateway = Gateway(backend, names, keys=keys, index=index, limits=limits)
+        self.gateway = Gateway(
+            backend, names, keys=keys, origins=origins, index=index, limits=limits
+        )
+
+    @property
+    def routes(self) -> list[Route]:
+        """All routes."""
+        return [route for router in self.gateway.app.routes for route in router.routes]  # type: ignore[attr-defined]
 
     def client(self) -> httpx2.AsyncClient:
         """For stories that ask several things at a time."""
@@ -93,6 +104,7 @@ class FakeBackend:
     dimensions: int = 8
     asked: list[EmbedRequest] = field(default_factory=list)
     is_closed: bool = False
+    max_queue_tokens: int = 1000
 
     async def info(self) -> BackendInfo:
         """See `Backend`."""
@@ -109,6 +121,10 @@ class FakeBackend:
             return await self.outcome(request)
         columns = np.arange(len(request.fields)) % self.dimensions
         return answer_of(np.eye(self.dimensions, dtype=np.float32)[columns])
+
+    async def tokenizer(self) -> PromptTokenizer:
+        """See `Backend`."""
+        return PromptTokenizer.read(ROOT / "weights/e5-mini", max_length=INFO.max_length)
 
     async def ready(self) -> bool:
         """See `Backend`."""
@@ -136,13 +152,24 @@ def sentence_of(response: httpx2.Response, status: int) -> str:
     assert response.headers["x-request-id"]
     body = response.json()
     sentence: str = body["message"]
-    assert set(body) == {"error", "error_type", "message", "detail"}
     assert body["detail"] == sentence
     told = body["error"]
+    keys = {"error", "error_type", "message", "detail"}
+    if "title" in body:  # on Replicate's routes
+        assert body["status"] == status
+        keys |= {"title", "status"}
     if not isinstance(told, str):
-        assert set(told) == {"message", "type", "param", "code"}
-        assert told["code"] == str(status)
+        if "status" in told:  # Google's
+            assert set(told) == {"code", "message", "status"}
+            assert told["code"] == status
+        else:
+            assert set(told) == {"message", "type", "param", "code"}
+            assert told["code"] == str(status)
+            assert body["object"] == "error"
+            assert told.items() <= body.items()
+            keys |= {"object", "type", "param", "code"}
         told = told["message"]
+    assert set(body) == keys
     assert told == sentence
     assert sentence.endswith(".")
     assert "\n" not in sentence

@@ -35,6 +35,30 @@ const clients = {
     return (await embedMany({ model, values: texts })).embeddings;
   },
 
+  async azure_openai({ url, role, texts }) {
+    const { AzureOpenAI } = require("openai");
+    const client = new AzureOpenAI({ endpoint: url, apiKey: "any", apiVersion: "2024-10-21" });
+    const answer = await client.embeddings.create({ model: MODELS[role], input: texts });
+    return answer.data.map((row) => row.embedding);
+  },
+
+  async replicate({ url, role, texts }) {
+    const Replicate = require("replicate");
+    const client = new Replicate({ auth: "any", baseUrl: `${url}/v1` });
+    const input = { [role === "query" ? "queries" : "documents"]: texts, normalize: true };
+    return (await client.run("you/e5-mini", { input })).embeddings;
+  },
+
+  async replicate_polled({ url, role, texts }) {
+    const Replicate = require("replicate");
+    const client = new Replicate({ auth: "any", baseUrl: url });
+    const input = { [role === "query" ? "queries" : "documents"]: texts, normalize: true };
+    let made = await client.predictions.create({ version: "any", input });
+    made = await client.wait(made, {});
+    made = await client.predictions.get(made.id); // as the clients for Go and Swift do
+    return made.output.embeddings;
+  },
+
   async langchain({ url, role, texts }) {
     const { OpenAIEmbeddings } = require("@langchain/openai");
     const client = new OpenAIEmbeddings({

@@ -1,0 +1,73 @@
+"""The tokenizer of a model that a remote service serves, from a folder of weights on this machine.
+
+A remote service gives numbers of tokens, and no token ids. So the tokenizer is read here, and it is
+taken for the service's if both count the same.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from e5.errors import E5Error, SettingsError
+from e5.gateway.refusals import RefusalError
+
+if TYPE_CHECKING:  # a gateway before a remote service needs no tokenizer's library
+    from e5.prompt_tokenizer import PromptTokenizer
+
+logger = logging.getLogger(__name__)
+
+# Tokenizers of other models do not agree on the number of tokens of all of these.
+TELLING_TEXTS = (
+    "The capital of France is Paris.",
+    "  for (int i = 0; i < 10; i++) {\n\t\tsum += values[i];\n  }",
+    "Donaudampfschifffahrtsgesellschaft, Éclair, naïveté",
+    "雪が降る 😀 ثلج снег",
+    "1234567890 3.14159 2026-11-29T01:02:03Z",
+    "HTTPServerErrorHandler pneumonoultramicroscopic <s> </s>",
+)
+
+
+def read_tokenizer(folder: str | Path | None, max_length: int) -> "PromptTokenizer":
+    """The tokenizer in a folder of weights, with the template of its prompts.
+
+    Args:
+        folder: as `E5_WEIGHTS` names it; it needs no weights.
+        max_length: the number of tokens after which the service truncates texts.
+
+    Raises:
+        RefusalError: 404, saying what is missing.
+    """
+    try:
+        from e5.prompt_tokenizer import PromptTokenizer
+    except ModuleNotFoundError as error:
+        received = f"no package {error.name} on the gateway"
+        raise _refusal(received, first="run pip install tokenizers, and ") from error
+    if folder is None or not (Path(folder) / "tokenizer.json").is_file():
+        raise _refusal("no tokenizer.json")
+    try:
+        return PromptTokenizer.read(Path(folder), max_length=max_length)
+    except E5Error as error:
+        logger.warning("E5_WEIGHTS: %s", error)
+        raise _refusal("a damaged tokenizer.json or manifest.json") from error
+
+
+def check_counts(reader: "PromptTokenizer", counts: Sequence[int]) -> None:
+    """Refuse a tokenizer that counts other numbers of tokens than the service did.
+
+    Args:
+        reader: the tokenizer, with its prompts.
+        counts: of `TELLING_TEXTS` as queries, and as documents.
+
+    Raises:
+        RefusalError: 404.
+    """
+    texts = reader.with_prompts(TELLING_TEXTS, TELLING_TEXTS)
+    if [text.num_tokens for text in reader.tokenizer.encode(texts)] != list(counts):
+        raise _refusal("the tokenizer of another model")
+
+
+def _refusal(received: str, first: str = "") -> RefusalError:
+    """The refusal, without the folder's path, which is not for callers."""
+    remedy = f"{first}set it, on the gateway, to a folder with the served model's tokenizer.json"
+    return RefusalError(404, SettingsError("E5_WEIGHTS", received, remedy))
