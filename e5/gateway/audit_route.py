@@ -2,15 +2,27 @@
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, PlainValidator
 from typing_extensions import TypedDict
 
+from e5.errors import quoted
 from e5.gateway.backend import Backend
 from e5.gateway.wire import InformationRequest, RouteContext, Text
+from e5.validation import wrong_value
 
+
+def _vector(value: object) -> object:
+    """What may hold a vector; the auditor reads it."""
+    if not isinstance(value, list | str):
+        raise wrong_value(quoted(value), "send a list of numbers, or a text that holds one")
+    return value
+
+
+_DESCRIPTION = "Numbers; or a text with them: JSON, base64, or as a database or numpy prints them."
 AuditedVector: TypeAlias = Annotated[
     list[Any] | str,
-    Field(description="Numbers; or a text with them: JSON, base64, or as a database prints them."),
+    PlainValidator(_vector, json_schema_input_type=list[float] | str),
+    Field(description=_DESCRIPTION),
 ]
 AuditAnswer = TypedDict(
     "AuditAnswer",
