@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from e5.audit.sources import EncoderSource as EncoderSource
     from e5.audit.sources import LocalSource as LocalSource
     from e5.audit.sources import VectorSource as VectorSource
+    from e5.audit.vector_auditor import LoadedSource as LoadedSource
+    from e5.audit.vector_auditor import VectorAuditor as VectorAuditor
     from e5.audit.vector_values import read_vectors as read_vectors
     from e5.audit.verdict import audit as audit
 

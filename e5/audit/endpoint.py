@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from e5.audit.dialects import DIALECTS, Question, Side
 from e5.audit.gathered import Gathered, GatheredRow, usable
+from e5.audit.hypotheses import PromptRules
 from e5.audit.own_texts import OWN_TEXTS, OwnText
 from e5.audit.sample import Sample, TextRole
 from e5.client import JsonService, check_service_url
@@ -65,16 +66,13 @@ class EndpointAddress:
 class Endpoint:
     """An endpoint that is asked for vectors, for one event loop."""
 
-    def __init__(
-        self, address: EndpointAddress, *, task: str, around_query: tuple[str, str]
-    ) -> None:
+    def __init__(self, address: EndpointAddress, *, task: str, template: str) -> None:
         """Connects when it is first used.
 
         Args:
             address: where it is.
             task: of the queries.
-            around_query: what a prompt has before and after a query, where the dialect has no
-                roles.
+            template: of a query's prompt, where the dialect has no roles.
         """
         dialect = DIALECTS[address.dialect]
         url = address.route_url
@@ -82,7 +80,7 @@ class Endpoint:
         self._dialect, self._address, self._task = dialect, address, task
         self._model = address.model or (named[1] if named else None)
         self._brings_prompt = not dialect.has_roles and address.query_name is None
-        self._around_query = around_query
+        self._around_query = PromptRules(template, task).around(task)
         header, prefix = dialect.key_header
         if "/deployments/" in url:  # Azure's
             header, prefix = "api-key", ""
@@ -131,7 +129,7 @@ async def sample_endpoint(
     address: EndpointAddress,
     *,
     task: str,
-    around_query: tuple[str, str],
+    template: str,
     count: int = len(OWN_TEXTS),
     role: TextRole = "auto",
 ) -> Gathered:
@@ -140,7 +138,7 @@ async def sample_endpoint(
     Args:
         address: where the endpoint is, and how to talk to it.
         task: of the queries.
-        around_query: what a prompt has before and after a query.
+        template: of a query's prompt.
         count: of texts, at most.
         role: `query` or `document` for only these texts.
 
@@ -149,7 +147,7 @@ async def sample_endpoint(
         ServiceError: if the endpoint does not answer, or refuses every text.
     """
     texts = [text for text in OWN_TEXTS if role in ("auto", text.side)][:count]
-    endpoint = Endpoint(address, task=task, around_query=around_query)
+    endpoint = Endpoint(address, task=task, template=template)
     try:
         with tqdm(total=3 * len(texts), desc="asking", unit="text", delay=2, disable=None) as bar:
             rows = await _alone(endpoint, texts, bar.update)

@@ -15,11 +15,16 @@ import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from e5.cli.address import begin_to_listen, bound_socket, url_host
 from e5.cli.options import caller_errors, command_parser, read_lines
 from e5.errors import InputError, shortened
 from e5.settings import Settings
+
+if TYPE_CHECKING:
+    from e5.audit import VectorAuditor
+    from e5.gateway import Backend
 
 # In a browser's words: lower case, without a path, without a port that goes without saying.
 ORIGIN = re.compile(r"\*|null|(?!https://.*:443$|http://.*:80$)[a-z][a-z0-9+.-]*://[^\sA-Z/?#@*]+")
@@ -81,11 +86,24 @@ async def _serve(options: argparse.Namespace, bound: socket.socket) -> None:
     if index is not None:
         index.check_model(info.name)
     names = ModelNames(info.name, aliases)
-    gateway = Gateway(backend, names, keys=keys, origins=origins, index=index)
+    auditor = _auditor(backend)
+    gateway = Gateway(backend, names, keys=keys, origins=origins, index=index, auditor=auditor)
     begin_to_listen(bound)
     url = f"http://{url_host(bound)}:{bound.getsockname()[1]}"
     print(f"serving {info.name} on {url}", file=sys.stderr)
     await serve(gateway, bound)
+
+
+def _auditor(backend: "Backend") -> "VectorAuditor | None":
+    """What judges vectors with the model in this process; None where that is elsewhere."""
+    from e5.gateway import InProcessBackend
+
+    if not isinstance(backend, InProcessBackend):
+        return None
+    from e5.audit import LoadedSource, LocalSource, VectorAuditor
+
+    embedder, settings = backend.embedder, Settings.from_env()
+    return VectorAuditor(lambda: LoadedSource(LocalSource(embedder, settings, rounding=2e-5)))
 
 
 def _read_keys(file: Path) -> list[str]:

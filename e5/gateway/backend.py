@@ -86,10 +86,14 @@ class Backend(Protocol):
 
 
 class InProcessBackend:
-    """The model in this process. A `Backend`."""
+    """The model in this process. A `Backend`.
+
+    Attributes:
+        embedder: the model.
+    """
 
     def __init__(self, embedder: "Embedder", service: "Service") -> None:
-        self._embedder = embedder
+        self.embedder = embedder
         self._service = service
 
     @classmethod
@@ -107,7 +111,7 @@ class InProcessBackend:
 
     async def info(self) -> BackendInfo:
         """See `Backend.info`."""
-        embedder = self._embedder
+        embedder = self.embedder
         return BackendInfo(
             embedder.name, embedder.dimensions, embedder.max_length, embedder.max_batch_tokens
         )
@@ -118,7 +122,7 @@ class InProcessBackend:
 
     async def tokenizer(self) -> "PromptTokenizer":
         """See `Backend.tokenizer`."""
-        return self._embedder.prompt_tokenizer
+        return self.embedder.prompt_tokenizer
 
     async def ready(self) -> bool:
         """See `Service.healthy`."""

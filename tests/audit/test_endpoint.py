@@ -17,7 +17,8 @@ from e5.audit.own_texts import OWN_TEXTS
 from e5.errors import InputError, ServiceError
 
 TASK = "Find the answer"
-AROUND = ("Instruct: Find the answer\nQuery: ", "")
+TEMPLATE = "Instruct: {task}\nQuery: {query}"
+PROMPT = "Instruct: Find the answer\nQuery: "
 KEY = "sk-secret"
 ROLES = {
     *("query", "search_query", "RETRIEVAL_QUERY", "e5-query"),
@@ -81,7 +82,7 @@ class FakeEndpoint:
         given["model"] = given["model"] or "e5"
         with serve_http(self.answer) as url:
             address = EndpointAddress(url + path, dialect, **given)
-            story = sample_endpoint(address, task=TASK, around_query=AROUND, **options)
+            story = sample_endpoint(address, task=TASK, template=TEMPLATE, **options)
             return asyncio.run(story)
 
 
@@ -115,7 +116,7 @@ class TestRequests:
             body = endpoint.asked[i].body
             (sent,) = texts_in(body)
             prompted = own.side == "query" and not DIALECTS[dialect].has_roles
-            assert sent == (AROUND[0] + own.text if prompted else own.text)
+            assert sent == (PROMPT + own.text if prompted else own.text)
             assert sample.vectors[i].tolist() == pytest.approx(vector_of(sent), rel=1e-6)
             named = {str(value) for value in body.values()} & ROLES
             assert bool(named) == (DIALECTS[dialect].has_roles and dialect not in ("google", "cog"))
@@ -160,7 +161,7 @@ class TestRequests:
         endpoint = FakeEndpoint()
         with serve_http(endpoint.answer) as url:
             address = EndpointAddress(f"{url}/v1beta/models/e5:batchEmbedContents", "google")
-            asyncio.run(sample_endpoint(address, task=TASK, around_query=AROUND, count=2))
+            asyncio.run(sample_endpoint(address, task=TASK, template=TEMPLATE, count=2))
         assert endpoint.asked[0].body["requests"][0]["model"] == "models/e5"
 
     @pytest.mark.parametrize("side", ["query", "document"])
