@@ -1,7 +1,7 @@
 """Rows chosen evenly over files of any size, always the same ones, with the vectors that they have.
 
-Of Parquet only the row groups of chosen rows are read, of long JSON lines only what is around them.
-CSV, JSON arrays and compressed text must be read from their start, and are read once.
+Of Parquet only the row groups of chosen rows are read, of long JSON lines only what is around them;
+in long CSV the quotes before them are counted. JSON arrays and compressed text are read once.
 """
 
 import random
@@ -39,7 +39,7 @@ class SampleLimits:
     """Sizes that decide how much is read for a sample.
 
     Attributes:
-        whole_bytes: smaller files of JSON lines are read whole, so that their rows have numbers.
+        whole_bytes: smaller text files are read whole, so that their rows have numbers.
         parquet_bytes: about so many, uncompressed, are read of one Parquet file; of a file with
             larger row groups fewer of them.
     """
@@ -153,12 +153,14 @@ class _Sampling:
             keys = dict[str, None]()  # of JSON, which has no head
             if has_head:
                 self._check(reader.columns(), name)
-            if has_head or not reader.seeks or info.size <= self._limits.whole_bytes:
+            starts = None
+            if info.size > self._limits.whole_bytes:
+                # The first one, so that a file of few rows has one.
+                starts = reader.starts([0, *_evenly(self.draw, count, info.size)[1:]])
+            if starts is None:
                 rows, mark = _reservoir(reader, count, self.draw), ":"
             else:
-                # The first one, so that a file of few lines has a row.
-                offsets = [0, *_evenly(self.draw, count, info.size)[1:]]
-                rows, mark = _rows_at(reader, offsets), "@"
+                rows, mark = _rows_at(reader, starts), "@"
             for place, row in rows:
                 keys |= dict.fromkeys(row if isinstance(row, Mapping) else ())
                 yield self._sampled(row, f"{name}{mark}{place}")
@@ -237,17 +239,12 @@ def _vectors_of(column: pa.Array) -> list[Any]:
     return column.to_pylist() if is_bytes else values_of(column)
 
 
-def _rows_at(reader: Reader, offsets: Sequence[int]) -> Iterator[tuple[int, SourceRow]]:
-    """The JSON lines that begin next after some offsets, each once, with their own offsets."""
-    last = -1
-    for offset in offsets:
-        rows = iter(reader.rows(ReadPosition(0, offset)))
-        if offset:
-            next(rows, None)  # the rest of a line
-        found = next((each for each in rows if each[1] is not None), None)
-        if found is not None and found[0] > last:
-            last = found[0]
-            yield found
+def _rows_at(reader: Reader, starts: Sequence[int]) -> Iterator[tuple[int, SourceRow]]:
+    """The rows that begin at some offsets, with these."""
+    for start in starts:
+        row = next((row for _, row in reader.rows(ReadPosition(0, start))), None)
+        if row is not None:
+            yield start, row
 
 
 def _reservoir(reader: Reader, count: int, draw: random.Random) -> Iterator[tuple[int, SourceRow]]:

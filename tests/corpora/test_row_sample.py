@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from corpus_tools import embed, texts, write_corpus, write_rows
+from corpus_tools import embed, packed, texts, write_corpus, write_rows
 
 from e5.corpora.corpus import Corpus
 from e5.corpora.formats import FORMATS
@@ -67,19 +67,38 @@ class TestChoice:
         numbers = [number_of(row) for row in sample_rows(corpus, "embedding", count)]
         assert numbers == list(range(20))
 
-    def test_long_json_lines_are_read_around_some_offsets(self, tmp_path: Path) -> None:
-        path = write(tmp_path / "a.jsonl", rows_of(300))
+    @pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.tsv"])
+    def test_long_text_files_are_read_around_some_offsets(self, name: str, tmp_path: Path) -> None:
+        path = write(tmp_path / name, rows_of(300))
         found = sample_rows(Corpus(str(path)), "embedding", 30, SEEKING)
         numbers = [number_of(row) for row in found]
         assert numbers == sorted(set(numbers))
-        assert len(numbers) > 25  # two offsets may be in one line
+        assert len(numbers) > 25  # two offsets may be in one row
         assert numbers[0] == 0
         assert numbers[-1] > 280
-        lines = {row.id.rpartition("@")[2]: number_of(row) for row in found}
         content = path.read_bytes()
-        for offset, number in lines.items():
-            line = content[int(offset) :].partition(b"\n")[0]
-            assert json.loads(line)["embedding"][0] == number
+        for row in found:
+            offset = int(row.id.removeprefix(f"{name}@"))
+            assert content[offset - 1 : offset] in (b"\n", b"")
+            assert f"text {number_of(row)}".encode() in content[offset : offset + 30]
+
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        [
+            ("a.csv", 'text,embedding\n5" wide,[1]\nb,[2]\n'),  # a quote inside a bare value
+            ("a.csv", "text,embedding\n" + "a,[1]\rb,[2]\r"),
+            ("a.csv", "text,embedding\na\nb,[2]\n"),  # a value is missing
+            ("a.jsonl.gz", '{"text": "a", "embedding": [1]}\n'),
+            ("a.json", '[{"text": "a", "embedding": [1]}]'),
+        ],
+    )
+    def test_what_cannot_be_read_so_is_read_from_its_start(
+        self, name: str, content: str, tmp_path: Path
+    ) -> None:
+        (tmp_path / name).write_bytes(packed(tmp_path / name, content.encode()))
+        found = sample_rows(Corpus(str(tmp_path)), "embedding", 30, SEEKING)
+        assert [row.id for row in found] == [f"{name}:{i}" for i in range(len(found))]
+        assert len(found) == (2 if name == "a.csv" else 1)
 
     def test_a_file_of_one_long_line_has_its_row(self, tmp_path: Path) -> None:
         path = write(tmp_path / "a.jsonl", rows_of(1))
