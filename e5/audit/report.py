@@ -1,8 +1,12 @@
 """What an audit found, as data: `to_dict` is the object of `--json`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
+
+RIGHT_LABEL, UNKNOWN, OTHER_MODEL = "right", "unknown", "another_model"
+# Names that say how many of the numbers are kept, and nothing about how they were computed.
+KEPT = ("dimensions", "binary")
 
 
 @dataclass(frozen=True)
@@ -19,19 +23,20 @@ class AuditReport:
     """The verdict on a sample.
 
     Attributes:
-        verdict: names of hypotheses joined by ` + `; `right`, `another_model` or `unknown`.
-        cosine: mean cosine of the rows with this verdict with what the verdict would give.
-        cosine_right: mean cosine of the same rows with the right vectors.
+        verdict: names of hypotheses joined by ` + `, some with a value (`truncated 512`); or
+            `right`, `another_model`, `unknown`. `dimensions` and `binary` may stand beside `right`.
+        cosine: the mean cosine of the rows that have this verdict with what it would give.
+        cosine_right: the mean cosine of the same rows with the right vectors.
         margin: by how much `cosine` exceeds that of the next hypothesis.
         share: the share of rows that have this verdict, from 0 to 1.
         shares: the share of rows of each verdict, the largest first.
-        rows: the verdict on each row.
-        alternatives: hypotheses that cannot be told from the verdict by this sample; of `unknown`,
-            the nearest ones.
-        storage: how the numbers are stored (`normalised`, `float16`, ...).
-        ndcg: nDCG@10 of each text's neighbours by these vectors, judged by the right ones.
+        rows: the verdict on each row, in the sample's order.
+        alternatives: hypotheses that give the same vectors on this sample; of `unknown`, those that
+            come nearest.
+        storage: how the numbers are stored: `normalised`, `float16`, `dimensions 64`, ...
+        ndcg: the mean nDCG@10 of each text's neighbours by these vectors, judged by the right ones;
+            None where the vectors cannot be compared.
         advice: one sentence of what to do.
-        exit_code: 0 for right, 1 for wrong, 2 if it cannot be told.
     """
 
     verdict: str
@@ -41,12 +46,39 @@ class AuditReport:
     share: float
     shares: Mapping[str, float]
     rows: Sequence[RowVerdict]
-    alternatives: Sequence[str] = field(default_factory=tuple)
-    storage: Sequence[str] = field(default_factory=tuple)
-    ndcg: float = 1.0
-    advice: str = ""
-    exit_code: int = 2
+    alternatives: Sequence[str]
+    storage: Sequence[str]
+    ndcg: float | None
+    advice: str
+
+    @property
+    def exit_code(self) -> int:
+        """0 for right, 1 for wrong, 2 if it cannot be told."""
+        names = {part.split()[0] for part in self.verdict.split(" + ")} - set(KEPT)
+        return {frozenset({RIGHT_LABEL}): 0, frozenset({UNKNOWN}): 2}.get(frozenset(names), 1)
+
+    @property
+    def summary(self) -> str:
+        """The shares in words.
+
+        Example:
+            >>> report.summary
+            '3 % of rows: truncated 512; 97 % of rows: right'
+        """
+        return "; ".join(
+            f"{_percent(share)} of rows: {name}" for name, share in self.shares.items()
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The object of `--json`."""
-        raise NotImplementedError
+        return asdict(self) | {"exit_code": self.exit_code}
+
+
+def _percent(share: float) -> str:
+    """A share in percent, neither rounded to nothing nor to all.
+
+    Example:
+        >>> _percent(0.999), _percent(1.0), _percent(0.031)
+        ('99.9 %', '100 %', '3.1 %')
+    """
+    return f"{100 * share:.3g} %"

@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 
 from e5.errors import InputError
+from e5.texts import check_texts
 from e5.vectors import Vectors
 
 # `auto`: nobody knows, so the vector may be that of a query or that of a document.
@@ -42,6 +43,7 @@ class Sample:
         if np.ndim(self.vectors) != 2 or self.vectors.shape[1] == 0:
             received = f"an array of shape {np.shape(self.vectors)}"
             raise InputError("vectors", received, "send [num_rows, dimensions] numbers")
+        check_texts(self.texts, "texts")
         for role in self.roles:
             if role not in get_args(TextRole):
                 raise InputError("roles", repr(role), "use query, document or auto")

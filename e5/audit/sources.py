@@ -1,27 +1,253 @@
-"""What computes the vectors that hypotheses would give."""
+"""What computes the vectors that hypotheses would give: a checkpoint here, or a running service."""
 
-from typing import Protocol
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
 
+import numpy as np
+import tokenizers
+import torch
+
+from e5.audit.hypotheses import Computation
+from e5.audit.unmodified import HiddenStates, load_unmodified
+from e5.checkpoint import TOKENIZER, weight_bytes
+from e5.device import choose_device
+from e5.embedder import Embedder
 from e5.encoder import Encoder
+from e5.lora import LoraAdapter
+from e5.packing import TokenIds
 from e5.settings import Settings
+from e5.tokenizer import Tokenizer
+from e5.vectors import Vectors
+
+MAX_TOKENS = 1_000_000  # of a text before it is truncated; texts have fewer
+SMALL = 2_000_000_000  # bytes of weights that are computed in float32 on a CPU
+MAX_PADDING = 256  # tokens of padding that are tried
 
 
 class VectorSource(Protocol):
-    """Computes vectors as a hypothesis would have made them."""
+    """Computes vectors as a hypothesis would have made them.
+
+    Attributes:
+        template: the checkpoint's template of a query's prompt.
+        dimensions: dimensions of a whole vector.
+        rounding: how far the source's own rounding takes a vector from the exact one, as 1 minus
+            their cosine.
+    """
+
+    template: str
+    dimensions: int
+    rounding: float
+
+    def can(self, computation: Computation) -> bool:
+        """Whether the source can compute this."""
+
+    def compute(self, computations: Sequence[Computation]) -> list[Vectors]:
+        """For each computation its vectors, float32 `[num_vectors, dimensions]`.
+
+        There is one, or one for each length to which the text may have been padded.
+        """
 
 
 class LocalSource:
-    """A checkpoint in this process: computes every hypothesis."""
+    """A checkpoint in this process, which computes every hypothesis. A `VectorSource`."""
+
+    def __init__(self, embedder: Embedder, settings: Settings, *, rounding: float) -> None:
+        """Use a loaded embedder of the settings' checkpoint."""
+        self.template, self.dimensions = embedder.template, embedder.dimensions
+        self.rounding = rounding
+        self._embedder, self._settings = embedder, settings
+        self._base: Embedder | None = None  # without the adapter
+        self._states: HiddenStates | None = None
+        self._tokens = _TokenVariants(Path(settings.weights) / TOKENIZER)
+        self._vectors: dict[tuple[str, TokenIds], Vectors] = {}
 
     @classmethod
     def load(cls, settings: Settings) -> "LocalSource":
-        """Load the checkpoint of the settings, as `Embedder.load` does."""
-        raise NotImplementedError
+        """Load the checkpoint of the settings, as `Embedder.load` does.
+
+        On a CPU a small checkpoint is computed in float32 unless `settings.dtype` says otherwise:
+        the more exact the vectors, the nearer the hypotheses that they tell apart.
+        """
+        folder = Path(settings.weights)
+        size = weight_bytes(folder)
+        if settings.dtype is None and size <= SMALL:
+            device = choose_device(settings.device, weight_bytes=size)
+            settings = replace(settings, dtype="float32" if device.type == "cpu" else None)
+        embedder = Embedder.load(settings)
+        return cls(embedder, settings, rounding=1e-10 if settings.dtype == "float32" else 2e-5)
+
+    def can(self, computation: Computation) -> bool:
+        """Whether the source can compute this: all, but an adapter must be set to be left out."""
+        return computation.weights != "without_adapter" or self._settings.adapter is not None
+
+    def compute(self, computations: Sequence[Computation]) -> list[Vectors]:
+        """See `VectorSource.compute`; identical token ids are computed once."""
+        ids = [self._token_ids(each) for each in computations]
+        found: list[Vectors] = [np.empty((0, 0), np.float32)] * len(ids)
+        for weights in ("right", "without_adapter"):
+            rows = [
+                i
+                for i, each in enumerate(computations)
+                if each.weights == weights and each.pooling in ("last", "first")
+            ]
+            texts = [ids[i] if computations[i].pooling == "last" else ids[i][:1] for i in rows]
+            for i, vector in zip(rows, self._last_tokens(texts, weights), strict=True):
+                found[i] = vector
+        rest = [i for i in range(len(ids)) if not found[i].size]
+        for i in sorted(rest, key=lambda i: (ids[i], computations[i].weights)):
+            found[i] = self._pooled(computations[i], ids[i])
+        return found
+
+    def _last_tokens(self, texts: Sequence[TokenIds], weights: str) -> list[Vectors]:
+        """The packed forward's vectors, `[1, dimensions]` each."""
+        new = list(dict.fromkeys(text for text in texts if (weights, text) not in self._vectors))
+        if new:
+            vectors = self._embedder_with(weights).compute(new).vectors
+            self._vectors |= {
+                (weights, text): v[None] for text, v in zip(new, vectors, strict=True)
+            }
+        return [self._vectors[weights, text] for text in texts]
+
+    def _embedder_with(self, weights: str) -> Embedder:
+        if weights == "right":
+            return self._embedder
+        if self._base is None:
+            self._base = Embedder.load(replace(self._settings, adapter=None))
+        return self._base
+
+    def _pooled(self, computation: Computation, ids: TokenIds) -> Vectors:
+        """What only the unmodified model gives."""
+        if self._states is None:
+            adapter = self._settings.adapter
+            read = None if adapter is None else LoraAdapter.read(Path(adapter))
+            self._states = HiddenStates(load_unmodified(Path(self._settings.weights), read))
+        pooling, count = computation.pooling, len(ids)
+        bidirectional = computation.weights == "bidirectional"
+        hidden, before_norm = self._states.of(ids, bidirectional=bidirectional)
+        if pooling == "before_norm":
+            return _rows(before_norm[-1:])
+        if pooling in ("last", "first"):
+            return _rows(hidden[-1:] if pooling == "last" else hidden[:1])
+        padding = (self._tokens.eos,) * MAX_PADDING
+        if pooling == "padding_masked":  # on the right, and the last position is read
+            read, _ = self._states.of(ids, padding=padding)
+            return _rows(torch.cat((hidden[-1:], read[count:])))
+        if pooling == "padding_attended":  # the same without an attention mask
+            read, _ = self._states.of((*ids, *padding))
+            # The longest text has no padding; one token of it is what double_eos gives.
+            return _rows(torch.cat((hidden[-1:], read[count + 1 :])))
+        start = 0
+        if pooling == "mean_without_prefix" and computation.prefix:
+            alone = replace(computation, text="", suffix="")
+            start = computation.bos + len(self._tokens.body(alone))
+        return _rows(hidden[start if start < count else 0 :].mean(0, keepdim=True))
+
+    def _token_ids(self, computation: Computation) -> TokenIds:
+        """The ids that the text is computed with, truncated and with both ends."""
+        ends = computation.bos + computation.eos
+        most = min(computation.max_tokens or self._embedder.max_length, self._embedder.max_length)
+        room = max(most - ends, 1)
+        body = self._tokens.body(computation)
+        if len(body) > room:
+            body = body[-room:] if computation.keeps_end else body[:room]
+        bos, eos = (self._tokens.bos,), (self._tokens.eos,)
+        return (bos * computation.bos + body + eos * computation.eos) or eos
+
+
+def _rows(hidden: torch.Tensor) -> Vectors:
+    rows: Vectors = hidden.numpy()
+    return rows
+
+
+class _TokenVariants:
+    """The token ids of whole texts by our rule, and by the mistakes of other libraries."""
+
+    def __init__(self, file: Path) -> None:
+        self._tokenizer = Tokenizer(file, max_length=MAX_TOKENS)
+        described = json.loads(file.read_text(encoding="utf-8"))
+        added = [token for token in described["added_tokens"] if token["special"]]
+        self._special_ids = {token["content"]: int(token["id"]) for token in added}
+        names = sorted(self._special_ids, key=len, reverse=True)
+        self._specials = re.compile(f"({'|'.join(map(re.escape, names))})")
+        self.bos, self.eos = self._special_ids["<s>"], self._special_ids["</s>"]
+        self._without_space = tokenizers.Tokenizer.from_str(json.dumps(_without_space(described)))
+        self._without_space.no_truncation()
+        self._without_space.no_padding()
+        self._without_space.encode_special_tokens = True
+        self._bodies: dict[tuple[str, bool, bool], TokenIds] = {}
+
+    def body(self, computation: Computation) -> TokenIds:
+        """The ids between both ends."""
+        variant = (computation.specials_parsed, computation.leading_space)
+        key = (computation.prompt, *variant)
+        if key not in self._bodies:
+            self._bodies[key] = self._tokenize(*key)
+        return self._bodies[key]
+
+    def _tokenize(self, prompt: str, specials_parsed: bool, leading_space: bool) -> TokenIds:
+        pieces = self._specials.split(prompt) if specials_parsed else [prompt]
+        ids: list[int] = []
+        for i, piece in enumerate(pieces):
+            if i % 2:  # the regular expression's group
+                ids.append(self._special_ids[piece])
+            elif piece:
+                ids += self._right(piece) if leading_space or i else self._no_space(piece)
+        return tuple(ids)
+
+    def _right(self, piece: str) -> TokenIds:
+        return self._tokenizer.encode([piece])[0].token_ids[1:-1]
+
+    def _no_space(self, piece: str) -> TokenIds:
+        return tuple(self._without_space.encode(piece, add_special_tokens=False).ids)
+
+
+def _without_space(described: dict[str, Any]) -> dict[str, Any]:
+    """A tokenizer.json that does not put `▁` before a text."""
+
+    def edited(node: Any) -> Any:
+        if isinstance(node, list):
+            return [edited(each) for each in node if _type(each) != "Prepend"]
+        if isinstance(node, dict):
+            node = {
+                name: edited(value) for name, value in node.items() if _type(value) != "Prepend"
+            }
+            if node.get("type") == "Metaspace":
+                node |= {"prepend_scheme": "never"}
+        return node
+
+    def _type(node: Any) -> Any:
+        return node.get("type") if isinstance(node, dict) else None
+
+    if described["model"].get("byte_fallback") and described["model"]["type"] == "BPE":
+        replaced = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+        return {**described, "normalizer": replaced, "pre_tokenizer": None}
+    parts = {name: edited(described[name]) for name in ("normalizer", "pre_tokenizer")}
+    return {**described, **parts}
 
 
 class EncoderSource:
-    """An encoder, such as a `Client`: computes the hypotheses about prompts, texts and storage."""
+    """An encoder, such as a `Client`: computes the hypotheses about prompts and texts."""
 
-    def __init__(self, encoder: Encoder) -> None:
-        """Use an encoder; nothing is asked yet."""
-        self._encoder = encoder
+    def __init__(self, encoder: Encoder, *, template: str) -> None:
+        """Use an encoder whose checkpoint has this template."""
+        self._encoder, self.template = encoder, template
+        self.dimensions, self.rounding = encoder.dimensions, 2e-5
+        self._vectors: dict[str, Vectors] = {}
+
+    def can(self, computation: Computation) -> bool:
+        """Whether only the text and its prompt differ from the right ones."""
+        plain = Computation(computation.prefix, computation.text, computation.suffix)
+        return computation == plain
+
+    def compute(self, computations: Sequence[Computation]) -> list[Vectors]:
+        """See `VectorSource.compute`; a prompt is sent as a document, which gets none."""
+        prompts = [each.prompt for each in computations]
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._vectors]
+        if new:
+            vectors = self._encoder.encode_document(new)
+            self._vectors |= {prompt: v[None] for prompt, v in zip(new, vectors, strict=True)}
+        return [self._vectors[prompt] for prompt in prompts]

@@ -1,0 +1,216 @@
+"""What was found out about each row of a sample, round by round."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from e5.audit.decision import ARITHMETIC, FORMATS, HARMLESS, Decision
+from e5.audit.evidence import Evidence
+from e5.audit.hypotheses import RIGHT, Combination, combine, label
+from e5.audit.report import UNKNOWN
+from e5.audit.sample import Sample
+from e5.audit.search import Search, probes
+from e5.audit.storage import MIN_FIT_ROWS, Floats, Reading
+from e5.vectors import finish
+
+MAX_ROUNDS = 3  # of searches, each among the rows that are still unexplained
+MAX_OWNERS = 8  # combinations under which the vectors of other rows are looked for
+DISTINCT = 10.0  # times as near as to its own text a vector must be to another row's
+FIT = 0.02  # the part of a variance that scales of single dimensions may leave unexplained
+
+
+@dataclass(frozen=True)
+class Finding:
+    """How a row's vector was made.
+
+    Attributes:
+        combination: the hypotheses that explain it; None if nothing does.
+        owner: the row to whose text the vector belongs, if it is another.
+        shared: whether that row has the same vector.
+    """
+
+    combination: Combination | None = None
+    owner: int | None = None
+    shared: bool = False
+
+    @property
+    def label(self) -> str:
+        """The names of what was found."""
+        if self.combination is None:
+            return UNKNOWN
+        if self.owner is None:
+            return label(self.combination)
+        storage = "duplicated" if self.shared else "shuffled"
+        return f"{label(self.combination)} + {storage}" if self.combination else storage
+
+
+class Findings:
+    """Looks for what explains each row, until nothing more is found.
+
+    Attributes:
+        rows: what was found about each row.
+        accepted: the combinations that explain rows, the first found first.
+        rivals: combinations that explain the same rows equally well, so that none was accepted.
+        pool: every combination that was compared on the probes of a search.
+        probes: the rows of the first search.
+    """
+
+    def __init__(self, sample: Sample, evidence: Evidence, readings: Sequence[Reading]) -> None:
+        """Compute what is needed; this takes nearly all of an audit's time."""
+        self.rows = [Finding()] * len(sample.texts)
+        self.accepted: list[Combination] = []
+        self.rivals: list[Combination] = []
+        self.pool: list[Combination] = [RIGHT]
+        self._evidence, self._nearest = evidence, dict[int, float]()
+        self._engine = 0.0  # 1 minus the cosine that the maker's arithmetic costs, once it is known
+        usable = np.flatnonzero(readings[0].units.any(1)).tolist()
+        self.probes = left = probes(sample, usable)
+        for number in range(MAX_ROUNDS):
+            search = Search(evidence, probes(sample, left if number else usable))
+            if number == 0 and len(readings) > 1:
+                self._choose_reading(readings, search)
+                search = Search(evidence, search.rows)
+            search.widen()
+            if number == 0 and len(readings) > 1:
+                self._choose_reading(readings, search)
+            if not self._judge(search):
+                break
+            self._merge(usable)
+            left = self._label(usable)
+            if not left:
+                break
+        left = self._label(usable)
+        if left:
+            self._find_owners(left, usable)
+
+    def _choose_reading(self, readings: Sequence[Reading], search: Search) -> None:
+        """Read the stored numbers as what they fit best, under any combination."""
+        evidence, rows = self._evidence, search.rows
+        fits: list[tuple[float, Reading]] = []
+        for reading in readings:
+            if not reading.per_dimension:
+                evidence.reading = reading
+                nearest = np.min([evidence.distances(c, rows) for c in search.pool], axis=0)
+                fits.append((float(np.median(nearest)), reading))
+            elif len(rows) >= MIN_FIT_ROWS:
+                tried = [self._fitted(reading, each, rows) for each in search.pool]
+                fitted, rest = min(tried, key=lambda each: each[1])
+                if rest < FIT:
+                    fits.append((rest, fitted))
+        evidence.reading = min(fits, key=lambda each: each[0])[1]
+
+    def _fitted(
+        self, reading: Reading, combination: Combination, rows: Sequence[int]
+    ) -> tuple[Reading, float]:
+        """The numbers decoded by what a combination gives, and how badly that fits."""
+        evidence, fits = self._evidence, list[tuple[Reading, float]]()
+        # Vectors may have been normalised before, and of a row of unknown role there are two.
+        for which in (0, -1):
+            whole = evidence.candidates(combination, rows, which)
+            fits += [
+                reading.fit(rows, each) for each in (whole, finish(whole, None, normalize=True))
+            ]
+        return min(fits, key=lambda each: each[1])
+
+    def _judge(self, search: Search) -> bool:
+        """Accept what explains the probes of a search; whether that is anything new."""
+        evidence, rows = self._evidence, search.rows
+        self.pool = list(dict.fromkeys([*self.pool, *search.pool]))
+        least = np.min([evidence.distances(each, rows) for each in search.pool], axis=0)
+        self._nearest |= zip(rows, least.tolist(), strict=True)
+        found = Decision(evidence, search.pool, rows).explanations()
+        if not found and self._engine == 0:
+            self._engine = self._engine_rounding()
+        if self._engine:
+            found = Decision(evidence, search.pool, rows, self._engine).explanations()
+        new = False
+        for each in found:
+            if each.rivals:
+                self.rivals += [each.combination, *each.rivals]
+            elif each.combination not in self.accepted:
+                self.accepted.append(each.combination)
+                new = True
+        return new
+
+    def _merge(self, rows: Sequence[int]) -> None:
+        """Replace two combinations by both together, if that explains what each of them does."""
+        for one, other in combinations(self.accepted, 2):
+            both: Combination | None = one
+            for hypothesis in set(other) - set(one):
+                both = both and combine(both, hypothesis)
+            if both:
+                pool = [RIGHT, one, other, both]
+                decision = Decision(self._evidence, pool, rows, self._engine)
+                explained = decision.consistent[1:3].any(0)
+                if (decision.consistent[0] | decision.consistent[3] | ~explained).all():
+                    kept = [each for each in self.accepted if each not in (one, other)]
+                    self.accepted = [both, *kept]
+                    return
+
+    def _label(self, rows: Sequence[int]) -> list[int]:
+        """Compare what was accepted on all rows; returns those that nothing explains."""
+        pool = list(dict.fromkeys([RIGHT, *self.accepted, *self.rivals]))
+        decision = Decision(self._evidence, pool, rows, self._engine)
+        left = []
+        for position, row in enumerate(rows):
+            chosen = self._explanation_of(decision, pool, position)
+            self.rows[row] = Finding(chosen)
+            if chosen is None:
+                left.append(row)
+        return left
+
+    def _explanation_of(
+        self, decision: Decision, pool: Sequence[Combination], position: int
+    ) -> Combination | None:
+        """What explains a row: right if nothing that matters speaks against it."""
+        consistent = np.flatnonzero(decision.consistent[:, position]).tolist()
+        apart = [i for i in consistent if decision.apart(i, 0, [position]) > HARMLESS]
+        if 0 in consistent and not apart:
+            return RIGHT
+        known = [i for i in consistent if pool[i] in self.accepted]
+        if 0 in consistent and RIGHT not in self.rivals:
+            known.append(0)
+        nearest = min(known, key=lambda i: decision.distances[i, position], default=None)
+        return None if nearest is None else pool[nearest]
+
+    def _engine_rounding(self) -> float:
+        """What the arithmetic of the vectors' maker seems to cost, in the median."""
+        if self._evidence.reading.fitted:
+            return 0.0  # a part of it went into the scales
+        noise = self._evidence.reading.noise
+        rest = [distance - noise[row] for row, distance in self._nearest.items()]
+        median = float(np.median(rest))
+        return max(median, 0.0) if median < ARITHMETIC else 0.0
+
+    def _find_owners(self, left: Sequence[int], usable: Sequence[int]) -> None:
+        """Find rows whose vectors belong to the texts of other rows."""
+        evidence, units = self._evidence, self._evidence.reading.units
+        pool = list(dict.fromkeys([*self.accepted, RIGHT, *self.pool]))
+        # All are compared on the probes, where they are known, and the best of them on all rows.
+        scores = [
+            np.log10(
+                _distances(units[left], evidence.expected(each, self.probes)).min(1) + 1e-7
+            ).mean()
+            for each in pool
+        ]
+        for i in np.argsort(scores, kind="stable")[:MAX_OWNERS].tolist():
+            distances = _distances(units[left], evidence.expected(pool[i], usable))
+            for row, found in zip(left, distances, strict=True):
+                owner = usable[int(found.argmin())]
+                own = evidence.distances(pool[i], [row])[0]
+                near = found.min() <= 3 * evidence.reading.noise[row] + FORMATS + evidence.rounding
+                if (
+                    near
+                    and own > DISTINCT * found.min() + HARMLESS
+                    and self.rows[row].combination is None
+                ):
+                    same = _distances(units[[row]], units[[owner]]).item()
+                    shared = same <= 3 * evidence.reading.noise[row] + HARMLESS
+                    self.rows[row] = Finding(pool[i], owner, shared)
+
+
+def _distances(units: Floats, others: Floats) -> Floats:
+    """1 minus the cosine of each with each."""
+    return 1 - units @ others.T
