@@ -131,6 +131,33 @@ def _quota(cgroups: Path) -> float:
     return math.inf
 
 
+def available_host_bytes(
+    *, cgroups: Path = Path("/sys/fs/cgroup"), meminfo: Path = Path("/proc/meminfo")
+) -> float:
+    """The host memory that this process may still take: of the machine, within the container's.
+
+    Pages of files that were read count as free. Infinity if the system does not say.
+    """
+    available = math.inf
+    with suppress(OSError, KeyError, ValueError):
+        available = 1024 * _numbers(meminfo)["MemAvailable:"]
+    for group, limit, usage, cached in (
+        (cgroups, "max", "current", "inactive_file"),  # version 2 of cgroups, and version 1
+        (cgroups / "memory", "limit_in_bytes", "usage_in_bytes", "total_inactive_file"),
+    ):
+        with suppress(OSError, ValueError):  # no such files; a limit of "max"
+            most, used = (int((group / f"memory.{name}").read_text()) for name in (limit, usage))
+            unused = _numbers(group / "memory.stat").get(cached, 0)
+            available = min(available, most - used + unused)
+    return available
+
+
+def _numbers(file: Path) -> dict[str, int]:
+    """A file in which each line is a name and a number, and perhaps a unit."""
+    lines = (line.split() for line in file.read_text().splitlines())
+    return {name: int(number) for name, number, *_ in lines}
+
+
 class ForkGuard:
     """Refuses to use in a forked process what was loaded in its parent.
 

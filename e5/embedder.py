@@ -11,11 +11,12 @@ import torch
 
 from e5.checkpoint import CONFIG, TOKENIZER, Checkpoint, weight_bytes
 from e5.device import MIN_CAPABILITY, ForkGuard, choose_device, choose_dtype, set_threads
-from e5.engine import Engine
+from e5.engine import MAX_CUDA_BATCH_TOKENS, Engine
 from e5.errors import InputError, NonFiniteError, OutOfMemoryError, SettingsError, TextError
 from e5.lora import LoraAdapter
 from e5.mistral import Config, Mistral
 from e5.packing import TokenIds
+from e5.placement import MemoryNeeds, choose_streamed_layers
 from e5.prompt_tokenizer import PromptTokenizer
 from e5.prompts import DEFAULT_TASK, E5_PROMPTS, Prompts
 from e5.quantization import QUANTISED_BY
@@ -124,11 +125,12 @@ class Embedder:
             engine=() if packed else (settings.engine, settings.quantize),
         )
         name = f"{checkpoint.name}@{fingerprint}"
-        engine = _load_engine(checkpoint, config, settings, device, dtype, adapter)
+        engine = _load_engine(checkpoint, config, settings, length, device, dtype, adapter)
         embedder = cls(engine, tokenizer, name=name, prompts=prompts)
         self_check(engine, [each.token_ids for each in embedder.tokenize(*SELF_CHECK)])
         millions = sum(weight.numel() for weight in Mistral(config).parameters()) / 1e6
-        size = f"{millions:.1f} M parameters, {str(dtype).removeprefix('torch.')} on {device}"
+        stored = settings.quantize or str(dtype).removeprefix("torch.")
+        size = f"{millions:.1f} M parameters, {stored} on {device}, {settings.engine}"
         budgets = f"{length} tokens a text, {engine.max_batch_tokens} a forward"
         logger.info("serving %s: %s, %s", name, size, budgets)
         return embedder
@@ -268,6 +270,7 @@ def _load_engine(
     checkpoint: Checkpoint,
     config: Config,
     settings: Settings,
+    max_length: int,
     device: torch.device,
     dtype: torch.dtype,
     adapter: LoraAdapter | None,
@@ -275,8 +278,13 @@ def _load_engine(
     """The engine that is set, with the checkpoint's weights; SettingsError if they do not fit."""
     try:
         if settings.engine == "packed":
-            model = load_model(checkpoint, device=device, dtype=dtype, adapter=adapter)
             budget = settings.max_batch_tokens
+            batch_tokens = budget or MAX_CUDA_BATCH_TOKENS
+            needs = MemoryNeeds.of(config, dtype, max_length=max_length, batch_tokens=batch_tokens)
+            streamed = choose_streamed_layers(needs, device, settings.card_gb)
+            model = load_model(
+                checkpoint, device=device, dtype=dtype, adapter=adapter, streamed=streamed
+            )
             return Engine(model, max_batch_tokens=budget, compiled=settings.compile)
         return load_reference(
             checkpoint, config, settings, device=device, dtype=dtype, adapter=adapter

@@ -14,6 +14,7 @@ from e5.attention import uses_varlen
 from e5.errors import OutOfMemoryError, SettingsError, shortened
 from e5.forward import forward
 from e5.graphs import Graphs
+from e5.layers import StreamedLayers
 from e5.mistral import Mistral
 from e5.packing import MIN_SHARED, PackedBatch, TokenIds, divide_into_batches, pack
 from e5.vectors import Vectors
@@ -25,7 +26,9 @@ CPU_BATCH_TOKENS = 2048  # more do not fit the caches: 4 % slower at the 7B mode
 # larger batches gain nothing on a GPU, and make requests that arrive during a forward wait longer
 # (an A40 needs 0.4 s for this many tokens, by its data sheet).
 MAX_CUDA_BATCH_TOKENS = 4096
-FIRST_PROBE_TOKENS = 256  # length of the first forward that measures memory; the next are longer
+FIRST_PROBE_TOKENS = 256  # of the first forward that measures memory; the next ones are longer
+# Below this many times the time of copying streamed layers, a forward may be waiting for a copy.
+WAITING = 1.1
 
 
 class Engine:
@@ -66,9 +69,15 @@ class Engine:
         self.model, self.hidden_size, self.compiled = model, model.config.hidden_size, compiled
         if compiled:
             try_to_compile(lambda texts: self._run(pack(texts).to(model.device)))
+        streamed = model.layers if isinstance(model.layers, StreamedLayers) else None
         on_a_card = uses_varlen(model.device, model.embed_tokens.weight.dtype)
-        self._graphs = Graphs(self._run, model.device) if on_a_card and graphs else None
-        self.max_batch_tokens = max_batch_tokens or self._measure_batch_tokens(model.device)
+        graphs = graphs and on_a_card and streamed is None
+        self._graphs = Graphs(self._run, model.device) if graphs else None
+        self.max_batch_tokens = max_batch_tokens or self._measure_batch_tokens(
+            model.device, copy_seconds=0.0 if streamed is None else streamed.copy_seconds
+        )
+        if streamed is not None:
+            self._log_costs(streamed)
 
     def compute(self, sequences: Sequence[TokenIds], *, share_prefixes: bool = True) -> Vectors:
         """The vector of each text's token ids, float32 `[num_texts, hidden_size]`, in input order.
@@ -103,7 +112,9 @@ class Engine:
 
     def _vectors(self, texts: Sequence[TokenIds], share_prefixes: bool) -> torch.Tensor:
         """The vectors of one batch, in order."""
-        rows = None if self._graphs is None else self._graphs(texts)
+        # Graphs may share prefixes, so not for texts that must be apart.
+        graphs = self._graphs if share_prefixes else None
+        rows = None if graphs is None else graphs(texts)
         if rows is None:
             batch = pack(texts, min_shared=_min_shared(share_prefixes))
             rows = self._run(batch.to(self.model.device))
@@ -129,30 +140,75 @@ class Engine:
         yield from self._forward(texts[:half], share_prefixes)
         yield from self._forward(texts[half:], share_prefixes)
 
-    def _measure_batch_tokens(self, *devices: torch.device) -> int:
+    def _measure_batch_tokens(self, *devices: torch.device, copy_seconds: float = 0.0) -> int:
         """The tokens whose activations fill half of the free memory, measured by forwards.
 
-        Of several cards the one with the least room counts. Each forward has twice the tokens of
-        the one before it, as long as the memory holds that: so a card that is almost full is
-        measured too.
+        Each forward has twice the tokens of the one before it, as long as the memory holds that: so
+        a card that is almost full is measured too. What a forward takes whatever its length (a
+        layer that is copied to the card) is set aside. Of several cards the fullest counts. They
+        grow beyond `MAX_CUDA_BATCH_TOKENS` only until streamed layers, which are copied in
+        `copy_seconds`, are copied in the time of a forward.
         """
         if any(device.type != "cuda" for device in devices):
             return CPU_BATCH_TOKENS
-        tokens = FIRST_PROBE_TOKENS
+        tokens, budget, needed = FIRST_PROBE_TOKENS, 0, [0] * len(devices)
+        self._costs_of_forward(tokens, devices)  # what only the first forward allocates
         while True:
-            before = [torch.cuda.memory_allocated(device) for device in devices]
-            for device in devices:
-                torch.cuda.reset_peak_memory_stats(device)
-            for _ in self._forward([(3,) * tokens]):
-                peaks = [torch.cuda.max_memory_allocated(device) for device in devices]
-            torch.cuda.empty_cache()
-            room = min(
-                _free_bytes(device) / 2 / max(1, peak - used)  # in forwards of so many tokens
-                for device, peak, used in zip(devices, peaks, before, strict=True)
-            )
-            if tokens >= MAX_CUDA_BATCH_TOKENS or room < 2:
-                return max(1, min(MAX_CUDA_BATCH_TOKENS, int(tokens * room)))
+            shorter = needed
+            try:
+                needed, seconds = self._costs_of_forward(tokens, devices)
+            except OutOfMemoryError:  # memory that grows faster than the text
+                if budget == 0:
+                    raise
+                return budget
+            free = [_free_bytes(device) for device in devices]
+            budgets = []
+            for room, need, less in zip(free, needed, shorter, strict=True):
+                less = less if less < need else 0
+                a_token = max(1, need - less) / (tokens // 2 if less else tokens)
+                fixed = max(0, need - a_token * tokens)
+                budgets.append((room - fixed) / 2 / a_token)
+            # A quarter more than a forward in whose time all streamed layers are copied.
+            most = max(MAX_CUDA_BATCH_TOKENS, 1.25 * tokens * copy_seconds / seconds)
+            budget = max(1, int(min(most, *budgets)))
+            fits = all(2 * need <= room for need, room in zip(needed, free, strict=True))
+            waits = seconds < WAITING * copy_seconds
+            if (tokens >= MAX_CUDA_BATCH_TOKENS and not waits) or not fits:
+                return budget
             tokens *= 2
+
+    def _seconds(self, texts: Sequence[TokenIds]) -> float:
+        """The time of a forward of some texts."""
+        started = time.perf_counter()
+        for _ in self._forward(texts):  # each part is complete when it comes
+            pass
+        return time.perf_counter() - started
+
+    def _log_costs(self, layers: StreamedLayers) -> None:
+        """Say what is streamed, and the time that forwards take."""
+        length = min(512, self.max_batch_tokens)
+        full = [(3 + i, *[3] * (length - 1)) for i in range(self.max_batch_tokens // length)]
+        query, all_texts = (
+            min(self._seconds(texts) for _ in range(2)) for texts in ([full[0][:32]], full)
+        )
+        logger.info(
+            "%d of %d layers stay on %s, the others are copied to it for each forward (%.1f GB in "
+            "%.2f s): a lone query takes %.2f s, and %d tokens %.2f s",
+            *(len(layers) - len(layers.streamed), len(layers), self.model.device),
+            *(layers.nbytes / 1e9, layers.copy_seconds, query, length * len(full), all_texts),
+        )
+
+    def _costs_of_forward(
+        self, tokens: int, devices: Sequence[torch.device]
+    ) -> tuple[list[int], float]:
+        """The bytes that the forward of one text takes of each card, and its seconds."""
+        before = [torch.cuda.memory_allocated(device) for device in devices]
+        for device in devices:
+            torch.cuda.reset_peak_memory_stats(device)
+        seconds = self._seconds([(3,) * tokens])
+        peaks = [torch.cuda.max_memory_allocated(device) for device in devices]
+        torch.cuda.empty_cache()
+        return [peak - used for peak, used in zip(peaks, before, strict=True)], seconds
 
 
 def _min_shared(share_prefixes: bool) -> int:

@@ -17,6 +17,7 @@ from e5.attention import sdpa, uses_varlen, varlen
 from e5.engine import Engine
 from e5.errors import EngineError
 from e5.forward import forward
+from e5.layers import StreamedLayers
 from e5.mistral import Mistral
 from e5.packing import PackedBatch, TokenIds, pack
 
@@ -45,8 +46,9 @@ def self_check(engine: Engine, sequences: Sequence[TokenIds]) -> None:
     packed = isinstance(model, Mistral)
     if packed and uses_varlen(model.device, model.embed_tokens.weight.dtype):
         _check_attention(model, pack(sorted(set(sequences))).to(model.device))
-    # A forward of another engine takes seconds where weights are not on the card.
-    _check_batching(engine, sequences, step=1 if packed else 6)
+    # A forward takes up to seconds where weights are not on the card.
+    on_card = packed and not isinstance(model.layers, StreamedLayers)
+    _check_batching(engine, sequences, step=1 if on_card else 6)
     if packed and model.embed_tokens.weight.dtype != torch.float32:
         short = [ids for ids in sorted(set(sequences)) if len(ids) <= CHECKED_LENGTH]
         _check_precision(engine, short[:: max(1, len(short) // CHECKED_TEXTS)])
@@ -88,37 +90,30 @@ def _check_attention(model: Mistral, batch: PackedBatch) -> None:
 
 def _check_precision(engine: Engine, texts: Sequence[TokenIds]) -> None:
     """Compare the first layers on the device with the same layers in float32 on the CPU."""
-    model, batch, cpu = engine.model, pack(texts), torch.device("cpu")
+    model, batch = engine.model, pack(texts)
+    layers = min(CHECKED_LAYERS, model.config.num_hidden_layers)
+    found = forward(model, batch.to(model.device), compiled=engine.compiled, num_layers=layers)
     # A vocabulary of the few tokens that occur: the rest of the embedding is not copied.
     used, new_ids = torch.unique(batch.input_ids, return_inverse=True)
-    batch = replace(batch, input_ids=new_ids)
-    shallow = _first_layers(model, used)
     dtype = str(model.embed_tokens.weight.dtype).removeprefix("torch.")
     _compare(
         f"{CHECKED_LAYERS} layers in {dtype} on {model.device} differ from float32 on the CPU",
-        forward(shallow, batch.to(model.device), compiled=engine.compiled).cpu(),
-        forward(_first_layers(model, used, cpu, torch.float32), batch),
+        found.cpu(),
+        forward(_first_layers(model, layers, used), replace(batch, input_ids=new_ids)),
         "use another E5_DTYPE or another torch build",
     )
 
 
 @torch.inference_mode()
-def _first_layers(
-    model: Mistral,
-    tokens: torch.Tensor,
-    device: torch.device | None = None,
-    dtype: torch.dtype | None = None,
-) -> Mistral:
-    """A model of the first layers, the last norm and these tokens; it shares tensors if it can."""
-    layers = min(CHECKED_LAYERS, model.config.num_hidden_layers)
+def _first_layers(model: Mistral, layers: int, tokens: torch.Tensor) -> Mistral:
+    """A model on the CPU, in float32, of the first layers, the last norm and these tokens."""
     changes = {"num_hidden_layers": layers, "vocab_size": len(tokens)}
     shallow = Mistral(model.config.model_copy(update=changes))
     tensors = model.state_dict()
     tensors["embed_tokens.weight"] = tensors["embed_tokens.weight"][tokens.to(model.device)]
     # Moved first and then converted: that sends half the bytes of float32.
-    tensors = {name: tensors[name].to(device).to(dtype) for name in shallow.state_dict()}
+    tensors = {name: tensors[name].cpu().float() for name in shallow.state_dict()}
     shallow.load_state_dict(tensors, assign=True)
-    shallow.inv_freq = model.inv_freq.to(device)
     return shallow.eval()
 
 

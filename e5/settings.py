@@ -27,8 +27,6 @@ _TYPES_AND_REMEDIES = {
     "adapter": (str | Path | None, "use the path of a folder"),
     "device": (str | None, "use cpu or cuda"),
 }
-# What only the engine `transformers` does.
-_OF_TRANSFORMERS = ("card_gb", "quantize")
 # Variables that Kubernetes sets in every pod if a service's name begins with e5.
 _KUBERNETES = re.compile(r"_(SERVICE_HOST|SERVICE_PORT|PORT)(_|$)")
 
@@ -42,8 +40,8 @@ class Settings:
         adapter: folder of a LoRA adapter that is merged into the weights (`E5_ADAPTER`).
         device: `cpu`, `cuda` or `cuda:1` (`E5_DEVICE`); default CUDA if available.
         engine: `packed`, this project's own, or `transformers`, the unmodified model (`E5_ENGINE`).
-        card_gb: gigabytes of each card that `transformers` may use (`E5_CARD_GB`); default what is
-            free. The rest of the model is kept in host memory.
+        card_gb: gigabytes (10^9 bytes) of a card that weights and forwards may take (`E5_CARD_GB`);
+            default what is free. Layers that have no room are kept in host memory.
         quantize: `int8` or `nf4`, the weights of `transformers` in 8 or 4 bits (`E5_QUANTIZE`).
         dtype: `float16`, `bfloat16` or `float32` (`E5_DTYPE`); default float16 on CUDA, bfloat16
             on a CPU that multiplies it in hardware, else float32.
@@ -52,7 +50,8 @@ class Settings:
             a GPU, for some 12 s at the start.
         max_length: maximum tokens of a text, `<s>` and `</s>` included (`E5_MAX_LENGTH`).
         max_batch_tokens: maximum tokens computed in one forward (`E5_MAX_BATCH_TOKENS`); default
-            measured from free memory on CUDA, at most 4096; 2048 on a CPU.
+            measured from free memory on CUDA, at most 4096 or what hides the copying of streamed
+            layers; 2048 on a CPU.
         max_queue_tokens: tokens that may wait before requests are refused (`E5_MAX_QUEUE_TOKENS`).
     """
 
@@ -91,11 +90,10 @@ class Settings:
             type(gigabytes) in (int, float) and 0 < gigabytes < math.inf
         ):
             raise SettingsError("E5_CARD_GB", quoted(gigabytes), "use a number above 0")
-        for name in _OF_TRANSFORMERS if self.engine == "packed" else ():
-            if (value := getattr(self, name)) is not None:
-                received = f"{value!r} with E5_ENGINE=packed"
-                remedy = "set E5_ENGINE=transformers, or unset it"
-                raise SettingsError(f"E5_{name.upper()}", received, remedy)
+        if self.engine == "packed" and self.quantize is not None:
+            received = f"{self.quantize!r} with E5_ENGINE=packed"
+            remedy = "set E5_ENGINE=transformers, or unset it"
+            raise SettingsError("E5_QUANTIZE", received, remedy)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Settings":

@@ -20,6 +20,7 @@ from e5.checkpoint import (
     Checkpoint,
 )
 from e5.errors import WeightsError, quoted
+from e5.layers import StreamedLayers
 from e5.lora import MERGE_WITH_PEFT, LoraAdapter
 from e5.mistral import Config, Mistral
 from e5.tensor_names import common_prefixes, without_wrappers
@@ -36,26 +37,33 @@ def load_model(
     device: torch.device,
     dtype: torch.dtype,
     adapter: LoraAdapter | None = None,
+    streamed: Collection[int] = (),
 ) -> Mistral:
     """Load the checkpoint's weights, and merge an adapter into them.
 
     Tensors are read, converted and moved to the device one at a time, so memory peaks at the loaded
     model plus one tensor. Norm weights stay in float32, because norms are computed in float32.
+    The layers of the numbers `streamed` stay in host memory; see `StreamedLayers`.
 
     Raises:
+        SettingsError: the memory of streamed layers cannot be pinned.
         WeightsError: for a file that is not safetensors or not a Mistral configuration, a tensor
             that is missing, unknown, of another shape or not floating-point, or an adapter that
             does not fit.
     """
     model = Mistral(Config.read(checkpoint.folder / CONFIG))
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    on_host = tuple(f"layers.{number}." for number in streamed)
     for name, tensor in read_tensors(checkpoint, shapes, adapter=adapter):
         loaded_dtype = torch.float32 if tensor.ndim == 1 else dtype
-        tensor = tensor.to(device, loaded_dtype, copy=True)
+        target = torch.device("cpu") if name.startswith(on_host) else device
+        tensor = tensor.to(target, loaded_dtype, copy=True)
         module, _, attribute = name.rpartition(".")
         parameter = nn.Parameter(tensor, requires_grad=False)
         setattr(model.get_submodule(module), attribute, parameter)
     model.inv_freq = model.inv_freq.to(device)
+    if streamed:
+        model.layers = StreamedLayers(model, streamed)
     return model.eval()
 
 

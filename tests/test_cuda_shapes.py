@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from e5.forward import forward
-from e5.graphs import padded
+from e5.graphs import TOKENS_PER_TEXT, padded
 from e5.mistral import Config, Mistral
 from e5.packing import PackedBatch, Spans, TokenIds, pack
 
@@ -105,8 +105,9 @@ def test_every_operation_fits(card: Card, name: str) -> None:
         assert attentions == LAYERS
 
 
-def test_so_does_a_padded_batch_of_a_graph(card: Card) -> None:
+@pytest.mark.parametrize(("name", "size"), [("one short text", 64), ("a shared prompt", 256)])
+def test_so_does_a_padded_batch_of_a_graph(card: Card, name: str, size: int) -> None:
     if card.model.embed_tokens.weight.dtype == torch.float32:
         pytest.skip("float32 has no graphs")
-    vectors, _ = run(card, padded(TEXTS["one short text"], 64))
-    assert vectors.shape == (64 // 16, HIDDEN_SIZE)
+    vectors, _ = run(card, padded(TEXTS[name], size))
+    assert vectors.shape == (size // TOKENS_PER_TEXT, HIDDEN_SIZE)

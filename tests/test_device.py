@@ -1,5 +1,6 @@
 """A device or dtype that is set is used or refused in one sentence; unset, the best is used."""
 
+import math
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from e5.device import choose_device, choose_dtype, choose_threads, set_threads
+from e5.device import available_host_bytes, choose_device, choose_dtype, choose_threads, set_threads
 from e5.embedder import Embedder
 from e5.errors import SettingsError
 from e5.settings import Settings
@@ -198,6 +199,56 @@ class TestThreads:
     def test_the_setting_counts_whatever_there_is(self, tmp_path: Path) -> None:
         quota = cgroups(tmp_path, {"cpu.max": "100000 100000"})
         assert choose_threads(12, cgroups=quota) == 12
+
+
+V1 = "memory/memory."
+FILES = {
+    "memory.stat": "anon 700\nactive_file 9\ninactive_file 300\n",
+    "memory.current": "1000",
+}
+
+
+class TestHostMemory:
+    """It is what the machine has free, or less if the container may take less."""
+
+    @pytest.mark.parametrize(
+        ("files", "available"),
+        [
+            ({}, 4096),
+            (FILES | {"memory.max": "max\n"}, 4096),
+            (FILES | {"memory.max": "2000\n"}, 1300),
+            (FILES | {"memory.max": "9000"}, 4096),
+            (FILES | {"memory.max": "nonsense"}, 4096),
+            ({"memory.max": "2000", "memory.current": "1000", "memory.stat": "anon 5"}, 1000),
+            ({"memory.max": "2000"}, 4096),
+            (
+                {
+                    f"{V1}limit_in_bytes": "2000",
+                    f"{V1}usage_in_bytes": "1500",
+                    f"{V1}stat": "inactive_file 1\ntotal_inactive_file 200",
+                },
+                700,
+            ),
+            ({f"{V1}limit_in_bytes": "9223372036854771712"}, 4096),
+        ],
+    )
+    def test_of_both_the_lesser_counts(
+        self, tmp_path: Path, files: dict[str, str], available: int
+    ) -> None:
+        (tmp_path / "meminfo").write_text(
+            "MemTotal:  9 kB\nMemAvailable:      4 kB\nCached: 7 kB\n"
+        )
+        groups = cgroups(tmp_path, files)
+        assert available_host_bytes(cgroups=groups, meminfo=tmp_path / "meminfo") == available
+
+    def test_a_system_that_does_not_say_has_enough(self, tmp_path: Path) -> None:
+        assert available_host_bytes(cgroups=tmp_path, meminfo=tmp_path / "none") == math.inf
+        (tmp_path / "meminfo").write_text("MemTotal:  9 kB\n")
+        found = available_host_bytes(cgroups=tmp_path, meminfo=tmp_path / "meminfo")
+        assert found == math.inf
+
+    def test_this_machine_has_some(self) -> None:
+        assert 1e6 < available_host_bytes() < math.inf
 
 
 def test_a_model_runs_with_the_threads_that_were_set_and_says_so(

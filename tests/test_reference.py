@@ -363,6 +363,30 @@ class TestRefusals:
         assert ReferenceEngine(model, max_batch_tokens=99)._whole_masks
 
 
+@pytest.mark.gpu
+class TestCuda:
+    """On a card, in float16."""
+
+    def test_both_engines_agree(self, calm_checkpoint: Path) -> None:
+        ours, theirs = (
+            Embedder.load(Settings(weights=calm_checkpoint, device="cuda", engine=engine))
+            for engine in ("packed", "transformers")
+        )
+        for embed in ("encode_query", "encode_document"):
+            vectors = [getattr(each, embed)(TEXTS) for each in (theirs, ours)]
+            assert least_cosine(*vectors) >= 0.9995
+
+    def test_layers_in_host_memory_give_the_same_vectors(self, tmp_path: Path) -> None:
+        folder = save_checkpoint(tmp_path / "wide", hidden_size=1024, num_layers=16)
+        settings = {"weights": folder, "device": "cuda", "dtype": "float32", "max_length": 512}
+        settings |= {"max_batch_tokens": 512}
+        whole = Embedder.load(settings_of(**settings))
+        parted = Embedder.load(settings_of(**settings, card_gb=0.5))
+        torch.cuda.set_per_process_memory_fraction(1.0)
+        assert "cpu" in engine_of(parted).model.hf_device_map.values()  # type: ignore[operator]
+        assert_same(parted.encode_query(TEXTS), whole.encode_query(TEXTS))
+
+
 @pytest.mark.long  # the compiler takes half a minute
 @pytest.mark.filterwarnings("ignore")  # its own
 def test_a_compiled_forward_gives_the_same_vectors(tmp_path: Path) -> None:

@@ -14,9 +14,8 @@ from typing_extensions import TypedDict
 
 from e5.errors import InputError, quoted
 from e5.gateway import wire
-from e5.gateway.backend import Backend, BackendInfo
+from e5.gateway.backend import BackendInfo
 from e5.gateway.client_request import BuildBody, ClientRequest
-from e5.gateway.refusals import RefusalError
 from e5.gateway.roles import PromptChoice, prompt_for
 from e5.gateway.wire import MAX_TEXTS, RouteContext
 from e5.serving import Answer
@@ -98,8 +97,8 @@ class Content(GoogleObject):
 
     @property
     def text(self) -> str:
-        """All parts as one text."""
-        return "".join(part.text for part in self.parts)
+        """All parts as one text, with line breaks between them."""
+        return "\n".join(part.text for part in self.parts)
 
 
 class ContentOptions(GoogleObject):
@@ -199,20 +198,6 @@ class PredictRequest(GoogleObject):
             }
 
         return _client_request(contents, "instances", context, build_body)
-
-
-class OtherMethodRequest(wire.InformationRequest):
-    """What Google's clients ask of other models, such as generateContent; it is refused."""
-
-    async def information(self, context: RouteContext, backend: Backend) -> Any:  # noqa: ARG002
-        """See `InformationRequest.information`.
-
-        Raises:
-            RefusalError: 404, always.
-        """
-        received = quoted(context.path_params["method"])
-        remedy = "ask embedContent, batchEmbedContents or countTokens: this model embeds texts"
-        raise RefusalError(404, InputError("the method", received, remedy))
 
 
 def google_model(name: str, info: BackendInfo) -> dict[str, Any]:

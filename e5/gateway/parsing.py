@@ -11,6 +11,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -59,7 +60,9 @@ def _check_names(body: bytes, parsed: Mapping[str, Any]) -> None:
     # In a text, the quotes around a name have backslashes before them.
     quoted_names = [b'"%s"' % name.encode() for name in names[: MAX_NAMES + 1]]
     if len(names) > MAX_NAMES or any(body.find(q) != body.rfind(q) for q in quoted_names):
-        json.loads(body, object_pairs_hook=_checked_object)  # slower, and certain
+        with suppress(RecursionError):  # of what no field of ours holds
+            # Slower, and certain. Not as int: Python refuses more than 4,300 digits.
+            json.loads(body, object_pairs_hook=_checked_object, parse_int=float)
 
 
 def _checked_object(pairs: list[tuple[str, Any]]) -> None:

@@ -6,14 +6,14 @@ clients do not follow one for POST, or drop the body and the key.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
 
 # What base URLs end with. Before a path that has no route, they are left out.
-PREFIXES = frozenset(("api", "hf-inference", "openai", "v1", "v1beta", "v1beta1", "v2"))
+PREFIXES = frozenset(("api", "openai", "v1", "v1beta", "v1beta1", "v2"))
 # No prefix may stand before these: a proxy that lets only `/v1` through keeps them to the operator.
 UNPREFIXED = frozenset(("/metrics",))
 REPEATED = re.compile(r"((?:/[^/]+)+?)\1+(?=/|$)")
@@ -26,7 +26,7 @@ class PathRouter(BaseRoute):
     """All routes together, as one route of Starlette's.
 
     A path that has a route of its own costs one lookup. Of the paths with parameters, the longest
-    that fits counts. Parameters are strings.
+    that fits and takes the method counts. Parameters are strings.
 
     Attributes:
         routes: all of them.
@@ -53,22 +53,24 @@ class PathRouter(BaseRoute):
         method, path = scope["method"], scope["path"]
         if route := self._routes.get(path, {}).get(method):
             return Match.FULL, {FOUND: route}
-        allowed: set[str] = set()
+        allowed: Set[str] = frozenset()  # by the route that is nearest to the path
         for meant in meanings(path):
-            by_method, params = self._find(meant)
-            if route := by_method.get(method):
-                return Match.FULL, {FOUND: route, "path_params": params}
-            allowed |= by_method.keys()
+            for by_method, params in self._find(meant):
+                route = by_method.get(method)
+                # A name with slashes would take what has a route of its own, for another method.
+                if route and not (allowed and route.path.endswith(":path}")):
+                    return Match.FULL, {FOUND: route, "path_params": params}
+                allowed = allowed or by_method.keys()
         return (Match.FULL, {FOUND: None, ALLOWED: allowed}) if allowed else (Match.NONE, {})
 
-    def _find(self, path: str) -> tuple[Mapping[str, Route], Mapping[str, str]]:
-        """The routes of a path by method, and its parameters."""
+    def _find(self, path: str) -> Iterator[tuple[Mapping[str, Route], Mapping[str, str]]]:
+        """The routes of a path by method, and its parameters; the longest route's path first."""
         if by_method := self._routes.get(path):
-            return by_method, {}
+            yield by_method, {}
+            return
         for pattern, by_method in self._routes_with_parameters:
             if match := pattern.match(path):
-                return by_method, match.groupdict()
-        return {}, {}
+                yield by_method, match.groupdict()
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; where no route with its path takes the method, by an HTTPException."""

@@ -118,18 +118,14 @@ _CONTENT = google.EmbedContentAnswer, (google.EmbedContentRequest,)
 _CONTENTS = google.BatchEmbedContentsAnswer, (google.BatchEmbedContentsRequest,)
 _COUNT = tokens.CountTokensAnswer, (tokens.CountTokensRequest,)
 _PREDICT = google.PredictAnswer, (google.PredictRequest,)
-_OTHER_METHOD = None, (google.OtherMethodRequest,)
+_HUGGING_FACE_TASKS = ("feature-extraction", "sentence-similarity")
 _HUGGING_FACE_PATHS = (
-    "/models/{name:path}",
     *(
-        path
-        for task in ("feature-extraction", "sentence-similarity")
-        for path in (
-            f"/models/{{name:path}}/pipeline/{task}",
-            f"/pipeline/{task}/{{name:path}}",
-            f"/pipeline/{task}",
-        )
+        f"{models}/{{name:path}}{task}"
+        for models in ("/models", "/hf-inference/models")
+        for task in ("", *(f"/pipeline/{task}" for task in _HUGGING_FACE_TASKS))
     ),
+    *(f"/pipeline/{task}{name}" for task in _HUGGING_FACE_TASKS for name in ("", "/{name:path}")),
 )
 
 
@@ -149,13 +145,6 @@ def _vertex_ai_routes(parent: str) -> tuple[PostRoute, ...]:
     path = f"{models}/{{name:path}}:predict"
     predict = PostRoute(path, "Embeds for clients of Vertex AI.", *_PREDICT, "google")
     return (*_google_routes(models), predict)
-
-
-def _ai_studio_routes(version: str) -> tuple[PostRoute, ...]:
-    """Those of AI Studio, which has models of other kinds too."""
-    path = f"/{version}/models/{{name:path}}:{{method}}"
-    other = PostRoute(path, "Refuses Google's other methods.", *_OTHER_METHOD, "google")
-    return (*_google_routes(f"/{version}/models"), other)
 
 
 POST_ROUTES = (
@@ -202,8 +191,8 @@ POST_ROUTES = (
     PostRoute("/api/embed", "Embeds for Ollama's clients.", *_OLLAMA_EMBED, "tei", True),
     PostRoute("/api/embeddings", "Embeds for Ollama's older clients.", *_OLLAMA_OLDER, "tei", True),
     PostRoute("/api/show", "Tells Ollama's clients of a model.", *_OLLAMA_SHOW, "tei", True),
-    *_ai_studio_routes("v1beta"),
-    *_ai_studio_routes("v1"),
+    *_google_routes("/v1beta/models"),
+    *_google_routes("/v1/models"),
     *_vertex_ai_routes("/projects/{project}/locations/{location}"),
     *_vertex_ai_routes(""),
     *(

@@ -11,6 +11,7 @@ These times are estimates, not measurements. `real` computes.
 
 import os
 import socket
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from e5.checkpoint import TOKENIZER
 from e5.embedder import Computed, Embedder
 from e5.engine import MAX_CUDA_BATCH_TOKENS, Engine
 from e5.gateway import Gateway, InProcessBackend, ModelNames, serve
-from e5.graphs import UNSHARED, size_for
+from e5.graphs import SIZES, size_for
 from e5.packing import MIN_SHARED, TokenIds, pack
 from e5.serving import Service
 from e5.settings import Settings
@@ -39,13 +40,14 @@ GRAPH_SECONDS = 0.5e-3  # all launches by a CUDA graph; measured on the same hos
 
 @dataclass(frozen=True)
 class Card:
-    """Seconds to read the 7B model's weights once, and tokens per second of large batches."""
+    """Seconds to read the 7B model's weights once, tokens per second of large batches, graphs."""
 
     read_seconds: float
     tokens_per_second: float
+    largest_graph: int  # tokens; larger batches take the card longer than the host's launches
 
 
-CARDS = {"a40": Card(0.020, 10_700), "h100": Card(0.0042, 71_000)}
+CARDS = {"a40": Card(0.020, 10_700, 256), "h100": Card(0.0042, 71_000, 768)}
 
 
 class SimulatedEngine(Engine):
@@ -58,10 +60,10 @@ class SimulatedEngine(Engine):
         self._card = card
 
     def _vectors(self, texts: Sequence[TokenIds], share_prefixes: bool) -> torch.Tensor:
-        batch = pack(texts, min_shared=MIN_SHARED if share_prefixes else UNSHARED)
+        batch = pack(texts, min_shared=MIN_SHARED if share_prefixes else sys.maxsize)
         seconds = max(self._card.read_seconds, len(batch.input_ids) / self._card.tokens_per_second)
         launched = time.perf_counter()
-        if size_for(texts) is None:
+        if size_for(texts, [size for size in SIZES if size <= self._card.largest_graph]) is None:
             for number in range(1, LAUNCHES + 1):  # this holds Python's lock, as torch does
                 while time.perf_counter() < launched + number * LAUNCH_SECONDS:
                     pass

@@ -144,3 +144,14 @@ def test_a_meaning_is_looked_for_in_short_paths_alone() -> None:
 def test_examples_give_what_they_say() -> None:
     result = doctest.testmod(path_router, raise_on_error=True)
     assert (result.attempted > 0, result.failed) == (True, 0)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/models/small", "/v1/models/small/anything", "/v1beta/models/small"],
+)
+def test_what_may_be_any_name_takes_nothing_behind_a_prefix(local: LocalGateway, path: str) -> None:
+    response = post(local, path, {"inputs": "snow"})
+    assert "does not take this method" in sentence_of(response, 405)
+    assert "POST" not in response.headers["allow"]
+    assert post(local, "/models/small", {"inputs": "snow"}).status_code == 200

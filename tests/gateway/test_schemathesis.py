@@ -34,9 +34,9 @@ def gateway() -> Iterator[GatewayServer]:
         yield running
 
 
-FEW = 10
+FEW = 5
 AGAIN = (  # paths that take what another one takes, or almost
-    "^/(deployments|models|openai|projects|pipeline)/|^/v1/models/.name.:|/retrieval/"
+    "^/(deployments|models|openai|projects|pipeline|hf-inference)/|^/v1/models/.name.:|/retrieval/"
     "|:(embed|count)|/publishers/.*:batch|^/(check|detokenize)|^/api/(emb.*s|ps)"
 )
 

@@ -146,9 +146,9 @@ class TestDecode:
 class TestCounting:
     @pytest.mark.parametrize("parents", ["/v1beta/models", "/v1/publishers/google/models"])
     def test_googles_form(self, local: LocalGateway, parents: str) -> None:
-        contents = [{"parts": [{"text": "snow"}, {"text": " falls"}]}, {"parts": [{"text": "a"}]}]
+        contents = [{"parts": [{"text": "snow"}, {"text": "falls"}]}, {"parts": [{"text": "a"}]}]
         answer = local.post(f"{parents}/small:countTokens", {"contents": contents}).json()
-        assert answer == {"totalTokens": len(true_ids("snow falls")) + len(true_ids("a"))}
+        assert answer == {"totalTokens": len(true_ids("snow\nfalls")) + len(true_ids("a"))}
         answer = local.post(f"{parents}/small-query:countTokens", {"contents": contents[1:]}).json()
         assert answer == {"totalTokens": len(true_ids(query_prompt("web_search_query", "a")))}
 

@@ -149,7 +149,7 @@ def _mistral_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def load(folder: Path, **options: int | str) -> Embedder:
+def load(folder: Path, **options: float | str) -> Embedder:
     """A folder's embedder on the CPU; the dtype is float32 by default."""
     settings = {"device": "cpu", "dtype": "float32"} | options
     return Embedder.load(Settings(weights=folder, **settings))  # type: ignore[arg-type]
