@@ -57,7 +57,7 @@ class LocalSource:
 
     def __init__(self, embedder: Embedder, settings: Settings, *, rounding: float) -> None:
         """Use a loaded embedder of the settings' checkpoint."""
-        self.template, self.dimensions = embedder.template, embedder.dimensions
+        self.template, self.dimensions = embedder.prompts.template, embedder.dimensions
         self.rounding = rounding
         self._embedder, self._settings = embedder, settings
         self._base: Embedder | None = None  # without the adapter
