@@ -11,6 +11,7 @@ from gateway_tools import LocalGateway
 from e5.audit.dialects import DIALECTS
 from e5.audit.endpoint import EndpointAddress, sample_endpoint
 from e5.audit.gathered import Gathered, judge
+from e5.audit.own_texts import OWN_TEXTS
 from e5.audit.report import AuditReport
 from e5.audit.sources import LocalSource
 from e5.embedder import Embedder
@@ -44,6 +45,7 @@ def audited(
     before: Change = lambda _: None,
     after: Change = lambda _: None,
     query_name: str | None = None,
+    count: int = len(OWN_TEXTS),
 ) -> tuple[Gathered, AuditReport]:
     """The audit of a gateway, with what stands before it and changes bodies and answers."""
 
@@ -59,7 +61,7 @@ def audited(
     model = local.gateway._model_names.names[0]
     with serve_http(answer) as url:
         address = EndpointAddress(url, dialect, model, query_name, KEY)
-        story = sample_endpoint(address, task=DEFAULT_TASK, template=source.template)
+        story = sample_endpoint(address, task=DEFAULT_TASK, template=source.template, count=count)
         gathered = asyncio.run(story)
     return gathered, judge(gathered, source, progress=False)
 
@@ -139,8 +141,8 @@ def test_a_mistake_before_the_door_is_named(
     source: LocalSource,
 ) -> None:
     nothing: Change = lambda _: None  # noqa: E731
-    changes = {"before": before or nothing, "after": after or nothing}
-    _, report = audited(local, source, "nvidia", **changes)
+    before, after = before or nothing, after or nothing
+    _, report = audited(local, source, "nvidia", before=before, after=after)
     assert report.verdict == verdict
 
 
@@ -148,7 +150,7 @@ def test_an_answer_in_another_order_is_named(local: LocalGateway, source: LocalS
     def reverse(answer: dict[str, Any]) -> None:
         answer["data"] = answer["data"][::-1]
 
-    gathered, report = audited(local, source, "nvidia", after=reverse)
+    gathered, report = audited(local, source, "nvidia", after=reverse, count=12)
     assert gathered.batched is not None
     assert report.verdict == "shuffled"
     assert gathered.sample.ids == gathered.batched.ids
