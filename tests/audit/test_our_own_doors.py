@@ -146,6 +146,7 @@ def test_a_mistake_before_the_door_is_named(
     assert report.verdict == verdict
 
 
+@pytest.mark.slow  # what nothing explains is searched for long
 def test_an_answer_in_another_order_is_named(local: LocalGateway, source: LocalSource) -> None:
     def reverse(answer: dict[str, Any]) -> None:
         answer["data"] = answer["data"][::-1]
