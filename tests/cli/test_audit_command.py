@@ -3,6 +3,7 @@
 import doctest
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from gateway_tools import LocalGateway
 from server import ROOT
 
 import e5.cli.audit_command
+from e5.audit.advice import ADVICE
+from e5.audit.hypotheses import HYPOTHESES
 from e5.audit.own_texts import OWN_TEXTS
 from e5.cli import main
 from e5.corpora import Index
@@ -246,6 +249,12 @@ def test_the_dialects_are_those_that_are_known() -> None:
 def test_examples_give_what_they_say() -> None:
     result = doctest.testmod(e5.cli.audit_command, raise_on_error=True)
     assert result.attempted
+
+
+def test_the_docs_name_every_verdict() -> None:
+    page = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")
+    names = {hypothesis.name for hypothesis in HYPOTHESES} | set(ADVICE)
+    assert not [name for name in names if not re.search(rf"`{name}( N| NAME)?`", page)]
 
 
 def test_the_docs_name_every_option_and_every_dialect() -> None:
