@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from e5.audit.report import RowVerdict as RowVerdict
     from e5.audit.sample import Sample as Sample
     from e5.audit.sample import TextRole as TextRole
-    from e5.audit.sources import EncoderSource as EncoderSource
     from e5.audit.sources import LocalSource as LocalSource
-    from e5.audit.sources import VectorSource as VectorSource
     from e5.audit.vector_auditor import LoadedSource as LoadedSource
     from e5.audit.vector_auditor import VectorAuditor as VectorAuditor
+    from e5.audit.vector_source import EncoderSource as EncoderSource
+    from e5.audit.vector_source import VectorSource as VectorSource
     from e5.audit.vector_values import read_vectors as read_vectors
     from e5.audit.verdict import audit as audit
 

@@ -7,8 +7,8 @@ from tqdm import tqdm
 
 from e5.audit.hypotheses import Combination, Computation, PromptRules, computations
 from e5.audit.sample import Sample
-from e5.audit.sources import VectorSource
 from e5.audit.storage import Floats, Reading
+from e5.audit.vector_source import VectorSource
 from e5.vectors import Vectors
 
 SAME = 1e-9  # 1 minus the cosine of directions that are one

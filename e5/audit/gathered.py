@@ -6,7 +6,7 @@ from typing import Any
 
 from e5.audit.report import AuditReport
 from e5.audit.sample import Sample, TextRole
-from e5.audit.sources import VectorSource
+from e5.audit.vector_source import VectorSource
 from e5.audit.vector_values import read_vectors
 from e5.audit.verdict import audit
 from e5.errors import InputError

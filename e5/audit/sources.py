@@ -1,11 +1,11 @@
-"""What computes the vectors that hypotheses would give: a checkpoint here, or a running service."""
+"""A checkpoint in this process -> the vectors that hypotheses would give."""
 
 import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import tokenizers
@@ -16,7 +16,6 @@ from e5.audit.unmodified import HiddenStates, load_unmodified
 from e5.checkpoint import TOKENIZER, weight_bytes
 from e5.device import choose_device
 from e5.embedder import Embedder
-from e5.encoder import Encoder
 from e5.lora import LoraAdapter
 from e5.packing import TokenIds
 from e5.settings import Settings
@@ -26,30 +25,6 @@ from e5.vectors import Vectors
 MAX_TOKENS = 1_000_000  # of a text before it is truncated; texts have fewer
 SMALL = 2_000_000_000  # bytes of weights that are computed in float32 on a CPU
 MAX_PADDING = 256  # tokens of padding that are tried
-
-
-class VectorSource(Protocol):
-    """Computes vectors as a hypothesis would have made them.
-
-    Attributes:
-        template: the checkpoint's template of a query's prompt.
-        dimensions: dimensions of a whole vector.
-        rounding: how far the source's own rounding takes a vector from the exact one, as 1 minus
-            their cosine.
-    """
-
-    template: str
-    dimensions: int
-    rounding: float
-
-    def can(self, computation: Computation) -> bool:
-        """Whether the source can compute this."""
-
-    def compute(self, computations: Sequence[Computation]) -> list[Vectors]:
-        """For each computation its vectors, float32 `[num_vectors, dimensions]`.
-
-        There is one, or one for each length to which the text may have been padded.
-        """
 
 
 class LocalSource:
@@ -227,27 +202,3 @@ def _without_space(described: dict[str, Any]) -> dict[str, Any]:
         return {**described, "normalizer": replaced, "pre_tokenizer": None}
     parts = {name: edited(described[name]) for name in ("normalizer", "pre_tokenizer")}
     return {**described, **parts}
-
-
-class EncoderSource:
-    """An encoder, such as a `Client`: computes the hypotheses about prompts and texts."""
-
-    def __init__(self, encoder: Encoder, *, template: str) -> None:
-        """Use an encoder whose checkpoint has this template."""
-        self._encoder, self.template = encoder, template
-        self.dimensions, self.rounding = encoder.dimensions, 2e-5
-        self._vectors: dict[str, Vectors] = {}
-
-    def can(self, computation: Computation) -> bool:
-        """Whether only the text and its prompt differ from the right ones."""
-        plain = Computation(computation.prefix, computation.text, computation.suffix)
-        return computation == plain
-
-    def compute(self, computations: Sequence[Computation]) -> list[Vectors]:
-        """See `VectorSource.compute`; a prompt is sent as a document, which gets none."""
-        prompts = [each.prompt for each in computations]
-        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._vectors]
-        if new:
-            vectors = self._encoder.encode_document(new)
-            self._vectors |= {prompt: v[None] for prompt, v in zip(new, vectors, strict=True)}
-        return [self._vectors[prompt] for prompt in prompts]

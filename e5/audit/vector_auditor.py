@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from e5.audit.hypotheses import Computation
 from e5.audit.sample import Sample, TextRole
-from e5.audit.sources import VectorSource
+from e5.audit.vector_source import VectorSource
 from e5.audit.vector_values import read_vectors
 from e5.audit.verdict import audit
 from e5.errors import InputError, quoted

@@ -14,8 +14,8 @@ from e5.audit.ranking import neighbour_ndcg
 from e5.audit.report import KEPT, OTHER_MODEL, RIGHT_LABEL, UNKNOWN, AuditReport, RowVerdict
 from e5.audit.sample import Sample
 from e5.audit.search import MAX_PROBES
-from e5.audit.sources import VectorSource
 from e5.audit.storage import readings, storage_names, unit_rows
+from e5.audit.vector_source import VectorSource
 from e5.prompts import DEFAULT_TASK
 from e5.texts import check_task
 

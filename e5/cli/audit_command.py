@@ -143,13 +143,14 @@ def _endpoint(options: argparse.Namespace, address: Any, source: "VectorSource")
 
 
 def _source(options: argparse.Namespace) -> "VectorSource":
-    from e5.audit import EncoderSource, LocalSource
-
     if options.reference is None:
+        from e5.audit import LocalSource
+
         return LocalSource.load(Settings.from_env())
+    from e5.audit import EncoderSource
     from e5.client import Client
 
-    return EncoderSource(Client(options.reference))
+    return EncoderSource.checked(Client(options.reference))
 
 
 def _to_json(report: "AuditReport", gathered: "Gathered") -> str:
