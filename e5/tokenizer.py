@@ -149,7 +149,8 @@ class Tokenizer:
 
         Takes about 230 bytes for each token, of which a character may have several.
         """
-        body = self._tokenizer.encode(text, add_special_tokens=False)
+        # As a batch: that releases the interpreter lock.
+        [body] = self._tokenizer.encode_batch([text], add_special_tokens=False)
         ids = np.array([self._bos, *body.ids, self._eos])
         return AllTokens(ids, ["<s>", *body.tokens, "</s>"], body.offsets)
 

@@ -18,6 +18,8 @@ from e5.checkpoint import CheckpointManifest, hash_files
 from e5.errors import WeightsError
 from e5.lora import LoraAdapter
 
+pytestmark = pytest.mark.slow  # imports peft, and saves many adapters
+
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 

@@ -15,6 +15,8 @@ from safetensors.torch import save_file
 from e5.errors import WeightsError
 from e5.lora import LoraAdapter
 
+pytestmark = pytest.mark.slow  # imports peft
+
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 INITIALISATIONS = (True, False, None, "gaussian", "Gaussian", "eva", "orthogonal", "mica")

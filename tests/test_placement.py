@@ -99,6 +99,7 @@ def test_streamed_layers_are_spread_evenly(num_layers: int, data: st.DataObject)
         assert gaps <= {num_layers // count, math.ceil(num_layers / count)}
 
 
+@pytest.mark.slow
 class TestChoice:
     """What is free counts, within the limit that is set. The test machine has no card."""
 

@@ -29,6 +29,8 @@ from e5.reference import ReferenceEngine, _forward_bytes, card_memory, load_refe
 from e5.settings import Settings
 from e5.vectors import Vectors, cosine_scores
 
+pytestmark = pytest.mark.slow  # imports transformers and accelerate
+
 MINI = Path(__file__).parent.parent / "weights/e5-mini"
 WORDS = ["snow", "rain", "Snow is frozen water.", "🙂", "</s>", " ", "\n", "ein Gipfel", "x" * 50]
 STRINGS = st.lists(st.sampled_from(WORDS), min_size=1, max_size=20).map(" ".join)

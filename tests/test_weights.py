@@ -114,6 +114,7 @@ PREFIXES = [
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.slow
 def test_names_with_somebody_s_prefix_load_where_that_is_certain(
     prefix: str, bare: Path, original: Path
 ) -> None:

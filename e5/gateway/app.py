@@ -221,7 +221,9 @@ class Gateway:
             body = await self._parser.read(request, of_any_type=route.of_any_type)
             kind = route.kind_of(body)
             request.scope[ERROR_STYLE] = kind.error_style
-            asked, here = kind.parse(body), replace(context, path_params=request.path_params)
+            asked, here, params = kind.parse(body), context, request.path_params
+            if params:
+                here = replace(context, path_params=params)
             if isinstance(asked, InformationRequest):
                 return await while_connected(request, self._inform(asked, here))
             call = asked.service_call(here)

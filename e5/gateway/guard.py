@@ -6,8 +6,8 @@ import re
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine
+from secrets import token_hex
 from typing import Any
-from uuid import uuid4
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -184,4 +184,4 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, Response])
 def _id_of(request: Request) -> str:
     """The caller's own id, if it can go into a log; else a new one."""
     sent = request.headers.get("x-request-id", "")
-    return sent if REQUEST_ID.fullmatch(sent) else uuid4().hex
+    return sent if REQUEST_ID.fullmatch(sent) else token_hex(16)

@@ -4,8 +4,8 @@ They share the route and the answer, and differ in how they name a text's role: 
 `task`, or nothing but the model's name.
 """
 
+from secrets import token_hex
 from typing import Annotated, Any, ClassVar, Literal
-from uuid import uuid4
 
 from typing_extensions import TypedDict
 
@@ -91,7 +91,7 @@ class EmbeddingsRequest(RoleOptions):
             rows = map(encode_base64, answer.vectors) if as_base64 else answer.vectors
             tokens = sum(answer.tokens)
             return {
-                "id": uuid4().hex,  # Mistral's clients insist on one
+                "id": token_hex(16),  # Mistral's clients insist on one
                 "object": "list",
                 "data": [
                     {"object": "embedding", "index": i, "embedding": row}

@@ -224,9 +224,11 @@ def _text_tokens(text: str, tokens: "AllTokens", with_ends: bool) -> Iterator[di
     begins = _byte_positions(text)
     if with_ends:
         yield {"id": first, "text": tokens.pieces[0], "special": True, **no_span}
-    for token_id, (start, stop) in zip(ids, tokens.spans, strict=True):
+    for token_id, piece, (start, stop) in zip(ids, tokens.pieces[1:-1], tokens.spans, strict=True):
+        # Those of bytes may have a long word for their span, each of them the same one.
+        part = piece if piece.startswith("<0x") else text[start:stop]
         span = {"start": int(begins[start]), "stop": int(begins[stop])}
-        yield {"id": token_id, "text": text[start:stop], "special": False, **span}
+        yield {"id": token_id, "text": part, "special": False, **span}
     if with_ends:
         yield {"id": last, "text": tokens.pieces[-1], "special": True, **no_span}
 

@@ -25,7 +25,7 @@ SYSTEMS = {
     "spins 0": ("0", ""),
     "one thread": ("0", "1"),
 }
-NEIGHBOURS = (0, 1, 2, 6)
+NEIGHBOURS = (0, 2, 6)
 SECONDS = 0.5  # of each system in each round
 _NEIGHBOUR = "while True: pass"
 _ENGINE = """
@@ -44,7 +44,7 @@ for line in sys.stdin:
 
 
 def neighbour_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Texts a second by spin count, beside 0 to 6 processes that never wait.
+    """Texts a second by spin count, beside processes that never wait.
 
     Each system is a process, because OpenMP reads its environment once. They take turns.
     """

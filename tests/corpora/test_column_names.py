@@ -77,6 +77,7 @@ def test_hits_have_every_column_under_its_own_name(
 
 
 @pytest.mark.parametrize("quote", ["`", '"', ""])
+@pytest.mark.slow
 def test_conditions_are_about_the_column_that_they_name(
     quote: str, index: Index, embedder: Embedder
 ) -> None:

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 from gateway_server import WEIGHTS, GatewayServer, serve_gateway
+from ports import free_port
 from server import ROOT
 from waiting import SECONDS, wait_until
 
@@ -233,7 +234,7 @@ def begun(arguments: list[str], **environment: str) -> subprocess.CompletedProce
 @pytest.mark.parametrize("fault", FAULTS)
 def test_one_sentence_says_why_it_does_not_start(fault: str) -> None:
     arguments, environment, sentence = FAULTS[fault]
-    done = begun(arguments, **environment)
+    done = begun(arguments, **{"PORT": str(free_port())} | environment)
     assert done.returncode == 1, done.stderr
     last = done.stderr.splitlines()[-1]
     assert sentence in last
