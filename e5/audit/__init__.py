@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from e5.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from e5.audit.dialects import DIALECTS as DIALECTS
     from e5.audit.endpoint import EndpointAddress as EndpointAddress
     from e5.audit.endpoint import sample_endpoint as sample_endpoint
     from e5.audit.file_sample import sample_files as sample_files

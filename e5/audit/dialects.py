@@ -14,7 +14,7 @@ from e5.errors import InputError
 
 VERSION = re.compile(r"v\d+(beta)?")
 
-Side: TypeAlias = Literal["query", "document"]
+TextSide: TypeAlias = Literal["query", "document"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Question:
     """
 
     texts: Sequence[str]
-    side: Side
+    side: TextSide
     model: str | None
     task: str
     query_name: str | None = None

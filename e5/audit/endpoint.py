@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from e5.audit.dialects import DIALECTS, Question, Side
+from e5.audit.dialects import DIALECTS, Question, TextSide
 from e5.audit.gathered import Gathered, GatheredRow, usable
 from e5.audit.hypotheses import PromptRules
 from e5.audit.own_texts import OWN_TEXTS, OwnText
@@ -24,8 +24,8 @@ from e5.vectors import finish
 
 STEADY = 0.999  # the least cosine of two vectors of one text; 16 bits keep 0.9995
 PLACE = " in "  # between a text's name and that of its request
-MAX_NAMED = 3  # texts in a remark
-KEY = re.compile(r"[!-~]+")
+_MAX_NAMED = 3  # texts in a remark
+_KEY = re.compile(r"[!-~]+")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class EndpointAddress:
         if self.dialect not in DIALECTS:
             raise InputError("dialect", quoted(self.dialect), f"use one of {', '.join(DIALECTS)}")
         check_service_url(self.route_url)
-        if self.key is not None and not KEY.fullmatch(self.key):
+        if self.key is not None and not _KEY.fullmatch(self.key):
             remedy = "use one line of ASCII, without spaces"
             raise InputError("api_key", "a value that cannot be a key", remedy)
 
@@ -94,7 +94,7 @@ class Endpoint:
         Raises:
             InputError, ServiceError: as `JsonService.post`; ServiceError for other answers.
         """
-        sides: dict[Side, list[int]] = {}
+        sides: dict[TextSide, list[int]] = {}
         for i, text in enumerate(texts):
             sides.setdefault("document" if self._brings_prompt else text.side, []).append(i)
         found: list[Any] = [None] * len(texts)
@@ -108,7 +108,7 @@ class Endpoint:
         before, after = self._around_query if self._brings_prompt else ("", "")
         return f"{before}{text.text}{after}" if text.side == "query" else text.text
 
-    async def _ask(self, texts: Sequence[str], side: Side) -> list[Any]:
+    async def _ask(self, texts: Sequence[str], side: TextSide) -> list[Any]:
         query_name = self._address.query_name
         question = Question(texts, side, self._model, self._task, query_name)
         answer = await self._service.post(self._dialect.body(question))
@@ -245,8 +245,8 @@ def _compare(sample: Sample) -> tuple[list[int], list[int], list[str]]:
             moved += max(cosines[i, other] for other in alone.values()) >= STEADY
     remarks = list[str]()
     if different:
-        names = ", ".join(sample.ids[i] for i in different[:MAX_NAMED])
-        more = ", ..." if len(different) > MAX_NAMED else ""
+        names = ", ".join(sample.ids[i] for i in different[:_MAX_NAMED])
+        more = ", ..." if len(different) > _MAX_NAMED else ""
         sentence = f"{len(different)} of {len(sample.ids) - len(alone)} vectors"
         remarks = [f"{sentence} differ from those of the same texts alone: {names}{more}"]
     if moved:

@@ -7,14 +7,14 @@ several scripts, emoji, and the names of special tokens.
 import random
 from typing import NamedTuple
 
-from e5.audit.dialects import Side
+from e5.audit.dialects import TextSide
 
 
 class OwnText(NamedTuple):
     """A text to ask for, with the name that a verdict has for it."""
 
     name: str
-    side: Side
+    side: TextSide
     text: str
 
 

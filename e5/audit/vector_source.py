@@ -12,7 +12,7 @@ from e5.prompts import DEFAULT_TASK, TEMPLATE, resolve_task
 from e5.vectors import Vectors, finish
 
 PROBE = "what is snow"  # a query that is embedded in two ways
-SAME = 0.999  # the least cosine of vectors of one prompt, in 16 bits
+_SAME = 0.999  # the least cosine of vectors of one prompt, in 16 bits
 
 
 class VectorSource(Protocol):
@@ -58,7 +58,7 @@ class EncoderSource:
         prompt = TEMPLATE.format(task=resolve_task(task).instruction, query=PROBE)
         vectors = [encoder.encode_query(PROBE, task=task), encoder.encode_document(prompt)]
         query, document = finish(np.array(vectors), None, normalize=True)
-        if query @ document < SAME:
+        if query @ document < _SAME:
             remedy = "set E5_WEIGHTS to its checkpoint instead"
             raise InputError("reference", "a service with prompts of its own", remedy)
         return cls(encoder, template=TEMPLATE)

@@ -18,6 +18,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from e5.audit import DIALECTS
 from e5.cli.options import absolute, caller_errors, command_parser, print_output
 from e5.errors import InputError, one_line
 from e5.prompts import DEFAULT_TASK
@@ -26,7 +27,6 @@ from e5.settings import Settings
 if TYPE_CHECKING:
     from e5.audit import AuditReport, Gathered, VectorSource
 
-_DIALECTS = ("openai", "cohere", "voyage", "tei", "ollama", "google", "nvidia", "cog")
 _FILE_OPTIONS = ("text_column", "vector_column", "id_column", "delimiter", "escape", "encoding")
 _URL_OPTIONS = ("dialect", "model", "query_name", "key_env")
 _OPTIONS = {
@@ -39,7 +39,7 @@ _OPTIONS = {
         for name in (*_FILE_OPTIONS[1:], *_URL_OPTIONS, "url", "task", "sample", "reference")
     },
 }
-MAX_NAMED = 3  # rows that are left out, in a line
+_MAX_NAMED = 3  # rows that are left out, in a line
 
 
 def audit_command(arguments: Sequence[str]) -> int:
@@ -76,7 +76,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--escape", help="The character before a quote inside quotes in CSV, often \\.")
     add("--encoding", help="The encoding of CSV and JSON; the default is utf-8.")
     add("--url", help="The endpoint to audit, in place of FILE_OR_FOLDER.")
-    add("--dialect", choices=_DIALECTS, help="What the endpoint speaks.")
+    add("--dialect", choices=tuple(DIALECTS), help="What the endpoint speaks.")
     add("--model", help="The model's name at the endpoint.")
     query_name = (
         "What the endpoint calls queries: a model's name (openai, ollama), a prompt's name "
@@ -183,8 +183,8 @@ def _as_text(report: "AuditReport", gathered: "Gathered") -> str:
         same = "nearest" if report.exit_code == 2 else "not to be told apart here"
         lines.append(f"{same}: {_grouped(report.alternatives)}")
     if gathered.left_out:
-        named = [f"{row.id}: {row.reason}" for row in gathered.left_out[:MAX_NAMED]]
-        more = "; ..." if len(gathered.left_out) > MAX_NAMED else ""
+        named = [f"{row.id}: {row.reason}" for row in gathered.left_out[:_MAX_NAMED]]
+        more = "; ..." if len(gathered.left_out) > _MAX_NAMED else ""
         lines.append(f"left out: {len(gathered.left_out)} ({'; '.join(named)}{more})")
     lines += [*gathered.remarks, report.advice]
     return "\n".join(map(one_line, lines))

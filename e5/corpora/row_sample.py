@@ -31,7 +31,7 @@ from e5.corpora.shard_folder import ShardFolder
 from e5.errors import InputError
 from e5.texts import check_text
 
-BATCH_ROWS = 1024
+_BATCH_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ def _take(
     """The rows of a row group with these ascending numbers. No more of it is read than needed."""
     wanted, begin = list(numbers), 0
     vector_column = columns[-1]
-    for batch in file.iter_batches(BATCH_ROWS, [group], columns=list(columns)) if wanted else ():
+    for batch in file.iter_batches(_BATCH_ROWS, [group], columns=list(columns)) if wanted else ():
         taken = [number for number in wanted if number < begin + len(batch)]
         rows = batch.take(pa.array([number - begin for number in taken], pa.int64()))
         values = {name: values_of(rows[name]) for name in columns if name != vector_column}

@@ -4,7 +4,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 
-CHUNK_BYTES = 2**20
+_CHUNK_BYTES = 2**20
 WINDOW_BYTES = 2**16  # of a row that are looked at first
 
 
@@ -63,11 +63,11 @@ def csv_row_starts(
 def _quoted(opened: io.BufferedReader, offsets: Sequence[int]) -> Iterator[bool]:
     """Whether each of ascending offsets has an odd number of quotes before it."""
     opened.seek(0)
-    begin, quotes, chunk = 0, 0, opened.read(CHUNK_BYTES)
+    begin, quotes, chunk = 0, 0, opened.read(_CHUNK_BYTES)
     for offset in offsets:
         while chunk and offset >= begin + len(chunk):
             begin, quotes = begin + len(chunk), quotes + chunk.count(b'"')
-            chunk = opened.read(CHUNK_BYTES)
+            chunk = opened.read(_CHUNK_BYTES)
         yield (quotes + chunk.count(b'"', 0, offset - begin)) % 2 == 1
 
 

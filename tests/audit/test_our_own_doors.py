@@ -15,7 +15,7 @@ from e5.audit.own_texts import OWN_TEXTS
 from e5.audit.report import AuditReport
 from e5.audit.sources import LocalSource
 from e5.embedder import Embedder
-from e5.gateway.backend import InProcessBackend
+from e5.gateway import InProcessBackend
 from e5.prompts import DEFAULT_TASK
 from e5.serving import Service
 from e5.settings import Settings
