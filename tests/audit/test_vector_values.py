@@ -70,6 +70,18 @@ def test_bytes_of_float16_are_found(scale: float) -> None:
     assert (vectors == written).all()
 
 
+def test_bytes_that_could_be_two_kinds_of_numbers_are_the_likelier() -> None:
+    """Of 5.0 twice in float32 the bytes are also those of a float64 near 2048."""
+    vectors, _ = read_vectors([np.full(24, 5.0, np.float32).tobytes()])
+    assert vectors.tolist() == [[5.0] * 24]
+
+
+def test_most_vectors_decide_how_many_numbers_one_has() -> None:
+    vectors, problems = read_vectors([[1, 2], [1, 2, 3], [3, 4]])
+    assert vectors.tolist() == [[1, 2], [3, 4]]
+    assert problems == {1: "a vector of 3 numbers, where others have 2"}
+
+
 def test_bytes_of_int8_are_found() -> None:
     written = np.random.default_rng(0).integers(-127, 128, (8, 24)).astype(np.int8)
     vectors, problems = read_vectors([base64.b64encode(v.tobytes()).decode() for v in written])

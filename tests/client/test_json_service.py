@@ -119,6 +119,19 @@ def test_nobody_at_the_address_is_named() -> None:
     assert raised.value.cause == "unreachable"
 
 
+def test_a_connection_that_is_lost_is_not_made_again() -> None:
+    asked = list[Asked]()
+
+    def answer(request: Asked) -> Reply:
+        asked.append(request)
+        return b""
+
+    with pytest.raises(ServiceError, match="no connection") as raised:
+        post(answer)
+    assert raised.value.cause == "unreachable"
+    assert len(asked) == 1
+
+
 @pytest.mark.parametrize(
     ("url", "received"),
     [
