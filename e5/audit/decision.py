@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from e5.audit.evidence import Evidence
-from e5.audit.hypotheses import Combination
+from e5.audit.hypotheses import Combination, label
 
 Positions = NDArray[Any] | Sequence[int]
 
@@ -67,7 +67,7 @@ class Decision:
 
         `engine` is 1 minus the cosine that the engine's rounding costs in the median.
         """
-        self._pool, self._rows, self._engine = pool, list(rows), engine
+        self._pool, self._rows = pool, list(rows)
         self.distances = np.array([evidence.distances(each, rows) for each in pool])
         self._expected = np.array([evidence.expected(each, rows) for each in pool])
         self._units = evidence.reading.units[self._rows]
@@ -91,8 +91,11 @@ class Decision:
         farther = (self.distances[i, rows] - self.distances[other, rows]).sum()
         return float(farther / deviation) if deviation > 0 else 0.0
 
-    def explanations(self) -> list[Explanation]:
-        """The fewest combinations that explain as many rows as they can."""
+    def explanations(self, *, suspected: bool = False) -> list[Explanation]:
+        """The fewest combinations that explain as many rows as they can.
+
+        With `suspected` those are left out whose rows do not show an engine's rounding.
+        """
         left, found = np.ones(len(self._rows), bool), list[Explanation]()
         while (counts := (self.consistent & left).sum(1)).max(initial=0):
             most = np.flatnonzero(counts == counts.max())
@@ -103,10 +106,12 @@ class Decision:
             same = [i for i in same if self._excess(i, best, rows) < SIGNIFICANT]
             simplest = min(same, key=lambda i: len(self._pool[i]))
             others = [i for i in same if self.apart(i, simplest, rows) > HARMLESS]
+            others = [i for i in others if label(self._pool[i]) != label(self._pool[simplest])]
             numbers = [self._rows[i] for i in rows]
             rivals = [self._pool[i] for i in others]
-            if (self._engine == 0 or self._is_rounding(simplest, rows)) and not (
-                self._sets[simplest] and len(rows) < max(MIN_ROWS, len(self._rows) / 2)
+            few = len(rows) < max(MIN_ROWS, len(self._rows) / 2)
+            if not (few and (suspected or self._sets[simplest])) and (
+                not suspected or self._is_rounding(simplest, rows)
             ):
                 found.append(Explanation(self._pool[simplest], numbers, rivals))
             left[rows] = False
@@ -120,8 +125,6 @@ class Decision:
     def _is_rounding(self, i: int, rows: Positions) -> bool:
         """Whether what a combination leaves unexplained looks like the rounding of an engine."""
         rest = self.distances[i, rows] - self._noise[rows]
-        if len(rest) < max(MIN_ROWS, len(self._rows) / 2):
-            return False
         if rest.min() < np.median(rest) / SPREAD or rest.max() > np.median(rest) * SPREAD:
             return False
         residual = self._units[rows] - self._expected[i, rows]
