@@ -28,6 +28,9 @@ MIN_ROWS = 4  # that show an engine's rounding, or that a vector chosen among ma
 # the built-in checkpoint: 0.19 in bfloat16, 0.14 with weights of 8 bits, 0.25 and more where one
 # character was changed.
 CORRELATION = 0.22
+# Times the expected rounding of the stored numbers, in the mean over the rows; and the same of a
+# vector that is chosen among many.
+MAX_EXCESS = (1.3, 1.1)
 HARMLESS = 1e-5  # 1 minus the cosine below which it does not matter which of two it was
 SIGNIFICANT = 4.0  # standard deviations
 INFLATION = 4.0  # of the variance of rounding, because an engine's is not quite independent
@@ -74,8 +77,8 @@ class Decision:
         self._noise = evidence.reading.noise[self._rows] + evidence.rounding
         # A vector that is chosen among many fits anything better.
         self._sets = np.array([evidence.is_set(each) for each in pool])
-        beyond = np.where(self._sets, 0.0, FORMATS + (SPREAD - 1) * engine)
-        tolerance = 2 * self._noise + evidence.rounding + beyond[:, None]
+        self._beyond = np.where(self._sets, evidence.rounding, FORMATS + (SPREAD - 1) * engine)
+        tolerance = 2 * self._noise + self._beyond[:, None]
         nearest = self.distances.min(0)
         level = np.maximum(np.minimum(nearest, tolerance.max(0)), self._noise + FORMATS / 10)
         self._variance = INFLATION * 2 * level / self._units.shape[1]  # of each dimension
@@ -110,9 +113,8 @@ class Decision:
             numbers = [self._rows[i] for i in rows]
             rivals = [self._pool[i] for i in others]
             few = len(rows) < max(MIN_ROWS, len(self._rows) / 2)
-            if not (few and (suspected or self._sets[simplest])) and (
-                not suspected or self._is_rounding(simplest, rows)
-            ):
+            looks_like = self._is_rounding if suspected else self._is_known_rounding
+            if not (few and (suspected or self._sets[simplest])) and looks_like(simplest, rows):
                 found.append(Explanation(self._pool[simplest], numbers, rivals))
             left[rows] = False
         return found
@@ -121,6 +123,12 @@ class Decision:
         """1 minus the cosine of what two combinations give, in the mean."""
         squares = ((self._expected[i, rows] - self._expected[other, rows]) ** 2).sum(1)
         return float(squares.mean() / 2)
+
+    def _is_known_rounding(self, i: int, rows: Positions) -> bool:
+        """Whether the rounding of the stored numbers, which is known, costs what it should."""
+        excess = MAX_EXCESS[bool(self._sets[i])]
+        limit = excess * self._noise[rows].mean() + self._beyond[i]
+        return bool(self.distances[i, rows].mean() <= limit)
 
     def _is_rounding(self, i: int, rows: Positions) -> bool:
         """Whether what a combination leaves unexplained looks like the rounding of an engine."""

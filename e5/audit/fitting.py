@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from e5.audit.evidence import Evidence
-from e5.audit.hypotheses import Combination, label
+from e5.audit.hypotheses import Combination, without
 from e5.audit.storage import MIN_FIT_ROWS, Reading
 from e5.vectors import finish
 
@@ -18,7 +18,7 @@ from e5.vectors import finish
 # one that is near enough to find the right one by it.
 FIT, FIRST_FIT = 0.01, 0.6
 READABLE = 0.05  # 1 minus the cosine up to which numbers need no other way to be read
-AMBIGUOUS = 2.0  # times the variance that the best fit leaves unexplained
+AMBIGUOUS = 1.25  # times the variance that the best fit leaves unexplained
 
 
 def choose_reading(
@@ -58,12 +58,14 @@ def choose_reading(
     distance, evidence.reading = min(direct, key=lambda each: each[0])
     if not fits or distance < READABLE:
         return []
-    _, best, least = min(fits, key=lambda each: each[2])
+    least = min(rest for _, _, rest in fits)
     if least > (FIT if final else FIRST_FIT):
         return []
-    evidence.reading = best
-    near = [each for each, _, rest in fits if rest <= AMBIGUOUS * least]
-    return near if len({label(each) for each in near}) > 1 else []
+    near = [each for each in fits if each[2] <= AMBIGUOUS * least]
+    simplest, evidence.reading, _ = min(near, key=lambda each: (len(each[0]), each[2]))
+    # The final norm scales each dimension. So with scales of their own the normalised vectors
+    # before it are stored as the same numbers as those after it.
+    return [each for each, _, _ in near if without(each, "pooling") != without(simplest, "pooling")]
 
 
 def _fit(

@@ -97,7 +97,12 @@ class Search:
         """Add one hypothesis after the other to the best combinations, while that helps."""
         evidence, beam = self._evidence, self._best(self.rows, self.pool)
         alone = [each for each in self.pool if len(each) == 1]
-        effective = [h for (h,) in alone if evidence.differ((h,), RIGHT, self.rows)]
+        # A text may become too long only by another prompt.
+        effective = [
+            each
+            for (each,) in alone
+            if each.group == "length" or evidence.differ((each,), RIGHT, self.rows)
+        ]
         for depth in range(MAX_DEPTH):
             by_length = sorted(self._unexplained(), key=evidence.length)
             if not by_length:

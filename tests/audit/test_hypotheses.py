@@ -26,7 +26,9 @@ PROMPT = query_prompt("web_search_query", "")
 
 
 def by_label(wanted: str) -> Hypothesis:
-    return next(each for each in [*HYPOTHESES, *PADDING, *OTHER_INSTRUCTIONS] if each.label == wanted)
+    return next(
+        each for each in [*HYPOTHESES, *PADDING, *OTHER_INSTRUCTIONS] if each.label == wanted
+    )
 
 
 def combination(*labels: str) -> Combination:

@@ -96,7 +96,9 @@ def test_an_adapter_can_be_left_out(checkpoint: Path, tmp_path: Path) -> None:
     missing = replace(HELLO, weights="without_adapter")
     assert source.can(missing)
     assert_same(one(source, missing), load(checkpoint).encode_document([HELLO.text]))
-    assert_same(one(source, HELLO), load(checkpoint, adapter=str(adapter)).encode_document([HELLO.text]))
+    assert_same(
+        one(source, HELLO), load(checkpoint, adapter=str(adapter)).encode_document([HELLO.text])
+    )
 
 
 def test_without_an_adapter_none_can_be_left_out(source: LocalSource) -> None:

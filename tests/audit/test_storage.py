@@ -54,7 +54,10 @@ STORED: dict[str, tuple[Callable[[Vectors], Vectors], list[str]]] = {
     "bfloat16": (bfloat16, ["bfloat16"]),
     "int8": (int8_per_vector, ["int8"]),
     "int8, decoded": (lambda v: int8_per_vector(v) * np.float32(0.003), ["int8"]),
-    "int8 of one scale": (lambda v: np.rint(v / np.abs(v).max() * 127).astype(np.float32), ["int8"]),
+    "int8 of one scale": (
+        lambda v: np.rint(v / np.abs(v).max() * 127).astype(np.float32),
+        ["int8"],
+    ),
     "the first dimensions": (lambda v: v[:, :24], ["dimensions 24"]),
     "the first dimensions, normalised": (
         lambda v: normalised(v[:, :24]),

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import load, true_ids
-from reference import Reference, assert_same
 from mistakes import save_adapter
+from reference import Reference, assert_same
 
 from e5.audit.unmodified import HiddenStates, load_unmodified
 from e5.lora import LoraAdapter

@@ -8,7 +8,6 @@ audit must say of each stands beside it.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,8 +52,7 @@ def tokenizer(**options: Any) -> Any:
 
 def with_prompts(texts: Sequence[str], roles: Sequence[TextRole]) -> list[str]:
     return [
-        PROMPT + text if role == "query" else text
-        for text, role in zip(texts, roles, strict=True)
+        PROMPT + text if role == "query" else text for text, role in zip(texts, roles, strict=True)
     ]
 
 
