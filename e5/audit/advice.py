@@ -7,7 +7,6 @@ TEMPLATE = "give each query the prompt 'Instruct: {task}\\nQuery: {query}' once"
 
 ADVICE: Mapping[str, str] = {
     "no_eos": f"{EOS}: transformers 5 and what is built on it leave it out",
-    "last_content_token": EOS,
     "no_bos": "begin every list of token ids with <s> (id 1): set add_bos_token",
     "no_bos_no_eos": "put <s> before and </s> after the token ids: set add_special_tokens",
     "double_bos": "put <s> before the token ids once: the text or the template has another",

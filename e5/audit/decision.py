@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from e5.audit.evidence import Evidence
-from e5.audit.hypotheses import Combination
+from e5.audit.hypotheses import Combination, label
 
 Positions = NDArray[Any] | Sequence[int]
 
@@ -28,6 +28,9 @@ MIN_ROWS = 4  # that show an engine's rounding, or that a vector chosen among ma
 # the built-in checkpoint: 0.19 in bfloat16, 0.14 with weights of 8 bits, 0.25 and more where one
 # character was changed.
 CORRELATION = 0.22
+# Times the expected rounding of the stored numbers, in the mean over the rows; and the same of a
+# vector that is chosen among many.
+MAX_EXCESS = (1.3, 1.1)
 HARMLESS = 1e-5  # 1 minus the cosine below which it does not matter which of two it was
 SIGNIFICANT = 4.0  # standard deviations
 INFLATION = 4.0  # of the variance of rounding, because an engine's is not quite independent
@@ -67,15 +70,15 @@ class Decision:
 
         `engine` is 1 minus the cosine that the engine's rounding costs in the median.
         """
-        self._pool, self._rows, self._engine = pool, list(rows), engine
+        self._pool, self._rows = pool, list(rows)
         self.distances = np.array([evidence.distances(each, rows) for each in pool])
         self._expected = np.array([evidence.expected(each, rows) for each in pool])
         self._units = evidence.reading.units[self._rows]
         self._noise = evidence.reading.noise[self._rows] + evidence.rounding
         # A vector that is chosen among many fits anything better.
         self._sets = np.array([evidence.is_set(each) for each in pool])
-        beyond = np.where(self._sets, 0.0, FORMATS + (SPREAD - 1) * engine)
-        tolerance = 2 * self._noise + evidence.rounding + beyond[:, None]
+        self._beyond = np.where(self._sets, evidence.rounding, FORMATS + (SPREAD - 1) * engine)
+        tolerance = 2 * self._noise + self._beyond[:, None]
         nearest = self.distances.min(0)
         level = np.maximum(np.minimum(nearest, tolerance.max(0)), self._noise + FORMATS / 10)
         self._variance = INFLATION * 2 * level / self._units.shape[1]  # of each dimension
@@ -91,8 +94,11 @@ class Decision:
         farther = (self.distances[i, rows] - self.distances[other, rows]).sum()
         return float(farther / deviation) if deviation > 0 else 0.0
 
-    def explanations(self) -> list[Explanation]:
-        """The fewest combinations that explain as many rows as they can."""
+    def explanations(self, *, suspected: bool = False) -> list[Explanation]:
+        """The fewest combinations that explain as many rows as they can.
+
+        With `suspected` those are left out whose rows do not show an engine's rounding.
+        """
         left, found = np.ones(len(self._rows), bool), list[Explanation]()
         while (counts := (self.consistent & left).sum(1)).max(initial=0):
             most = np.flatnonzero(counts == counts.max())
@@ -103,11 +109,12 @@ class Decision:
             same = [i for i in same if self._excess(i, best, rows) < SIGNIFICANT]
             simplest = min(same, key=lambda i: len(self._pool[i]))
             others = [i for i in same if self.apart(i, simplest, rows) > HARMLESS]
+            others = [i for i in others if label(self._pool[i]) != label(self._pool[simplest])]
             numbers = [self._rows[i] for i in rows]
             rivals = [self._pool[i] for i in others]
-            if (self._engine == 0 or self._is_rounding(simplest, rows)) and not (
-                self._sets[simplest] and len(rows) < max(MIN_ROWS, len(self._rows) / 2)
-            ):
+            few = len(rows) < max(MIN_ROWS, len(self._rows) / 2)
+            looks_like = self._is_rounding if suspected else self._is_known_rounding
+            if not (few and (suspected or self._sets[simplest])) and looks_like(simplest, rows):
                 found.append(Explanation(self._pool[simplest], numbers, rivals))
             left[rows] = False
         return found
@@ -117,11 +124,15 @@ class Decision:
         squares = ((self._expected[i, rows] - self._expected[other, rows]) ** 2).sum(1)
         return float(squares.mean() / 2)
 
+    def _is_known_rounding(self, i: int, rows: Positions) -> bool:
+        """Whether the rounding of the stored numbers, which is known, costs what it should."""
+        excess = MAX_EXCESS[bool(self._sets[i])]
+        limit = excess * self._noise[rows].mean() + self._beyond[i]
+        return bool(self.distances[i, rows].mean() <= limit)
+
     def _is_rounding(self, i: int, rows: Positions) -> bool:
         """Whether what a combination leaves unexplained looks like the rounding of an engine."""
         rest = self.distances[i, rows] - self._noise[rows]
-        if len(rest) < max(MIN_ROWS, len(self._rows) / 2):
-            return False
         if rest.min() < np.median(rest) / SPREAD or rest.max() > np.median(rest) * SPREAD:
             return False
         residual = self._units[rows] - self._expected[i, rows]

@@ -8,17 +8,16 @@ import numpy as np
 
 from e5.audit.decision import ARITHMETIC, FORMATS, HARMLESS, Decision
 from e5.audit.evidence import Evidence
+from e5.audit.fitting import choose_reading
 from e5.audit.hypotheses import RIGHT, Combination, combine, label
 from e5.audit.report import UNKNOWN
 from e5.audit.sample import Sample
 from e5.audit.search import Search, probes
-from e5.audit.storage import MIN_FIT_ROWS, Floats, Reading
-from e5.vectors import finish
+from e5.audit.storage import Floats, Reading
 
 MAX_ROUNDS = 3  # of searches, each among the rows that are still unexplained
-MAX_OWNERS = 8  # combinations under which the vectors of other rows are looked for
+MAX_OWNERS = 4  # combinations under which the vectors of other rows are looked for
 DISTINCT = 10.0  # times as near as to its own text a vector must be to another row's
-FIT = 0.02  # the part of a variance that scales of single dimensions may leave unexplained
 
 
 @dataclass(frozen=True)
@@ -64,17 +63,14 @@ class Findings:
         self.rivals: list[Combination] = []
         self.pool: list[Combination] = [RIGHT]
         self._evidence, self._nearest = evidence, dict[int, float]()
+        self._fits: list[Combination] = []  # that give other scales to stored numbers, equally well
         self._engine = 0.0  # 1 minus the cosine that the maker's arithmetic costs, once it is known
         usable = np.flatnonzero(readings[0].units.any(1)).tolist()
         self.probes = left = probes(sample, usable)
+        if not usable:
+            return
         for number in range(MAX_ROUNDS):
-            search = Search(evidence, probes(sample, left if number else usable))
-            if number == 0 and len(readings) > 1:
-                self._choose_reading(readings, search)
-                search = Search(evidence, search.rows)
-            search.widen()
-            if number == 0 and len(readings) > 1:
-                self._choose_reading(readings, search)
+            search = self._search(readings, probes(sample, left if number else usable), number == 0)
             if not self._judge(search):
                 break
             self._merge(usable)
@@ -85,34 +81,18 @@ class Findings:
         if left:
             self._find_owners(left, usable)
 
-    def _choose_reading(self, readings: Sequence[Reading], search: Search) -> None:
-        """Read the stored numbers as what they fit best, under any combination."""
-        evidence, rows = self._evidence, search.rows
-        fits: list[tuple[float, Reading]] = []
-        for reading in readings:
-            if not reading.per_dimension:
-                evidence.reading = reading
-                nearest = np.min([evidence.distances(c, rows) for c in search.pool], axis=0)
-                fits.append((float(np.median(nearest)), reading))
-            elif len(rows) >= MIN_FIT_ROWS:
-                tried = [self._fitted(reading, each, rows) for each in search.pool]
-                fitted, rest = min(tried, key=lambda each: each[1])
-                if rest < FIT:
-                    fits.append((rest, fitted))
-        evidence.reading = min(fits, key=lambda each: each[0])[1]
-
-    def _fitted(
-        self, reading: Reading, combination: Combination, rows: Sequence[int]
-    ) -> tuple[Reading, float]:
-        """The numbers decoded by what a combination gives, and how badly that fits."""
-        evidence, fits = self._evidence, list[tuple[Reading, float]]()
-        # Vectors may have been normalised before, and of a row of unknown role there are two.
-        for which in (0, -1):
-            whole = evidence.candidates(combination, rows, which)
-            fits += [
-                reading.fit(rows, each) for each in (whole, finish(whole, None, normalize=True))
-            ]
-        return min(fits, key=lambda each: each[1])
+    def _search(self, readings: Sequence[Reading], rows: Sequence[int], first: bool) -> Search:
+        """Compare what may explain the rows; the first time, find out how the numbers are read."""
+        evidence, search = self._evidence, Search(self._evidence, rows)
+        several = first and len(readings) > 1
+        if several:
+            choose_reading(evidence, readings, search.pool, rows, final=False)
+            search = Search(evidence, rows)
+        search.widen()
+        if several:
+            for _ in range(2):  # the second begins with the vectors that the first has chosen
+                self._fits = choose_reading(evidence, readings, search.pool, rows, final=True)
+        return search
 
     def _judge(self, search: Search) -> bool:
         """Accept what explains the probes of a search; whether that is anything new."""
@@ -120,15 +100,16 @@ class Findings:
         self.pool = list(dict.fromkeys([*self.pool, *search.pool]))
         least = np.min([evidence.distances(each, rows) for each in search.pool], axis=0)
         self._nearest |= zip(rows, least.tolist(), strict=True)
-        found = Decision(evidence, search.pool, rows).explanations()
-        if not found and self._engine == 0:
-            self._engine = self._engine_rounding()
-        if self._engine:
-            found = Decision(evidence, search.pool, rows, self._engine).explanations()
+        found = Decision(evidence, search.pool, rows, self._engine).explanations()
+        if not found and (engine := self._engine_rounding()):
+            decision = Decision(evidence, search.pool, rows, engine)
+            if found := decision.explanations(suspected=True):
+                self._engine = engine
         new = False
         for each in found:
-            if each.rivals:
-                self.rivals += [each.combination, *each.rivals]
+            rivals = [c for c in self._fits if evidence.differ(c, each.combination, rows)]
+            if rivals := [*each.rivals, *rivals]:
+                self.rivals += [each.combination, *rivals]
             elif each.combination not in self.accepted:
                 self.accepted.append(each.combination)
                 new = True
@@ -188,27 +169,24 @@ class Findings:
         """Find rows whose vectors belong to the texts of other rows."""
         evidence, units = self._evidence, self._evidence.reading.units
         pool = list(dict.fromkeys([*self.accepted, RIGHT, *self.pool]))
+        pool = [each for each in pool if not evidence.is_set(each)]
         # All are compared on the probes, where they are known, and the best of them on all rows.
-        scores = [
-            np.log10(
-                _distances(units[left], evidence.expected(each, self.probes)).min(1) + 1e-7
-            ).mean()
-            for each in pool
+        near = [
+            _distances(units[left], evidence.expected(each, self.probes)).min(1) for each in pool
         ]
-        for i in np.argsort(scores, kind="stable")[:MAX_OWNERS].tolist():
+        order = np.argsort([np.log10(each + 1e-7).mean() for each in near], kind="stable")
+        limits = 3 * evidence.reading.noise + FORMATS + evidence.rounding
+        for i in order[:MAX_OWNERS].tolist():
             distances = _distances(units[left], evidence.expected(pool[i], usable))
             for row, found in zip(left, distances, strict=True):
-                owner = usable[int(found.argmin())]
+                owner, least = usable[int(found.argmin())], found.min()
                 own = evidence.distances(pool[i], [row])[0]
-                near = found.min() <= 3 * evidence.reading.noise[row] + FORMATS + evidence.rounding
-                if (
-                    near
-                    and own > DISTINCT * found.min() + HARMLESS
-                    and self.rows[row].combination is None
-                ):
-                    same = _distances(units[[row]], units[[owner]]).item()
-                    shared = same <= 3 * evidence.reading.noise[row] + HARMLESS
+                if least <= limits[row] and own > DISTINCT * least + HARMLESS:
+                    shared = _distances(units[[row]], units[[owner]]).item() <= limits[row]
                     self.rows[row] = Finding(pool[i], owner, shared)
+            left = [row for row in left if self.rows[row].combination is None]
+            if not left:
+                return
 
 
 def _distances(units: Floats, others: Floats) -> Floats:

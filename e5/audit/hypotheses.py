@@ -13,6 +13,9 @@ from e5.prompts import TASKS, resolve_task
 
 # In the order in which a verdict joins the names.
 GROUPS = ("ends", "tokens", "prompt", "text", "length", "pooling", "weights")
+# Under causal attention the last token of a text's own knows nothing of the </s> behind it. So two
+# mistakes give one vector, and both names are told.
+SAME = {"no_eos": "last_content_token"}
 # What only the unmodified model computes.
 UNMODIFIED = {
     *("mean", "mean_with_instruction_masked", "before_norm", "padding_read"),
@@ -152,6 +155,16 @@ def combine(combination: Combination, hypothesis: Hypothesis) -> Combination | N
     return tuple(sorted((*combination, hypothesis), key=lambda each: GROUPS.index(each.group)))
 
 
+def without(combination: Combination, group: str) -> Combination:
+    """The combination without its hypothesis of a group."""
+    return tuple(each for each in combination if each.group != group)
+
+
+def instead(combination: Combination, hypothesis: Hypothesis) -> Combination:
+    """The combination with a hypothesis in the place of that of its group."""
+    return combine(without(combination, hypothesis.group), hypothesis) or RIGHT
+
+
 def computations(
     combination: Combination, text: str, role: TextRole, rules: PromptRules
 ) -> list[Computation]:
@@ -288,7 +301,6 @@ HYPOTHESES: Sequence[Hypothesis] = [
     _whole_prompt("lowercased", str.lower),
     *(_truncated(n, "truncated", v, keeps_end=False) for n in LENGTHS for v in (0, 1)),
     *(_truncated(n, "truncated_left", v, keeps_end=True) for n in LENGTHS for v in (0, 1)),
-    _set("last_content_token", "pooling", eos=0),
     _set("first_token", "pooling", pooling="first"),
     _set("mean", "pooling", pooling="mean"),
     _set("mean_with_instruction_masked", "pooling", pooling="mean_without_prefix"),

@@ -8,6 +8,7 @@ from e5.audit.sample import TextRole
 from e5.audit.storage import Floats
 
 DEPTH = 10  # neighbours that count
+TIES = 6  # decimals, beyond which cosines are equal
 
 
 def neighbour_ndcg(given: Floats, right: Floats, roles: Sequence[TextRole]) -> float:
@@ -37,7 +38,7 @@ def neighbour_ndcg(given: Floats, right: Floats, roles: Sequence[TextRole]) -> f
         asks = answers = np.ones(count, bool)
     allowed = asks[:, None] & answers & ~np.eye(count, dtype=bool)
     found = [
-        _ndcg(given[i] @ given[others].T, right[i] @ right[others].T)
+        _ndcg((given[i] @ given[others].T).round(TIES), (right[i] @ right[others].T).round(TIES))
         for i in np.flatnonzero(asks)
         if len(others := np.flatnonzero(allowed[i]))
     ]

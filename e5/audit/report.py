@@ -62,8 +62,10 @@ class AuditReport:
         """The shares in words.
 
         Example:
-            >>> report.summary
-            '3 % of rows: truncated 512; 97 % of rows: right'
+            >>> rows = [RowVerdict("0", "no_eos", 1.0)]
+            >>> shares = {"no_eos": 0.97, "right": 0.03}
+            >>> AuditReport("no_eos", 1, 0.8, 0.1, 0.97, shares, rows, [], [], 1, "").summary
+            '97 % of rows: no_eos; 3 % of rows: right'
         """
         return "; ".join(
             f"{_percent(share)} of rows: {name}" for name, share in self.shares.items()
@@ -75,10 +77,10 @@ class AuditReport:
 
 
 def _percent(share: float) -> str:
-    """A share in percent, neither rounded to nothing nor to all.
+    """A share in percent.
 
     Example:
-        >>> _percent(0.999), _percent(1.0), _percent(0.031)
-        ('99.9 %', '100 %', '3.1 %')
+        >>> _percent(255 / 256), _percent(1.0), _percent(0.031)
+        ('99.61 %', '100 %', '3.1 %')
     """
-    return f"{100 * share:.3g} %"
+    return f"{100 * share:.4g} %"

@@ -5,7 +5,7 @@ hypothesis at a time, on a few rows that show most.
 """
 
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from e5.audit.hypotheses import (
     Combination,
     Hypothesis,
     combine,
+    instead,
+    without,
 )
 from e5.audit.sample import Sample
 from e5.audit.storage import Floats
@@ -26,6 +28,7 @@ MAX_PROBES = 16  # rows that are computed under every hypothesis at a time
 # Of hypotheses that are many or cost much: how many rows are computed, how many of them are left.
 SCREENINGS = [(1, 8), (3, 3)]
 BEAM = 4  # combinations that are extended at a time
+SWAPPED = 2  # of them, those in which one hypothesis is replaced by another of its group
 MAX_DEPTH = 3  # extensions
 EXTENSION_PROBES = 6
 EXPLAINED = 5e-5  # 1 minus a cosine, beyond rounding, below which nothing need be added
@@ -94,7 +97,12 @@ class Search:
         """Add one hypothesis after the other to the best combinations, while that helps."""
         evidence, beam = self._evidence, self._best(self.rows, self.pool)
         alone = [each for each in self.pool if len(each) == 1]
-        effective = [h for (h,) in alone if evidence.differ((h,), RIGHT, self.rows)]
+        # A text may become too long only by another prompt.
+        effective = [
+            each
+            for (each,) in alone
+            if each.group == "length" or evidence.differ((each,), RIGHT, self.rows)
+        ]
         for depth in range(MAX_DEPTH):
             by_length = sorted(self._unexplained(), key=evidence.length)
             if not by_length:
@@ -103,9 +111,9 @@ class Search:
             rows = sorted({*by_length[: EXTENSION_PROBES - 1], by_length[-1]})
             before = self._least(rows)
             extended = [new for c in beam for h in effective if (new := combine(c, h)) is not None]
-            extended += [
-                c for each in beam[:2] for some in screened for c in self._screened(each, some)
-            ]
+            extended += [instead(c, h) for c in beam[:SWAPPED] for h in effective]
+            for each, some in product(beam[:SWAPPED], screened):
+                extended += self._screened(without(each, some[0].group), some)
             extended = [new for new in dict.fromkeys(extended) if new not in self.pool]
             if PADDING in screened:  # what is packed was extended before
                 extended = [new for new in extended if not all(each.packed for each in new)]

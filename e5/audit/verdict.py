@@ -9,7 +9,7 @@ from tqdm import tqdm
 from e5.audit.advice import advice_on
 from e5.audit.evidence import Evidence
 from e5.audit.findings import Findings
-from e5.audit.hypotheses import RIGHT, Combination, PromptRules, label
+from e5.audit.hypotheses import RIGHT, SAME, Combination, PromptRules, label
 from e5.audit.ranking import neighbour_ndcg
 from e5.audit.report import KEPT, OTHER_MODEL, RIGHT_LABEL, UNKNOWN, AuditReport, RowVerdict
 from e5.audit.sample import Sample
@@ -86,6 +86,9 @@ class _Summary:
         cosines = [1 - self._distance(row, nearest) for row in rows]
         cosine = float(np.mean([cosines[row] for row in chosen]))
         alternatives = [label(each) for each in self._alternatives(chosen, nearest)]
+        alternatives = [
+            verdict.replace(*pair) for pair in SAME.items() if pair[0] in verdict.split(" + ")
+        ] + alternatives
         names = [part.split()[0] for part in verdict.split(" + ")]
         return AuditReport(
             verdict=verdict,
