@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from e5.audit.vector_auditor import VectorAuditor as VectorAuditor
     from e5.audit.vector_source import EncoderSource as EncoderSource
     from e5.audit.vector_source import VectorSource as VectorSource
-    from e5.audit.vector_values import read_vectors as read_vectors
     from e5.audit.verdict import audit as audit
 
 __all__, __getattr__, __dir__ = lazy_exports(__name__)

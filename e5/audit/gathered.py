@@ -1,7 +1,7 @@
 """A sample as it was gathered from files or from an endpoint, and what is missing from it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from e5.audit.report import AuditReport
@@ -38,7 +38,7 @@ class Gathered:
 
     sample: Sample
     left_out: Sequence[LeftOut] = ()
-    remarks: Sequence[str] = field(default_factory=tuple)
+    remarks: Sequence[str] = ()
     task: str | None = None
     batched: Sample | None = None
 
