@@ -111,13 +111,21 @@ class Findings:
                 self._engine = engine
         new = False
         for each in found:
-            rivals = [c for c in self._fits if evidence.differ(c, each.combination, rows)]
+            best = self._most_general([each.combination, *each.equals], [*self.probes, *rows])
+            rivals = [c for c in self._fits if evidence.differ(c, best, rows)]
             if rivals := [*each.rivals, *rivals]:
-                self.rivals += [each.combination, *rivals]
-            elif each.combination not in self.accepted:
-                self.accepted.append(each.combination)
+                self.rivals += [best, *rivals]
+            elif best not in self.accepted:
+                self.accepted.append(best)
                 new = True
         return new
+
+    def _most_general(self, equals: Sequence[Combination], rows: Sequence[int]) -> Combination:
+        """Of combinations that explain some rows alike, the one that explains most others."""
+        if len(equals) == 1:
+            return equals[0]
+        counts = Decision(self._evidence, equals, rows, self._engine).consistent.sum(1)
+        return equals[int(counts.argmax())]
 
     def _merge(self, rows: Sequence[int]) -> None:
         """Replace two combinations by both together, if that explains what each of them does."""
