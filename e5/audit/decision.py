@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from e5.audit.evidence import Evidence
+from e5.audit.evidence import SAME, Evidence
 from e5.audit.hypotheses import Combination, label
 
 Positions = NDArray[Any] | Sequence[int]
@@ -43,12 +43,14 @@ class Explanation:
     Attributes:
         combination: the simplest that explains the rows.
         rows: their numbers.
-        rivals: other combinations that explain the rows as well and give other vectors.
+        equals: others, as simple, that give the same vectors for these rows.
+        rivals: others that explain the rows as well and give other vectors.
     """
 
     combination: Combination
     rows: Sequence[int]
-    rivals: Sequence[Combination] = ()
+    equals: Sequence[Combination]
+    rivals: Sequence[Combination]
 
 
 class Decision:
@@ -108,14 +110,21 @@ class Decision:
             best = min(same, key=lambda i: self.distances[i, rows].sum())
             same = [i for i in same if self._excess(i, best, rows) < SIGNIFICANT]
             simplest = min(same, key=lambda i: len(self._pool[i]))
-            others = [i for i in same if self.apart(i, simplest, rows) > HARMLESS]
-            others = [i for i in others if label(self._pool[i]) != label(self._pool[simplest])]
-            numbers = [self._rows[i] for i in rows]
-            rivals = [self._pool[i] for i in others]
+            apart = {i: self.apart(i, simplest, rows) for i in same}
+            size, name = len(self._pool[simplest]), label(self._pool[simplest])
+            equals = [i for i in same if apart[i] < SAME and len(self._pool[i]) == size]
+            rivals = [i for i in same if apart[i] > HARMLESS and label(self._pool[i]) != name]
             few = len(rows) < max(MIN_ROWS, len(self._rows) / 2)
             looks_like = self._is_rounding if suspected else self._is_known_rounding
             if not (few and (suspected or self._sets[simplest])) and looks_like(simplest, rows):
-                found.append(Explanation(self._pool[simplest], numbers, rivals))
+                found.append(
+                    Explanation(
+                        self._pool[simplest],
+                        [self._rows[i] for i in rows],
+                        [self._pool[i] for i in equals if i != simplest],
+                        [self._pool[i] for i in rivals],
+                    )
+                )
             left[rows] = False
         return found
 

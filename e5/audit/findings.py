@@ -66,54 +66,66 @@ class Findings:
         self._fits: list[Combination] = []  # that give other scales to stored numbers, equally well
         self._engine = 0.0  # 1 minus the cosine that the maker's arithmetic costs, once it is known
         usable = np.flatnonzero(readings[0].units.any(1)).tolist()
-        self.probes = left = probes(sample, usable)
+        self.probes = probes(sample, usable)
         if not usable:
             return
-        for number in range(MAX_ROUNDS):
-            search = self._search(readings, probes(sample, left if number else usable), number == 0)
-            if not self._judge(search):
+        self._compare_singles(readings)
+        left = self._find_owners(self._label(usable))
+        for _ in range(MAX_ROUNDS):
+            if not left or not self._search(readings, probes(sample, left)):
                 break
-            self._merge(usable)
-            left = self._label(usable)
-            if not left:
-                break
-        left = self._label(usable)
-        if left:
-            self._find_owners(left, usable)
+            left = self._label([row for row in usable if self.rows[row].owner is None])
+        self._find_owners(left)
 
-    def _search(self, readings: Sequence[Reading], rows: Sequence[int], first: bool) -> Search:
-        """Compare what may explain the rows; the first time, find out how the numbers are read."""
-        evidence, search = self._evidence, Search(self._evidence, rows)
-        several = first and len(readings) > 1
-        if several:
-            choose_reading(evidence, readings, search.pool, rows, final=False)
-            search = Search(evidence, rows)
+    def _compare_singles(self, readings: Sequence[Reading]) -> None:
+        """Find out how the numbers are read, and what one hypothesis explains."""
+        search = Search(self._evidence, self.probes)
+        if len(readings) > 1:
+            choose_reading(self._evidence, readings, search.pool, self.probes, final=False)
+            search = Search(self._evidence, self.probes)
+        if not self._evidence.reading.fitted:
+            self._judge(search, suspect=False)
+
+    def _search(self, readings: Sequence[Reading], rows: Sequence[int]) -> bool:
+        """Compare what may explain the rows that are left; whether anything new does."""
+        search = Search(self._evidence, rows)
         search.widen()
-        if several:
+        if len(readings) > 1 and not self.accepted:
             for _ in range(2):  # the second begins with the vectors that the first has chosen
-                self._fits = choose_reading(evidence, readings, search.pool, rows, final=True)
-        return search
+                self._fits = choose_reading(self._evidence, readings, search.pool, rows, final=True)
+        return self._judge(search, suspect=True)
 
-    def _judge(self, search: Search) -> bool:
-        """Accept what explains the probes of a search; whether that is anything new."""
+    def _judge(self, search: Search, *, suspect: bool) -> bool:
+        """Accept what explains the probes of a search; whether that is anything new.
+
+        With `suspect` the engine that made the vectors may be found to round.
+        """
         evidence, rows = self._evidence, search.rows
         self.pool = list(dict.fromkeys([*self.pool, *search.pool]))
         least = np.min([evidence.distances(each, rows) for each in search.pool], axis=0)
         self._nearest |= zip(rows, least.tolist(), strict=True)
         found = Decision(evidence, search.pool, rows, self._engine).explanations()
-        if not found and (engine := self._engine_rounding()):
+        if not found and suspect and (engine := self._engine_rounding()):
             decision = Decision(evidence, search.pool, rows, engine)
             if found := decision.explanations(suspected=True):
                 self._engine = engine
         new = False
         for each in found:
-            rivals = [c for c in self._fits if evidence.differ(c, each.combination, rows)]
+            best = self._most_general([each.combination, *each.equals], [*self.probes, *rows])
+            rivals = [c for c in self._fits if evidence.differ(c, best, rows)]
             if rivals := [*each.rivals, *rivals]:
-                self.rivals += [each.combination, *rivals]
-            elif each.combination not in self.accepted:
-                self.accepted.append(each.combination)
+                self.rivals += [best, *rivals]
+            elif best not in self.accepted:
+                self.accepted.append(best)
                 new = True
         return new
+
+    def _most_general(self, equals: Sequence[Combination], rows: Sequence[int]) -> Combination:
+        """Of combinations that explain some rows alike, the one that explains most others."""
+        if len(equals) == 1:
+            return equals[0]
+        counts = Decision(self._evidence, equals, rows, self._engine).consistent.sum(1)
+        return equals[int(counts.argmax())]
 
     def _merge(self, rows: Sequence[int]) -> None:
         """Replace two combinations by both together, if that explains what each of them does."""
@@ -132,6 +144,7 @@ class Findings:
 
     def _label(self, rows: Sequence[int]) -> list[int]:
         """Compare what was accepted on all rows; returns those that nothing explains."""
+        self._merge(rows)
         pool = list(dict.fromkeys([RIGHT, *self.accepted, *self.rivals]))
         decision = Decision(self._evidence, pool, rows, self._engine)
         left = []
@@ -165,28 +178,32 @@ class Findings:
         median = float(np.median(rest))
         return max(median, 0.0) if median < ARITHMETIC else 0.0
 
-    def _find_owners(self, left: Sequence[int], usable: Sequence[int]) -> None:
-        """Find rows whose vectors belong to the texts of other rows."""
+    def _find_owners(self, left: Sequence[int]) -> list[int]:
+        """Find rows whose vectors are those of other rows' texts; returns what is left."""
+        if not left:
+            return []
         evidence, units = self._evidence, self._evidence.reading.units
+        rows = np.flatnonzero(units.any(1)).tolist()
         pool = list(dict.fromkeys([*self.accepted, RIGHT, *self.pool]))
-        pool = [each for each in pool if not evidence.is_set(each)]
+        pool = [c for c in pool if not evidence.is_set(c) and (len(c) < 2 or c in self.accepted)]
         # All are compared on the probes, where they are known, and the best of them on all rows.
         near = [
             _distances(units[left], evidence.expected(each, self.probes)).min(1) for each in pool
         ]
         order = np.argsort([np.log10(each + 1e-7).mean() for each in near], kind="stable")
-        limits = 3 * evidence.reading.noise + FORMATS + evidence.rounding
+        limits = 2 * (evidence.reading.noise + evidence.rounding) + FORMATS
         for i in order[:MAX_OWNERS].tolist():
-            distances = _distances(units[left], evidence.expected(pool[i], usable))
+            distances = _distances(units[left], evidence.expected(pool[i], rows))
             for row, found in zip(left, distances, strict=True):
-                owner, least = usable[int(found.argmin())], found.min()
+                owner, least = rows[int(found.argmin())], found.min()
                 own = evidence.distances(pool[i], [row])[0]
                 if least <= limits[row] and own > DISTINCT * least + HARMLESS:
                     shared = _distances(units[[row]], units[[owner]]).item() <= limits[row]
                     self.rows[row] = Finding(pool[i], owner, shared)
             left = [row for row in left if self.rows[row].combination is None]
             if not left:
-                return
+                break
+        return list(left)
 
 
 def _distances(units: Floats, others: Floats) -> Floats:

@@ -6,7 +6,7 @@ audit must say of each stands beside it.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -34,7 +34,6 @@ class Maker:
 
     make: Make
     verdict: str
-    marks: Sequence[str] = field(default=())
 
 
 @cache
@@ -106,12 +105,13 @@ def by_transformers(*, prompts: bool = True, **options: Any) -> Make:
 @cache
 def sentence_transformer(pooling: str | None, *, include_prompt: bool = True) -> Any:
     """The model with its settings (the pooling that they name), or as it loads without them."""
-    from sentence_transformers import SentenceTransformer, models
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer import modules
 
     if pooling is None:
         return SentenceTransformer(str(WEIGHTS), device="cpu")
-    transformer = models.Transformer(str(WEIGHTS))
-    pool = models.Pooling(192, pooling_mode=pooling, include_prompt=include_prompt)
+    transformer = modules.Transformer(str(WEIGHTS))
+    pool = modules.Pooling(192, pooling_mode=pooling, include_prompt=include_prompt)
     return SentenceTransformer(modules=[transformer, pool], device="cpu")
 
 
@@ -178,12 +178,36 @@ TRANSFORMERS = {
     ),
 }
 
+PARSED = "no_eos + special_tokens_parsed"  # what its tokenizer does by default
+
 SENTENCE_TRANSFORMERS = {
-    "with its settings": Maker(
-        by_sentence_transformers("lasttoken"), "no_eos + special_tokens_parsed"
+    "with the model's settings": Maker(by_sentence_transformers("lasttoken"), PARSED),
+    "with no prompts": Maker(
+        by_sentence_transformers("lasttoken", prompts=False), f"{PARSED} + no_instruction"
     ),
-    "without its settings": Maker(
-        by_sentence_transformers(None, prompts=False),
-        "special_tokens_parsed + no_instruction + mean",
+    "without the model's settings": Maker(
+        by_sentence_transformers(None, prompts=False), f"{PARSED} + no_instruction + mean"
+    ),
+    "its mean": Maker(by_sentence_transformers("mean"), f"{PARSED} + mean"),
+    "its mean without the prompt": Maker(
+        by_sentence_transformers("mean", include_prompt=False),
+        f"{PARSED} + mean_with_instruction_masked",
+    ),
+    "its first token": Maker(by_sentence_transformers("cls"), "first_token"),
+    "its weighted mean": Maker(by_sentence_transformers("weightedmean"), "unknown"),
+    "its maximum": Maker(by_sentence_transformers("max"), "unknown"),
+    "its maximum length": Maker(
+        by_sentence_transformers("lasttoken", max_seq_length=128), f"{PARSED} + truncated 128"
+    ),
+    "its dimensions": Maker(
+        by_sentence_transformers("lasttoken", truncate_dim=96), f"{PARSED} + dimensions 96"
+    ),
+    "its int8": Maker(by_sentence_transformers("lasttoken", precision="int8"), PARSED),
+    "its uint8": Maker(by_sentence_transformers("lasttoken", precision="uint8"), PARSED),
+    "its bits": Maker(
+        by_sentence_transformers("lasttoken", precision="binary"), f"{PARSED} + binary"
+    ),
+    "its bits in uint8": Maker(
+        by_sentence_transformers("lasttoken", precision="ubinary"), f"{PARSED} + binary"
     ),
 }
