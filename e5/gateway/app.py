@@ -18,13 +18,12 @@ from e5.errors import E5Error
 from e5.gateway.backend import Backend
 from e5.gateway.body import BodyParser, json_pieces, to_json
 from e5.gateway.client_request import ServiceCall
-from e5.gateway.google import GoogleModel, GoogleModels, google_model
 from e5.gateway.guard import ERROR_STYLE, Guard, while_connected
 from e5.gateway.keys import Keys
 from e5.gateway.limits import GatewayLimits
+from e5.gateway.listing_routes import listing_get_routes
 from e5.gateway.metrics import GatewayMetrics
 from e5.gateway.model_names import ModelNames
-from e5.gateway.ollama import OLLAMA_VERSION, OllamaModels, OllamaVersion, ollama_models
 from e5.gateway.openai import ModelCard, ModelList, model_list
 from e5.gateway.openapi import (
     ANSWER_HEADERS,
@@ -51,7 +50,6 @@ SENTENCES_BY_STATUS = {
 
 
 StatusAnswer = TypedDict("StatusAnswer", {"status": str})
-KeyAnswer = TypedDict("KeyAnswer", {"valid": bool})
 OpenApiAnswer = TypedDict(
     "OpenApiAnswer", {"openapi": str, "info": dict[str, Any], "paths": dict[str, Any]}
 )
@@ -145,7 +143,7 @@ class Gateway:
             GetRoute("/models", "Lists them as /v1/models does.", ModelList, self._list_models),
             GetRoute("/v1/models/{name:path}", "Shows one name of the model.", *one_model),
             GetRoute("/models/{name:path}", "Shows it as /v1/models/{name} does.", *one_model),
-            *self._other_model_routes(),
+            *listing_get_routes(self._model_names, self._backend),
             GetRoute(
                 "/deployments/{name:path}/models", "Lists them for Azure's clients.", *all_models
             ),
@@ -180,32 +178,6 @@ class Gateway:
                 keyless=False,
             ),
             GetRoute("/openapi.json", "Describes all routes.", *openapi),
-        ]
-
-    def _other_model_routes(self) -> list[GetRoute]:
-        """What clients of Ollama, Google and Cohere ask before they send texts."""
-        statuses, google = BACKEND_STATUSES, "/v1beta/models"
-        ollama = OllamaModels, self._list_ollama_models, statuses
-        key = KeyAnswer, self._valid_key, (401, 429)
-        return [
-            GetRoute("/api/tags", "Lists the names for Ollama's clients.", *ollama),
-            GetRoute("/api/ps", "Lists them as /api/tags does.", *ollama),
-            GetRoute("/api/version", "Says it as Ollama.", OllamaVersion, self._ollama_version),
-            GetRoute(google, "Lists them as Google.", GoogleModels, self._google_models, statuses),
-            GetRoute(
-                f"{google}/{{name:path}}",
-                "Shows one name of the model as Google does.",
-                GoogleModel,
-                self._google_model,
-                (404, *statuses),
-                error_style="google",
-            ),
-            *(
-                GetRoute(
-                    path, "Says to Cohere's clients that the key is right.", *key, False, "POST"
-                )
-                for path in ("/v1/check-api-key", "/check-api-key")
-            ),
         ]
 
     def _post(self, route: PostRoute) -> Route:
@@ -283,23 +255,6 @@ class Gateway:
 
     async def _one_model(self, request: HttpRequest) -> Response:
         return _json(owned_model(request.path_params["name"], self._model_names))
-
-    async def _list_ollama_models(self, _: HttpRequest) -> Response:
-        return _json(ollama_models(self._model_names, await self._backend.info()))
-
-    async def _ollama_version(self, _: HttpRequest) -> Response:
-        return _json({"version": OLLAMA_VERSION})
-
-    async def _google_models(self, _: HttpRequest) -> Response:
-        info = await self._backend.info()
-        return _json({"models": [google_model(name, info) for name in self._model_names.names]})
-
-    async def _google_model(self, request: HttpRequest) -> Response:
-        name, _ = self._model_names.resolve(request.path_params["name"])
-        return _json(google_model(name, await self._backend.info()))
-
-    async def _valid_key(self, _: HttpRequest) -> Response:
-        return _json({"valid": True})  # the guard has let it in
 
     async def _info(self, _: HttpRequest) -> Response:
         return _json(info(await self._backend.info(), max_requests=self.limits.in_flight))

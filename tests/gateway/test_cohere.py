@@ -299,14 +299,6 @@ class TestAtTheRoot:
         assert sentence_of(refused, 400).startswith("texts[1]: received blank text")
         assert sentence_of(local.post("/embed", {}), 400).startswith("inputs: received nothing")
 
-    @pytest.mark.parametrize("path", ["/check-api-key", "/v1/check-api-key"])
-    def test_a_key_can_be_checked(self, path: str, fake: FakeBackend) -> None:
-        local = LocalGateway(fake, keys=["k"])
-        response = local.send("POST", path, headers={"authorization": "Bearer k"})
-        assert response.json() == {"valid": True}
-        assert sentence_of(local.send("POST", path), 401)
-        assert LocalGateway(fake).send("POST", path).json() == {"valid": True}
-
 
 class TestQuantize:
     @given(BATCHES)

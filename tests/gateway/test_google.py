@@ -300,15 +300,3 @@ class TestRefusals:
         sentence = sentence_of(response, status)
         told = response.json()["error"]
         assert told == {"code": status, "message": sentence, "status": word}
-
-
-class TestModels:
-    def test_each_name_is_listed_and_told_of(self, fake: FakeBackend) -> None:
-        local = LocalGateway(fake)
-        listed = local.get("/v1beta/models").json()["models"]
-        names = ["models/small", "models/small-query", "models/small-passage"]
-        assert [model["name"] for model in listed] == names
-        for model in listed:
-            assert model["inputTokenLimit"] == 4096
-            assert "embedContent" in model["supportedGenerationMethods"]
-            assert local.get(f"/v1beta/{model['name']}").json() == model

@@ -115,21 +115,6 @@ class TestLoading:
 
 
 class TestModels:
-    @pytest.mark.parametrize("path", ["/api/tags", "/api/ps"])
-    def test_each_name_is_listed_with_its_tag_and_can_be_used(
-        self, path: str, fake: FakeBackend
-    ) -> None:
-        local = LocalGateway(fake, aliases={"nomic-embed-text": "small-query"})
-        listed = local.get(path).json()["models"]
-        names = ["small:latest", "small-query:latest", "small-passage:latest"]
-        assert [model["name"] for model in listed] == [*names, "nomic-embed-text:latest"]
-        for model in listed:
-            assert model["model"] == model["name"]
-            assert model["digest"] == "0123456789ab"
-            assert model["details"]["family"]
-            response = local.post(EMBED, {"model": model["name"], "input": "a"})
-            assert response.json()["model"] == model["name"]
-
     @pytest.mark.parametrize("field", ["model", "name"])
     def test_a_model_is_told_of(self, field: str, fake: FakeBackend) -> None:
         shown = LocalGateway(fake).post("/api/show", {field: "small:latest", "verbose": True})
@@ -143,10 +128,6 @@ class TestModels:
         local = LocalGateway(fake)
         assert 'received "x"' in sentence_of(local.post("/api/show", {"model": "x"}), 404)
         assert sentence_of(local.post("/api/show", {}), 400).startswith("model: received nothing")
-
-    def test_the_version_is_one_that_has_these_answers(self, fake: FakeBackend) -> None:
-        version = LocalGateway(fake).get("/api/version").json()["version"]
-        assert [int(part) for part in version.split(".")] >= [0, 11, 0]  # `dimensions` came then
 
 
 @pytest.mark.parametrize(
