@@ -62,6 +62,7 @@ def test_a_template_that_is_none_is_refused_in_one_sentence(bare: Path, template
 PROMPTS_FILE = "config_sentence_transformers.json"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("said", [None, "query: {query}"])
 def test_without_one_in_the_manifest_it_is_what_the_other_files_say(
     bare: Path, said: str | None
@@ -84,6 +85,7 @@ def test_a_template_that_contradicts_the_other_files_is_refused(bare: Path) -> N
         Checkpoint.find(bare)
 
 
+@pytest.mark.slow
 def test_two_checkpoints_that_differ_in_their_template_alone_differ_in_their_queries(
     original: Path, tmp_path: Path
 ) -> None:

@@ -116,6 +116,7 @@ def test_a_long_or_strange_media_type_is_shortened() -> None:
     assert str(caught.value).isprintable()
 
 
+@pytest.mark.slow
 def test_a_text_of_all_characters_that_it_may_have_is_read_however_it_is_written() -> None:
     text = "\N{GRINNING FACE}" * MAX_CHARACTERS
     assert read_data_uri("data:text/plain;base64," + base64_of(text), "query") == text

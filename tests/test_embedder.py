@@ -199,6 +199,7 @@ class TestTruncation:
         with pytest.raises(InputError):
             short_embedder.encode_document(text + " snow", truncate=False)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("entries", "max_length"),
         [

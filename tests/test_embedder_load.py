@@ -20,6 +20,7 @@ from e5.prompts import DEFAULT_TASK
 class TestFingerprint:
     """The name changes with everything that shapes a vector, and with nothing else."""
 
+    @pytest.mark.slow
     def test_it_changes_with_weights_tokenizer_dtype_and_length(
         self, checkpoint: Path, edit_checkpoint: EditCheckpoint, tmp_path: Path, embedder: Embedder
     ) -> None:
@@ -37,6 +38,7 @@ class TestFingerprint:
         ]
         assert len(set(names)) == len(names)
 
+    @pytest.mark.slow
     def test_it_does_not_change_with_the_budget_or_the_place(
         self, checkpoint: Path, tmp_path: Path, embedder: Embedder
     ) -> None:
@@ -75,6 +77,7 @@ class TestDeclarations:
         """A copy to write into."""
         return Path(shutil.copytree(checkpoint, tmp_path / checkpoint.name))
 
+    @pytest.mark.slow
     def test_its_prompts_reach_the_side_they_belong_to(
         self, folder: Path, embedder: Embedder, reference: Reference
     ) -> None:
@@ -87,6 +90,7 @@ class TestDeclarations:
         assert_same(own.encode_query("snow", task="Law"), truth[2])
         assert own.name != embedder.name
 
+    @pytest.mark.slow
     def test_e5s_own_files_change_nothing(self, folder: Path, embedder: Embedder) -> None:
         pooling = E5_FILES["1_Pooling/config.json"] | {"word_embedding_dimension": 64}
         files = {name: content for name, content in E5_FILES.items() if name != "config.json"}
@@ -95,6 +99,7 @@ class TestDeclarations:
         assert (loaded.name, loaded.prompts) == (embedder.name, embedder.prompts)
         assert loaded.max_length == 4096
 
+    @pytest.mark.slow
     def test_the_shortest_of_the_lengths_is_the_maximum(self, folder: Path) -> None:
         (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 20}')
         shorter = load(folder)
@@ -153,6 +158,7 @@ class TestTokenizerAtLoading:
         with pytest.raises(TokenizerError, match="'The capital of France is Paris'"):
             load(folder)
 
+    @pytest.mark.slow
     def test_a_tokenizer_that_misses_the_manifests_ids_is_refused(self, folder: Path) -> None:
         files = hash_files(folder, checkpoint_files(folder))
         CheckpointManifest("a test", files, {"snow": true_ids("snow")}).write(folder)
@@ -162,6 +168,7 @@ class TestTokenizerAtLoading:
             load(folder)
 
 
+@pytest.mark.slow
 def test_any_style_of_saved_tokenizer_gives_the_same_vectors(
     tmp_path: Path, embedder: Embedder
 ) -> None:

@@ -112,6 +112,7 @@ class TestFidelity:
         texts = [(1, *random.integers(0, 32_000, n).tolist(), 2) for n in (0, 1, 600, 3)]
         assert is_faithful(run(model, pack(texts)), reference(texts))
 
+    @pytest.mark.slow
     @settings(max_examples=30)
     @given(texts=mixtures(), min_shared=st.sampled_from([8, UNSHARED]))
     def test_bfloat16_is_as_near_as_promised(

@@ -69,6 +69,7 @@ def test_texts_that_are_padded_keep_their_vectors(model: Mistral, texts: list[To
     assert torch.cosine_similarity(vectors, alone).min() >= 0.9995
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("texts", "size"),
     [
@@ -92,6 +93,7 @@ def test_so_do_larger_batches_which_share_prompts(
     assert torch.cosine_similarity(vectors, alone).min() >= 0.9995
 
 
+@pytest.mark.slow
 @given(texts=TEXTS)
 def test_keys_behind_those_of_the_texts_change_no_bit(
     model: Mistral, texts: list[TokenIds]

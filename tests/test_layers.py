@@ -160,6 +160,7 @@ def test_so_does_one_whose_frames_are_kept_and_go_later(card: FakeStreams) -> No
     assert card.races() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_layers", range(1, NUM_LAYERS + 1))
 def test_so_does_a_forward_of_the_first_layers(card: FakeStreams, num_layers: int) -> None:
     model, whole = small_model(), small_model()
@@ -273,6 +274,7 @@ def test_an_adapter_is_merged_into_streamed_layers_too(checkpoint: Path, tmp_pat
     assert all(torch.equal(other, merged) for other in others)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.usefixtures("card")
 def test_an_embedder_has_the_same_name_and_the_same_bits(

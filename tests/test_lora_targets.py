@@ -58,6 +58,7 @@ def pefts_choice(config: dict[str, Any], *, causal: bool) -> set[str] | None:
     return {name for name in names if name != "lm_head"}
 
 
+@pytest.mark.slow
 @given(
     st.fixed_dictionaries(
         {},

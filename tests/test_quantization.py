@@ -51,6 +51,7 @@ def folders(
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "least"), [("int8", 0.997), ("nf4", 0.92)])
 def test_it_costs_as_much_as_the_docs_say(
     quantised: dict[str, Embedder], name: str, least: float
@@ -65,6 +66,7 @@ def test_the_name_tells_them_apart(quantised: dict[str, Embedder]) -> None:
     assert len({embedder.name for embedder in (*quantised.values(), whole)}) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["int8", "nf4"])
 def test_a_checkpoint_that_was_quantised_before_gives_the_same_vectors(
     quantised: dict[str, Embedder], folders: dict[str, Path], name: str
@@ -109,6 +111,7 @@ class TestRefusals:
         with pytest.raises(WeightsError, match=rf'config.json: .*\(quant_method "{method}"\)'):
             load(folder, engine="transformers")
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("change", "named"),
         [

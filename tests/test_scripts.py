@@ -83,6 +83,7 @@ def project(tmp_path: Path) -> Path:
     return scripts.parent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_installs_what_it_needs_and_runs_its_module_where_the_caller_stands(
     command: str, project: Path, tmp_path: Path
@@ -105,6 +106,7 @@ def test_the_extras_are_those_of_the_options_before_anything_is_installed(projec
     assert done.stdout.splitlines()[0] == "gateway,search"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["predict", "serve"])
 def test_relative_weights_are_the_caller_s_and_the_default_ones_the_project_s(
     command: str, project: Path, tmp_path: Path
@@ -134,6 +136,7 @@ def test_a_command_imports_nothing_of_the_folder_it_is_called_in(tmp_path: Path)
 # The predictor
 
 
+@pytest.mark.slow
 def test_the_health_check_tells_of_a_broken_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     def break_down(*_: object) -> None:
         raise RuntimeError("device lost")

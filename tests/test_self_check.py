@@ -29,6 +29,7 @@ def test_weights_that_are_not_finite_are_refused_at_loading(
         load(edit_checkpoint(checkpoint, damage))
 
 
+@pytest.mark.slow
 def test_a_kernel_that_mixes_texts_is_refused_at_loading(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -42,6 +43,7 @@ def test_a_kernel_that_mixes_texts_is_refused_at_loading(
         load(checkpoint)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mask", ["none", "aligned to the first key"])
 def test_a_kernel_with_a_wrong_mask_is_refused_at_loading(
     checkpoint: Path, mask: str, monkeypatch: pytest.MonkeyPatch
@@ -62,6 +64,7 @@ def test_a_kernel_with_a_wrong_mask_is_refused_at_loading(
 class TestAsOnACard:
     """The CUDA branch, by a CPU kernel behind the op of torch's FlashAttention."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
     def test_its_vectors_are_those_of_float32(self, checkpoint: Path, dtype: str) -> None:
         exact, texts = load(checkpoint), [*TEXTS, BY_PROMPT]
@@ -77,11 +80,13 @@ class TestAsOnACard:
         ):
             assert np.diag(cosine_scores(ours, truth)).min() >= 99.95
 
+    @pytest.mark.slow
     def test_float32_never_asks_it(self, checkpoint: Path) -> None:
         with as_on_a_card() as calls:
             assert_same(load(checkpoint).encode_query(TEXTS), load(checkpoint).encode_query(TEXTS))
         assert not calls
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("tile", [64, 128])
     def test_a_kernel_that_is_wrong_beyond_a_tile_is_refused(
         self, checkpoint: Path, tile: int, monkeypatch: pytest.MonkeyPatch

@@ -49,6 +49,7 @@ def edit_tensors(
 # What does not load
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", SEEN_WITHOUT_MANIFEST)
 @pytest.mark.parametrize("name", [FIRST, SECOND])
 def test_a_shard_that_is_no_safetensors_is_refused_by_name(
@@ -81,6 +82,7 @@ def without(tensors: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tens
     return {other: tensor for other, tensor in tensors.items() if other != name}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "tensor", "reason"),
     [
@@ -128,6 +130,7 @@ def test_names_with_somebody_s_prefix_load_where_that_is_certain(
         load(bare)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapter", [None, "elsewhere", "inside"])
 def test_weights_with_an_adapter_beside_them_are_served_with_it_or_not_at_all(
     bare: Path, tmp_path: Path, adapter: str | None
@@ -171,6 +174,7 @@ def test_wrappers_of_single_layers_come_off(bare: Path, original: Path) -> None:
     assert np.array_equal(load(bare).encode_document(TEXTS), load(original).encode_document(TEXTS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "_fsdp_wrapped_module."])
 def test_two_names_for_one_tensor_are_refused(bare: Path, prefix: str) -> None:
     extra = {f"{prefix}norm.weight": torch.zeros(32)}
@@ -200,6 +204,7 @@ def test_names_with_and_without_a_prefix_are_refused(bare: Path) -> None:
         load(bare)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", ["", "model.", "teacher."])
 def test_two_whole_models_are_refused(bare: Path, other: str) -> None:
     for name in (FIRST, SECOND):
@@ -217,6 +222,7 @@ def test_two_whole_models_are_refused(bare: Path, other: str) -> None:
         load(bare)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["2.linear.weight", "score.weight", "custom_text_proj.weight", "model.pooler.weight"]
 )
@@ -241,6 +247,7 @@ def test_an_adapter_that_was_not_merged_is_refused_as_one(bare: Path, name: str)
         load(bare)
 
 
+@pytest.mark.slow
 def test_tables_that_the_model_computes_itself_are_left_out(bare: Path, original: Path) -> None:
     tables = {
         "rotary_emb.inv_freq": torch.ones(4),
@@ -250,6 +257,7 @@ def test_tables_that_the_model_computes_itself_are_left_out(bare: Path, original
     assert np.array_equal(load(bare).encode_document(TEXTS), load(original).encode_document(TEXTS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [SINGLE, "model-00001-of-00001.safetensors"])
 @pytest.mark.parametrize("has_index", [False, True])
 def test_one_whole_file_needs_no_index(
@@ -273,6 +281,7 @@ def test_an_index_never_leads_out_of_its_folder(part: str, bare: Path) -> None:
         checkpoint_files(bare)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_in_parts_and_one_in_a_single_file_give_equal_vectors(
     original: Path, tmp_path: Path
 ) -> None:

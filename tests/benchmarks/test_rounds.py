@@ -21,6 +21,7 @@ CPU = torch.device("cpu")
 SPIN = [sys.executable, "-c", "while True: pass"]
 
 
+@pytest.mark.slow
 def test_each_round_has_every_system_and_starts_with_another() -> None:
     called: list[str] = []
 
@@ -49,6 +50,7 @@ def test_a_large_spread_is_marked() -> None:
     assert noisy.columns()["spread"] == "38% !"
 
 
+@pytest.mark.slow
 def test_a_busy_process_that_is_no_child_is_counted() -> None:
     code = (
         "import time; from benchmarks.other_processes import OtherProcesses\n"

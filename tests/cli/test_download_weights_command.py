@@ -11,6 +11,7 @@ from e5.cli import download_weights_command, main
 from e5.cli.hub_models import E5, MODELS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Linq-Embed-Mistral", "Linq-AI-Research/Linq-Embed-Mistral"])
 def test_another_model_of_the_table_goes_to_its_own_folder_with_its_template(
     hub: FakeHub, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch

@@ -45,6 +45,7 @@ def test_the_help_names_the_dtypes_and_the_default_of_the_rows(
     assert f"the default is {ROWS_PER_SHARD}." in " ".join(printed.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -90,6 +91,7 @@ def test_options_that_do_not_belong_together_are_a_usage_error(
     assert capsys.readouterr().err.endswith(f"{message}\n")
 
 
+@pytest.mark.slow
 def test_the_summary_says_what_was_computed_reused_and_removed(packages: Path, run: Run) -> None:
     out, path = packages / "out", packages / "in" / "all.tsv"
     arguments = (packages / "in", out, "--id-column", "name")
@@ -116,6 +118,7 @@ def test_duplicates_are_named_in_the_last_lines(packages: Path, run: Run) -> Non
     assert "all.tsv:3 (p3)" in done.err
 
 
+@pytest.mark.slow
 def test_an_empty_corpus_asks_before_it_deletes(packages: Path, run: Run) -> None:
     arguments = (packages / "in", packages / "out", "--id-column", "name")
     embed_folder(run, *arguments)
@@ -129,6 +132,7 @@ def test_an_empty_corpus_asks_before_it_deletes(packages: Path, run: Run) -> Non
     )
 
 
+@pytest.mark.slow
 def test_what_is_kept_otherwise_is_said_and_can_be_named(
     tmp_path: Path, run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:

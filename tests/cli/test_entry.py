@@ -77,6 +77,7 @@ def test_arguments_that_cannot_be_understood_are_a_usage_error(
     assert capsys.readouterr().err.startswith("usage: e5 ")
 
 
+@pytest.mark.slow
 def test_no_help_needs_any_other_package_and_the_sentence_names_the_missing_extras(
     tmp_path: Path,
 ) -> None:

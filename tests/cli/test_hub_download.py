@@ -89,6 +89,7 @@ def test_a_hub_with_other_weights_than_the_known_ones_is_refused(
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_a_download_brings_the_checkpoint_and_nothing_else(
     hub: FakeHub, original: Path, tmp_path: Path
 ) -> None:
@@ -118,6 +119,7 @@ def test_what_the_folder_says_of_its_pooling_comes_too(
     assert f"{folder / name}: the pooling is " in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_second_run_fetches_nothing(hub: FakeHub, tmp_path: Path) -> None:
     assert main(["download-weights", "--folder", str(tmp_path / "weights")]) == 0
     hub.fetched.clear()
@@ -127,6 +129,7 @@ def test_a_second_run_fetches_nothing(hub: FakeHub, tmp_path: Path) -> None:
     Checkpoint.find(tmp_path / "weights")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [remove, flip_bit, truncate])
 @pytest.mark.parametrize("name", [SECOND, CONFIG])
 def test_only_what_is_missing_or_damaged_is_fetched(
@@ -138,6 +141,7 @@ def test_only_what_is_missing_or_damaged_is_fetched(
     assert (bare / name).read_bytes() == hub.files[name].data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [FIRST, CONFIG])
 @pytest.mark.parametrize("fault", [Fault.FLIPPED_BIT, Fault.CUT_OFF, Fault.REFUSED])
 def test_a_file_that_does_not_arrive_whole_is_named_and_not_kept(

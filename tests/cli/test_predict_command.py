@@ -28,6 +28,7 @@ def test_inputs_are_those_of_cog_predict_and_the_answer_is_the_server_s(
         assert json.loads(done.out) == server.predict(inputs)["output"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "weights", "message"),
     [
@@ -88,6 +89,7 @@ def answer_to(run: Run, *arguments: str) -> dict[str, Any]:
     return answer
 
 
+@pytest.mark.slow
 def test_a_file_is_the_text_that_it_holds(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,6 +29,7 @@ def index(packages: Path, run: Run) -> Path:
     return packages / "index"
 
 
+@pytest.mark.slow
 def test_from_documents_to_a_search(tmp_path: Path, embedder: Embedder, run: Run) -> None:
     rows = [*texts(40), "a cat sleeps\non the sofa"]
     corpus = write_corpus(tmp_path / "in" / "a.jsonl", rows)
@@ -62,6 +63,7 @@ def test_a_query_carries_the_task_of_a_symmetric_corpus(
     assert best["score"] == pytest.approx(100, abs=0.1)
 
 
+@pytest.mark.slow
 def test_a_query_of_other_weights_is_refused(
     index: Path, embedder: Embedder, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,6 +85,7 @@ def test_a_search_has_a_query_or_a_file_of_them(
     assert "name one QUERY, or a file of them by --queries" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_kept_columns_filter_the_hits_and_are_printed(index: Path, run: Run) -> None:
     where = "kb >= 1000 and section = 'utils'"
     found = json.loads(run("search", index, "snow", "--where", where, "--json").out)
@@ -98,6 +101,7 @@ def test_kept_columns_filter_the_hits_and_are_printed(index: Path, run: Run) -> 
     assert done.err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_passages_are_printed_or_the_best_of_each_document(packages: Path, run: Run) -> None:
     passages = ("--passages", 12, "--overlap", 2)
     embed_folder(run, packages / "in", packages / "out", "--id-column", "name", *passages)
@@ -111,6 +115,7 @@ def test_passages_are_printed_or_the_best_of_each_document(packages: Path, run: 
     assert best[0] == hits[0]
 
 
+@pytest.mark.slow
 def test_many_queries_are_answered_with_one_load(
     index: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +153,7 @@ def strictly(text: str) -> Any:
     return parsed
 
 
+@pytest.mark.slow
 def test_what_is_printed_is_json_for_every_parser(packages: Path, run: Run) -> None:
     (packages / "in" / "all.tsv").unlink()
     numbers = {"a": math.nan, "b": math.inf, "c": -math.inf, "d\x00\u2028\x7f🙂": 1.5}
@@ -166,6 +172,7 @@ def test_what_is_printed_is_json_for_every_parser(packages: Path, run: Run) -> N
     assert {hit["id"]: hit["a.b"] for hit in answer["hits"]} == expected
 
 
+@pytest.mark.slow
 def test_columns_of_any_name_are_printed_in_cells(packages: Path, run: Run) -> None:
     (packages / "in" / "all.tsv").unlink()
     values = {"": 1, "--x": 22, "a\x1b[2J\nb": 333, "x" * 200: 4444, " a": "long value"}
@@ -182,6 +189,7 @@ def test_columns_of_any_name_are_printed_in_cells(packages: Path, run: Run) -> N
     assert {name: found[name] for name in values} == values
 
 
+@pytest.mark.slow
 def test_no_text_of_a_corpus_moves_the_cursor(packages: Path, run: Run) -> None:
     rows = [{"name": "a\x1b[2J\nb", "text": "snow\x1b]0;title\x07", "kb": "\x1b[31m"}]
     (packages / "in" / "all.tsv").unlink()

@@ -327,6 +327,7 @@ def test_cancelling_cancels_predictions_on_replicate() -> None:
     assert len(api.creates) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_cancelled", [1, 2])
 def test_the_first_question_goes_on_while_somebody_waits_for_it(num_cancelled: int) -> None:
     poll = {"status": "processing"}

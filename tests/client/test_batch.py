@@ -85,6 +85,7 @@ def test_texts_are_split_in_order_and_no_more_than_needed(lengths: list[int]) ->
         assert is_full or rows.stop == len(lengths)
 
 
+@pytest.mark.slow
 @given(
     st.integers(0, 1000), st.none() | st.integers(1, 4), st.sampled_from(["queries", "documents"])
 )
@@ -135,6 +136,7 @@ def test_what_is_too_much_for_the_service_is_sent_in_halves() -> None:
 # The caller's numbering
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("field", ["queries", "documents"])
 @pytest.mark.parametrize("halved", [False, True])
 def test_an_index_is_the_caller_s_own(field: str, halved: bool) -> None:

@@ -318,6 +318,7 @@ BILLED: dict[str, tuple[Callable[[Client], object], int]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("use", BILLED)
 def test_nothing_is_billed_that_nobody_asked_for(use: str) -> None:
     def reply(inputs: Inputs) -> Reply:

@@ -82,6 +82,7 @@ def test_a_path_and_slashes_at_the_end_are_fine(end: str) -> None:
 # What is sent again
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "reply",
     [
@@ -122,6 +123,7 @@ def test_a_server_that_is_not_there_yet_is_waited_for(caplog: pytest.LogCaptureF
 # What is not
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("reply", "part"),
     [
@@ -225,6 +227,7 @@ def test_an_endless_answer_is_not_read_to_its_end() -> None:
 # The deadline
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("health", "part"),
     [
@@ -267,6 +270,7 @@ def test_a_port_where_nobody_listens_is_named_with_the_reason() -> None:
     assert "no connection ([Errno 111] Connection refused); start the service" in sentence
 
 
+@pytest.mark.slow
 def test_an_answer_that_does_not_come_ends_at_the_deadline() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         cog = FakeCog(f"http://127.0.0.1:{silent.getsockname()[1]}")
@@ -275,6 +279,7 @@ def test_an_answer_that_does_not_come_ends_at_the_deadline() -> None:
         assert time.monotonic() - started > 0.9
 
 
+@pytest.mark.slow
 def test_an_answer_that_drips_ends_at_the_deadline() -> None:
     def dripping() -> Iterator[bytes]:
         yield b"HTTP/1.1 200 OK\r\n\r\n"
@@ -298,6 +303,7 @@ def test_with_0_seconds_to_retry_it_is_sent_once(reply: Reply) -> None:
         assert embed(cog.url, retry_seconds=0).model == "toy@1"
 
 
+@pytest.mark.slow
 def test_it_is_retried_for_the_seconds_allowed_and_no_longer() -> None:
     with fake_cog(first(3, BUSY)) as cog:
         assert embed(cog.url, deadline=60, retry_seconds=60).model == "toy@1"
@@ -312,6 +318,7 @@ def test_it_is_retried_for_the_seconds_allowed_and_no_longer() -> None:
         assert (error.cause, error.retry_after) == ("busy", None)
 
 
+@pytest.mark.slow
 def test_the_cause_tells_what_is_not_there_from_what_is_late() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         cog = FakeCog(f"http://127.0.0.1:{silent.getsockname()[1]}")
@@ -369,6 +376,7 @@ def test_a_real_server_without_weights_is_an_error_at_once() -> None:
 TOO_MUCH = ServiceError("too much at a time.", cause="busy", retry_after=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [TOO_MUCH, "ServiceError: too much at a time."])
 def test_a_gateway_that_is_busy_is_asked_again(error: E5Error | str) -> None:
     busy = failed(error, status=429)
@@ -379,6 +387,7 @@ def test_a_gateway_that_is_busy_is_asked_again(error: E5Error | str) -> None:
         assert refusal(cog, retry_seconds=0.3).cause == "busy"
 
 
+@pytest.mark.slow
 def test_a_gateway_is_asked_again_no_sooner_than_it_says() -> None:
     status, body = failed(TOO_MUCH, status=429)
     with fake_cog(first(1, (status, body, {"Retry-After": "1"}))) as cog:

@@ -99,6 +99,7 @@ def service(request: pytest.FixtureRequest) -> Iterator[tuple[str, Failing]]:
             yield "replicate-deployment:you/e5", failing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [client, async_client])
 def test_every_error_comes_back_with_its_class_its_parts_and_its_sentence(
     service: tuple[str, Failing],

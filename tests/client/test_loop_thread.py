@@ -100,6 +100,7 @@ def run_script(url: str, code: str) -> None:
     assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "code",
     [
@@ -132,6 +133,7 @@ def test_a_client_that_was_not_closed_ends_without_a_word(code: str) -> None:
         released.set()
 
 
+@pytest.mark.slow
 def test_a_forked_process_has_a_connection_of_its_own_and_asks_for_no_name_again() -> None:
     code = """
 import os, warnings

@@ -212,6 +212,7 @@ def test_many_requests_are_under_way_at_a_time() -> None:
         with_service(cog.url, use, deadline=60)
 
 
+@pytest.mark.slow
 def test_a_pause_is_not_one_of_the_event_loop() -> None:
     async def use(service: RemoteService) -> int:
         call = asyncio.create_task(service.embed(INPUTS))

@@ -224,6 +224,7 @@ def test_what_may_have_begun_is_not_sent_again(reply: Reply, part: str) -> None:
     assert error.cause == ("other" if "200" in part else "unreachable")
 
 
+@pytest.mark.slow
 def test_a_silent_create_is_given_up_and_not_sent_again() -> None:
     ended = threading.Event()
 
@@ -290,6 +291,7 @@ def test_a_connection_that_never_was_is_tried_again(monkeypatch: pytest.MonkeyPa
 # The deadline
 
 
+@pytest.mark.slow
 def test_at_the_deadline_it_is_canceled() -> None:
     with fake_replicate([STARTING], [PROCESSING]) as api:
         error = refusal(deadline=1)
@@ -306,6 +308,7 @@ def test_a_poll_that_fails_for_good_cancels_too(poll: Reply) -> None:
     assert (len(api.polls), len(api.cancels)) == (1, 1)
 
 
+@pytest.mark.slow
 def test_polls_that_fail_until_the_deadline_cancel_too() -> None:
     with fake_replicate([STARTING], [BROKEN]) as api:
         assert refusal(deadline=1, retry_seconds=0).cause == "unreachable"

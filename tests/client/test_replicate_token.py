@@ -33,6 +33,7 @@ def refusal(address: str = MODEL) -> ServiceError:
     return caught.value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "elsewhere",
     [
@@ -118,6 +119,7 @@ def test_a_refusal_is_one_sentence_with_a_remedy(reply: Reply, part: str) -> Non
     assert len(api.creates) == 1
 
 
+@pytest.mark.slow
 def test_the_token_is_in_no_log(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG), fake_replicate([STARTING], [(500, b""), SUCCEEDED]):
         embed("replicate:you/e5")

@@ -78,6 +78,7 @@ def kind_of(error: Exception) -> str:
 # Why there is no answer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "kind", "reason"),
     [
@@ -124,6 +125,7 @@ def test_each_failure_is_refused_lost_or_broken(error: Exception, kind: str, rea
     assert reason in str(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("timeout", [httpx2.ReadTimeout, httpx2.WriteTimeout, httpx2.PoolTimeout])
 def test_silence_is_a_lost_connection_before_the_end_and_late_at_it(timeout: Any) -> None:
     assert kind_of(timeout("timed out")) == "lost"
@@ -173,6 +175,7 @@ def test_an_answer_comes_back_whole() -> None:
     assert sent == {"X-Mine": "1", "X-Key": "2", "Accept-Encoding": "identity"}
 
 
+@pytest.mark.slow
 def test_each_failure_is_distinguished() -> None:
     ended = threading.Event()
 

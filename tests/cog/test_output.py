@@ -95,6 +95,7 @@ def test_one_query_and_one_document_get_a_score_and_every_pair_gets_scores(
     assert output["scores"] == matrix
 
 
+@pytest.mark.slow
 def test_large_answers_in_numbers_are_handed_over_one_at_a_time() -> None:
     large = Answer(np.zeros((100, 1000), np.float32), floats([]), [], [], "e5@0", metrics={})
     small = Answer(floats([1.0]), floats([]), [], [], "e5@0", metrics={})

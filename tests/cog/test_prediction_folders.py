@@ -35,6 +35,7 @@ def end(folders: PredictionFolders, name: object, *, num_floats: int = 0) -> Non
     contextvars.copy_context().run(predict)
 
 
+@pytest.mark.slow
 def test_the_folders_of_an_ended_prediction_are_removed_and_others_stay(tmp_path: Path) -> None:
     folders = quick(tmp_path)
     mine, other = made(tmp_path, "pred_1"), made(tmp_path, "somebody's")
@@ -48,6 +49,7 @@ def test_the_folders_of_an_ended_prediction_are_removed_and_others_stay(tmp_path
     assert other.exists()
 
 
+@pytest.mark.slow
 def test_folders_are_kept_until_cog_has_written_a_large_answer(tmp_path: Path) -> None:
     folders = quick(tmp_path)
     large, small = made(tmp_path, "pred_large"), made(tmp_path, "pred_small")
@@ -59,6 +61,7 @@ def test_folders_are_kept_until_cog_has_written_a_large_answer(tmp_path: Path) -
     assert time.monotonic() - started >= 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["../outside", "/tmp/x", "a/b", "..", ".", "", 7, None, "x" * 300])
 def test_an_id_never_leads_out_of_the_folder(name: object, tmp_path: Path) -> None:
     outside = made(tmp_path, "outside")

@@ -61,6 +61,7 @@ def index(embedder: Embedder, tmp_path_factory: pytest.TempPathFactory) -> Index
     return build(tmp_path_factory.mktemp("names"), "jsonl", embedder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
 def test_hits_have_every_column_under_its_own_name(
     ending: str, tmp_path: Path, embedder: Embedder

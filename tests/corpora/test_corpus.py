@@ -19,6 +19,7 @@ from e5.corpora.formats import FORMATS, ReadPosition
 from e5.errors import InputError
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(data=st.data(), count=st.integers(1, 40))
 @pytest.mark.parametrize("ending", [".parquet", ".jsonl", ".jsonl.gz", ".json", ".csv", ".tsv.zst"])

@@ -72,6 +72,7 @@ def test_a_small_table_is_searched_whole_and_scores_are_cosines(tmp_path: Path) 
         assert hit.score == pytest.approx(expected[int(hit.id)], abs=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("min_floats", [1, 2**24])
 def test_new_shards_are_added_once(min_floats: int, tmp_path: Path) -> None:
     vectors = clustered(6_000, 64)
@@ -117,6 +118,7 @@ def test_documents_that_moved_to_other_shards_are_found_once(tmp_path: Path) -> 
     assert hits[0].id == "29"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "int8", "binary"])
 def test_vectors_of_any_dtype_are_found(dtype: Dtype, tmp_path: Path) -> None:
     vectors = clustered(200, 64)
@@ -145,6 +147,7 @@ class TestConditions:
         mirror(corpus, folder, embedder)
         return Index.build(folder, str(tmp_path / "index"))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("where", "count"),
         [("year >= 2020 and lang = 'en'", 3), ("id = 'd3'", 1), ("year > 3000", 0),
@@ -202,6 +205,7 @@ class AskedFirst:
         return getattr(self._embedder, name)
 
 
+@pytest.mark.slow
 def test_the_model_is_compared_by_the_answer_that_a_search_needs(
     tmp_path: Path, embedder: Embedder
 ) -> None:

@@ -58,6 +58,7 @@ def test_dimensions_that_have_no_index_are_searched_whole(tmp_path: Path) -> Non
     assert index.search(vectors[3], 1)[0].id == "3"
 
 
+@pytest.mark.slow
 def test_an_index_that_its_table_has_outgrown_is_made_anew(tmp_path: Path) -> None:
     limits = IndexLimits(min_floats=1, partition_size=300)
     vectors = clustered(6_000, 64)

@@ -64,6 +64,7 @@ def mixed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return build(folder, ENGLISH[:3], ENGLISH[3:], OTHERS[:5], OTHERS[5:])
 
 
+@pytest.mark.slow
 def test_every_word_is_found_wherever_it_stands(mixed: Index) -> None:
     texts = [
         normalize("NFKC", text.replace("\U000e0100", "")).lower() for text in [*ENGLISH, *OTHERS]

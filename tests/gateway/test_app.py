@@ -218,6 +218,7 @@ CAUSES: list[tuple[Exception, int]] = [
 
 
 class TestRefusals:
+    @pytest.mark.slow
     @pytest.mark.parametrize("path", BODIES)
     @pytest.mark.parametrize(("error", "status"), CAUSES, ids=lambda value: str(value)[:30])
     def test_the_status_tells_the_cause(self, path: str, error: Exception, status: int) -> None:
@@ -231,6 +232,7 @@ class TestRefusals:
         assert failures == (1 if status >= 502 else 0)
         assert local.counted("in_flight") == 0
 
+    @pytest.mark.slow
     def test_the_log_has_the_traceback_and_not_what_an_exception_says(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -255,6 +257,7 @@ class TestRefusals:
         assert "\x1b" not in caplog.text
         assert response.headers["x-request-id"] in caplog.text
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"])
     @pytest.mark.parametrize("path", BODIES)
     def test_another_method_is_405_and_told_what_is_taken(
@@ -280,6 +283,7 @@ class TestRefusals:
                 response, 404
             )
 
+    @pytest.mark.slow
     @given(
         method=st.sampled_from(METHODS),
         path=st.sampled_from([*map(url_of, BODIES), *GET_PATHS, "/metrics", "/x"]),
@@ -332,6 +336,7 @@ class TestLimits:
                 assert "too many requests at a time" in sentence_of(answer, 429)
                 assert answer.headers["retry-after"] == "1"
 
+    @pytest.mark.slow
     def test_more_texts_or_characters_than_a_request_may_have(self, fake: FakeBackend) -> None:
         local = LocalGateway(fake)
         sentence = sentence_of(local.post("/v1/embeddings", {"input": ["a"] * 2049}), 400)

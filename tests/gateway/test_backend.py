@@ -245,6 +245,7 @@ def worker_of(parent: int) -> int:
     raise AssertionError("the server has no worker")
 
 
+@pytest.mark.slow
 def test_what_a_dead_worker_never_answers_is_given_up() -> None:
     """Cog takes a request just then and keeps it. As long as it is healthy, it is waited for."""
     release = threading.Event()

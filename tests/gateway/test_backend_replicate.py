@@ -49,6 +49,7 @@ def healthy() -> Iterator[FakeReplicate]:
         yield api
 
 
+@pytest.mark.slow
 def test_queries_and_documents_are_one_prediction_each(healthy: FakeReplicate) -> None:
     answers = answers_to(healthy, BODY, BODY | {"input_type": "query"})
     for answer in answers:
@@ -80,6 +81,7 @@ FAILURES: dict[str, tuple[Reply, int]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAILURES)
 def test_each_failure_has_its_status_and_is_asked_once(
     name: str, caplog: pytest.LogCaptureFixture

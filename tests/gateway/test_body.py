@@ -186,6 +186,7 @@ class TestSize:
         headers = {**JSON, "content-length": str(10**15)}
         sentence_of(LocalGateway(fake).send("POST", PATH, content=endless(), headers=headers), 413)
 
+    @pytest.mark.slow
     def test_ten_million_characters_are_embedded(self, fake: FakeBackend) -> None:
         texts = ["snow " * 150_000] * 13
         assert LocalGateway(fake).post(PATH, {"input": texts}).status_code == 200
@@ -224,6 +225,7 @@ class TestParsing:
                 parse_large_body(text, LIMITS)
             assert len(pickle.dumps(caught.value)) < 1000  # not the body with it
 
+    @pytest.mark.slow
     def test_a_parser_that_was_killed_is_replaced(self, fake: FakeBackend) -> None:
         local, text = LocalGateway(fake), large(b'{"input": "a"}')
         assert local.post(PATH, text).status_code == 200
@@ -259,6 +261,7 @@ parser.close()
 WITHOUT_SHARED_MEMORY = 'mount -t tmpfs -o ro none /dev/shm && exec "$0" "$@"'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("has_shared_memory", [True, False])
 def test_a_large_body_needs_neither_semaphores_nor_shared_memory(has_shared_memory: bool) -> None:
     command = [sys.executable, "-c", PARSES_A_LARGE_BODY]
@@ -310,6 +313,7 @@ class TestOthersGoOn:
         sentence = sentence_of(response, 400)
         assert "check_embedding_ctx_length=False" in sentence
 
+    @pytest.mark.slow
     def test_while_many_characters_are_read(self, fake: FakeBackend) -> None:
         text = orjson.dumps({"input": ["snow " * 900] * 2048})
         self.watch(LocalGateway(fake), 200, content=text, headers=JSON)
@@ -346,6 +350,7 @@ class TestWriting:
         max_leaves=20,
     )
 
+    @pytest.mark.slow
     @given(VALUES)
     @settings(max_examples=100)
     def test_pieces_make_up_the_whole(self, value: Any) -> None:

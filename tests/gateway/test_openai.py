@@ -111,6 +111,7 @@ def test_base64_holds_the_same_float32(local: LocalGateway) -> None:
     assert ask(None) == ask("float")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "tokens", [[[12840, 374, 12056]], [12840, 374], [[1]] * 500, [[1, 2] * 4000] * 20]
 )
@@ -130,6 +131,7 @@ def test_a_model_that_is_not_served_is_404_with_those_that_are(local: LocalGatew
     assert response.json()["error"]["param"] == "model"
 
 
+@pytest.mark.slow
 def test_a_long_text_is_cut_and_said_to_be_or_refused(
     fake: FakeBackend, local: LocalGateway
 ) -> None:

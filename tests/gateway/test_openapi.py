@@ -4,6 +4,7 @@ import doctest
 from typing import Any
 from urllib.parse import urljoin
 
+import pytest
 from gateway_tools import FakeBackend, LocalGateway
 
 from e5.gateway import openapi
@@ -30,6 +31,7 @@ def described(index: NoIndex | None = None) -> dict[str, Any]:
     return document
 
 
+@pytest.mark.slow
 def test_it_names_every_route_and_no_other() -> None:
     for index in (None, NoIndex()):
         local = LocalGateway(FakeBackend(), index=index)

@@ -113,6 +113,7 @@ def test_without_one_the_operators_way_out_is_told(
     assert not service.inputs
 
 
+@pytest.mark.slow
 def test_a_service_that_cannot_be_asked_is_another_refusal(mistral: Path) -> None:
     with fake_cog(counting()) as service:
         url = service.url

@@ -237,6 +237,7 @@ class TestHuggingFacesOlderRoutes:
             expected = embedder.similarity(query, texts)[0] / 100
             np.testing.assert_allclose(found, expected, atol=1e-5)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["intfloat/e5-mistral-7b-instruct", "a%2Fb", "a/b/pipeline"])
     def test_a_name_may_hold_slashes(self, name: str, fake: FakeBackend) -> None:
         names = dict.fromkeys(("a/b", "a/b/pipeline"), "e5-mistral-7b-instruct-query")

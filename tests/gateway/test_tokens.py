@@ -80,6 +80,7 @@ class TestTokenize:
             ]
             assert counted == read
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("body", "start"),
         [

@@ -71,6 +71,7 @@ def test_the_position_of_a_bad_text_counts_from_the_requests_start(poisoned: Emb
     run(story)
 
 
+@pytest.mark.slow
 def test_a_full_queue_refuses_at_once_and_takes_requests_again_later(
     engine: WatchedEngine,
 ) -> None:
@@ -92,6 +93,7 @@ def test_a_full_queue_refuses_at_once_and_takes_requests_again_later(
     run(story)
 
 
+@pytest.mark.slow
 def test_a_large_request_keeps_the_queue_full_only_for_what_still_waits_of_it(
     engine: WatchedEngine,
 ) -> None:
@@ -127,6 +129,7 @@ def test_a_request_of_more_tokens_than_may_wait_is_refused_whatever_waits(
     run(story)
 
 
+@pytest.mark.slow
 def test_the_times_of_an_answer_are_those_of_all_its_forwards(engine: WatchedEngine) -> None:
     chance = random.Random(14)
 
@@ -249,6 +252,7 @@ def test_an_engine_that_gives_another_number_of_vectors_is_broken(
     run(story)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["take", "_store", "_compute"])
 def test_a_mistake_of_the_thread_leaves_nobody_waiting(
     method: str, sound: Embedder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
