@@ -12,12 +12,11 @@ if TYPE_CHECKING:
     from e5.audit.gathered import Gathered as Gathered
     from e5.audit.gathered import LeftOut as LeftOut
     from e5.audit.gathered import judge as judge
+    from e5.audit.local_source import LocalSource as LocalSource
     from e5.audit.report import AuditReport as AuditReport
     from e5.audit.report import RowVerdict as RowVerdict
     from e5.audit.sample import Sample as Sample
     from e5.audit.sample import TextRole as TextRole
-    from e5.audit.sources import LocalSource as LocalSource
-    from e5.audit.vector_auditor import LoadedSource as LoadedSource
     from e5.audit.vector_auditor import VectorAuditor as VectorAuditor
     from e5.audit.vector_source import EncoderSource as EncoderSource
     from e5.audit.vector_source import VectorSource as VectorSource

@@ -2,23 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 
-EOS = "end every list of token ids with one </s> (id 2), after truncating"
-TEMPLATE = "give each query the prompt 'Instruct: {task}\\nQuery: {query}' once"
+_EOS = "end every list of token ids with one </s> (id 2), after truncating"
+_PROMPT = "give each query the prompt 'Instruct: {task}\\nQuery: {query}' once"
 
 ADVICE: Mapping[str, str] = {
-    "no_eos": f"{EOS}: transformers 5 and what is built on it leave it out",
+    "no_eos": f"{_EOS}: transformers 5 and what is built on it leave it out",
     "no_bos": "begin every list of token ids with <s> (id 1): set add_bos_token",
     "no_bos_no_eos": "put <s> before and </s> after the token ids: set add_special_tokens",
     "double_bos": "put <s> before the token ids once: the text or the template has another",
     "double_eos": "put </s> after the token ids once: the tokenizer and the code both add it",
     "special_tokens_parsed": "tokenise <s> and </s> in texts as text: set split_special_tokens",
     "no_leading_space": "load tokenizer.json: the bare tokenizer.model can lose the first ▁",
-    "no_instruction": f"{TEMPLATE}: they were sent bare",
+    "no_instruction": f"{_PROMPT}: they were sent bare",
     "instruction_on_document": "send documents without a prompt",
-    "double_instruction": f"{TEMPLATE}: the caller and the engine both add it",
+    "double_instruction": f"{_PROMPT}: the caller and the engine both add it",
     "other_instruction": "use the task's own instruction, or name the one that you meant",
     "no_blank_after_query": "put a blank between 'Query:' and the query",
-    "e5_prefix": f"{TEMPLATE}: 'query: ' and 'passage: ' belong to the older E5 models",
+    "e5_prefix": f"{_PROMPT}: 'query: ' and 'passage: ' belong to the older E5 models",
     "newlines_replaced": "keep line breaks, which a client replaces by blanks",
     "stripped": "keep the blanks and line breaks around texts: something strips them",
     "lowercased": "keep capitals: set do_lower_case to false",

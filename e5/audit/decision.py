@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from e5.audit.evidence import SAME, Evidence
+from e5.audit.evidence import SAME_DIRECTION, Evidence
 from e5.audit.hypotheses import Combination, label
 
-Positions = NDArray[Any] | Sequence[int]
+_Rows = NDArray[Any] | Sequence[int]
 
-FORMATS = 4e-6  # 1 minus the cosine that a passage through float16 or bfloat16 costs at most
+CONVERSION = 4e-6  # 1 minus the cosine that a passage through float16 or bfloat16 costs at most
 ARITHMETIC = 5e-4  # what an engine of 16 or 8 bits costs in the median at most
 SPREAD = 6.0  # times the median, or its part, that an engine's rounding costs a row
 MIN_ROWS = 4  # that show an engine's rounding, or that a vector chosen among many is no chance
@@ -75,21 +75,21 @@ class Decision:
         self._pool, self._rows = pool, list(rows)
         self.distances = np.array([evidence.distances(each, rows) for each in pool])
         self._expected = np.array([evidence.expected(each, rows) for each in pool])
-        self._units = evidence.reading.units[self._rows]
-        self._noise = evidence.reading.noise[self._rows] + evidence.rounding
+        self._units = evidence.decoding.units[self._rows]
+        self._noise = evidence.decoding.noise[self._rows] + evidence.rounding
         # A vector that is chosen among many fits anything better.
         self._sets = np.array([evidence.is_set(each) for each in pool])
-        self._beyond = np.where(self._sets, evidence.rounding, FORMATS + (SPREAD - 1) * engine)
+        self._beyond = np.where(self._sets, evidence.rounding, CONVERSION + (SPREAD - 1) * engine)
         tolerance = 2 * self._noise + self._beyond[:, None]
         nearest = self.distances.min(0)
-        level = np.maximum(np.minimum(nearest, tolerance.max(0)), self._noise + FORMATS / 10)
+        level = np.maximum(np.minimum(nearest, tolerance.max(0)), self._noise + CONVERSION / 10)
         self._variance = INFLATION * 2 * level / self._units.shape[1]  # of each dimension
         self.consistent = self.distances <= tolerance
         for row, best in enumerate(self.distances.argmin(0)):
             for i in np.flatnonzero(self.consistent[:, row]):
                 self.consistent[i, row] = self._excess(i, best, [row]) < SIGNIFICANT
 
-    def _excess(self, i: int, other: int, rows: Positions) -> float:
+    def _excess(self, i: int, other: int, rows: _Rows) -> float:
         """By how many standard deviations `i` is farther from the rows than `other` is."""
         squares = ((self._expected[i, rows] - self._expected[other, rows]) ** 2).sum(1)
         deviation = np.sqrt((self._variance[rows] * squares).sum())
@@ -112,7 +112,7 @@ class Decision:
             simplest = min(same, key=lambda i: len(self._pool[i]))
             apart = {i: self.apart(i, simplest, rows) for i in same}
             size, name = len(self._pool[simplest]), label(self._pool[simplest])
-            equals = [i for i in same if apart[i] < SAME and len(self._pool[i]) == size]
+            equals = [i for i in same if apart[i] < SAME_DIRECTION and len(self._pool[i]) == size]
             rivals = [i for i in same if apart[i] > HARMLESS and label(self._pool[i]) != name]
             few = len(rows) < max(MIN_ROWS, len(self._rows) / 2)
             looks_like = self._is_rounding if suspected else self._is_known_rounding
@@ -128,18 +128,18 @@ class Decision:
             left[rows] = False
         return found
 
-    def apart(self, i: int, other: int, rows: Positions) -> float:
+    def apart(self, i: int, other: int, rows: _Rows) -> float:
         """1 minus the cosine of what two combinations give, in the mean."""
         squares = ((self._expected[i, rows] - self._expected[other, rows]) ** 2).sum(1)
         return float(squares.mean() / 2)
 
-    def _is_known_rounding(self, i: int, rows: Positions) -> bool:
+    def _is_known_rounding(self, i: int, rows: _Rows) -> bool:
         """Whether the rounding of the stored numbers, which is known, costs what it should."""
         excess = MAX_EXCESS[bool(self._sets[i])]
         limit = excess * self._noise[rows].mean() + self._beyond[i]
         return bool(self.distances[i, rows].mean() <= limit)
 
-    def _is_rounding(self, i: int, rows: Positions) -> bool:
+    def _is_rounding(self, i: int, rows: _Rows) -> bool:
         """Whether what a combination leaves unexplained looks like the rounding of an engine."""
         rest = self.distances[i, rows] - self._noise[rows]
         if rest.min() < np.median(rest) / SPREAD or rest.max() > np.median(rest) * SPREAD:

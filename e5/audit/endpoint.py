@@ -15,11 +15,11 @@ from tqdm import tqdm
 
 from e5.audit.dialects import DIALECTS, Question, TextSide
 from e5.audit.gathered import Gathered, GatheredRow, usable
-from e5.audit.hypotheses import PromptRules
 from e5.audit.own_texts import OWN_TEXTS, OwnText
 from e5.audit.sample import Sample, TextRole
 from e5.client import JsonService, check_service_url
 from e5.errors import InputError, ServiceError, quoted, shortened
+from e5.prompts import E5_PROMPTS, Prompts, around_query
 from e5.vectors import finish
 
 STEADY = 0.999  # the least cosine of two vectors of one text; 16 bits keep 0.9995
@@ -66,13 +66,13 @@ class EndpointAddress:
 class Endpoint:
     """An endpoint that is asked for vectors, for one event loop."""
 
-    def __init__(self, address: EndpointAddress, *, task: str, template: str) -> None:
+    def __init__(self, address: EndpointAddress, *, task: str, prompts: Prompts) -> None:
         """Connects when it is first used.
 
         Args:
             address: where it is.
             task: of the queries.
-            template: of a query's prompt, where the dialect has no roles.
+            prompts: the checkpoint's, where the dialect has no roles.
         """
         dialect = DIALECTS[address.dialect]
         url = address.route_url
@@ -80,7 +80,7 @@ class Endpoint:
         self._dialect, self._address, self._task = dialect, address, task
         self._model = address.model or (named[1] if named else None)
         self._brings_prompt = not dialect.has_roles and address.query_name is None
-        self._around_query = PromptRules(template, task).around(task)
+        self._around_query = around_query(task, prompts)
         header, prefix = dialect.key_header
         if "/deployments/" in url:  # Azure's
             header, prefix = "api-key", ""
@@ -129,7 +129,7 @@ async def sample_endpoint(
     address: EndpointAddress,
     *,
     task: str,
-    template: str,
+    prompts: Prompts = E5_PROMPTS,
     count: int = len(OWN_TEXTS),
     role: TextRole = "auto",
 ) -> Gathered:
@@ -138,7 +138,7 @@ async def sample_endpoint(
     Args:
         address: where the endpoint is, and how to talk to it.
         task: of the queries.
-        template: of a query's prompt.
+        prompts: the checkpoint's.
         count: of texts, at most.
         role: `query` or `document` for only these texts.
 
@@ -147,7 +147,7 @@ async def sample_endpoint(
         ServiceError: if the endpoint does not answer, or refuses every text.
     """
     texts = [text for text in OWN_TEXTS if role in ("auto", text.side)][:count]
-    endpoint = Endpoint(address, task=task, template=template)
+    endpoint = Endpoint(address, task=task, prompts=prompts)
     try:
         with tqdm(total=3 * len(texts), desc="asking", unit="text", delay=2, disable=None) as bar:
             rows = await _alone(endpoint, texts, bar.update)

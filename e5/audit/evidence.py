@@ -1,17 +1,16 @@
 """How far each row's vector lies from what each combination of hypotheses would give."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from tqdm import tqdm
 
 from e5.audit.hypotheses import Combination, Computation, PromptRules, computations
 from e5.audit.sample import Sample
-from e5.audit.storage import Floats, Reading
+from e5.audit.storage import Decoding, Floats
 from e5.audit.vector_source import VectorSource
 from e5.vectors import Vectors
 
-SAME = 1e-9  # 1 minus the cosine of directions that are one
+SAME_DIRECTION = 1e-9  # 1 minus the cosine of directions that are one
 CHUNK = 256  # computations that are computed between two steps of the progress bar
 
 
@@ -20,28 +19,32 @@ class Evidence:
 
     Attributes:
         rows: the numbers of all rows.
-        reading: how the stored numbers are read.
+        decoding: how the stored numbers are read.
         rounding: what the source's own rounding costs, as 1 minus a cosine.
     """
 
     def __init__(
-        self, sample: Sample, source: VectorSource, rules: PromptRules, bar: "tqdm[None]"
+        self,
+        sample: Sample,
+        source: VectorSource,
+        rules: PromptRules,
+        update: Callable[[int], object] = lambda _: None,
     ) -> None:
-        """Compute nothing yet."""
+        """Compute nothing yet; `update` is told how many computations were done."""
         self.rows, self.rounding = range(len(sample.texts)), source.rounding
-        self._sample, self._source, self._rules, self._bar = sample, source, rules, bar
+        self._sample, self._source, self._rules, self._update = sample, source, rules, update
         self._candidates: dict[tuple[Combination, int], list[Vectors]] = {}
         self._ways: dict[tuple[Combination, int], list[Computation]] = {}
         self._nearest: dict[tuple[Combination, int], tuple[Floats, float]] = {}
 
     @property
-    def reading(self) -> Reading:
+    def decoding(self) -> Decoding:
         """How the stored numbers are read."""
         return self._reading
 
-    @reading.setter
-    def reading(self, reading: Reading) -> None:
-        self._reading, self._units = reading, reading.units
+    @decoding.setter
+    def decoding(self, decoding: Decoding) -> None:
+        self._reading, self._units = decoding, decoding.units
         self._nearest.clear()
 
     def ways(self, combination: Combination, row: int) -> list[Computation]:
@@ -71,7 +74,7 @@ class Evidence:
     def differ(self, combination: Combination, other: Combination, rows: Sequence[int]) -> bool:
         """Whether two combinations give different directions for any of the rows."""
         difference = self.expected(combination, rows) - self.expected(other, rows)
-        return bool(((difference**2).sum(1) > 2 * SAME).any())
+        return bool(((difference**2).sum(1) > 2 * SAME_DIRECTION).any())
 
     def compute(self, combinations: Sequence[Combination], rows: Sequence[int]) -> None:
         """Compute what is not yet known of these combinations and rows, in one go."""
@@ -90,7 +93,7 @@ class Evidence:
         for start in range(0, len(distinct), CHUNK):
             chunk = distinct[start : start + CHUNK]
             found |= zip(chunk, self._source.compute(chunk), strict=True)
-            self._bar.update(len(chunk))
+            self._update(len(chunk))
         for combination, row, way in missing:
             vectors = found[way]
             if len(vectors) > 2:  # one for each length to which the text may have been padded

@@ -6,14 +6,14 @@ from itertools import combinations
 
 import numpy as np
 
-from e5.audit.decision import ARITHMETIC, FORMATS, HARMLESS, Decision
+from e5.audit.decision import ARITHMETIC, CONVERSION, HARMLESS, Decision
 from e5.audit.evidence import Evidence
-from e5.audit.fitting import choose_reading
+from e5.audit.fitting import choose_decoding
 from e5.audit.hypotheses import RIGHT, Combination, combine, label
 from e5.audit.report import UNKNOWN
 from e5.audit.sample import Sample
-from e5.audit.search import Search, probes
-from e5.audit.storage import Floats, Reading
+from e5.audit.search import Search, choose_probes
+from e5.audit.storage import Decoding, Floats
 
 MAX_ROUNDS = 3  # of searches, each among the rows that are still unexplained
 MAX_OWNERS = 4  # combinations under which the vectors of other rows are looked for
@@ -56,7 +56,7 @@ class Findings:
         probes: the rows of the first search.
     """
 
-    def __init__(self, sample: Sample, evidence: Evidence, readings: Sequence[Reading]) -> None:
+    def __init__(self, sample: Sample, evidence: Evidence, decodings: Sequence[Decoding]) -> None:
         """Compute what is needed; this takes nearly all of an audit's time."""
         self.rows = [Finding()] * len(sample.texts)
         self.accepted: list[Combination] = []
@@ -65,34 +65,36 @@ class Findings:
         self._evidence, self._nearest = evidence, dict[int, float]()
         self._fits: list[Combination] = []  # that give other scales to stored numbers, equally well
         self._engine = 0.0  # 1 minus the cosine that the maker's arithmetic costs, once it is known
-        usable = np.flatnonzero(readings[0].units.any(1)).tolist()
-        self.probes = probes(sample, usable)
+        usable = np.flatnonzero(decodings[0].units.any(1)).tolist()
+        self.probes = choose_probes(sample, usable)
         if not usable:
             return
-        self._compare_singles(readings)
+        self._compare_singles(decodings)
         left = self._find_owners(self._label(usable))
         for _ in range(MAX_ROUNDS):
-            if not left or not self._search(readings, probes(sample, left)):
+            if not left or not self._search(decodings, choose_probes(sample, left)):
                 break
             left = self._label([row for row in usable if self.rows[row].owner is None])
         self._find_owners(left)
 
-    def _compare_singles(self, readings: Sequence[Reading]) -> None:
+    def _compare_singles(self, decodings: Sequence[Decoding]) -> None:
         """Find out how the numbers are read, and what one hypothesis explains."""
         search = Search(self._evidence, self.probes)
-        if len(readings) > 1:
-            choose_reading(self._evidence, readings, search.pool, self.probes, final=False)
+        if len(decodings) > 1:
+            choose_decoding(self._evidence, decodings, search.pool, self.probes, final=False)
             search = Search(self._evidence, self.probes)
-        if not self._evidence.reading.fitted:
+        if not self._evidence.decoding.fitted:
             self._judge(search, suspect=False)
 
-    def _search(self, readings: Sequence[Reading], rows: Sequence[int]) -> bool:
+    def _search(self, decodings: Sequence[Decoding], rows: Sequence[int]) -> bool:
         """Compare what may explain the rows that are left; whether anything new does."""
         search = Search(self._evidence, rows)
         search.widen()
-        if len(readings) > 1 and not self.accepted:
+        if len(decodings) > 1 and not self.accepted:
             for _ in range(2):  # the second begins with the vectors that the first has chosen
-                self._fits = choose_reading(self._evidence, readings, search.pool, rows, final=True)
+                self._fits = choose_decoding(
+                    self._evidence, decodings, search.pool, rows, final=True
+                )
         return self._judge(search, suspect=True)
 
     def _judge(self, search: Search, *, suspect: bool) -> bool:
@@ -171,9 +173,9 @@ class Findings:
 
     def _engine_rounding(self) -> float:
         """What the arithmetic of the vectors' maker seems to cost, in the median."""
-        if self._evidence.reading.fitted:
+        if self._evidence.decoding.fitted:
             return 0.0  # a part of it went into the scales
-        noise = self._evidence.reading.noise
+        noise = self._evidence.decoding.noise
         rest = [distance - noise[row] for row, distance in self._nearest.items()]
         median = float(np.median(rest))
         return max(median, 0.0) if median < ARITHMETIC else 0.0
@@ -182,7 +184,7 @@ class Findings:
         """Find rows whose vectors are those of other rows' texts; returns what is left."""
         if not left:
             return []
-        evidence, units = self._evidence, self._evidence.reading.units
+        evidence, units = self._evidence, self._evidence.decoding.units
         rows = np.flatnonzero(units.any(1)).tolist()
         pool = list(dict.fromkeys([*self.accepted, RIGHT, *self.pool]))
         pool = [c for c in pool if not evidence.is_set(c) and (len(c) < 2 or c in self.accepted)]
@@ -191,7 +193,7 @@ class Findings:
             _distances(units[left], evidence.expected(each, self.probes)).min(1) for each in pool
         ]
         order = np.argsort([np.log10(each + 1e-7).mean() for each in near], kind="stable")
-        limits = 2 * (evidence.reading.noise + evidence.rounding) + FORMATS
+        limits = 2 * (evidence.decoding.noise + evidence.rounding) + CONVERSION
         for i in order[:MAX_OWNERS].tolist():
             distances = _distances(units[left], evidence.expected(pool[i], rows))
             for row, found in zip(left, distances, strict=True):

@@ -11,7 +11,7 @@ import numpy as np
 
 from e5.audit.evidence import Evidence
 from e5.audit.hypotheses import Combination, without
-from e5.audit.storage import MIN_FIT_ROWS, Reading
+from e5.audit.storage import MIN_FIT_ROWS, Decoding
 from e5.vectors import finish
 
 # The part of the vectors' variance that a fit leaves unexplained: of the right combination, and of
@@ -21,9 +21,9 @@ READABLE = 0.05  # 1 minus the cosine up to which numbers need no other way to b
 AMBIGUOUS = 1.25  # times the variance that the best fit leaves unexplained
 
 
-def choose_reading(
+def choose_decoding(
     evidence: Evidence,
-    readings: Sequence[Reading],
+    decodings: Sequence[Decoding],
     pool: Sequence[Combination],
     rows: Sequence[int],
     *,
@@ -32,49 +32,49 @@ def choose_reading(
     """Read the stored numbers as what they fit best, under any combination of the pool.
 
     Args:
-        evidence: gets the reading.
-        readings: the ways to read the numbers.
+        evidence: gets the decoding.
+        decodings: the ways to read the numbers.
         pool: the combinations that were computed for the rows.
         rows: the probes.
         final: whether the right combination should be in the pool by now.
 
     Returns:
-        Combinations whose scales and offsets fit almost as well as the best: none for readings that
-        have no scales of their own.
+        Combinations whose scales and offsets fit almost as well as the best; none for decodings
+        without scales of their own.
     """
-    # Fits that begin with the present reading choose among two vectors by it.
+    # Fits that begin with the present decoding choose among two vectors by it.
     fits = [
-        (combination, *_fit(evidence, reading, combination, rows))
-        for reading in readings
-        if reading.per_dimension and len(rows) >= MIN_FIT_ROWS
+        (combination, *_fit(evidence, decoding, combination, rows))
+        for decoding in decodings
+        if decoding.per_dimension and len(rows) >= MIN_FIT_ROWS
         for combination in pool
     ]
-    direct: list[tuple[float, Reading]] = []
-    for reading in readings:
-        if not reading.per_dimension:
-            evidence.reading = reading
+    direct: list[tuple[float, Decoding]] = []
+    for decoding in decodings:
+        if not decoding.per_dimension:
+            evidence.decoding = decoding
             nearest = np.min([evidence.distances(each, rows) for each in pool], axis=0)
-            direct.append((float(np.median(nearest)), reading))
-    distance, evidence.reading = min(direct, key=lambda each: each[0])
+            direct.append((float(np.median(nearest)), decoding))
+    distance, evidence.decoding = min(direct, key=lambda each: each[0])
     if not fits or distance < READABLE:
         return []
     least = min(rest for _, _, rest in fits)
     if least > (FIT if final else FIRST_FIT):
         return []
     near = [each for each in fits if each[2] <= AMBIGUOUS * least]
-    simplest, evidence.reading, _ = min(near, key=lambda each: (len(each[0]), each[2]))
+    simplest, evidence.decoding, _ = min(near, key=lambda each: (len(each[0]), each[2]))
     # The final norm scales each dimension. So with scales of their own the normalised vectors
     # before it are stored as the same numbers as those after it.
     return [each for each, _, _ in near if without(each, "pooling") != without(simplest, "pooling")]
 
 
 def _fit(
-    evidence: Evidence, reading: Reading, combination: Combination, rows: Sequence[int]
-) -> tuple[Reading, float]:
+    evidence: Evidence, decoding: Decoding, combination: Combination, rows: Sequence[int]
+) -> tuple[Decoding, float]:
     """The numbers decoded by what a combination gives, and how much that leaves unexplained."""
     # A row whose role is not known has two vectors, and those of padding have many.
     ways = [evidence.candidates(combination, rows, which) for which in (0, -1)]
     ways.append(evidence.whole(combination, rows))
-    fits = [reading.fit(rows, way) for way in ways]
-    fits += [reading.fit(rows, finish(way, None, normalize=True)) for way in ways]
+    fits = [decoding.fit(rows, way) for way in ways]
+    fits += [decoding.fit(rows, finish(way, None, normalize=True)) for way in ways]
     return min(fits, key=lambda each: each[1])

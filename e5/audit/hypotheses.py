@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from e5.audit.sample import TextRole
-from e5.prompts import TASKS, resolve_task
+from e5.prompts import TASKS, Prompts, around_query, resolve_task
 
 # In the order in which a verdict joins the names.
 GROUPS = ("ends", "tokens", "prompt", "text", "length", "pooling", "weights")
 # Under causal attention the last token of a text's own knows nothing of the </s> behind it. So two
 # mistakes give one vector, and both names are told.
-SAME = {"no_eos": "last_content_token"}
+SAME_VECTORS = {"no_eos": "last_content_token"}
 # What only the unmodified model computes.
 UNMODIFIED = {
     *("mean", "mean_with_instruction_masked", "before_norm", "padding_read"),
@@ -76,26 +76,29 @@ class PromptRules:
     """The prompts of a checkpoint under a task.
 
     Attributes:
-        template: the checkpoint's template of a query.
+        prompts: the checkpoint's.
         task: an instruction or a registered name; blank for none.
     """
 
-    template: str
+    prompts: Prompts
     task: str
 
     def around(self, task: str) -> tuple[str, str]:
-        """What the template puts before and after a query under a task."""
-        if not task.strip():
-            return "", ""
-        before, after = self.template.split("{query}")
-        instruction = resolve_task(task).instruction
-        return before.format(task=instruction), after.format(task=instruction)
+        """What stands before and after a query under a task."""
+        return around_query(task, self.prompts)
+
+    def is_query(self, way: Computation, role: TextRole) -> bool:
+        """Whether a right computation is that of a query."""
+        prompted = (way.prefix, way.suffix) == self.around(self.task)
+        return role == "query" or (role == "auto" and prompted)
 
     def right(self, text: str, role: TextRole) -> list[Computation]:
         """How the text should be computed: in one way, or in two if its role is not known."""
         prefix, suffix = self.around(self.task)
         query = Computation(prefix, text, suffix)
-        document = query if resolve_task(self.task).symmetric else Computation("", text)
+        document = Computation(self.prompts.before_document, text)
+        if resolve_task(self.task).symmetric:
+            document = query
         ways = {"query": [query], "document": [document], "auto": [document, query]}
         return list(dict.fromkeys(ways[role]))
 
@@ -190,7 +193,7 @@ def _no_instruction(way: Computation, role: TextRole, _: PromptRules) -> Computa
 
 
 def _instruction_on_document(way: Computation, role: TextRole, rules: PromptRules) -> Computation:
-    if role != "document" or way.prefix:
+    if role != "document":
         return way
     prefix, suffix = rules.around(rules.task)
     return replace(way, prefix=prefix, suffix=suffix)
@@ -205,11 +208,12 @@ def _no_blank_after_query(way: Computation, _: TextRole, __: PromptRules) -> Com
 
 
 def _other_instruction(name: str, *, on_documents: bool) -> Hypothesis:
-    def change(way: Computation, _: TextRole, rules: PromptRules) -> Computation:
+    def change(way: Computation, role: TextRole, rules: PromptRules) -> Computation:
         if resolve_task(name).instruction == resolve_task(rules.task).instruction:
             return way
         prefix, suffix = rules.around(name)
-        return replace(way, prefix=prefix, suffix=suffix) if way.prefix or on_documents else way
+        changes = on_documents or rules.is_query(way, role) or resolve_task(rules.task).symmetric
+        return replace(way, prefix=prefix, suffix=suffix) if changes else way
 
     return Hypothesis("other_instruction", "prompt", change, name, int(on_documents))
 
@@ -217,9 +221,9 @@ def _other_instruction(name: str, *, on_documents: bool) -> Hypothesis:
 def _e5_prefix(query: str, document: str, variant: int) -> Hypothesis:
     """The prefixes of the older E5 models."""
 
-    def change(way: Computation, role: TextRole, _: PromptRules) -> Computation:
-        is_query = role == "query" or (role == "auto" and bool(way.prefix))
-        return replace(way, prefix=query if is_query else document, suffix="")
+    def change(way: Computation, role: TextRole, rules: PromptRules) -> Computation:
+        prefix = query if rules.is_query(way, role) else document
+        return replace(way, prefix=prefix, suffix="")
 
     return Hypothesis("e5_prefix", "prompt", change, variant=variant)
 

@@ -36,7 +36,7 @@ EXPLAINED = 5e-5  # 1 minus a cosine, beyond rounding, below which nothing need 
 IMPROVEMENT = 0.7
 
 
-def probes(sample: Sample, rows: Sequence[int]) -> list[int]:
+def choose_probes(sample: Sample, rows: Sequence[int]) -> list[int]:
     """At most `MAX_PROBES` of the rows: those in which hypotheses differ most, and some others."""
     texts = sample.texts
     marks = [
@@ -151,13 +151,13 @@ class Search:
         return [new for new in tried if gains[new] < IMPROVEMENT]
 
     def _unexplained(self) -> list[int]:
-        noise = self._evidence.reading.noise
+        noise = self._evidence.decoding.noise
         least = zip(self.rows, self._least(self.rows), strict=True)
         return [row for row, distance in least if distance > EXPLAINED + 3 * noise[row]]
 
     def _explaining(self, rows: Sequence[int], among: Sequence[Combination]) -> list[Combination]:
         """Those that leave nothing of one of the rows to be explained."""
-        limits = EXPLAINED + 3 * self._evidence.reading.noise[list(rows)]
+        limits = EXPLAINED + 3 * self._evidence.decoding.noise[list(rows)]
         return [each for each in among if (self._evidence.distances(each, rows) < limits).any()]
 
     def _least(self, rows: Sequence[int]) -> Floats:

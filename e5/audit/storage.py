@@ -1,6 +1,6 @@
 """How vectors may have been stored: the numbers as they are -> directions, with their rounding.
 
-A reading knows which dimensions were kept, whether only signs were, and how far rounding takes a
+A decoding knows which dimensions were kept, whether only signs were, and how far rounding takes a
 direction from the one that was stored. It knows no hypotheses.
 """
 
@@ -24,7 +24,7 @@ MIN_GRID = 16  # elements of a row, below which a grid may be chance
 
 
 @dataclass(frozen=True)
-class Reading:
+class Decoding:
     """One way to read the stored numbers.
 
     Attributes:
@@ -53,7 +53,7 @@ class Reading:
         kept = vectors[:, : self.numbers.shape[1]].astype(np.float64)
         return unit_rows(np.where(kept > 0, 1.0, -1.0) if self.binary else kept)
 
-    def fit(self, rows: Sequence[int], vectors: Vectors) -> "tuple[Reading, float]":
+    def fit(self, rows: Sequence[int], vectors: Vectors) -> "tuple[Decoding, float]":
         """The numbers decoded by the scales and offsets that bring these rows near to vectors.
 
         Args:
@@ -62,7 +62,7 @@ class Reading:
                 they were stored.
 
         Returns:
-            The reading, and the part of the vectors' variance that it does not explain.
+            The decoding, and the part of the vectors' variance that it does not explain.
         """
         given, kept = self.numbers[rows], vectors[:, : self.numbers.shape[1]].astype(np.float64)
         given_mean, kept_mean = given.mean(0), kept.mean(0)
@@ -74,8 +74,8 @@ class Reading:
         # Two numbers were fitted to each dimension.
         rest = ((deviation * scale - target) ** 2).sum() * len(rows) / (len(rows) - 2)
         varies = (target**2).sum() > MIN_VARIANCE * (kept**2).sum() and (scale > 0).mean() > 0.9
-        reading = replace(self, numbers=decoded, noise=noise, fitted=True)
-        return reading, float(rest / (target**2).sum()) if varies else np.inf
+        decoding = replace(self, numbers=decoded, noise=noise, fitted=True)
+        return decoding, float(rest / (target**2).sum()) if varies else np.inf
 
 
 def unit_rows(rows: Floats) -> Floats:
@@ -86,9 +86,9 @@ def unit_rows(rows: Floats) -> Floats:
         return np.where(usable, rows / np.where(usable, norms, 1), 0)
 
 
-def readings(stored: Vectors, hidden_size: int) -> list[Reading]:
+def decodings(stored: Vectors, hidden_size: int) -> list[Decoding]:
     """Every way to read stored vectors of a model with `hidden_size` dimensions."""
-    usable = np.abs(unit_rows(stored.astype(np.float64))).any(1)
+    usable: NDArray[np.bool_] = (unit_rows(stored.astype(np.float64)) != 0).any(1)
     numbers = np.where(usable[:, None], stored.astype(np.float64), 0)
     dimensions = stored.shape[1]
     found = []
@@ -100,21 +100,21 @@ def readings(stored: Vectors, hidden_size: int) -> list[Reading]:
             found.append(_binary(signs))
     elif whole and smallest >= -128 and largest <= 255:
         if dimensions <= hidden_size:
-            found.append(Reading(("int8",), numbers, _grid_noise(numbers, 1.0)))
+            found.append(Decoding(("int8",), numbers, _grid_noise(numbers, 1.0)))
             if usable.sum() >= MIN_FIT_ROWS:
                 nothing = np.zeros(len(numbers))
-                found.append(Reading(("int8",), numbers, nothing, per_dimension=True))
+                found.append(Decoding(("int8",), numbers, nothing, per_dimension=True))
         found += _packed(numbers, usable, hidden_size)
     elif dimensions <= hidden_size:
         found.append(_floats(stored, numbers))
     return found
 
 
-def _binary(signs: Floats) -> Reading:
-    return Reading(("binary",), signs, np.full(len(signs), BINARY_NOISE), binary=True)
+def _binary(signs: Floats) -> Decoding:
+    return Decoding(("binary",), signs, np.full(len(signs), BINARY_NOISE), binary=True)
 
 
-def _packed(numbers: Floats, usable: NDArray[np.bool_], hidden_size: int) -> list[Reading]:
+def _packed(numbers: Floats, usable: NDArray[np.bool_], hidden_size: int) -> list[Decoding]:
     """Eight signs to a byte, the first in the highest bit: as uint8, less 128, or as its int8."""
     if 8 * numbers.shape[1] >= hidden_size + 8:
         return []
@@ -128,22 +128,22 @@ def _packed(numbers: Floats, usable: NDArray[np.bool_], hidden_size: int) -> lis
     return found
 
 
-def _floats(stored: Vectors, numbers: Floats) -> Reading:
+def _floats(stored: Vectors, numbers: Floats) -> Decoding:
     steps = _grid_steps(numbers)
     if steps is not None:
         if (np.abs(numbers).max(1) <= 1.5 * steps).all():
             return _binary(np.where(numbers > 0, 1.0, -1.0) * (numbers != 0).any(1)[:, None])
-        return Reading(("int8",), numbers, _grid_noise(numbers, steps[:, None]))
+        return Decoding(("int8",), numbers, _grid_noise(numbers, steps[:, None]))
     as_float32 = np.where(numbers != 0, stored, 0).astype(np.float32)
     with np.errstate(over="ignore"):
         is_float16 = (as_float32.astype(np.float16) == as_float32).all()
     if not (as_float32.view(np.uint32) & 0xFFFF).any():
         exponents = np.frexp(as_float32)[1]
-        return Reading(("bfloat16",), numbers, _grid_noise(numbers, np.exp2(exponents - 8.0)))
+        return Decoding(("bfloat16",), numbers, _grid_noise(numbers, np.exp2(exponents - 8.0)))
     if is_float16:
         spacing = np.spacing(np.abs(as_float32.astype(np.float16))).astype(np.float64)
-        return Reading(("float16",), numbers, _grid_noise(numbers, spacing))
-    return Reading((), numbers, np.zeros(len(numbers)))
+        return Decoding(("float16",), numbers, _grid_noise(numbers, spacing))
+    return Decoding((), numbers, np.zeros(len(numbers)))
 
 
 def _grid_noise(numbers: Floats, steps: Floats | float) -> Floats:
@@ -179,18 +179,19 @@ def _near_whole(multiples: Floats) -> NDArray[np.bool_]:
     return near
 
 
-def storage_names(stored: Vectors, whole: Vectors, reading: Reading) -> list[str]:
+def storage_names(stored: Vectors, whole: Vectors, decoding: Decoding) -> list[str]:
     """How vectors are stored, by their numbers and by the whole vectors that they come from.
 
     Args:
         stored: float32 `[num_rows, dimensions]`, at least one, none of them zero.
         whole: float32 `[num_rows, hidden_size]`, as the model gives them.
-        reading: how the stored numbers are read.
+        decoding: how the stored numbers are read.
     """
     dimensions = stored.shape[1]
-    names = [f"dimensions {reading.numbers.shape[1]}"] * (reading.numbers.shape[1] < whole.shape[1])
-    names += reading.names
-    if reading.binary or reading.names == ("int8",):
+    kept = decoding.numbers.shape[1]
+    names = [f"dimensions {kept}"] * (kept < whole.shape[1])
+    names += decoding.names
+    if decoding.binary or decoding.names == ("int8",):
         return names
     norms = np.linalg.norm(stored.astype(np.float64), axis=1)
     by_kept = norms / np.linalg.norm(whole[:, :dimensions].astype(np.float64), axis=1)

@@ -1,7 +1,7 @@
-"""The unmodified model: transformers' `MistralModel`, for what the packed forward cannot do.
+"""Hidden states of the unmodified model, for what the packed forward cannot compute.
 
-It gives the hidden states of every token, before and after the final norm, under the masks of
-other engines. It knows token ids, no texts and no hypotheses.
+It gives those of every token, before and after the final norm, under the masks of other libraries.
+It knows token ids, no texts and no hypotheses.
 """
 
 from functools import lru_cache
@@ -10,26 +10,35 @@ from typing import Any
 
 import torch
 
+from e5.checkpoint import CONFIG, Checkpoint
+from e5.device import choose_device, choose_dtype
 from e5.lora import LoraAdapter
+from e5.mistral import Config
 from e5.packing import TokenIds
+from e5.quantization import QUANTISED_BY
+from e5.reference import load_reference
+from e5.settings import Settings
 
 
-def load_unmodified(folder: Path, adapter: LoraAdapter | None) -> Any:
-    """Load a checkpoint as transformers does, in float32 on the CPU, and merge an adapter."""
-    from transformers import MistralModel  # late: the import takes seconds
-
-    model = MistralModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-    if adapter is not None:
-        for name, parameter in model.named_parameters():
-            parameter.data = adapter.merge(name, parameter.data)
-    return model.eval()
+def load_unmodified(settings: Settings) -> Any:
+    """Load transformers' `MistralModel` of the settings' checkpoint, with their adapter merged."""
+    folder = Path(settings.weights)
+    device = choose_device(settings.device, min_capability=(0, 0))
+    return load_reference(
+        Checkpoint.find(folder),
+        Config.read(folder / CONFIG, quantised_by=QUANTISED_BY),
+        settings,
+        device=device,
+        dtype=choose_dtype(settings.dtype, device),
+        adapter=None if settings.adapter is None else LoraAdapter.read(Path(settings.adapter)),
+    ).model
 
 
 class HiddenStates:
     """Hidden states of one text at a time.
 
     Attributes:
-        model: transformers' `MistralModel` in float32.
+        model: transformers' `MistralModel`.
     """
 
     def __init__(self, model: Any) -> None:
@@ -60,10 +69,9 @@ class HiddenStates:
             allowed = allowed.tril()
         allowed[:, count:] = False
         device = self.model.device
-        mask = torch.where(allowed, 0.0, torch.finfo(torch.float32).min)
         hidden = self.model(
             input_ids=torch.tensor([[*ids, *padding]], device=device),
-            attention_mask=mask[None, None].to(device),
+            attention_mask=allowed[None, None].to(device),
             use_cache=False,
         ).last_hidden_state[0]
         return hidden.float().cpu(), self._before_norm[0].float().cpu()

@@ -4,12 +4,11 @@ It costs a few forwards beside those of the service, and no memory but the model
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, get_args
 
-from e5.audit.hypotheses import Computation
 from e5.audit.sample import Sample, TextRole
 from e5.audit.vector_source import VectorSource
 from e5.audit.vector_values import read_vectors
@@ -17,31 +16,8 @@ from e5.audit.verdict import audit
 from e5.errors import InputError, quoted
 from e5.prompts import DEFAULT_TASK
 from e5.texts import check_text
-from e5.vectors import Vectors
 
 MAX_AUDITED = 10_000  # characters of a text; it is computed under every hypothesis
-
-
-class LoadedSource:
-    """What another source computes with the model that is loaded. A `VectorSource`.
-
-    What needs the unmodified model, or the model without its adapter, is left out.
-    """
-
-    def __init__(self, source: VectorSource) -> None:
-        """Ask this source; nothing is computed yet."""
-        self.template, self.dimensions = source.template, source.dimensions
-        self.rounding = source.rounding
-        self._source = source
-
-    def can(self, computation: Computation) -> bool:
-        """Whether the packed forward gives it."""
-        is_packed = computation.weights == "right" and computation.pooling in ("last", "first")
-        return is_packed and self._source.can(computation)
-
-    def compute(self, computations: Sequence[Computation]) -> list[Vectors]:
-        """See `VectorSource.compute`."""
-        return self._source.compute(computations)
 
 
 class VectorAuditor:

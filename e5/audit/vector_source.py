@@ -8,7 +8,7 @@ import numpy as np
 from e5.audit.hypotheses import Computation
 from e5.encoder import Encoder
 from e5.errors import InputError
-from e5.prompts import DEFAULT_TASK, TEMPLATE, resolve_task
+from e5.prompts import DEFAULT_TASK, E5_PROMPTS, Prompts, around_query
 from e5.vectors import Vectors, finish
 
 PROBE = "what is snow"  # a query that is embedded in two ways
@@ -19,13 +19,13 @@ class VectorSource(Protocol):
     """Computes vectors as a hypothesis would have made them.
 
     Attributes:
-        template: the checkpoint's template of a query's prompt.
+        prompts: the checkpoint's.
         dimensions: dimensions of a whole vector.
         rounding: how far the source's own rounding takes a vector from the exact one, as 1 minus
             their cosine.
     """
 
-    template: str
+    prompts: Prompts
     dimensions: int
     rounding: float
 
@@ -42,9 +42,9 @@ class VectorSource(Protocol):
 class EncoderSource:
     """An encoder, such as a `Client`: computes the hypotheses about prompts and texts."""
 
-    def __init__(self, encoder: Encoder, *, template: str) -> None:
-        """Use an encoder whose checkpoint has this template."""
-        self._encoder, self.template = encoder, template
+    def __init__(self, encoder: Encoder, *, prompts: Prompts = E5_PROMPTS) -> None:
+        """Use an encoder whose checkpoint has these prompts."""
+        self._encoder, self.prompts = encoder, prompts
         self.dimensions, self.rounding = encoder.dimensions, 2e-5
         self._vectors: dict[str, Vectors] = {}
 
@@ -55,13 +55,14 @@ class EncoderSource:
         Raises:
             InputError: if it gives another one, or cannot be asked; the field is `reference`.
         """
-        prompt = TEMPLATE.format(task=resolve_task(task).instruction, query=PROBE)
+        before, after = around_query(task)
+        prompt = f"{before}{PROBE}{after}"
         vectors = [encoder.encode_query(PROBE, task=task), encoder.encode_document(prompt)]
         query, document = finish(np.array(vectors), None, normalize=True)
         if query @ document < _SAME:
             remedy = "set E5_WEIGHTS to its checkpoint instead"
             raise InputError("reference", "a service with prompts of its own", remedy)
-        return cls(encoder, template=TEMPLATE)
+        return cls(encoder)
 
     def can(self, computation: Computation) -> bool:
         """Whether only the text and its prompt differ from the right ones."""

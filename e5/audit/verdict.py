@@ -9,12 +9,12 @@ from tqdm import tqdm
 from e5.audit.advice import advice_on
 from e5.audit.evidence import Evidence
 from e5.audit.findings import Findings
-from e5.audit.hypotheses import RIGHT, SAME, Combination, PromptRules, label
+from e5.audit.hypotheses import RIGHT, SAME_VECTORS, Combination, PromptRules, label
 from e5.audit.ranking import neighbour_ndcg
 from e5.audit.report import KEPT, OTHER_MODEL, RIGHT_LABEL, UNKNOWN, AuditReport, RowVerdict
 from e5.audit.sample import Sample
 from e5.audit.search import MAX_PROBES
-from e5.audit.storage import readings, storage_names, unit_rows
+from e5.audit.storage import decodings, storage_names, unit_rows
 from e5.audit.vector_source import VectorSource
 from e5.prompts import DEFAULT_TASK
 from e5.texts import check_task
@@ -41,14 +41,14 @@ def audit(
     Raises:
         InputError: for a task that cannot be one.
     """
-    rules = PromptRules(source.template, check_task(task))
-    ways = readings(sample.vectors, source.dimensions)
+    rules = PromptRules(source.prompts, check_task(task))
+    ways = decodings(sample.vectors, source.dimensions)
     if not ways:
         return _unreadable(sample)
     hidden = None if progress else True  # None: where the error output is no terminal
     with tqdm(desc="audit", unit="text", delay=2, leave=False, disable=hidden) as bar:
-        evidence = Evidence(sample, source, rules, bar)
-        evidence.reading = ways[0]
+        evidence = Evidence(sample, source, rules, bar.update)
+        evidence.decoding = ways[0]
         evidence.compute([RIGHT], evidence.rows)
         return _Summary(sample, evidence, Findings(sample, evidence, ways)).report()
 
@@ -85,10 +85,10 @@ class _Summary:
         nearest = self._nearest(chosen)
         cosines = [1 - self._distance(row, nearest) for row in rows]
         cosine = float(np.mean([cosines[row] for row in chosen]))
-        alternatives = [label(each) for each in self._alternatives(chosen, nearest)]
-        alternatives = [
-            verdict.replace(*pair) for pair in SAME.items() if pair[0] in verdict.split(" + ")
-        ] + alternatives
+        parts = verdict.split(" + ")
+        alternatives = [verdict.replace(*p) for p in SAME_VECTORS.items() if p[0] in parts]
+        alternatives += [label(each) for each in self._alternatives(chosen, nearest)]
+        whole = unit_rows(self._whole.astype(np.float64))
         names = [part.split()[0] for part in verdict.split(" + ")]
         return AuditReport(
             verdict=verdict,
@@ -102,7 +102,7 @@ class _Summary:
             ],
             alternatives=list(dict.fromkeys(alternatives)),
             storage=storage,
-            ndcg=neighbour_ndcg(evidence.reading.units, unit_rows(self._whole), self._sample.roles),
+            ndcg=neighbour_ndcg(evidence.decoding.units, whole, self._sample.roles),
             advice=advice_on(names, alternatives),
         )
 
@@ -110,14 +110,14 @@ class _Summary:
         """How the numbers are stored, by the rows that are explained."""
         found = [i for i, each in enumerate(self._findings.rows) if each.combination is not None]
         found = [i for i in found if self._findings.rows[i].owner is None] or self._rows
-        usable = [i for i in found if self._evidence.reading.units[i].any()]
+        usable = [i for i in found if self._evidence.decoding.units[i].any()]
         if not usable:
             return []
         whole = [
             self._evidence.whole(self._findings.rows[i].combination or RIGHT, [i])[0]
             for i in usable
         ]
-        return storage_names(self._sample.vectors[usable], np.array(whole), self._evidence.reading)
+        return storage_names(self._sample.vectors[usable], np.array(whole), self._evidence.decoding)
 
     def _distance(self, row: int, nearest: Sequence[Combination]) -> float:
         """How far a row is from what its verdict gives, or from the nearest if it has none."""
@@ -127,7 +127,7 @@ class _Summary:
         if found.owner is None:
             return float(evidence.distances(found.combination, [row])[0])
         owner = evidence.expected(found.combination, [found.owner])[0]
-        return float(1 - owner @ evidence.reading.units[row])
+        return float(1 - owner @ evidence.decoding.units[row])
 
     def _nearest(self, chosen: Sequence[int]) -> list[Combination]:
         """The combinations that come nearest to the rows of the verdict, the best first."""
@@ -159,9 +159,9 @@ class _Summary:
 
     def _is_another_model(self) -> bool:
         """Whether the vectors do not lie where this model's lie."""
-        units = self._evidence.reading.units
+        units = self._evidence.decoding.units
         right = self._evidence.expected(RIGHT, self._rows)
-        if not units.any(1).all() or len(units) < 2 or "int8" in self._evidence.reading.names:
+        if not units.any(1).all() or len(units) < 2 or "int8" in self._evidence.decoding.names:
             return False  # each dimension of int8 may have a scale of its own
         others = ~np.eye(len(units), dtype=bool)
         likeness, own = (right @ right.T)[others].mean(), (units @ units.T)[others]

@@ -135,7 +135,7 @@ def _endpoint(options: argparse.Namespace, address: Any, source: "VectorSource")
     story = sample_endpoint(
         address,
         task=options.task or DEFAULT_TASK,
-        template=source.template,
+        prompts=source.prompts,
         count=options.sample,
         role=options.role,
     )

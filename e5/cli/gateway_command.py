@@ -100,10 +100,10 @@ def _auditor(backend: "Backend") -> "VectorAuditor | None":
 
     if not isinstance(backend, InProcessBackend):
         return None
-    from e5.audit import LoadedSource, LocalSource, VectorAuditor
+    from e5.audit import LocalSource, VectorAuditor
 
     embedder, settings = backend.embedder, Settings.from_env()
-    return VectorAuditor(lambda: LoadedSource(LocalSource(embedder, settings, rounding=2e-5)))
+    return VectorAuditor(lambda: LocalSource(embedder, settings, rounding=2e-5, loads_more=False))
 
 
 def _read_keys(file: Path) -> list[str]:

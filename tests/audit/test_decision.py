@@ -5,13 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from mistakes import combination, sample_of
-from tqdm import tqdm
 
 from e5.audit.decision import Decision, Explanation
 from e5.audit.evidence import Evidence
 from e5.audit.hypotheses import RIGHT, Computation, PromptRules, computations
-from e5.audit.storage import readings
-from e5.prompts import TEMPLATE
+from e5.audit.storage import decodings
+from e5.prompts import E5_PROMPTS
 from e5.vectors import Vectors
 
 SIZE = 128
@@ -19,7 +18,7 @@ TEXTS = [f"text {i}" for i in range(12)]
 NO_EOS, NO_BOS, BOTH = combination("no_eos"), combination("no_bos"), combination("no_bos_no_eos")
 NEAR = combination("double_eos")
 POOL = [RIGHT, NO_EOS, NO_BOS, BOTH, NEAR]
-RULES = PromptRules(TEMPLATE, "")
+RULES = PromptRules(E5_PROMPTS, "")
 
 
 def direction(*key: object) -> Vectors:
@@ -33,7 +32,7 @@ class Geometry:
     `no_eos` and `no_bos` move it far. `double_eos` moves it by `near` of its length.
     """
 
-    template, dimensions, rounding = TEMPLATE, SIZE, 1e-10
+    prompts, dimensions, rounding = E5_PROMPTS, SIZE, 1e-10
 
     def __init__(self, near: float = 0.05) -> None:
         self._near = near
@@ -70,8 +69,8 @@ def made(geometry: Geometry, names: Sequence[str] = ("right",) * 12) -> Vectors:
 
 def evidence_of(geometry: Geometry, vectors: Vectors) -> Evidence:
     sample = sample_of(TEXTS, ["document"] * 12, vectors)
-    evidence = Evidence(sample, geometry, RULES, tqdm(disable=True))
-    evidence.reading = readings(sample.vectors, SIZE)[0]
+    evidence = Evidence(sample, geometry, RULES)
+    evidence.decoding = decodings(sample.vectors, SIZE)[0]
     return evidence
 
 

@@ -17,7 +17,6 @@ from e5.audit.own_texts import OWN_TEXTS
 from e5.errors import InputError, ServiceError
 
 TASK = "Find the answer"
-TEMPLATE = "Instruct: {task}\nQuery: {query}"
 PROMPT = "Instruct: Find the answer\nQuery: "
 KEY = "sk-secret"
 ROLES = {
@@ -82,7 +81,7 @@ class FakeEndpoint:
         given["model"] = given["model"] or "e5"
         with serve_http(self.answer) as url:
             address = EndpointAddress(url + path, dialect, **given)
-            story = sample_endpoint(address, task=TASK, template=TEMPLATE, **options)
+            story = sample_endpoint(address, task=TASK, **options)
             return asyncio.run(story)
 
 
@@ -161,7 +160,7 @@ class TestRequests:
         endpoint = FakeEndpoint()
         with serve_http(endpoint.answer) as url:
             address = EndpointAddress(f"{url}/v1beta/models/e5:batchEmbedContents", "google")
-            asyncio.run(sample_endpoint(address, task=TASK, template=TEMPLATE, count=2))
+            asyncio.run(sample_endpoint(address, task=TASK, count=2))
         assert endpoint.asked[0].body["requests"][0]["model"] == "models/e5"
 
     @pytest.mark.parametrize("side", ["query", "document"])

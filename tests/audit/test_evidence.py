@@ -5,12 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from mistakes import combination, roles_to_audit, sample_of, texts_to_audit, vectors_under
-from tqdm import tqdm
 
 from e5.audit import LocalSource
 from e5.audit.evidence import Evidence
 from e5.audit.hypotheses import RIGHT, Computation, PromptRules
-from e5.audit.storage import readings
+from e5.audit.storage import decodings
 from e5.vectors import Vectors
 
 TEXTS, ROLES = texts_to_audit(6), roles_to_audit(6)
@@ -21,7 +20,7 @@ class Counted:
     """A source that counts what it is asked for."""
 
     def __init__(self, source: LocalSource) -> None:
-        self.template, self.dimensions = source.template, source.dimensions
+        self.prompts, self.dimensions = source.prompts, source.dimensions
         self.rounding, self.can = source.rounding, source.can
         self.asked: list[Computation] = []
         self._source = source
@@ -39,9 +38,9 @@ def counted(mini: LocalSource) -> Counted:
 @pytest.fixture
 def evidence(mini: LocalSource, counted: Counted) -> Evidence:
     sample = sample_of(TEXTS, ROLES, vectors_under(mini, NO_EOS, TEXTS, ROLES))
-    rules = PromptRules(mini.template, "web_search_query")
-    made = Evidence(sample, counted, rules, tqdm(disable=True))
-    (made.reading,) = readings(sample.vectors, mini.dimensions)
+    rules = PromptRules(mini.prompts, "web_search_query")
+    made = Evidence(sample, counted, rules)
+    (made.decoding,) = decodings(sample.vectors, mini.dimensions)
     return made
 
 
@@ -62,9 +61,9 @@ def test_what_is_known_is_not_computed_again(evidence: Evidence, counted: Counte
 def test_a_row_of_unknown_role_is_compared_with_both(mini: LocalSource) -> None:
     queries = vectors_under(mini, RIGHT, TEXTS, ["query"] * 6)
     sample = sample_of(TEXTS, ["auto"] * 6, queries)
-    rules = PromptRules(mini.template, "web_search_query")
-    evidence = Evidence(sample, mini, rules, tqdm(disable=True))
-    (evidence.reading,) = readings(sample.vectors, mini.dimensions)
+    rules = PromptRules(mini.prompts, "web_search_query")
+    evidence = Evidence(sample, mini, rules)
+    (evidence.decoding,) = decodings(sample.vectors, mini.dimensions)
     assert evidence.distances(RIGHT, range(6)).max() < 1e-9
     assert np.allclose(evidence.whole(RIGHT, range(6)), queries, atol=1e-4)
     documents = evidence.candidates(RIGHT, range(6), 0)

@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 from mistakes import combination, roles_to_audit, sample_of, texts_to_audit, vectors_under
-from tqdm import tqdm
 
 from e5.audit import LocalSource
 from e5.audit.evidence import Evidence
 from e5.audit.findings import Findings
 from e5.audit.hypotheses import RIGHT, PromptRules
-from e5.audit.storage import readings
+from e5.audit.storage import decodings
 from e5.vectors import Vectors
 
 COUNT = 24
@@ -29,9 +28,9 @@ def no_eos(mini: LocalSource) -> Vectors:
 
 def found(mini: LocalSource, vectors: Vectors) -> Findings:
     sample = sample_of(TEXTS, ROLES, vectors)
-    evidence = Evidence(sample, mini, PromptRules(mini.template, RULES_TASK), tqdm(disable=True))
-    ways = readings(sample.vectors, mini.dimensions)
-    evidence.reading = ways[0]
+    evidence = Evidence(sample, mini, PromptRules(mini.prompts, RULES_TASK))
+    ways = decodings(sample.vectors, mini.dimensions)
+    evidence.decoding = ways[0]
     return Findings(sample, evidence, ways)
 
 

@@ -18,9 +18,9 @@ from e5.audit.hypotheses import (
     without,
 )
 from e5.audit.sample import TextRole
-from e5.prompts import TASKS, TEMPLATE, document_prompt, query_prompt
+from e5.prompts import E5_PROMPTS, TASKS, Prompts, document_prompt, query_prompt
 
-RULES = PromptRules(TEMPLATE, "web_search_query")
+RULES = PromptRules(E5_PROMPTS, "web_search_query")
 TEXT = " What is\nSnow? "
 PROMPT = query_prompt("web_search_query", "")
 
@@ -68,15 +68,23 @@ def test_no_two_are_equal() -> None:
 
 
 @pytest.mark.parametrize("task", ["web_search_query", "sts_query", "Find cats", "", " "])
-@pytest.mark.parametrize("template", [TEMPLATE, "query: {query}", "{query}\n[{task}] {{}}"])
-def test_right_prompts_are_those_of_the_product(task: str, template: str) -> None:
-    rules = PromptRules(template, task)
+@pytest.mark.parametrize(
+    "prompts",
+    [
+        E5_PROMPTS,
+        Prompts("query: {query}", "passage: "),
+        Prompts("{query}\n[{task}] {{}}", before_query_by_name={"sts_query": "same: "}),
+    ],
+    ids=str,
+)
+def test_right_prompts_are_those_of_the_product(task: str, prompts: Prompts) -> None:
+    rules = PromptRules(prompts, task)
     (query,) = rules.right(TEXT, "query")
     (document,) = rules.right(TEXT, "document")
-    assert query.prompt == query_prompt(task, TEXT, template=template)
-    assert document.prompt == document_prompt(task, TEXT, template=template)
-    prompts = {each.prompt for each in rules.right(TEXT, "auto")}
-    assert prompts == {query.prompt, document.prompt}
+    assert query.prompt == query_prompt(task, TEXT, prompts=prompts)
+    assert document.prompt == document_prompt(task, TEXT, prompts=prompts)
+    both = {each.prompt for each in rules.right(TEXT, "auto")}
+    assert both == {query.prompt, document.prompt}
 
 
 @pytest.mark.parametrize(
@@ -119,7 +127,7 @@ def test_variants_change_the_whole_prompt() -> None:
 
 
 def test_a_task_of_documents_too_is_right_with_its_prompt_on_both() -> None:
-    rules = PromptRules(TEMPLATE, "sts_query")
+    rules = PromptRules(E5_PROMPTS, "sts_query")
     (bare,) = computations(combination("no_instruction"), TEXT, "document", rules)
     assert bare.prompt == TEXT
     assert computations(combination("instruction_on_document"), TEXT, "document", rules) == (

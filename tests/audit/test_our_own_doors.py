@@ -11,9 +11,9 @@ from gateway_tools import LocalGateway
 from e5.audit.dialects import DIALECTS
 from e5.audit.endpoint import EndpointAddress, sample_endpoint
 from e5.audit.gathered import Gathered, judge
+from e5.audit.local_source import LocalSource
 from e5.audit.own_texts import OWN_TEXTS
 from e5.audit.report import AuditReport
-from e5.audit.sources import LocalSource
 from e5.embedder import Embedder
 from e5.gateway import InProcessBackend
 from e5.prompts import DEFAULT_TASK
@@ -61,7 +61,7 @@ def audited(
     model = local.gateway._model_names.names[0]
     with serve_http(answer) as url:
         address = EndpointAddress(url, dialect, model, query_name, KEY)
-        story = sample_endpoint(address, task=DEFAULT_TASK, template=source.template, count=count)
+        story = sample_endpoint(address, task=DEFAULT_TASK, prompts=source.prompts, count=count)
         gathered = asyncio.run(story)
     return gathered, judge(gathered, source, progress=False)
 

@@ -44,7 +44,7 @@ def test_a_sample_of_rows_that_belong_together_is_made() -> None:
         ),
         (
             {"texts": ["Snow.", " "]},
-            "texts[1]: received blank text; send text, or leave the field out.",
+            "texts[1]: received blank text; send text, or leave it out.",
         ),
     ],
 )

@@ -3,20 +3,19 @@
 import numpy as np
 import pytest
 from mistakes import combination, roles_to_audit, sample_of, texts_to_audit, vectors_under
-from tqdm import tqdm
 
 from e5.audit import LocalSource, Sample
 from e5.audit.evidence import Evidence
 from e5.audit.hypotheses import HYPOTHESES, RIGHT, PromptRules, label
-from e5.audit.search import MAX_PROBES, Search, probes
-from e5.audit.storage import readings
+from e5.audit.search import MAX_PROBES, Search, choose_probes
+from e5.audit.storage import decodings
 
 
 def searched(mini: LocalSource, sample: Sample) -> tuple[Search, Evidence]:
-    rules = PromptRules(mini.template, "web_search_query")
-    evidence = Evidence(sample, mini, rules, tqdm(disable=True))
-    (evidence.reading,) = readings(sample.vectors, mini.dimensions)
-    return Search(evidence, probes(sample, range(len(sample.texts)))), evidence
+    rules = PromptRules(mini.prompts, "web_search_query")
+    evidence = Evidence(sample, mini, rules)
+    (evidence.decoding,) = decodings(sample.vectors, mini.dimensions)
+    return Search(evidence, choose_probes(sample, range(len(sample.texts)))), evidence
 
 
 class TestProbes:
@@ -26,17 +25,17 @@ class TestProbes:
         texts[260] = " outer "
         texts[270] = "a </s> b"
         texts[280] = "word " * 500
-        sample = sample_of(texts, ["document"] * 299 + ["query"], np.ones((300, 2)))
-        chosen = probes(sample, range(300))
+        sample = sample_of(texts, [*roles_to_audit(298), "document", "query"], np.ones((300, 2)))
+        chosen = choose_probes(sample, range(300))
         assert len(chosen) == MAX_PROBES
         assert {250, 260, 270, 280, 299} <= set(chosen)
         assert chosen == sorted(set(chosen))
 
     def test_a_small_sample_is_taken_whole(self) -> None:
         sample = sample_of(texts_to_audit(5), roles_to_audit(5), np.ones((5, 2)))
-        assert probes(sample, range(5)) == [0, 1, 2, 3, 4]
-        assert probes(sample, [1, 3]) == [1, 3]
-        assert probes(sample, []) == []
+        assert choose_probes(sample, range(5)) == [0, 1, 2, 3, 4]
+        assert choose_probes(sample, [1, 3]) == [1, 3]
+        assert choose_probes(sample, []) == []
 
 
 def test_every_hypothesis_is_compared_alone(mini: LocalSource) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from e5.audit.storage import Floats, Reading, readings, storage_names, unit_rows
+from e5.audit.storage import Decoding, Floats, decodings, storage_names, unit_rows
 from e5.vectors import Vectors
 
 HIDDEN = 64
@@ -20,13 +20,17 @@ def normalised(vectors: Vectors) -> Vectors:
 
 
 def int8_per_vector(vectors: Vectors) -> Vectors:
-    return np.rint(vectors / np.abs(vectors).max(1, keepdims=True) * 127).astype(np.float32)
+    largest = np.abs(vectors).max(1, keepdims=True)
+    found: Vectors = np.rint(vectors / largest * 127).astype(np.float32)
+    return found
 
 
 def int8_per_dimension(vectors: Vectors) -> Vectors:
     """As sentence-transformers' quantize_embeddings does."""
     low, high = vectors.min(0), vectors.max(0)
-    return np.floor((vectors - low) / ((high - low) / 255)).clip(0, 255).astype(np.float32) - 128
+    whole = np.floor((vectors - low) / ((high - low) / 255)).clip(0, 255)
+    found: Vectors = whole.astype(np.float32) - 128
+    return found
 
 
 def bfloat16(vectors: Vectors) -> Vectors:
@@ -77,53 +81,53 @@ STORED: dict[str, tuple[Callable[[Vectors], Vectors], list[str]]] = {
 }
 
 
-def best_reading(stored: Vectors) -> tuple[Reading, Floats]:
-    """The reading under which stored numbers lie nearest to the vectors, and how far that is."""
+def best_reading(stored: Vectors) -> tuple[Decoding, Floats]:
+    """The decoding under which stored numbers lie nearest to the vectors, and how far that is."""
     found = []
-    for reading in readings(stored, HIDDEN):
-        distances = ((reading.units - reading.expected(WHOLE)) ** 2).sum(1) / 2
-        found.append((reading, distances))
+    for decoding in decodings(stored, HIDDEN):
+        distances = ((decoding.units - decoding.expected(WHOLE)) ** 2).sum(1) / 2
+        found.append((decoding, distances))
     return min(found, key=lambda each: each[1].mean())
 
 
 @pytest.mark.parametrize(("store", "names"), STORED.values(), ids=STORED)
 def test_what_was_stored_is_read(store: Callable[[Vectors], Vectors], names: list[str]) -> None:
     stored = store(WHOLE).astype(np.float32)
-    reading, distances = best_reading(stored)
-    assert (distances <= 3 * reading.noise + 1e-9).all()
-    assert storage_names(stored, WHOLE, reading) == names
+    decoding, distances = best_reading(stored)
+    assert (distances <= 3 * decoding.noise + 1e-9).all()
+    assert storage_names(stored, WHOLE, decoding) == names
 
 
 @pytest.mark.parametrize("name", ["float16", "bfloat16", "int8", "int8, decoded"])
 def test_the_rounding_is_what_it_was_expected_to_be(name: str) -> None:
-    reading, distances = best_reading(STORED[name][0](WHOLE).astype(np.float32))
-    assert distances.mean() == pytest.approx(reading.noise.mean(), rel=0.5)
+    decoding, distances = best_reading(STORED[name][0](WHOLE).astype(np.float32))
+    assert distances.mean() == pytest.approx(decoding.noise.mean(), rel=0.5)
 
 
 def test_scales_of_single_dimensions_are_found() -> None:
     stored = int8_per_dimension(WHOLE)
-    (unknown,) = (each for each in readings(stored, HIDDEN) if each.per_dimension)
-    reading, rest = unknown.fit(range(12), WHOLE)
+    (unknown,) = (each for each in decodings(stored, HIDDEN) if each.per_dimension)
+    decoding, rest = unknown.fit(range(12), WHOLE)
     assert rest < 1e-3
-    assert (((reading.units - unit_rows(WHOLE.astype(np.float64))) ** 2).sum(1) < 1e-3).all()
+    assert (((decoding.units - unit_rows(WHOLE.astype(np.float64))) ** 2).sum(1) < 1e-3).all()
     _, other = unknown.fit(range(12), WHOLE[::-1].copy())
     assert other > 0.2
 
 
 def test_vectors_that_do_not_vary_fit_nothing() -> None:
     (unknown,) = (
-        each for each in readings(int8_per_dimension(WHOLE), HIDDEN) if each.per_dimension
+        each for each in decodings(int8_per_dimension(WHOLE), HIDDEN) if each.per_dimension
     )
     assert unknown.fit(range(12), np.ones_like(WHOLE))[1] == np.inf
 
 
 def test_more_dimensions_than_the_model_has_cannot_be_read() -> None:
-    assert readings(np.full((2, HIDDEN + 1), 0.5, np.float32), HIDDEN) == []
+    assert decodings(np.full((2, HIDDEN + 1), 0.5, np.float32), HIDDEN) == []
 
 
 def test_rows_without_a_direction_are_zeros() -> None:
     stored = WHOLE.copy()
     stored[0], stored[1, 0], stored[2, 0] = 0, np.nan, np.inf
-    (reading,) = readings(stored, HIDDEN)
-    assert reading.units.any(1).tolist() == [False] * 3 + [True] * 9
-    assert (reading.noise < 1).all()
+    (decoding,) = decodings(stored, HIDDEN)
+    assert decoding.units.any(1).tolist() == [False] * 3 + [True] * 9
+    assert (decoding.noise < 1).all()

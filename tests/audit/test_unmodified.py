@@ -9,14 +9,19 @@ from mistakes import save_adapter
 from reference import Reference, assert_same
 
 from e5.audit.unmodified import HiddenStates, load_unmodified
-from e5.lora import LoraAdapter
+from e5.settings import Settings
 
 IDS = true_ids("The capital of France is Paris")
 
 
+def unmodified(checkpoint: Path, adapter: Path | None = None) -> HiddenStates:
+    settings = Settings(weights=checkpoint, device="cpu", dtype="float32", adapter=adapter)
+    return HiddenStates(load_unmodified(settings))
+
+
 @pytest.fixture(scope="module")
 def states(checkpoint: Path) -> HiddenStates:
-    return HiddenStates(load_unmodified(checkpoint, None))
+    return unmodified(checkpoint)
 
 
 def test_the_last_is_the_models_own(states: HiddenStates, reference: Reference) -> None:
@@ -49,9 +54,9 @@ def test_padding_is_that_of_a_padded_batch(states: HiddenStates) -> None:
 
 
 def test_an_adapter_is_merged(checkpoint: Path, tmp_path: Path) -> None:
-    adapter = LoraAdapter.read(save_adapter(checkpoint, tmp_path / "law"))
-    hidden, _ = HiddenStates(load_unmodified(checkpoint, adapter)).of(IDS)
-    ours = load(checkpoint, adapter=str(adapter.folder))
+    adapter = save_adapter(checkpoint, tmp_path / "law")
+    hidden, _ = unmodified(checkpoint, adapter).of(IDS)
+    ours = load(checkpoint, adapter=str(adapter))
     assert_same(hidden[-1:].numpy(), ours.encode_document(["The capital of France is Paris"]))
-    bare, _ = HiddenStates(load_unmodified(checkpoint, None)).of(IDS)
+    bare, _ = unmodified(checkpoint).of(IDS)
     assert not torch.allclose(hidden, bare, atol=1e-2)

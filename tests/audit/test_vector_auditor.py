@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from e5.audit.hypotheses import Computation
-from e5.audit.sources import LocalSource
-from e5.audit.vector_auditor import LoadedSource, VectorAuditor
+from e5.audit.local_source import LocalSource
+from e5.audit.vector_auditor import VectorAuditor
 from e5.embedder import Embedder
 from e5.errors import InputError
 from e5.settings import Settings
@@ -19,7 +19,7 @@ TEXT = "Snow is frozen water.\nIt falls in Winter, and is </s> no rain."
 @pytest.fixture
 def auditor(checkpoint: Path, embedder: Embedder) -> VectorAuditor:
     settings = Settings(weights=checkpoint, device="cpu", dtype="float32")
-    return VectorAuditor(lambda: LoadedSource(LocalSource(embedder, settings, rounding=2e-7)))
+    return VectorAuditor(lambda: LocalSource(embedder, settings, rounding=2e-7, loads_more=False))
 
 
 def judged(auditor: VectorAuditor, vector: object, **options: Any) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def test_many_are_judged_one_after_another(auditor: VectorAuditor, embedder: Emb
 
 def test_only_what_the_loaded_model_gives_is_computed(checkpoint: Path, embedder: Embedder) -> None:
     settings = Settings(weights=checkpoint, device="cpu", dtype="float32")
-    source = LoadedSource(LocalSource(embedder, settings, rounding=2e-7))
+    source = LocalSource(embedder, settings, rounding=2e-7, loads_more=False)
     assert source.can(Computation("", "snow"))
     assert source.can(Computation("", "snow", eos=0))
     assert source.can(Computation("", "snow", pooling="first"))

@@ -13,7 +13,6 @@ from e5.audit.verdict import audit
 from e5.embedder import Embedder
 from e5.encoder import Encoder
 from e5.errors import InputError
-from e5.prompts import TEMPLATE
 from e5.vectors import Vectors
 
 TEXTS = ["Snow is frozen Water.", "A heading\n\nand its text.", " Blanks around it. ", "Four."]
@@ -37,7 +36,7 @@ class Watched:
 
 def test_texts_are_sent_once_with_their_prompts(embedder: Embedder) -> None:
     watched = Watched(embedder)
-    source = EncoderSource(watched, template=TEMPLATE)  # type: ignore[arg-type]
+    source = EncoderSource(watched)  # type: ignore[arg-type]
     computations = [Computation("a: ", "snow"), Computation("", "snow"), Computation("a: ", "snow")]
     vectors = source.compute(computations)
     assert watched.sent == ["a: snow", "snow"]
@@ -53,7 +52,7 @@ def test_texts_are_sent_once_with_their_prompts(embedder: Embedder) -> None:
 def test_what_is_not_in_the_text_cannot_be_computed(
     changes: dict[str, Any], embedder: Embedder
 ) -> None:
-    source = EncoderSource(embedder, template=TEMPLATE)
+    source = EncoderSource(embedder)
     assert source.can(Computation("a", "b", "c"))
     assert not source.can(Computation("a", "b", "c", **changes))
 

@@ -1,18 +1,19 @@
 """The verdict as a whole: its name, share, cosines, margin, storage and what it cannot tell."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mistakes import combination, roles_to_audit, sample_of, texts_to_audit, vectors_under
+from numpy.typing import NDArray
 
 from e5.audit import AuditReport, EncoderSource, LocalSource, TextRole, audit
 from e5.audit.hypotheses import HYPOTHESES, OTHER_INSTRUCTIONS, PADDING, RIGHT, Combination, label
 from e5.embedder import Embedder
 from e5.errors import InputError
-from e5.prompts import TEMPLATE
 from e5.vectors import Vectors
 
 COUNT = 12
@@ -25,9 +26,12 @@ def right(mini: LocalSource) -> Vectors:
 
 
 def report_on(
-    mini: LocalSource, vectors: Vectors, roles: Sequence[TextRole] = ROLES, **options: str
+    mini: LocalSource,
+    vectors: Vectors,
+    roles: Sequence[TextRole] = ROLES,
+    task: str = "web_search_query",
 ) -> AuditReport:
-    return audit(sample_of(TEXTS, roles, vectors), mini, **options)
+    return audit(sample_of(TEXTS, roles, vectors), mini, task=task)
 
 
 def units(vectors: Vectors) -> Vectors:
@@ -181,7 +185,7 @@ class TestByAnEncoder:
         self, mini: LocalSource, mini_embedder: Embedder, names: tuple[str, ...], verdict: str
     ) -> None:
         vectors = vectors_under(mini, combination(*names), TEXTS, ROLES)
-        source = EncoderSource(mini_embedder, template=TEMPLATE)
+        source = EncoderSource(mini_embedder)
         assert audit(sample_of(TEXTS, ROLES, vectors), source).verdict == verdict
 
 
@@ -190,7 +194,7 @@ EVERY = [
     for each in [*HYPOTHESES, *PADDING, *OTHER_INSTRUCTIONS[::17]]
     if each.name != "adapter_missing"
 ]
-STORES: dict[str, Callable[[Vectors], Vectors]] = {
+STORES: dict[str, Callable[[Vectors], NDArray[Any]]] = {
     "float32": lambda v: v,
     "float16": lambda v: v.astype(np.float16),
     "int8": lambda v: np.rint(v / np.abs(v).max(1, keepdims=True) * 127),

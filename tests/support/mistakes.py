@@ -7,9 +7,11 @@ property can be tested over all of them.
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from e5.audit import LocalSource, Sample, TextRole
@@ -78,14 +80,14 @@ def vectors_under(
     task: str = "web_search_query",
 ) -> Vectors:
     """What a combination gives: the first way to compute each text, of padding the seventh."""
-    rules = PromptRules(source.template, task)
+    rules = PromptRules(source.prompts, task)
     ways = [
         computations(chosen, text, role, rules)[0] for text, role in zip(texts, roles, strict=True)
     ]
     return np.array([found[min(7, len(found) - 1)] for found in source.compute(ways)])
 
 
-def sample_of(texts: Sequence[str], roles: Sequence[TextRole], vectors: Vectors) -> Sample:
+def sample_of(texts: Sequence[str], roles: Sequence[TextRole], vectors: NDArray[Any]) -> Sample:
     """A sample whose ids are the rows' numbers."""
     return Sample([str(i) for i in range(len(texts))], texts, vectors.astype(np.float32), roles)
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from reference import Reference, assert_same
 from e5.audit import EncoderSource, LocalSource
 from e5.audit.hypotheses import Computation, PromptRules
 from e5.embedder import Embedder
-from e5.prompts import TEMPLATE
+from e5.prompts import E5_PROMPTS
 from e5.settings import Settings
 from e5.vectors import Vectors
 
@@ -33,7 +34,7 @@ def one(source: LocalSource, computation: Computation) -> Vectors:
 
 
 def test_the_right_vectors_are_the_products_own(source: LocalSource, embedder: Embedder) -> None:
-    rules = PromptRules(source.template, "sts_query")
+    rules = PromptRules(source.prompts, "sts_query")
     queries = [way for text in TEXTS for way in rules.right(text, "query")]
     documents = [Computation("", text) for text in TEXTS]
     found = np.concatenate(source.compute(queries + documents))
@@ -62,7 +63,7 @@ def test_the_right_vectors_are_the_products_own(source: LocalSource, embedder: E
     ids=str,
 )
 def test_token_ids_are_those_of_the_mistake(
-    source: LocalSource, reference: Reference, changes: dict[str, object], ids: tuple[int, ...]
+    source: LocalSource, reference: Reference, changes: dict[str, Any], ids: tuple[int, ...]
 ) -> None:
     assert_same(one(source, replace(HELLO, **changes)), reference([ids]))
 
@@ -114,14 +115,14 @@ def test_a_dtype_that_was_asked_for_is_kept(checkpoint: Path) -> None:
 
 class TestEncoderSource:
     def test_it_computes_prompts_and_texts_alone(self, embedder: Embedder) -> None:
-        source = EncoderSource(embedder, template=TEMPLATE)
+        source = EncoderSource(embedder)
         assert source.can(Computation("query: ", "snow"))
         assert not source.can(Computation("", "snow", eos=0))
         assert not source.can(Computation("", "snow", max_tokens=128))
 
     def test_its_vectors_are_the_encoders(self, embedder: Embedder) -> None:
-        source = EncoderSource(embedder, template=TEMPLATE)
-        (right,) = PromptRules(TEMPLATE, "sts_query").right("snow", "query")
+        source = EncoderSource(embedder)
+        (right,) = PromptRules(E5_PROMPTS, "sts_query").right("snow", "query")
         query, document = source.compute([right, Computation("", "snow")])
         assert_same(query, embedder.encode_query(["snow"], task="sts_query"))
         assert_same(document, embedder.encode_document(["snow"]))

@@ -16,7 +16,6 @@ from e5.audit.unmodified import HiddenStates, load_unmodified
 from e5.checkpoint import TOKENIZER, weight_bytes
 from e5.device import choose_device
 from e5.embedder import Embedder
-from e5.lora import LoraAdapter
 from e5.packing import TokenIds
 from e5.settings import Settings
 from e5.tokenizer import Tokenizer
@@ -24,17 +23,24 @@ from e5.vectors import Vectors
 
 MAX_TOKENS = 1_000_000  # of a text before it is truncated; texts have fewer
 SMALL = 2_000_000_000  # bytes of weights that are computed in float32 on a CPU
+PACKED_POOLINGS = ("last", "first")  # what the packed forward gives: a first token is a text
 MAX_PADDING = 256  # tokens of padding that are tried
 
 
 class LocalSource:
     """A checkpoint in this process, which computes every hypothesis. A `VectorSource`."""
 
-    def __init__(self, embedder: Embedder, settings: Settings, *, rounding: float) -> None:
-        """Use a loaded embedder of the settings' checkpoint."""
-        self.template, self.dimensions = embedder.prompts.template, embedder.dimensions
+    def __init__(
+        self, embedder: Embedder, settings: Settings, *, rounding: float, loads_more: bool = True
+    ) -> None:
+        """Use a loaded embedder of the settings' checkpoint.
+
+        Without `loads_more` what needs the unmodified model, or the model without its adapter, is
+        left out.
+        """
+        self.prompts, self.dimensions = embedder.prompts, embedder.dimensions
         self.rounding = rounding
-        self._embedder, self._settings = embedder, settings
+        self._embedder, self._settings, self._loads_more = embedder, settings, loads_more
         self._base: Embedder | None = None  # without the adapter
         self._states: HiddenStates | None = None
         self._tokens = _TokenVariants(Path(settings.weights) / TOKENIZER)
@@ -56,8 +62,10 @@ class LocalSource:
         return cls(embedder, settings, rounding=1e-10 if settings.dtype == "float32" else 2e-5)
 
     def can(self, computation: Computation) -> bool:
-        """Whether the source can compute this: all, but an adapter must be set to be left out."""
-        return computation.weights != "without_adapter" or self._settings.adapter is not None
+        """Whether the source can compute this: an adapter must be set to be left out."""
+        if computation.weights == "without_adapter" and self._settings.adapter is None:
+            return False
+        return self._loads_more or _is_packed(computation)
 
     def compute(self, computations: Sequence[Computation]) -> list[Vectors]:
         """See `VectorSource.compute`; identical token ids are computed once."""
@@ -67,7 +75,7 @@ class LocalSource:
             rows = [
                 i
                 for i, each in enumerate(computations)
-                if each.weights == weights and each.pooling in ("last", "first")
+                if each.weights == weights and each.pooling in PACKED_POOLINGS
             ]
             texts = [ids[i] if computations[i].pooling == "last" else ids[i][:1] for i in rows]
             for i, vector in zip(rows, self._last_tokens(texts, weights), strict=True):
@@ -97,29 +105,27 @@ class LocalSource:
     def _pooled(self, computation: Computation, ids: TokenIds) -> Vectors:
         """What only the unmodified model gives."""
         if self._states is None:
-            adapter = self._settings.adapter
-            read = None if adapter is None else LoraAdapter.read(Path(adapter))
-            self._states = HiddenStates(load_unmodified(Path(self._settings.weights), read))
+            self._states = HiddenStates(load_unmodified(self._settings))
         pooling, count = computation.pooling, len(ids)
         bidirectional = computation.weights == "bidirectional"
-        hidden, before_norm = self._states.of(ids, bidirectional=bidirectional)
+        states, before_norm = self._states.of(ids, bidirectional=bidirectional)
         if pooling == "before_norm":
             return _rows(before_norm[-1:])
-        if pooling in ("last", "first"):
-            return _rows(hidden[-1:] if pooling == "last" else hidden[:1])
+        if pooling in PACKED_POOLINGS:
+            return _rows(states[-1:] if pooling == "last" else states[:1])
         padding = (self._tokens.eos,) * MAX_PADDING
         if pooling == "padding_masked":  # on the right, and the last position is read
-            read, _ = self._states.of(ids, padding=padding)
-            return _rows(torch.cat((hidden[-1:], read[count:])))
+            padded, _ = self._states.of(ids, padding=padding)
+            return _rows(torch.cat((states[-1:], padded[count:])))
         if pooling == "padding_attended":  # the same without an attention mask
-            read, _ = self._states.of((*ids, *padding))
+            padded, _ = self._states.of((*ids, *padding))
             # The longest text has no padding; one token of it is what double_eos gives.
-            return _rows(torch.cat((hidden[-1:], read[count + 1 :])))
+            return _rows(torch.cat((states[-1:], padded[count + 1 :])))
         start = 0
         if pooling == "mean_without_prefix" and computation.prefix:
             alone = replace(computation, text="", suffix="")
             start = computation.bos + len(self._tokens.body(alone))
-        return _rows(hidden[start if start < count else 0 :].mean(0, keepdim=True))
+        return _rows(states[start if start < count else 0 :].mean(0, keepdim=True))
 
     def _token_ids(self, computation: Computation) -> TokenIds:
         """The ids that the text is computed with, truncated and with both ends."""
@@ -131,6 +137,10 @@ class LocalSource:
             body = body[-room:] if computation.keeps_end else body[:room]
         bos, eos = (self._tokens.bos,), (self._tokens.eos,)
         return (bos * computation.bos + body + eos * computation.eos) or eos
+
+
+def _is_packed(computation: Computation) -> bool:
+    return computation.weights == "right" and computation.pooling in PACKED_POOLINGS
 
 
 def _rows(hidden: torch.Tensor) -> Vectors:
