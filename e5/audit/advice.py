@@ -33,9 +33,12 @@ ADVICE: Mapping[str, str] = {
     "adapter_missing": "load the adapter that E5_ADAPTER names, or merge it into the weights",
     "shuffled": "put vectors beside their own texts: sort an answer's data by its index",
     "duplicated": "put vectors beside their own texts: some have those of other texts",
-    "another_model": "look for the model that made them: they are not this checkpoint's",
-    "unknown": "No hypothesis alone explains the vectors: audit the engine itself, or more rows",
+    "another_model": "look for the model that made them, or for what mixed their numbers",
+    "unknown": "no known mistake explains them for certain: audit the engine itself, or more rows",
 }
+
+
+NO_DIRECTION = "they are zeros, or not finite"
 
 
 def advice_on(names: Sequence[str], alternatives: Sequence[str]) -> str:
@@ -43,7 +46,7 @@ def advice_on(names: Sequence[str], alternatives: Sequence[str]) -> str:
 
     Args:
         names: the names of a verdict, without values.
-        alternatives: of `unknown`, the hypotheses that come nearest.
+        alternatives: of `unknown`, the hypotheses that come nearest; none if vectors are zeros.
 
     Example:
         >>> advice_on(["right"], [])
@@ -55,7 +58,9 @@ def advice_on(names: Sequence[str], alternatives: Sequence[str]) -> str:
     if not todo:
         return "Nothing need be done."
     sentence = "; ".join(todo)
-    if "unknown" in names and alternatives:
-        return f"{sentence} (the nearest: {', '.join(alternatives)})."
-    after = "" if {"unknown", "another_model", "shuffled"} & set(names) else "; then embed again"
-    return f"{sentence[0].upper()}{sentence[1:]}{after}."
+    sentence = sentence[0].upper() + sentence[1:]
+    if "unknown" in names:
+        nearest = f"the nearest: {', '.join(alternatives)}" if alternatives else NO_DIRECTION
+        return f"{sentence} ({nearest})."
+    after = "" if {"another_model", "shuffled"} & set(names) else "; then embed again"
+    return f"{sentence}{after}."

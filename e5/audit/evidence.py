@@ -131,6 +131,8 @@ class Evidence:
         if key not in self._nearest:
             expected = self._reading.expected(np.concatenate(self._candidates[key]))
             distances = ((expected - self._units[row]) ** 2).sum(1) / 2
+            if not self._units[row].any():
+                distances[:] = 1.0  # a row without a direction
             best = int(distances.argmin())
             self._nearest[key] = expected[best], float(distances[best])
         return self._nearest[key]

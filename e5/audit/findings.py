@@ -16,7 +16,9 @@ from e5.audit.search import Search, choose_probes
 from e5.audit.storage import Decoding, Floats
 
 MAX_ROUNDS = 3  # of searches, each among the rows that are still unexplained
-MAX_OWNERS = 4  # combinations under which the vectors of other rows are looked for
+MAX_OWNERS = (
+    3  # combinations beside the accepted ones, under which the vectors of other rows are looked for
+)
 DISTINCT = 10.0  # times as near as to its own text a vector must be to another row's
 
 
@@ -129,7 +131,7 @@ class Findings:
         counts = Decision(self._evidence, equals, rows, self._engine).consistent.sum(1)
         return equals[int(counts.argmax())]
 
-    def _merge(self, rows: Sequence[int]) -> None:
+    def _merge(self, rows: Sequence[int]) -> bool:
         """Replace two combinations by both together, if that explains what each of them does."""
         for one, other in combinations(self.accepted, 2):
             both: Combination | None = one
@@ -141,12 +143,14 @@ class Findings:
                 explained = decision.consistent[1:3].any(0)
                 if (decision.consistent[0] | decision.consistent[3] | ~explained).all():
                     kept = [each for each in self.accepted if each not in (one, other)]
-                    self.accepted = [both, *kept]
-                    return
+                    self.accepted = [both, *(each for each in kept if each != both)]
+                    return True
+        return False
 
     def _label(self, rows: Sequence[int]) -> list[int]:
         """Compare what was accepted on all rows; returns those that nothing explains."""
-        self._merge(rows)
+        while self._merge(rows):
+            pass
         pool = list(dict.fromkeys([RIGHT, *self.accepted, *self.rivals]))
         decision = Decision(self._evidence, pool, rows, self._engine)
         left = []
@@ -186,22 +190,24 @@ class Findings:
             return []
         evidence, units = self._evidence, self._evidence.decoding.units
         rows = np.flatnonzero(units.any(1)).tolist()
-        pool = list(dict.fromkeys([*self.accepted, RIGHT, *self.pool]))
-        pool = [c for c in pool if not evidence.is_set(c) and (len(c) < 2 or c in self.accepted)]
-        # All are compared on the probes, where they are known, and the best of them on all rows.
+        known = list(dict.fromkeys([*self.accepted, RIGHT]))
+        pool = [c for c in self.pool if c not in known and len(c) < 2 and not evidence.is_set(c)]
+        # Others are compared on the probes, where they are known, and the best of them on all rows.
         near = [
             _distances(units[left], evidence.expected(each, self.probes)).min(1) for each in pool
         ]
         order = np.argsort([np.log10(each + 1e-7).mean() for each in near], kind="stable")
         limits = 2 * (evidence.decoding.noise + evidence.rounding) + CONVERSION
-        for i in order[:MAX_OWNERS].tolist():
-            distances = _distances(units[left], evidence.expected(pool[i], rows))
+        for each in [*known, *(pool[i] for i in order[:MAX_OWNERS])]:
+            if evidence.is_set(each):
+                continue
+            distances = _distances(units[left], evidence.expected(each, rows))
             for row, found in zip(left, distances, strict=True):
                 owner, least = rows[int(found.argmin())], found.min()
-                own = evidence.distances(pool[i], [row])[0]
+                own = evidence.distances(each, [row])[0]
                 if least <= limits[row] and own > DISTINCT * least + HARMLESS:
                     shared = _distances(units[[row]], units[[owner]]).item() <= limits[row]
-                    self.rows[row] = Finding(pool[i], owner, shared)
+                    self.rows[row] = Finding(each, owner, shared)
             left = [row for row in left if self.rows[row].combination is None]
             if not left:
                 break

@@ -115,10 +115,10 @@ class LocalSource:
             return _rows(states[-1:] if pooling == "last" else states[:1])
         padding = (self._tokens.eos,) * MAX_PADDING
         if pooling == "padding_masked":  # on the right, and the last position is read
-            padded, _ = self._states.of(ids, padding=padding)
+            padded, _ = self._states.of(ids, bidirectional=bidirectional, padding=padding)
             return _rows(torch.cat((states[-1:], padded[count:])))
         if pooling == "padding_attended":  # the same without an attention mask
-            padded, _ = self._states.of((*ids, *padding))
+            padded, _ = self._states.of((*ids, *padding), bidirectional=bidirectional)
             # The longest text has no padding; one token of it is what double_eos gives.
             return _rows(torch.cat((states[-1:], padded[count + 1 :])))
         start = 0

@@ -1,4 +1,4 @@
-"""How much it matters: how other vectors rank the neighbours of texts, judged by the right ones."""
+"""How other vectors rank the neighbours of texts, judged by the right ones: how much it matters."""
 
 from collections.abc import Sequence
 
@@ -43,6 +43,32 @@ def neighbour_ndcg(given: Floats, right: Floats, roles: Sequence[TextRole]) -> f
         if len(others := np.flatnonzero(allowed[i]))
     ]
     return float(np.mean(found)) if found else 1.0
+
+
+def similarity_correlation(given: Floats, right: Floats) -> float:
+    """The correlation of two models' similarities of the same texts, without their common parts.
+
+    Both are directions, `[num_rows, ...]`, of at least four texts. What a text has in common with
+    all others is subtracted without bias (Székely and Rizzo 2014), so that unrelated vectors have
+    0 in the mean however few the texts are.
+
+    Example:
+        >>> similarity_correlation(np.eye(4)[[0, 0, 1, 1]], np.eye(4)[[2, 2, 3, 3]])
+        1.0
+    """
+    one, other = (_centred(rows @ rows.T) for rows in (given, right))
+    norms = np.sqrt((one**2).sum() * (other**2).sum())
+    return float((one * other).sum() / norms) if norms > 0 else 0.0
+
+
+def _centred(similarities: Floats) -> Floats:
+    """Similarities without those to the text itself, minus what each text has in common."""
+    count, others = len(similarities), ~np.eye(len(similarities), dtype=bool)
+    kept = np.where(others, similarities, 0)
+    sums = kept.sum(1) / (count - 2)
+    centred = kept - sums[:, None] - sums + kept.sum() / ((count - 1) * (count - 2))
+    found: Floats = np.where(others, centred, 0).round(TIES)
+    return found
 
 
 def _ndcg(scores: Floats, right: Floats) -> float:

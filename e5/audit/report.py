@@ -57,30 +57,8 @@ class AuditReport:
         names = {part.split()[0] for part in self.verdict.split(" + ")} - set(KEPT)
         return {frozenset({RIGHT_LABEL}): 0, frozenset({UNKNOWN}): 2}.get(frozenset(names), 1)
 
-    @property
-    def summary(self) -> str:
-        """The shares in words.
-
-        Example:
-            >>> rows = [RowVerdict("0", "no_eos", 1.0)]
-            >>> shares = {"no_eos": 0.97, "right": 0.03}
-            >>> AuditReport("no_eos", 1, 0.8, 0.1, 0.97, shares, rows, [], [], 1, "").summary
-            '97 % of rows: no_eos; 3 % of rows: right'
-        """
-        return "; ".join(
-            f"{_percent(share)} of rows: {name}" for name, share in self.shares.items()
-        )
-
     def to_dict(self) -> dict[str, Any]:
         """The object of `--json`."""
-        return asdict(self) | {"exit_code": self.exit_code}
-
-
-def _percent(share: float) -> str:
-    """A share in percent.
-
-    Example:
-        >>> _percent(255 / 256), _percent(1.0), _percent(0.031)
-        ('99.61 %', '100 %', '3.1 %')
-    """
-    return f"{100 * share:.4g} %"
+        names = ("verdict", "cosine", "cosine_right", "margin", "share", "rows", "advice")
+        values = asdict(self)
+        return {name: values[name] for name in names}

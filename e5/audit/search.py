@@ -31,6 +31,7 @@ BEAM = 4  # combinations that are extended at a time
 SWAPPED = 2  # of them, those in which one hypothesis is replaced by another of its group
 MAX_DEPTH = 3  # extensions
 EXTENSION_PROBES = 6
+UNRELATED = 0.7  # 1 minus a cosine: vectors of different texts are nearer than that
 EXPLAINED = 5e-5  # 1 minus a cosine, beyond rounding, below which nothing need be added
 # A smaller improvement of 1 minus the cosine than to this part is none.
 IMPROVEMENT = 0.7
@@ -104,7 +105,7 @@ class Search:
             if each.group == "length" or evidence.differ((each,), RIGHT, self.rows)
         ]
         for depth in range(MAX_DEPTH):
-            by_length = sorted(self._unexplained(), key=evidence.length)
+            by_length = sorted(self._unexplained(UNRELATED), key=evidence.length)
             if not by_length:
                 return
             # Short texts cost little, and only long ones show what was truncated.
@@ -150,10 +151,11 @@ class Search:
             tried = sorted(gains, key=lambda new: gains[new])[:most]
         return [new for new in tried if gains[new] < IMPROVEMENT]
 
-    def _unexplained(self) -> list[int]:
+    def _unexplained(self, most: float = np.inf) -> list[int]:
+        """The rows to which nothing is near enough, and something nearer than `most`."""
         noise = self._evidence.decoding.noise
         least = zip(self.rows, self._least(self.rows), strict=True)
-        return [row for row, distance in least if distance > EXPLAINED + 3 * noise[row]]
+        return [row for row, distance in least if EXPLAINED + 3 * noise[row] < distance < most]
 
     def _explaining(self, rows: Sequence[int], among: Sequence[Combination]) -> list[Combination]:
         """Those that leave nothing of one of the rows to be explained."""

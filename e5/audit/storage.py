@@ -90,6 +90,8 @@ def decodings(stored: Vectors, hidden_size: int) -> list[Decoding]:
     """Every way to read stored vectors of a model with `hidden_size` dimensions."""
     usable: NDArray[np.bool_] = (unit_rows(stored.astype(np.float64)) != 0).any(1)
     numbers = np.where(usable[:, None], stored.astype(np.float64), 0)
+    if not numbers[:, hidden_size:].any():  # a column may be wider than its vectors
+        stored, numbers = stored[:, :hidden_size], numbers[:, :hidden_size]
     dimensions = stored.shape[1]
     found = []
     whole = bool((numbers == np.rint(numbers)).all())

@@ -6,6 +6,7 @@ It costs a few forwards beside those of the service, and no memory but the model
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from functools import partial
 from typing import Any, get_args
 
@@ -29,7 +30,7 @@ class VectorAuditor:
         self._executor = ThreadPoolExecutor(1, "audit")
 
     async def judge(self, text: str, vector: object, role: str, task: str | None) -> dict[str, Any]:
-        """The verdict on a text's vector, as `AuditReport.to_dict` gives it.
+        """The verdict on a text's vector: the attributes of an `AuditReport`.
 
         Args:
             text: as it was embedded, without a prompt.
@@ -54,4 +55,4 @@ class VectorAuditor:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
     def _audit(self, sample: Sample, task: str) -> dict[str, Any]:
-        return audit(sample, self._make_source(), task=task, progress=False).to_dict()
+        return asdict(audit(sample, self._make_source(), task=task, progress=False))

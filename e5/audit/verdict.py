@@ -7,10 +7,11 @@ import numpy as np
 from tqdm import tqdm
 
 from e5.audit.advice import advice_on
+from e5.audit.decision import MIN_ROWS
 from e5.audit.evidence import Evidence
 from e5.audit.findings import Findings
 from e5.audit.hypotheses import RIGHT, SAME_VECTORS, Combination, PromptRules, label
-from e5.audit.ranking import neighbour_ndcg
+from e5.audit.ranking import neighbour_ndcg, similarity_correlation
 from e5.audit.report import KEPT, OTHER_MODEL, RIGHT_LABEL, UNKNOWN, AuditReport, RowVerdict
 from e5.audit.sample import Sample
 from e5.audit.search import MAX_PROBES
@@ -20,11 +21,11 @@ from e5.prompts import DEFAULT_TASK
 from e5.texts import check_task
 
 NEAREST = 3  # hypotheses that are named beside `unknown`
-# Vectors are another model's if the cosine of vectors of different texts is so small a part of
-# what it is in this model, and their neighbours agree no better than that.
+# Vectors are another model's if their cosines with this model's vectors of other texts are so small
+# a part of the cosines among these, and if what is alike for them is not alike for this model: two
+# models correlate by 0.3 to 0.7, this model's vectors with the mean subtracted by more than 0.95.
 RESEMBLANCE = 1 / 3
-MIN_LIKENESS = 0.1
-TRANSFORMED = 0.95
+CORRELATED = 0.75
 
 
 def audit(
@@ -152,7 +153,8 @@ class _Summary:
         """What gives the same vectors as the verdict; of `unknown`, what comes nearest."""
         found = self._findings.rows[chosen[0]].combination
         if found is None:
-            return list(self._findings.rivals or nearest[:NEAREST])
+            is_blank = not self._evidence.decoding.units[chosen].any()
+            return [] if is_blank else list(self._findings.rivals or nearest[:NEAREST])
         few, size = chosen[:MAX_PROBES], max(len(found), 1)
         same = [each for each in nearest if len(each) <= size and label(each) != label(found)]
         return [each for each in same if not self._evidence.differ(each, found, few)]
@@ -161,12 +163,14 @@ class _Summary:
         """Whether the vectors do not lie where this model's lie."""
         units = self._evidence.decoding.units
         right = self._evidence.expected(RIGHT, self._rows)
-        if not units.any(1).all() or len(units) < 2 or "int8" in self._evidence.decoding.names:
+        if (
+            not units.any(1).all()
+            or len(units) < MIN_ROWS
+            or "int8" in self._evidence.decoding.names
+        ):
             return False  # each dimension of int8 may have a scale of its own
         others = ~np.eye(len(units), dtype=bool)
-        likeness, own = (right @ right.T)[others].mean(), (units @ units.T)[others]
-        if likeness < MIN_LIKENESS or (units @ right.T)[others].mean() > RESEMBLANCE * likeness:
+        likeness = (right @ right.T)[others].mean()
+        if likeness <= 0 or (units @ right.T)[others].mean() > RESEMBLANCE * likeness:
             return False
-        # The same model's vectors, turned or shifted as a whole, keep their neighbours.
-        alike = np.corrcoef(own, (right @ right.T)[others])[0, 1]
-        return bool(alike < TRANSFORMED or not own.std())
+        return similarity_correlation(units, right) < CORRELATED

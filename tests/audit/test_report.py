@@ -1,4 +1,4 @@
-"""A report is data: the object of --json, a summary in words, an exit code."""
+"""A report is data: the object of --json, and an exit code."""
 
 import json
 from typing import Any
@@ -41,20 +41,9 @@ def test_the_exit_code_follows_from_the_verdict(verdict: str, code: int) -> None
     assert report(verdict).exit_code == code
 
 
-def test_shares_are_told_in_words() -> None:
-    told = report("truncated 512").summary
-    assert told == "97 % of rows: right; 3 % of rows: truncated 512"
-
-
-def test_a_few_rows_of_many_are_not_rounded_away() -> None:
-    shares = {"right": 0.9996, "no_eos": 0.0004}
-    assert report("no_eos", shares=shares).summary == (
-        "99.96 % of rows: right; 0.04 % of rows: no_eos"
-    )
-
-
-def test_it_is_json() -> None:
+def test_it_is_json_with_these_keys() -> None:
     made = json.loads(json.dumps(report("no_eos").to_dict()))
-    assert list(made)[:5] == ["verdict", "cosine", "cosine_right", "margin", "share"]
+    assert list(made) == [
+        *("verdict", "cosine", "cosine_right", "margin", "share", "rows", "advice")
+    ]
     assert made["rows"] == [{"id": "7", "verdict": "no_eos", "cosine": 1.0}]
-    assert made["exit_code"] == 1
