@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from e5.audit.evidence import SAME_DIRECTION, Evidence
-from e5.audit.hypotheses import Combination, label
+from e5.audit.hypotheses import Combination, label, simplicity
 
 _Rows = NDArray[Any] | Sequence[int]
 
@@ -109,7 +109,7 @@ class Decision:
             same = [i for i in most if (self.consistent[i] & left)[rows].all()]
             best = min(same, key=lambda i: self.distances[i, rows].sum())
             same = [i for i in same if self._excess(i, best, rows) < SIGNIFICANT]
-            simplest = min(same, key=lambda i: len(self._pool[i]))
+            simplest = min(same, key=lambda i: simplicity(self._pool[i]))
             apart = {i: self.apart(i, simplest, rows) for i in same}
             size, name = len(self._pool[simplest]), label(self._pool[simplest])
             equals = [i for i in same if apart[i] < SAME_DIRECTION and len(self._pool[i]) == size]

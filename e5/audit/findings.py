@@ -9,7 +9,15 @@ import numpy as np
 from e5.audit.decision import ARITHMETIC, CONVERSION, HARMLESS, Decision
 from e5.audit.evidence import Evidence
 from e5.audit.fitting import choose_decoding
-from e5.audit.hypotheses import RIGHT, Combination, combine, label
+from e5.audit.hypotheses import (
+    HYPOTHESES,
+    RIGHT,
+    Combination,
+    combine,
+    instead,
+    label,
+    simplicity,
+)
 from e5.audit.report import UNKNOWN
 from e5.audit.sample import Sample
 from e5.audit.search import Search, choose_probes
@@ -116,6 +124,7 @@ class Findings:
         new = False
         for each in found:
             best = self._most_general([each.combination, *each.equals], [*self.probes, *rows])
+            best = self._simplest(best)
             rivals = [c for c in self._fits if evidence.differ(c, best, rows)]
             if rivals := [*each.rivals, *rivals]:
                 self.rivals += [best, *rivals]
@@ -130,6 +139,17 @@ class Findings:
             return equals[0]
         counts = Decision(self._evidence, equals, rows, self._engine).consistent.sum(1)
         return equals[int(counts.argmax())]
+
+    def _simplest(self, combination: Combination) -> Combination:
+        """The simplest combination that means the same computations for all rows."""
+        others = [instead(combination, each) for each in HYPOTHESES if combination]
+        changes = self._evidence.changes
+        same = [
+            each
+            for each in others
+            if not any(changes(each, combination, row) for row in self._evidence.rows)
+        ]
+        return min([combination, *same], key=simplicity)
 
     def _merge(self, rows: Sequence[int]) -> bool:
         """Replace two combinations by both together, if that explains what each of them does."""

@@ -151,6 +151,11 @@ def label(combination: Combination) -> str:
     return " + ".join(hypothesis.label for hypothesis in combination) or "right"
 
 
+def simplicity(combination: Combination) -> tuple[int, list[int]]:
+    """Sorts combinations that give the same vectors: fewer names first, then the usual ones."""
+    return len(combination), [_EVERY.index(hypothesis) for hypothesis in combination]
+
+
 def combine(combination: Combination, hypothesis: Hypothesis) -> Combination | None:
     """The combination with one more hypothesis; None if it has one of that group already."""
     if any(each.group == hypothesis.group for each in combination):
@@ -226,6 +231,10 @@ def _e5_prefix(query: str, document: str, variant: int) -> Hypothesis:
         return replace(way, prefix=prefix, suffix="")
 
     return Hypothesis("e5_prefix", "prompt", change, variant=variant)
+
+
+def _mean_without_prefix(way: Computation, _: TextRole, __: PromptRules) -> Computation:
+    return replace(way, pooling="mean_without_prefix" if way.prefix else "mean")
 
 
 def _text(name: str, change: Callable[[str], str], variant: int = 0) -> Hypothesis:
@@ -307,8 +316,10 @@ HYPOTHESES: Sequence[Hypothesis] = [
     *(_truncated(n, "truncated_left", v, keeps_end=True) for n in LENGTHS for v in (0, 1)),
     _set("first_token", "pooling", pooling="first"),
     _set("mean", "pooling", pooling="mean"),
-    _set("mean_with_instruction_masked", "pooling", pooling="mean_without_prefix"),
+    Hypothesis("mean_with_instruction_masked", "pooling", _mean_without_prefix),
     _set("before_norm", "pooling", pooling="before_norm"),
     _set("bidirectional", "weights", weights="bidirectional"),
     _set("adapter_missing", "weights", weights="without_adapter"),
 ]
+
+_EVERY = [*HYPOTHESES, *PADDING, *OTHER_INSTRUCTIONS]

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import tokenizers
 import torch
 
 from e5.audit.hypotheses import Computation
-from e5.audit.unmodified import HiddenStates, load_unmodified
+from e5.audit.unmodified import HiddenStates, MaskedText, load_unmodified
 from e5.checkpoint import TOKENIZER, weight_bytes
 from e5.device import choose_device
 from e5.embedder import Embedder
@@ -24,6 +24,7 @@ from e5.vectors import Vectors
 MAX_TOKENS = 1_000_000  # of a text before it is truncated; texts have fewer
 SMALL = 2_000_000_000  # bytes of weights that are computed in float32 on a CPU
 PACKED_POOLINGS = ("last", "first")  # what the packed forward gives: a first token is a text
+BATCH_TOKENS = 2048  # of a forward of the unmodified model
 MAX_PADDING = 256  # tokens of padding that are tried
 
 
@@ -42,7 +43,7 @@ class LocalSource:
         self.rounding = rounding
         self._embedder, self._settings, self._loads_more = embedder, settings, loads_more
         self._base: Embedder | None = None  # without the adapter
-        self._states: HiddenStates | None = None
+        self._states: dict[bool, HiddenStates] = {}  # by whether the adapter is left out
         self._tokens = _TokenVariants(Path(settings.weights) / TOKENIZER)
         self._vectors: dict[tuple[str, TokenIds], Vectors] = {}
 
@@ -81,8 +82,17 @@ class LocalSource:
             for i, vector in zip(rows, self._last_tokens(texts, weights), strict=True):
                 found[i] = vector
         rest = [i for i in range(len(ids)) if not found[i].size]
-        for i in sorted(rest, key=lambda i: (ids[i], computations[i].weights)):
-            found[i] = self._pooled(computations[i], ids[i])
+        for is_bare in (False, True):
+            texts_of = {
+                i: self._masked(computations[i], ids[i])
+                for i in rest
+                if (computations[i].weights == "without_adapter") == is_bare
+            }
+            for batch in _batches(set(texts_of.values())):
+                states = dict(zip(batch, self._states_without(is_bare).of(batch), strict=True))
+                for i, text in texts_of.items():
+                    if text in states:
+                        found[i] = self._pooled(computations[i], len(ids[i]), *states[text])
         return found
 
     def _last_tokens(self, texts: Sequence[TokenIds], weights: str) -> list[Vectors]:
@@ -102,30 +112,41 @@ class LocalSource:
             self._base = Embedder.load(replace(self._settings, adapter=None))
         return self._base
 
-    def _pooled(self, computation: Computation, ids: TokenIds) -> Vectors:
-        """What only the unmodified model gives."""
-        if self._states is None:
-            self._states = HiddenStates(load_unmodified(self._settings))
-        pooling, count = computation.pooling, len(ids)
-        bidirectional = computation.weights == "bidirectional"
-        states, before_norm = self._states.of(ids, bidirectional=bidirectional)
+    def _states_without(self, is_bare: bool) -> HiddenStates:
+        """The unmodified model, with the adapter or without it."""
+        if is_bare not in self._states:
+            settings = replace(self._settings, adapter=None) if is_bare else self._settings
+            self._states[is_bare] = HiddenStates(load_unmodified(settings))
+        return self._states[is_bare]
+
+    def _masked(self, computation: Computation, ids: TokenIds) -> MaskedText:
+        """What the unmodified model computes: the text, and padding if that is read."""
+        is_padded = computation.pooling.startswith("padding")
+        padded = ids + (self._tokens.eos,) * MAX_PADDING if is_padded else ids
+        visible = padded if computation.pooling == "padding_attended" else ids
+        return MaskedText(padded, len(visible), computation.weights == "bidirectional")
+
+    def _pooled(
+        self, computation: Computation, count: int, states: torch.Tensor, before_norm: torch.Tensor
+    ) -> Vectors:
+        """The vectors that hidden states give of a text of `count` tokens, and padding."""
+        start, pooling = 0, computation.pooling
         if pooling == "before_norm":
-            return _rows(before_norm[-1:])
-        if pooling in PACKED_POOLINGS:
-            return _rows(states[-1:] if pooling == "last" else states[:1])
-        padding = (self._tokens.eos,) * MAX_PADDING
-        if pooling == "padding_masked":  # on the right, and the last position is read
-            padded, _ = self._states.of(ids, bidirectional=bidirectional, padding=padding)
-            return _rows(torch.cat((states[-1:], padded[count:])))
-        if pooling == "padding_attended":  # the same without an attention mask
-            padded, _ = self._states.of((*ids, *padding), bidirectional=bidirectional)
+            states = before_norm[-1:]
+        elif pooling in PACKED_POOLINGS:
+            states = states[-1:] if pooling == "last" else states[:1]
+        elif pooling == "padding_masked":
+            states = states[count - 1 :]
+        elif pooling == "padding_attended":
             # The longest text has no padding; one token of it is what double_eos gives.
-            return _rows(torch.cat((states[-1:], padded[count + 1 :])))
-        start = 0
-        if pooling == "mean_without_prefix" and computation.prefix:
-            alone = replace(computation, text="", suffix="")
-            start = computation.bos + len(self._tokens.body(alone))
-        return _rows(states[start if start < count else 0 :].mean(0, keepdim=True))
+            states = torch.cat((states[count - 1 : count], states[count + 1 :]))
+        else:
+            if pooling == "mean_without_prefix":
+                alone = replace(computation, text="", suffix="")
+                start = computation.bos + len(self._tokens.body(alone))
+            states = states[start if start < count else 0 :].mean(0, keepdim=True)
+        vectors: Vectors = states.numpy()
+        return vectors
 
     def _token_ids(self, computation: Computation) -> TokenIds:
         """The ids that the text is computed with, truncated and with both ends."""
@@ -143,9 +164,16 @@ def _is_packed(computation: Computation) -> bool:
     return computation.weights == "right" and computation.pooling in PACKED_POOLINGS
 
 
-def _rows(hidden: torch.Tensor) -> Vectors:
-    rows: Vectors = hidden.numpy()
-    return rows
+def _batches(texts: Collection[MaskedText]) -> Iterator[list[MaskedText]]:
+    """Texts of like lengths, with about `BATCH_TOKENS` tokens."""
+    batch: list[MaskedText] = []
+    for text in sorted(texts, key=lambda text: len(text.ids)):
+        if (len(batch) + 1) * len(text.ids) > BATCH_TOKENS and batch:
+            yield batch
+            batch = []
+        batch.append(text)
+    if batch:
+        yield batch
 
 
 class _TokenVariants:

@@ -170,7 +170,7 @@ class Search:
         """The nearest on the whole and the nearest to each row, of equal ones the first."""
         if not among:
             return []
-        table = np.array([self._evidence.distances(each, rows) for each in among])
+        table = np.array([self._evidence.distances(each, rows) for each in among]).round(12)
         order = np.log10(table + 1e-7).mean(1).argsort(kind="stable").tolist()
         best: list[int] = []
         for i in [*order[: BEAM // 2], *table.argmin(0).tolist(), *order]:

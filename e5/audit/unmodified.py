@@ -4,9 +4,9 @@ It gives those of every token, before and after the final norm, under the masks 
 It knows token ids, no texts and no hypotheses.
 """
 
-from functools import lru_cache
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -34,8 +34,22 @@ def load_unmodified(settings: Settings) -> Any:
     ).model
 
 
+class MaskedText(NamedTuple):
+    """Token ids, and which of them others attend to.
+
+    Attributes:
+        ids: of the text, and of padding behind it.
+        num_visible: the number of leading ids that others attend to.
+        bidirectional: whether each token attends to those behind it too.
+    """
+
+    ids: TokenIds
+    num_visible: int
+    bidirectional: bool = False
+
+
 class HiddenStates:
-    """Hidden states of one text at a time.
+    """Hidden states of all tokens.
 
     Attributes:
         model: transformers' `MistralModel`.
@@ -50,28 +64,27 @@ class HiddenStates:
     def _observe(self, _: Any, inputs: tuple[torch.Tensor, ...]) -> None:
         self._before_norm = inputs[0]
 
-    @lru_cache(maxsize=4)  # neighbours in a list are often the same text  # noqa: B019
     @torch.inference_mode()
-    def of(
-        self, ids: TokenIds, *, bidirectional: bool = False, padding: TokenIds = ()
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Hidden states after and before the final norm, both float32 `[num_tokens, hidden_size]`.
+    def of(self, texts: Sequence[MaskedText]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Each text's states after and before the final norm, in one forward.
 
-        Args:
-            ids: the text's token ids.
-            bidirectional: let every token attend to every other.
-            padding: ids of padding after the text. It attends to the text and not to itself, as
-                under an attention mask.
+        Both are float32 `[num_tokens, hidden_size]`.
         """
-        count, total = len(ids), len(ids) + len(padding)
-        allowed = torch.ones(total, total, dtype=torch.bool)
-        if not bidirectional:
-            allowed = allowed.tril()
-        allowed[:, count:] = False
-        device = self.model.device
+        longest = max(len(text.ids) for text in texts)
+        allowed = torch.zeros(len(texts), 1, longest, longest, dtype=torch.bool)
+        for text, mask in zip(texts, allowed, strict=True):
+            mask[:, :, : text.num_visible] = True
+            if not text.bidirectional:
+                mask.copy_(mask.tril())
+        # What fills up a batch is seen by no text.
+        ids = torch.tensor([text.ids + text.ids[-1:] * (longest - len(text.ids)) for text in texts])
         hidden = self.model(
-            input_ids=torch.tensor([[*ids, *padding]], device=device),
-            attention_mask=allowed[None, None].to(device),
+            input_ids=ids.to(self.model.device),
+            attention_mask=allowed.to(self.model.device),
             use_cache=False,
-        ).last_hidden_state[0]
-        return hidden.float().cpu(), self._before_norm[0].float().cpu()
+        ).last_hidden_state
+        both = hidden.float().cpu(), self._before_norm.float().cpu()
+        return [
+            (both[0][i, : len(text.ids)], both[1][i, : len(text.ids)])
+            for i, text in enumerate(texts)
+        ]

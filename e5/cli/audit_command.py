@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import json
 import os
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,12 @@ def audit_command(arguments: Sequence[str]) -> int:
             source = _source(options)
             gathered = _endpoint(options, address, source)
         report = judge(gathered, source, task=options.task)
-    print_output(_to_json(report, gathered) if options.json else _as_text(report, gathered))
+    notes = _notes(gathered)
+    if options.json:
+        print_output(json.dumps(report.to_dict(), allow_nan=False))
+        print(*notes, sep="\n", end="\n" * bool(notes), file=sys.stderr)
+    else:
+        print_output("\n".join([*_table(report, gathered), *notes, report.advice]))
     return report.exit_code if gathered.batched is None else 1
 
 
@@ -153,14 +159,18 @@ def _source(options: argparse.Namespace) -> "VectorSource":
     return EncoderSource.checked(Client(options.reference))
 
 
-def _to_json(report: "AuditReport", gathered: "Gathered") -> str:
-    left_out = [{"id": row.id, "reason": row.reason} for row in gathered.left_out]
-    more = {"left_out": left_out, "remarks": list(gathered.remarks)}
-    return json.dumps(report.to_dict() | more, allow_nan=False)
+def _notes(gathered: "Gathered") -> list[str]:
+    """Which rows are not in the sample, and what is to be known of where it comes from."""
+    lines = list(gathered.remarks)
+    if gathered.left_out:
+        named = [f"{row.id}: {row.reason}" for row in gathered.left_out[:_MAX_NAMED]]
+        more = "; ..." if len(gathered.left_out) > _MAX_NAMED else ""
+        lines.insert(0, f"left out: {len(gathered.left_out)} ({'; '.join(named)}{more})")
+    return [one_line(line) for line in lines]
 
 
-def _as_text(report: "AuditReport", gathered: "Gathered") -> str:
-    """The table for a person, what else is to be known, and the advice."""
+def _table(report: "AuditReport", gathered: "Gathered") -> list[str]:
+    """The verdict for a person."""
     width = max(map(len, ["verdict", *report.shares]))
     lines = [f"{'verdict':{width}}    rows  cosine"]
     for verdict, share in report.shares.items():
@@ -182,12 +192,7 @@ def _as_text(report: "AuditReport", gathered: "Gathered") -> str:
     if report.alternatives:
         same = "nearest" if report.exit_code == 2 else "not to be told apart here"
         lines.append(f"{same}: {_grouped(report.alternatives)}")
-    if gathered.left_out:
-        named = [f"{row.id}: {row.reason}" for row in gathered.left_out[:_MAX_NAMED]]
-        more = "; ..." if len(gathered.left_out) > _MAX_NAMED else ""
-        lines.append(f"left out: {len(gathered.left_out)} ({'; '.join(named)}{more})")
-    lines += [*gathered.remarks, report.advice]
-    return "\n".join(map(one_line, lines))
+    return lines
 
 
 def _grouped(names: Sequence[str]) -> str:

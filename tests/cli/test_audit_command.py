@@ -81,9 +81,11 @@ class TestFiles:
         assert found["margin"] > 0
         assert [row["id"] for row in found["rows"]] == [f"a.jsonl:{i}" for i in range(12)]
         assert {row["verdict"] for row in found["rows"]} >= {"lowercased"}
-        assert found["left_out"] == [{"id": "a.jsonl:12", "reason": "blank text"}]
-        assert found["exit_code"] == 1
+        assert list(found) == [
+            *("verdict", "cosine", "cosine_right", "margin", "share", "rows", "advice")
+        ]
         assert found["advice"]
+        assert done.err == "left out: 1 (a.jsonl:12: blank text)\n"
 
     def test_queries_have_a_task(self, embedder: Embedder, tmp_path: Path, run: Run) -> None:
         vectors = embedder.encode_query(TEXTS, task="SciFact")
@@ -172,8 +174,8 @@ class TestEndpoints:
             options = ("--dialect", "tei", "--role", "document", "--sample", 3, "--json")
             done = run("audit", "--url", url, *options)
         assert done.status == 1
-        remarks = json.loads(done.out)["remarks"]
-        assert remarks[0].startswith("6 of 6 vectors differ from those of the same texts alone: ")
+        assert json.loads(done.out)["verdict"]
+        assert done.err.startswith("6 of 6 vectors differ from those of the same texts alone: ")
 
 
 class TestMistakesOfTheCaller:

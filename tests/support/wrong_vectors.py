@@ -11,7 +11,9 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
+from fake_http import Asked, Reply, serve_http
 from server import ROOT
 
 from e5.audit import TextRole
@@ -30,10 +32,12 @@ class Maker:
     Attributes:
         make: texts and what each is for -> vectors.
         verdict: what the audit must say of queries and documents together.
+        rounded: whether the vectors have a coarse format already.
     """
 
     make: Make
     verdict: str
+    rounded: bool = False
 
 
 @cache
@@ -180,6 +184,33 @@ TRANSFORMERS = {
 
 PARSED = "no_eos + special_tokens_parsed"  # what its tokenizer does by default
 
+
+def by_langchain(texts: Sequence[str], _: Sequence[TextRole]) -> Vectors:
+    """LangChain's HuggingFaceEmbeddings with nothing set but the model."""
+    module = pytest.importorskip("langchain_huggingface")
+    embeddings = module.HuggingFaceEmbeddings(model_name=str(WEIGHTS))
+    return np.array(embeddings.embed_documents(list(texts)), np.float32)
+
+
+def by_llamaindex(texts: Sequence[str], roles: Sequence[TextRole]) -> Vectors:
+    """LlamaIndex's client of OpenAI-like endpoints, before an engine that is right."""
+    module = pytest.importorskip("llama_index.embeddings.openai_like")
+
+    def answer(request: Asked) -> Reply:
+        vectors = transformers_vectors(
+            request.body["input"], eos=True, split_special_tokens=True
+        ).tolist()
+        data = [{"index": i, "embedding": vector} for i, vector in enumerate(vectors)]
+        return 200, {"data": data, "model": "e5", "usage": {}}
+
+    with serve_http(answer) as url:
+        client = module.OpenAILikeEmbedding(
+            model_name="e5", api_base=f"{url}/v1", api_key="none", timeout=600, max_retries=0
+        )
+        found = client.get_text_embedding_batch(with_prompts(texts, roles))
+    return np.array(found, np.float32)
+
+
 SENTENCE_TRANSFORMERS = {
     "with the model's settings": Maker(by_sentence_transformers("lasttoken"), PARSED),
     "with no prompts": Maker(
@@ -202,12 +233,23 @@ SENTENCE_TRANSFORMERS = {
     "its dimensions": Maker(
         by_sentence_transformers("lasttoken", truncate_dim=96), f"{PARSED} + dimensions 96"
     ),
-    "its int8": Maker(by_sentence_transformers("lasttoken", precision="int8"), PARSED),
-    "its uint8": Maker(by_sentence_transformers("lasttoken", precision="uint8"), PARSED),
+    "its int8": Maker(
+        by_sentence_transformers("lasttoken", precision="int8"), PARSED, rounded=True
+    ),
+    "its uint8": Maker(
+        by_sentence_transformers("lasttoken", precision="uint8"), PARSED, rounded=True
+    ),
     "its bits": Maker(
-        by_sentence_transformers("lasttoken", precision="binary"), f"{PARSED} + binary"
+        by_sentence_transformers("lasttoken", precision="binary"), f"{PARSED} + binary", True
     ),
     "its bits in uint8": Maker(
-        by_sentence_transformers("lasttoken", precision="ubinary"), f"{PARSED} + binary"
+        by_sentence_transformers("lasttoken", precision="ubinary"), f"{PARSED} + binary", True
     ),
+}
+
+ADAPTERS = {
+    "LangChain's default": Maker(
+        by_langchain, f"{PARSED} + no_instruction + newlines_replaced + mean"
+    ),
+    "LlamaIndex's OpenAI client": Maker(by_llamaindex, "newlines_replaced"),
 }
