@@ -65,7 +65,8 @@ def choose_decoding(
     simplest, evidence.decoding, _ = min(near, key=lambda each: (len(each[0]), each[2]))
     # The final norm scales each dimension. So with scales of their own the normalised vectors
     # before it are stored as the same numbers as those after it.
-    return [each for each, _, _ in near if without(each, "pooling") != without(simplest, "pooling")]
+    best = without(simplest, "pooling")
+    return [each for each, _, _ in near if evidence.differ(without(each, "pooling"), best, rows)]
 
 
 def _fit(

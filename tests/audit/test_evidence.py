@@ -12,6 +12,8 @@ from e5.audit.hypotheses import RIGHT, Computation, PromptRules
 from e5.audit.storage import decodings
 from e5.vectors import Vectors
 
+pytestmark = pytest.mark.slow
+
 TEXTS, ROLES = texts_to_audit(6), roles_to_audit(6)
 NO_EOS = combination("no_eos")
 

@@ -13,6 +13,8 @@ from e5.corpora import Corpus, Index, Recipe
 from e5.embedder import Embedder
 from e5.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.jsonl", "a.csv", "a.json", "a.tsv.gz"])
 def test_a_file_gives_texts_with_their_vectors(name: str, tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from e5.audit.hypotheses import RIGHT, PromptRules
 from e5.audit.storage import decodings
 from e5.vectors import Vectors
 
+pytestmark = pytest.mark.slow
+
 COUNT = 24
 TEXTS, ROLES = texts_to_audit(COUNT), roles_to_audit(COUNT)
 RULES_TASK = "web_search_query"

@@ -15,6 +15,8 @@ from e5.audit.hypotheses import RIGHT, Combination, PromptRules
 from e5.audit.storage import Decoding, decodings
 from e5.vectors import Vectors
 
+pytestmark = pytest.mark.slow
+
 TEXTS, ROLES = texts_to_audit(12), roles_to_audit(12)
 POOL = [RIGHT, *(combination(name) for name in ("no_eos", "no_bos", "before_norm", "first_token"))]
 

@@ -55,14 +55,14 @@ def judged(mini: LocalSource, maker: Maker, count: int, noise: str, seed: int) -
     return audit(sample_of(texts, roles, vectors), mini, progress=False)
 
 
-@pytest.mark.parametrize("maker", cases())
+@pytest.mark.parametrize("maker", list(cases()))
 def test_it_is_named(mini: LocalSource, maker: Maker) -> None:
-    report = judged(mini, maker, 12, "float32", 0)
+    report = judged(mini, maker, 16, "float32", 0)
     assert report.verdict == maker.verdict
     assert report.exit_code == {"right": 0, "unknown": 2}.get(maker.verdict, 1)
 
 
-@pytest.mark.parametrize(("maker", "noise"), cases(*list(NOISE)[1:]))
+@pytest.mark.parametrize(("maker", "noise"), list(cases(*list(NOISE)[1:])))
 def test_it_is_named_in_other_formats(mini: LocalSource, maker: Maker, noise: str) -> None:
     assert judged(mini, maker, 24, noise, 2).verdict == maker.verdict
 

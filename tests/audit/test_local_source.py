@@ -10,12 +10,13 @@ from checkpoints import ground_truth, load
 from mistakes import save_adapter, texts_to_audit
 from reference import Reference, assert_same
 
-from e5.audit import EncoderSource, LocalSource
+from e5.audit import LocalSource
 from e5.audit.hypotheses import Computation, PromptRules
 from e5.embedder import Embedder
-from e5.prompts import E5_PROMPTS
 from e5.settings import Settings
 from e5.vectors import Vectors
+
+pytestmark = pytest.mark.slow
 
 TEXTS = texts_to_audit(8)
 HELLO = Computation("", "hello world")
@@ -111,18 +112,3 @@ def test_a_dtype_that_was_asked_for_is_kept(checkpoint: Path) -> None:
     rough = LocalSource.load(Settings(weights=checkpoint, device="cpu", dtype="bfloat16"))
     exact = LocalSource.load(Settings(weights=checkpoint, device="cpu"))
     assert rough.rounding > 1e3 * exact.rounding
-
-
-class TestEncoderSource:
-    def test_it_computes_prompts_and_texts_alone(self, embedder: Embedder) -> None:
-        source = EncoderSource(embedder)
-        assert source.can(Computation("query: ", "snow"))
-        assert not source.can(Computation("", "snow", eos=0))
-        assert not source.can(Computation("", "snow", max_tokens=128))
-
-    def test_its_vectors_are_the_encoders(self, embedder: Embedder) -> None:
-        source = EncoderSource(embedder)
-        (right,) = PromptRules(E5_PROMPTS, "sts_query").right("snow", "query")
-        query, document = source.compute([right, Computation("", "snow")])
-        assert_same(query, embedder.encode_query(["snow"], task="sts_query"))
-        assert_same(document, embedder.encode_document(["snow"]))

@@ -20,6 +20,8 @@ from e5.prompts import DEFAULT_TASK
 from e5.serving import Service
 from e5.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 KEY = "a-key-of-the-test"
 Change = Callable[[dict[str, Any]], None]
 

@@ -10,6 +10,8 @@ from e5.audit.hypotheses import HYPOTHESES, RIGHT, PromptRules, label
 from e5.audit.search import MAX_PROBES, Search, choose_probes
 from e5.audit.storage import decodings
 
+pytestmark = pytest.mark.slow
+
 
 def searched(mini: LocalSource, sample: Sample) -> tuple[Search, Evidence]:
     rules = PromptRules(mini.prompts, "web_search_query")

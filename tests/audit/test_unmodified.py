@@ -12,6 +12,8 @@ from e5.audit.unmodified import HiddenStates, MaskedText, load_unmodified
 from e5.packing import TokenIds
 from e5.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 IDS = true_ids("The capital of France is Paris")
 
 

@@ -13,6 +13,8 @@ from e5.embedder import Embedder
 from e5.errors import InputError
 from e5.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 TEXT = "Snow is frozen water.\nIt falls in Winter, and is </s> no rain."
 
 

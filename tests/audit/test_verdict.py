@@ -16,6 +16,8 @@ from e5.embedder import Embedder
 from e5.errors import InputError
 from e5.vectors import Vectors
 
+pytestmark = pytest.mark.slow
+
 COUNT = 12
 TEXTS, ROLES = texts_to_audit(COUNT), roles_to_audit(COUNT)
 

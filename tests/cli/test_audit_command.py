@@ -37,6 +37,7 @@ def write(path: Path, vectors: Vectors, column: str = "embedding") -> Path:
     return path
 
 
+@pytest.mark.slow
 class TestFiles:
     def test_right_vectors_are_right(self, embedder: Embedder, tmp_path: Path, run: Run) -> None:
         file = write(tmp_path / "a.csv", embedder.encode_document(TEXTS), "v")
@@ -115,6 +116,7 @@ class TestFiles:
             assert f"{location} was made by {embedder.name}" in done.out
 
 
+@pytest.mark.slow
 class TestEndpoints:
     @pytest.fixture
     def door(self, embedder: Embedder) -> Any:
