@@ -95,6 +95,11 @@ class LocalSource:
                         found[i] = self._pooled(computations[i], len(ids[i]), *states[text])
         return found
 
+    def forget(self) -> None:
+        """See `VectorSource.forget`."""
+        self._vectors.clear()
+        self._tokens.bodies.clear()
+
     def _last_tokens(self, texts: Sequence[TokenIds], weights: str) -> list[Vectors]:
         """The packed forward's vectors, `[1, dimensions]` each."""
         new = list(dict.fromkeys(text for text in texts if (weights, text) not in self._vectors))
@@ -191,15 +196,15 @@ class _TokenVariants:
         self._without_space.no_truncation()
         self._without_space.no_padding()
         self._without_space.encode_special_tokens = True
-        self._bodies: dict[tuple[str, bool, bool], TokenIds] = {}
+        self.bodies: dict[tuple[str, bool, bool], TokenIds] = {}
 
     def body(self, computation: Computation) -> TokenIds:
         """The ids between both ends."""
         variant = (computation.specials_parsed, computation.leading_space)
         key = (computation.prompt, *variant)
-        if key not in self._bodies:
-            self._bodies[key] = self._tokenize(*key)
-        return self._bodies[key]
+        if key not in self.bodies:
+            self.bodies[key] = self._tokenize(*key)
+        return self.bodies[key]
 
     def _tokenize(self, prompt: str, specials_parsed: bool, leading_space: bool) -> TokenIds:
         pieces = self._specials.split(prompt) if specials_parsed else [prompt]

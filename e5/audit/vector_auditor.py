@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from typing import Any, get_args
 
 from e5.audit.sample import Sample, TextRole
@@ -25,8 +25,8 @@ class VectorAuditor:
     """Judges one vector at a time, as the gateway's `Auditor`."""
 
     def __init__(self, make_source: Callable[[], VectorSource]) -> None:
-        """Ask a new source for each vector, because sources keep what they have computed."""
-        self._make_source = make_source
+        """Make a source when the first vector comes."""
+        self._make_source = cache(make_source)
         self._executor = ThreadPoolExecutor(1, "audit")
 
     async def judge(self, text: str, vector: object, role: str, task: str | None) -> dict[str, Any]:
@@ -55,4 +55,8 @@ class VectorAuditor:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
     def _audit(self, sample: Sample, task: str) -> dict[str, Any]:
-        return asdict(audit(sample, self._make_source(), task=task, progress=False))
+        source = self._make_source()
+        try:
+            return asdict(audit(sample, source, task=task, progress=False))
+        finally:
+            source.forget()

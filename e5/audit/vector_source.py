@@ -38,6 +38,9 @@ class VectorSource(Protocol):
         There is one, or one for each length to which the text may have been padded.
         """
 
+    def forget(self) -> None:
+        """Forget the vectors that were computed, which sources keep."""
+
 
 class EncoderSource:
     """An encoder, such as a `Client`: computes the hypotheses about prompts and texts."""
@@ -77,3 +80,7 @@ class EncoderSource:
             vectors = self._encoder.encode_document(new)
             self._vectors |= {prompt: v[None] for prompt, v in zip(new, vectors, strict=True)}
         return [self._vectors[prompt] for prompt in prompts]
+
+    def forget(self) -> None:
+        """See `VectorSource.forget`."""
+        self._vectors.clear()

@@ -84,6 +84,8 @@ class _Summary:
         verdict = max(counts, key=lambda name: (name != right, counts[name]))
         chosen = [row for row in rows if labels[row] == verdict]
         nearest = self._nearest(chosen)
+        unknown = [row for row in rows if findings.rows[row].combination is None]
+        evidence.compute(nearest[:NEAREST], unknown)
         cosines = [1 - self._distance(row, nearest) for row in rows]
         cosine = float(np.mean([cosines[row] for row in chosen]))
         parts = verdict.split(" + ")
@@ -124,7 +126,8 @@ class _Summary:
         """How far a row is from what its verdict gives, or from the nearest if it has none."""
         found, evidence = self._findings.rows[row], self._evidence
         if found.combination is None:
-            return min(float(evidence.distances(each, [row])[0]) for each in [RIGHT, *nearest])
+            some = [RIGHT, *nearest[:NEAREST]]
+            return min(float(evidence.distances(each, [row])[0]) for each in some)
         if found.owner is None:
             return float(evidence.distances(found.combination, [row])[0])
         owner = evidence.expected(found.combination, [found.owner])[0]

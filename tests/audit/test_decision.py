@@ -40,6 +40,9 @@ class Geometry:
     def can(self, _: Computation) -> bool:
         return True
 
+    def forget(self) -> None:
+        """It keeps nothing."""
+
     def compute(self, asked: Sequence[Computation]) -> list[Vectors]:
         return [self._vector(each)[None] for each in asked]
 

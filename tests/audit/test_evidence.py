@@ -27,6 +27,9 @@ class Counted:
         self.asked: list[Computation] = []
         self._source = source
 
+    def forget(self) -> None:
+        """It keeps nothing."""
+
     def compute(self, computations: Sequence[Computation]) -> list[Vectors]:
         self.asked += computations
         return self._source.compute(computations)

@@ -108,6 +108,7 @@ def test_without_an_adapter_none_can_be_left_out(source: LocalSource) -> None:
     assert source.can(replace(HELLO, weights="bidirectional"))
 
 
+@pytest.mark.long
 def test_a_dtype_that_was_asked_for_is_kept(checkpoint: Path) -> None:
     rough = LocalSource.load(Settings(weights=checkpoint, device="cpu", dtype="bfloat16"))
     exact = LocalSource.load(Settings(weights=checkpoint, device="cpu"))

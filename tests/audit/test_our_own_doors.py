@@ -79,6 +79,7 @@ def test_each_door_is_right(dialect: str, local: LocalGateway, source: LocalSour
     assert not gathered.remarks
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dialect", ["openai", "ollama", "tei"])
 def test_a_door_that_has_a_name_for_queries_is_right(
     dialect: str, local: LocalGateway, source: LocalSource
@@ -129,8 +130,8 @@ def keep_32(answer: dict[str, Any]) -> None:
         (everything_is_a_query, None, "instruction_on_document"),
         (double, None, "double_instruction"),
         (replace_newlines, None, "newlines_replaced"),
-        (strip, None, "stripped"),
-        (lower, None, "lowercased"),
+        pytest.param(strip, None, "stripped", marks=pytest.mark.long),
+        pytest.param(lower, None, "lowercased", marks=pytest.mark.long),
         (None, keep_32, "right + dimensions 32"),
     ],
     ids=lambda change: getattr(change, "__name__", ""),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from e5.audit.ranking import neighbour_ndcg
+from e5.audit.ranking import neighbour_ndcg, similarity_correlation
 from e5.audit.sample import TextRole
 from e5.audit.storage import Floats, unit_rows
 
@@ -48,3 +48,24 @@ def test_only_ten_neighbours_count() -> None:
 @pytest.mark.parametrize("roles", [["query"], ["auto"]])
 def test_one_text_has_no_neighbours(roles: list[TextRole]) -> None:
     assert neighbour_ndcg(np.ones((1, 2)), np.ones((1, 2)), roles) == 1.0
+
+
+class TestSimilarityCorrelation:
+    def test_a_turn_or_a_shift_of_all_vectors_changes_little(self) -> None:
+        random = np.random.default_rng(0)
+        given = random.normal(size=(24, 16)) + 1
+        turn = np.linalg.qr(random.normal(size=(16, 16)))[0]
+        right = unit_rows(given)
+        assert similarity_correlation(unit_rows(given @ turn), right) == pytest.approx(1)
+        assert similarity_correlation(unit_rows(given - given.mean(0)), right) > 0.9
+
+    @pytest.mark.parametrize("count", [4, 8, 64])
+    def test_unrelated_vectors_have_none(self, count: int) -> None:
+        random = np.random.default_rng(0)
+        pairs = [unit_rows(random.normal(size=(count, 16))) for _ in range(80)]
+        found = [similarity_correlation(pairs[i], pairs[i + 1]) for i in range(0, 80, 2)]
+        assert abs(np.mean(found)) < 0.2
+
+    def test_constant_vectors_have_none(self) -> None:
+        constant = unit_rows(np.ones((5, 3)))
+        assert similarity_correlation(constant, unit_rows(np.eye(5))) == 0.0

@@ -89,6 +89,9 @@ class TestRight:
         assert report.verdict == "right"
         assert 0.9999 < report.cosine < 0.99999
 
+    def test_columns_may_be_wider_than_the_vectors(self, mini: LocalSource, right: Vectors) -> None:
+        assert report_on(mini, np.pad(right, ((0, 0), (0, 64)))).verdict == "right"
+
     def test_texts_of_unknown_roles_may_be_either(self, mini: LocalSource, right: Vectors) -> None:
         report = report_on(mini, right, ["auto"] * COUNT)
         assert report.verdict == "right"
@@ -134,6 +137,17 @@ class TestWrong:
         assert report.verdict == "no_eos + dimensions 96"
         assert report.storage == ["dimensions 96", "normalised"]
 
+    @pytest.mark.parametrize("name", ["right", "no_eos"])
+    def test_vectors_of_other_rows_are_told(self, mini: LocalSource, name: str) -> None:
+        vectors = vectors_under(mini, combination(*{name} - {"right"}), TEXTS, ROLES)
+        names = [*([name] if name != "right" else []), "shuffled"]
+        assert report_on(mini, np.roll(vectors, 1, 0)).verdict == " + ".join(names)
+        twice = report_on(mini, vectors[np.arange(COUNT) // 2 * 2])
+        assert {row.verdict for row in twice.rows[1::2]} == {
+            " + ".join([*names[:-1], "duplicated"])
+        }
+        assert {row.verdict for row in twice.rows[::2]} == {name}
+
 
 class TestCannotTell:
     def test_another_model(self, mini: LocalSource) -> None:
@@ -157,7 +171,21 @@ class TestCannotTell:
     def test_vectors_that_are_none(self, mini: LocalSource, right: Vectors) -> None:
         for nothing in (0, np.nan, np.inf):
             report = report_on(mini, np.full_like(right, nothing))
-            assert (report.verdict, report.exit_code) == ("unknown", 2)
+            assert (report.verdict, report.exit_code, report.cosine) == ("unknown", 2, 0.0)
+            assert report.advice.endswith("(they are zeros, or not finite).")
+
+    def test_rows_that_are_none_are_told_beside_right_ones(
+        self, mini: LocalSource, right: Vectors
+    ) -> None:
+        some = np.where(np.arange(COUNT)[:, None] < 2, np.nan, right)
+        report = report_on(mini, some)
+        assert [row.verdict for row in report.rows] == ["unknown"] * 2 + ["right"] * 10
+
+    def test_vectors_minus_their_mean_are_not_another_models(
+        self, mini: LocalSource, right: Vectors
+    ) -> None:
+        report = report_on(mini, right - right.mean(0))
+        assert (report.verdict, report.exit_code) == ("unknown", 2)
 
     def test_few_rows_are_judged_too(self, mini: LocalSource, right: Vectors) -> None:
         for count in (1, 2):
