@@ -113,8 +113,14 @@ def choose_threads(threads: int | None, *, cgroups: Path = Path("/sys/fs/cgroup"
     """
     if threads is not None:
         return threads
-    allowed = min(torch.get_num_threads(), len(os.sched_getaffinity(0)))
-    return max(1, int(min(allowed, _quota(cgroups))))
+    return max(1, int(min(torch.get_num_threads(), usable_cores(), _quota(cgroups))))
+
+
+def usable_cores() -> int:
+    """The cores that this process may run on: all of them on macOS, which binds it to none."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _quota(cgroups: Path) -> float:

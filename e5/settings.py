@@ -27,8 +27,9 @@ _TYPES_AND_REMEDIES = {
     "adapter": (str | Path | None, "use the path of a folder"),
     "device": (str | None, "use cpu or cuda"),
 }
-# Variables that Kubernetes sets in every pod if a service's name begins with e5.
-_KUBERNETES = re.compile(r"_(SERVICE_HOST|SERVICE_PORT|PORT)(_|$)")
+# Variables that Kubernetes sets in every pod if a service's name begins with e5, and the one that
+# scripts/install reads.
+_NOT_SETTINGS = re.compile(r"_(SERVICE_HOST|SERVICE_PORT|PORT)(_|$)|^E5_TORCH_INDEX$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +113,7 @@ class Settings:
         for variable in sorted(name for name in environ if name.startswith("E5_")):
             name, text = known.get(variable), environ[variable].strip()
             if name is None:
-                if _KUBERNETES.search(variable):
+                if _NOT_SETTINGS.search(variable):
                     continue
                 remedy = f"use one of {', '.join(known)}"
                 raise SettingsError(variable, "a setting that does not exist", remedy)

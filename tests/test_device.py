@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from processes import needs_linux
 
 from e5.device import available_host_bytes, choose_device, choose_dtype, choose_threads, set_threads
 from e5.embedder import Embedder
@@ -172,7 +173,7 @@ class TestThreads:
     @pytest.fixture(autouse=True)
     def _eight_cores(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
-        monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)))
+        monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)), raising=False)
 
     @pytest.mark.parametrize(
         ("files", "threads"),
@@ -193,8 +194,16 @@ class TestThreads:
     def test_so_does_where_the_process_may_run(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("os.sched_getaffinity", lambda _: {3, 5, 7})
+        monkeypatch.setattr("os.sched_getaffinity", lambda _: {3, 5, 7}, raising=False)
         assert choose_threads(None, cgroups=tmp_path) == 3
+
+    def test_where_processes_are_not_bound_to_cores_all_of_them_count(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """So it is on macOS."""
+        monkeypatch.delattr("os.sched_getaffinity")
+        monkeypatch.setattr("os.cpu_count", lambda: 6)
+        assert choose_threads(None, cgroups=tmp_path / "none") == 6
 
     def test_the_setting_counts_whatever_there_is(self, tmp_path: Path) -> None:
         quota = cgroups(tmp_path, {"cpu.max": "100000 100000"})
@@ -247,6 +256,7 @@ class TestHostMemory:
         found = available_host_bytes(cgroups=tmp_path, meminfo=tmp_path / "meminfo")
         assert found == math.inf
 
+    @needs_linux
     def test_this_machine_has_some(self) -> None:
         assert 1e6 < available_host_bytes() < math.inf
 

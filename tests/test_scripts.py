@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from processes import children
 from server import serve
 from waiting import wait_until
 
@@ -161,9 +162,8 @@ def test_the_probe_lives_with_the_worker_and_dies_with_it() -> None:
         port = str(server.client.base_url.port)
         alive = run("scripts/probe", PORT=port)
         assert (alive.returncode, alive.stdout) == (0, "READY\n")
-        for children in Path(f"/proc/{server.process.pid}/task").glob("*/children"):
-            for worker in children.read_text().split():
-                os.kill(int(worker), signal.SIGKILL)
+        for worker in children(server.process.pid):
+            os.kill(worker, signal.SIGKILL)
         wait_until(lambda: run("scripts/probe", PORT=port).returncode)
         dead = run("scripts/probe", PORT=port)
         assert (dead.returncode, dead.stdout) == (1, "UNHEALTHY\n")

@@ -155,9 +155,13 @@ def test_settings_cannot_be_changed_or_given_by_position() -> None:
 
 
 @pytest.mark.parametrize(
-    "variable", ["E5_SERVICE_HOST", "E5_MISTRAL_PORT", "E5_SERVICE_PORT_HTTP", "E5_PORT_80_TCP"]
+    "variable",
+    [
+        *("E5_SERVICE_HOST", "E5_MISTRAL_PORT", "E5_SERVICE_PORT_HTTP", "E5_PORT_80_TCP"),
+        "E5_TORCH_INDEX",
+    ],
 )
-def test_what_kubernetes_sets_for_a_service_named_e5_does_not_matter(variable: str) -> None:
+def test_variables_of_kubernetes_and_of_the_installation_do_not_matter(variable: str) -> None:
     assert Settings.from_env({variable: "tcp://10.0.0.1:80"}) == Settings()
 
 

@@ -8,6 +8,7 @@ import asyncio
 import gc
 import re
 import socket
+from http import HTTPStatus
 from types import FrameType
 from uuid import uuid4
 
@@ -20,6 +21,8 @@ from e5.gateway.refusals import RefusalError, body_of
 
 DRAIN_SECONDS = 1.0
 KEEP_ALIVE_SECONDS = 75  # longer than clients and balancers keep a connection that they do not use
+# The first line and the headers of a request. A piece of the network's is read to its end first.
+MAX_HEAD_BYTES = 64 * 1024
 UPGRADE = re.compile(rb"\r\nupgrade:[^\r\n]*(?=\r\n)", re.IGNORECASE)
 
 
@@ -49,16 +52,36 @@ class GatewayProtocol(HttpToolsProtocol):
     the offer is removed before that. No valid JSON holds a line that looks like it.
     """
 
+    _is_in_head = False
+    _head_bytes = 0
+
+    def on_message_begin(self) -> None:
+        """Begin a request: its first line and headers come now."""
+        super().on_message_begin()
+        self._is_in_head, self._head_bytes = True, 0
+
+    def on_headers_complete(self) -> None:
+        """Begin to answer: the first line and the headers are whole."""
+        self._is_in_head = False
+        super().on_headers_complete()
+
     def data_received(self, data: bytes) -> None:
         """Take bytes of the connection, in pieces of any size."""
+        self._head_bytes += len(data)
         super().data_received(UPGRADE.sub(b"", data))
+        if self._is_in_head and self._head_bytes > MAX_HEAD_BYTES:  # the parser keeps all of it
+            sentence = f"the headers have more than {MAX_HEAD_BYTES} bytes; send fewer."
+            self._refuse(RefusalError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, sentence))
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002
         """Answer what is not HTTP, or has an unknown method, and close the connection."""
-        refusal = RefusalError(400, "the request is not valid HTTP/1.1; send it by an HTTP client.")
-        body = to_json(body_of(refusal, "openai"))
+        sentence = "the request is not valid HTTP/1.1; send it by an HTTP client."
+        self._refuse(RefusalError(HTTPStatus.BAD_REQUEST, sentence))
+
+    def _refuse(self, refusal: RefusalError) -> None:
+        body, status = to_json(body_of(refusal, "openai")), HTTPStatus(refusal.status)
         head = (
-            "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
+            f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"
             f"content-length: {len(body)}\r\nx-request-id: {uuid4().hex}\r\n"
             "connection: close\r\n\r\n"
         )

@@ -1,6 +1,5 @@
 """The candidate for acceptance: weights on a device of this machine; and how much is computed."""
 
-import os
 import subprocess
 from dataclasses import dataclass
 from functools import cached_property
@@ -68,11 +67,6 @@ class Candidate:
             "torch": torch.__version__,
             **({"workload": "quick"} if self.workload == QUICK else {}),
         }
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def _commit() -> str:

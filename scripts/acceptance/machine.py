@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import torch
 
-from acceptance.candidate import ROOT, Candidate, cores
+from acceptance.candidate import ROOT, Candidate
 from acceptance.lines import Line, at_least, in_digits, not_run, passes
 from benchmarks.machine import machine_name
 from e5.checkpoint import Checkpoint, weight_bytes
-from e5.device import MIN_CAPABILITY
+from e5.device import MIN_CAPABILITY, usable_cores
 from e5.settings import Settings
 
 DRIVER = ("nvidia-smi", "--query-gpu=driver_version,power.limit,ecc.mode.current")
@@ -20,7 +20,7 @@ DRIVER = ("nvidia-smi", "--query-gpu=driver_version,power.limit,ecc.mode.current
 def machine(candidate: Candidate) -> Sequence[Line]:
     """Check the driver, the card, and that torch was built for it."""
     lines = [
-        Line("processor", f"{machine_name(torch.device('cpu'))}, {cores()} cores"),
+        Line("processor", f"{machine_name(torch.device('cpu'))}, {usable_cores()} cores"),
         Line("torch", f"{torch.__version__}, CUDA {torch.version.cuda or 'none'}"),
     ]
     if not candidate.on_a_card:

@@ -12,7 +12,9 @@ project wrote the rest itself (`written/*.jsonl`). None of the fetched text is s
 import html
 import json
 import re
+import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,10 +37,13 @@ def fetch(folder: Path) -> None:
 
     Raises:
         subprocess.CalledProcessError: apt fails; it has printed the reason itself.
+        SystemExit: there is no apt.
     """
     done = folder / "snapshot.json"
     if done.is_file():
         return
+    if shutil.which("apt-get") is None:
+        sys.exit("The texts are Debian's, and apt-get fetches them: run this on Debian or Ubuntu.")
     for name in ("lists/partial", "archives/partial", "packages"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     root = folder.resolve()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from commands import Run
 from ports import free_port
+from processes import needs_linux
 
 from e5.cli import address
 from e5.cli.address import begin_to_listen, bound_socket, port_number, url_host
@@ -75,6 +76,7 @@ def test_ipv6_may_stand_in_brackets(host: str, bound_to: str) -> None:
         assert url_host(bound) == bound_to
 
 
+@needs_linux
 def test_an_address_of_one_interface_has_the_number_of_it() -> None:
     """As Cog's server, which knows no names of interfaces, understands it."""
     rows = [line.split() for line in Path("/proc/net/if_inet6").read_text().splitlines()]
@@ -123,6 +125,7 @@ def test_an_address_of_no_interface_is_named(host: str) -> None:
         assert refusal(HOST=host) == expected
 
 
+@needs_linux
 def test_a_link_local_address_without_its_interface_is_named() -> None:
     with ipv6():
         assert refusal(HOST="fe80::1").startswith(
@@ -153,7 +156,7 @@ def test_a_port_may_have_blanks_and_zeros_or_be_absent(given: str) -> None:
         assert bound.getsockname()[1] == port
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+@pytest.mark.parametrize("host", ["127.0.0.1", pytest.param("0.0.0.0", marks=needs_linux)])
 @pytest.mark.parametrize("is_default", [False, True])
 def test_a_port_that_is_taken_is_named(host: str, is_default: bool) -> None:
     with socket.create_server(("127.0.0.1", free_port())) as other:
@@ -166,6 +169,7 @@ def test_a_port_that_is_taken_is_named(host: str, is_default: bool) -> None:
     )
 
 
+@needs_linux
 def test_a_port_that_was_taken_in_the_meantime_is_named() -> None:
     environ = {"PORT": str(free_port())}
     with (
@@ -177,6 +181,7 @@ def test_a_port_that_was_taken_in_the_meantime_is_named() -> None:
             begin_to_listen(ours)
 
 
+@needs_linux
 def test_a_port_of_root_alone_is_named() -> None:
     first = int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
     if first < 2:

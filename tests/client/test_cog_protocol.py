@@ -14,6 +14,7 @@ import pytest
 from fake_cog import FakeCog, failed, fake_cog, succeeded
 from fake_http import HALF, Reply
 from ports import free_port
+from processes import children
 from remote_calls import INPUTS, embed
 from server import serve
 
@@ -348,9 +349,8 @@ def test_a_real_server_with_one_slot_serves_many_and_says_when_its_worker_died()
             embed(url, {**inputs, "dimensions": 0})  # Cog's own schema, HTTP 422
         assert caught.value.field == "dimensions"
 
-        for children in Path(f"/proc/{server.process.pid}/task").glob("*/children"):
-            for child in children.read_text().split():
-                os.kill(int(child), signal.SIGKILL)
+        for worker in children(server.process.pid):
+            os.kill(worker, signal.SIGKILL)
         server.wait_for("UNHEALTHY")
         with pytest.raises(EngineError, match="the service failed"):  # the slot was free until now
             embed(url)

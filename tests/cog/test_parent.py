@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from corpus_tools import ROOT
 from ports import free_port
+from processes import children, lives, needs_linux
 from waiting import SECONDS, wait_until
 
 PARENT = """
@@ -38,15 +39,7 @@ def test_the_child_of_a_killed_process_ends(how: signal.Signals) -> None:
     wait_until(lambda: not lives(child))
 
 
-def lives(process: int) -> bool:
-    """Whether a process exists and is no zombie."""
-    try:
-        status = Path(f"/proc/{process}/stat").read_text()
-    except FileNotFoundError:
-        return False
-    return status.rpartition(")")[2].split()[0] != "Z"
-
-
+@needs_linux
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "status"),
@@ -75,15 +68,6 @@ def test_a_worker_ends_with_its_server(how: signal.Signals, status: str, tmp_pat
     server.send_signal(how)
     server.wait(SECONDS)
     wait_until(lambda: not any(map(lives, started)))
-
-
-def children(process: int) -> list[int]:
-    """The processes that this one started."""
-    return [
-        int(child)
-        for file in Path(f"/proc/{process}/task").glob("*/children")
-        for child in file.read_text().split()
-    ]
 
 
 def loads_torch(process: int) -> bool:

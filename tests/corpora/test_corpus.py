@@ -12,6 +12,7 @@ import pytest
 from corpus_tools import read_all, read_rows, write_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes import needs_linux
 
 from e5.corpora.corpus import Corpus, Reading
 from e5.corpora.documents import DeadLetter, Document
@@ -184,6 +185,7 @@ def test_files_without_rows_have_no_documents(tmp_path: Path) -> None:
     assert Corpus(str(tmp_path / "empty")).files() == {}
 
 
+@needs_linux
 def test_what_is_left_out_of_a_folder_is_said_unless_it_was_said_before(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from processes import needs_linux
 from pyarrow import fs
 
 from e5.corpora.listing import files_below, is_hidden
@@ -87,6 +88,7 @@ def test_the_shortest_path_counts_but_a_hidden_one_last(tmp_path: Path) -> None:
     assert listed(tmp_path)[0] == ["_only/c.jsonl", "data/b.jsonl", "l/a.jsonl"]
 
 
+@needs_linux
 def test_names_that_are_not_utf_8_are_named_and_cost_nobody_else_anything(tmp_path: Path) -> None:
     touch(tmp_path / "good.jsonl")
     root = os.fsencode(tmp_path)

@@ -8,7 +8,6 @@ import os
 import signal
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -19,6 +18,7 @@ from fake_cog import fake_cog, succeeded
 from fake_http import Reply
 from gateway_server import WEIGHTS
 from gateway_tools import LocalGateway, sentence_of
+from processes import children
 from remote_calls import eventually
 from server import Server, serve
 
@@ -201,7 +201,7 @@ class TestBeforeCog:
                 if victim == "the server":
                     os.killpg(server.process.pid, signal.SIGKILL)
                 else:
-                    os.kill(worker_of(server.process.pid), signal.SIGKILL)
+                    os.kill(children(server.process.pid)[0], signal.SIGKILL)
                 # Cog never answers some of what it takes just then.
                 others = []
                 for _ in range(40):
@@ -235,14 +235,6 @@ def test_a_service_that_is_not_there_is_waited_for_until_the_deadline() -> None:
     with pytest.raises(ServiceError) as raised:
         asyncio.run(RemoteBackend.find("http://127.0.0.1:9", deadline=0.5))
     assert raised.value.cause in ("unreachable", "deadline")
-
-
-def worker_of(parent: int) -> int:
-    """The process that holds the model: the server's only child, of whichever thread."""
-    for children in Path(f"/proc/{parent}/task").glob("*/children"):
-        for child in children.read_text().split():
-            return int(child)
-    raise AssertionError("the server has no worker")
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ from ports import free_port
 from server import ROOT
 from waiting import SECONDS, wait_until
 
-from e5.gateway.server import DRAIN_SECONDS
+from e5.gateway.server import DRAIN_SECONDS, MAX_HEAD_BYTES
 
 BODY: dict[str, Any] = {"model": "e5-mini", "input": "snow"}
 LONG: dict[str, Any] = {"model": "e5-mini", "input": ["snow and rain " * 300] * 40}  # a second
@@ -85,11 +85,34 @@ class TestBytes:
             assert body["message"].endswith(".")
         assert gateway.client.get("/health").status_code == 200
 
-    def test_a_header_that_does_not_end_holds_up_nobody(self, gateway: GatewayServer) -> None:
-        with connection(gateway) as wire:
+    @pytest.mark.parametrize("start", [b"GET /", b"GET / HTTP/1.1\r\nx: ", b"GET / HTTP/1.1\r\n"])
+    def test_a_head_that_does_not_end_is_cut_off(
+        self, gateway: GatewayServer, start: bytes
+    ) -> None:
+        piece = b"x: a\r\n" * 4096 if start.endswith(b"1.1\r\n") else b"a" * 2**14
+        with connection(gateway) as wire, wire.makefile("rb") as stream:
+            wire.sendall(posted(json.dumps(BODY).encode()) + start)  # the one before is answered
+            line = stream.readline()
+            assert line.split()[1] == b"200"
+            length = int(parse_headers(stream)["content-length"])
+            stream.read(length)
             with suppress(ConnectionError):
-                wire.sendall(b"GET /health HTTP/1.1\r\nhost: a\r\nx: " + b"a" * 1_000_000)
+                for _ in range(10_000):  # 160 MB, of which it reads little
+                    wire.sendall(piece)
+                pytest.fail("all of it was read")
             assert gateway.client.get("/health").status_code == 200
+
+    def test_a_head_of_many_headers_is_read_and_a_larger_one_is_431(
+        self, gateway: GatewayServer
+    ) -> None:
+        with connection(gateway) as wire, wire.makefile("rb") as stream:
+            wire.sendall(b"GET /health HTTP/1.1\r\n" + b"x: a\r\n" * 4000 + b"\r\n")
+            assert stream.readline().split()[1] == b"200"
+            stream.read(int(parse_headers(stream)["content-length"]))
+            wire.sendall(b"GET /health HTTP/1.1\r\n")
+            assert gateway.client.get("/health").status_code == 200  # the line was read before
+            wire.sendall(b"x: " + b"a" * (MAX_HEAD_BYTES - 2))  # nothing is left over: no reset
+            assert stream.readline().split()[1] == b"431"
 
     def test_pipelined_requests_are_answered_in_their_order(self, gateway: GatewayServer) -> None:
         bodies = [json.dumps({"model": "e5-mini", "input": ["a"] * n}).encode() for n in (3, 1, 2)]

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+from processes import needs_linux
 
 from e5.serving.memory import MemoryTrimmer
 
@@ -13,6 +14,7 @@ def resident_mb() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
+@needs_linux
 def test_freed_blocks_between_used_ones_are_returned() -> None:
     blocks = [np.ones(60_000, np.uint8) for _ in range(4000)]  # 240 MB
     kept = blocks[::50]  # so that nothing is free at the heap's end alone
