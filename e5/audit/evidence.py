@@ -40,11 +40,11 @@ class Evidence:
     @property
     def decoding(self) -> Decoding:
         """How the stored numbers are read."""
-        return self._reading
+        return self._decoding
 
     @decoding.setter
     def decoding(self, decoding: Decoding) -> None:
-        self._reading, self._units = decoding, decoding.units
+        self._decoding, self._units = decoding, decoding.units
         self._nearest.clear()
 
     def ways(self, combination: Combination, row: int) -> list[Computation]:
@@ -97,7 +97,7 @@ class Evidence:
         for combination, row, way in missing:
             vectors = found[way]
             if len(vectors) > 2:  # one for each length to which the text may have been padded
-                distances = ((self._reading.expected(vectors) - self._units[row]) ** 2).sum(1)
+                distances = ((self._decoding.expected(vectors) - self._units[row]) ** 2).sum(1)
                 vectors = vectors[[distances.argmin()]]
             self._candidates.setdefault((combination, row), []).append(vectors)
 
@@ -122,14 +122,20 @@ class Evidence:
         found = []
         for row in rows:
             vectors = np.concatenate(self._candidates[combination, row])
-            distances = ((self._reading.expected(vectors) - self._units[row]) ** 2).sum(1)
+            distances = ((self._decoding.expected(vectors) - self._units[row]) ** 2).sum(1)
             found.append(vectors[distances.argmin()])
         return np.array(found)
+
+    def directions(self, texts: Sequence[str]) -> Floats:
+        """Those of other texts without a prompt, `[num_texts, dimensions]`."""
+        found = self._source.compute([Computation("", text) for text in texts])
+        directions: Floats = self._decoding.expected(np.concatenate(found))
+        return directions
 
     def _nearest_to(self, combination: Combination, row: int) -> tuple[Floats, float]:
         key = (combination, row)
         if key not in self._nearest:
-            expected = self._reading.expected(np.concatenate(self._candidates[key]))
+            expected = self._decoding.expected(np.concatenate(self._candidates[key]))
             distances = ((expected - self._units[row]) ** 2).sum(1) / 2
             if not self._units[row].any():
                 distances[:] = 1.0  # a row without a direction

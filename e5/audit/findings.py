@@ -2,18 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import permutations
 
 import numpy as np
 
-from e5.audit.decision import ARITHMETIC, CONVERSION, HARMLESS, Decision
+from e5.audit.decision import ARITHMETIC, CONVERSION, HARMLESS, Decision, Explanation
 from e5.audit.evidence import Evidence
 from e5.audit.fitting import choose_decoding
 from e5.audit.hypotheses import (
     HYPOTHESES,
     RIGHT,
     Combination,
-    combine,
     instead,
     label,
     simplicity,
@@ -123,8 +122,7 @@ class Findings:
                 self._engine = engine
         new = False
         for each in found:
-            best = self._most_general([each.combination, *each.equals], [*self.probes, *rows])
-            best = self._simplest(best)
+            best = self._most_general(each, [*self.probes, *rows])
             rivals = [c for c in self._fits if evidence.differ(c, best, rows)]
             if rivals := [*each.rivals, *rivals]:
                 self.rivals += [best, *rivals]
@@ -133,38 +131,33 @@ class Findings:
                 new = True
         return new
 
-    def _most_general(self, equals: Sequence[Combination], rows: Sequence[int]) -> Combination:
-        """Of combinations that explain some rows alike, the one that explains most others."""
-        if len(equals) == 1:
-            return equals[0]
-        counts = Decision(self._evidence, equals, rows, self._engine).consistent.sum(1)
-        return equals[int(counts.argmax())]
-
-    def _simplest(self, combination: Combination) -> Combination:
-        """The simplest combination that means the same computations for all rows."""
-        others = [instead(combination, each) for each in HYPOTHESES if combination]
-        changes = self._evidence.changes
-        same = [
+    def _most_general(self, found: Explanation, rows: Sequence[int]) -> Combination:
+        """Of combinations that give the same vectors for some rows, what explains most others."""
+        changes, given = self._evidence.changes, found.combination
+        others = [instead(given, each) for each in HYPOTHESES]
+        equals = [
             each
             for each in others
-            if not any(changes(each, combination, row) for row in self._evidence.rows)
+            if len(each) == len(given) and not any(changes(each, given, row) for row in found.rows)
         ]
-        return min([combination, *same], key=simplicity)
+        pool = sorted({given, *found.equals, *equals}, key=simplicity)
+        if len(pool) == 1:
+            return given
+        counts = Decision(self._evidence, pool, rows, self._engine).consistent.sum(1)
+        return pool[int(counts.argmax())]
 
     def _merge(self, rows: Sequence[int]) -> bool:
         """Replace two combinations by both together, if that explains what each of them does."""
-        for one, other in combinations(self.accepted, 2):
-            both: Combination | None = one
-            for hypothesis in set(other) - set(one):
-                both = both and combine(both, hypothesis)
-            if both:
-                pool = [RIGHT, one, other, both]
-                decision = Decision(self._evidence, pool, rows, self._engine)
-                explained = decision.consistent[1:3].any(0)
-                if (decision.consistent[0] | decision.consistent[3] | ~explained).all():
-                    kept = [each for each in self.accepted if each not in (one, other)]
-                    self.accepted = [both, *(each for each in kept if each != both)]
-                    return True
+        for one, other in permutations(self.accepted, 2):
+            both = one
+            for hypothesis in other:
+                both = instead(both, hypothesis)
+            pool = [RIGHT, one, other, both]
+            consistent = Decision(self._evidence, pool, rows, self._engine).consistent
+            if (consistent[0] | consistent[3] | ~consistent[1:3].any(0)).all():
+                kept = [each for each in self.accepted if each not in (one, other, both)]
+                self.accepted = [both, *kept]
+                return True
         return False
 
     def _label(self, rows: Sequence[int]) -> list[int]:

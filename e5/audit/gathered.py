@@ -58,7 +58,8 @@ def usable(rows: Sequence[GatheredRow]) -> tuple[Sample, list[LeftOut]]:
     """The sample that some rows make, and the rows that cannot be in it.
 
     Raises:
-        InputError: if there are no rows, or no row can be in it; the field is `vectors`.
+        InputError: if there are no rows, or no row can be in it; the field is
+            `vectors`, or `texts` if there are none.
     """
     left_out = {i: row.problem for i, row in enumerate(rows) if row.problem}
     candidates = [i for i in range(len(rows)) if i not in left_out]
@@ -70,7 +71,11 @@ def usable(rows: Sequence[GatheredRow]) -> tuple[Sample, list[LeftOut]]:
         if left_out:
             count = "1 row" if len(left_out) == 1 else f"{len(left_out)} rows"
             received = f"{count} without text or vector; of the first: {left_out[0]}"
-        raise InputError("vectors", received, "name what holds texts, and their vectors")
+        raise InputError(
+            "vectors" if candidates else "texts",
+            received,
+            "name what holds texts, and their vectors",
+        )
     sample = Sample(
         [row.id for row in kept],
         [row.text for row in kept],

@@ -3,7 +3,6 @@
 Nothing is rounded or scaled. What kind of numbers bytes are is found by reading all of them.
 """
 
-import binascii
 import io
 import json
 import re
@@ -78,7 +77,10 @@ def _parsed(value: Any) -> NDArray[np.float64] | bytes | str:
         return _parsed(value[0]) if len(value) == 1 else f"{len(value)} vectors, not one"
     if any(each is None or isinstance(each, bool | list | dict | str) for each in value):
         return "a list that does not hold numbers alone"
-    return np.array([float(each) for each in value])
+    try:
+        return np.array([float(each) for each in value])
+    except (TypeError, OverflowError):  # dates; a whole number of 400 digits
+        return "a list that does not hold numbers alone"
 
 
 def _parsed_text(text: str) -> NDArray[np.float64] | bytes | str:
@@ -108,7 +110,7 @@ def _parsed_text(text: str) -> NDArray[np.float64] | bytes | str:
     try:
         standard = text.replace("-", "+").replace("_", "/").rstrip("=")
         return _parsed_bytes(b64decode(standard + "=" * (-len(standard) % 4), validate=True))
-    except binascii.Error:
+    except ValueError:  # not base64, or not even ASCII
         return f"{shortened(text, 30)!r}, which is no vector"
 
 
@@ -118,8 +120,10 @@ def _sparse(elements: str, size: int) -> NDArray[np.float64] | str:
     try:
         for element in filter(None, elements.split(",")):
             index, _, number = element.partition(":")
+            if not 0 < int(index) <= size:
+                raise ValueError("an index beyond the vector")
             vector[int(index) - 1] = float(number)
-    except (ValueError, IndexError):
+    except ValueError:
         return "a sparse vector that cannot be read"
     return vector
 

@@ -11,6 +11,7 @@ from e5.audit.decision import MIN_ROWS
 from e5.audit.evidence import Evidence
 from e5.audit.findings import Findings
 from e5.audit.hypotheses import RIGHT, SAME_VECTORS, Combination, PromptRules, label
+from e5.audit.own_texts import OWN_TEXTS
 from e5.audit.ranking import neighbour_ndcg, similarity_correlation
 from e5.audit.report import KEPT, OTHER_MODEL, RIGHT_LABEL, UNKNOWN, AuditReport, RowVerdict
 from e5.audit.sample import Sample
@@ -21,7 +22,7 @@ from e5.prompts import DEFAULT_TASK
 from e5.texts import check_task
 
 NEAREST = 3  # hypotheses that are named beside `unknown`
-# Vectors are another model's if their cosines with this model's vectors of other texts are so small
+# Vectors are another model's if their cosines with this model's vectors of usual texts are so small
 # a part of the cosines among these, and if what is alike for them is not alike for this model: two
 # models correlate by 0.3 to 0.7, this model's vectors with the mean subtracted by more than 0.95.
 RESEMBLANCE = 1 / 3
@@ -172,8 +173,9 @@ class _Summary:
             or "int8" in self._evidence.decoding.names
         ):
             return False  # each dimension of int8 may have a scale of its own
-        others = ~np.eye(len(units), dtype=bool)
-        likeness = (right @ right.T)[others].mean()
-        if likeness <= 0 or (units @ right.T)[others].mean() > RESEMBLANCE * likeness:
+        # The texts of the sample may be the wrong ones.
+        usual = self._evidence.directions([each.text for each in OWN_TEXTS if len(each.text) < 100])
+        likeness = (right @ usual.T).mean(), (usual @ usual.T).mean()
+        if min(likeness) <= 0 or (units @ usual.T).mean() > RESEMBLANCE * min(likeness):
             return False
         return similarity_correlation(units, right) < CORRELATED

@@ -32,7 +32,8 @@ _FILE_OPTIONS = ("text_column", "vector_column", "id_column", "delimiter", "esca
 _URL_OPTIONS = ("dialect", "model", "query_name", "key_env")
 _OPTIONS = {
     "corpus": "FILE_OR_FOLDER",
-    "vectors": "FILE_OR_FOLDER",
+    "texts": "FILE_OR_FOLDER",
+    "vectors": "--vector-column",
     "text_columns": "--text-column",
     "api_key": "--key-env",
     **{
@@ -48,7 +49,9 @@ def audit_command(arguments: Sequence[str]) -> int:
     options = _parse(arguments)
     from e5.audit import judge
 
-    with caller_errors(_OPTIONS | ({"vectors": "--url"} if options.url else {})):
+    with caller_errors(
+        _OPTIONS | (dict.fromkeys(("texts", "vectors"), "--url") if options.url else {})
+    ):
         if options.sample < 1:
             raise InputError("sample", str(options.sample), "use 1 or more")
         if options.url is None:
@@ -190,7 +193,8 @@ def _table(report: "AuditReport", gathered: "Gathered") -> list[str]:
     if report.ndcg is not None:
         lines.append(f"nDCG@10 of the sample's neighbours, by these vectors: {report.ndcg:.3f}")
     if report.alternatives:
-        same = "nearest" if report.exit_code == 2 else "not to be told apart here"
+        nearest = report.verdict in ("unknown", "another_model")
+        same = "nearest" if nearest else "not to be told apart here"
         lines.append(f"{same}: {_grouped(report.alternatives)}")
     return lines
 

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from datetime import date
 from decimal import Decimal
 from typing import Any
 
@@ -122,6 +123,10 @@ def test_numbers_that_are_not_finite_are_left_to_the_verdict() -> None:
         ({}, "an object without one list of numbers"),
         ("[0.1 0.2 ... 0.3 0.4]", "a vector that was cut short by '...' when it was printed"),
         ("not a vector", "'not a vector', which is no vector"),
+        ("Café </s> au lait", "'Café </s> au lait', which is no vector"),
+        ([date(2026, 1, 2)], "a list that does not hold numbers alone"),
+        ([10**400, 1], "a list that does not hold numbers alone"),
+        ("{0:1}/3", "a sparse vector that cannot be read"),
         ("{1:0.5,2:x}/4", "a sparse vector that cannot be read"),
         ("{9:0.5}/4", "a sparse vector that cannot be read"),
         ([1, 2, 3], "a vector of 3 numbers, where others have 4"),

@@ -215,7 +215,8 @@ class TestMistakesOfTheCaller:
             (("a.jsonl", "--id-column", "i"), "--id-column: received 'i', which a.jsonl does"),
             (("a.jsonl", "--sample", "0"), "--sample: received 0; use 1 or more"),
             (("a.jsonl", "--encoding", "no"), "--encoding: received 'no'"),
-            (("none.jsonl",), "FILE_OR_FOLDER: received 1 row without text or vector; of the"),
+            (("none.jsonl",), "--vector-column: received 1 row without text or vector; of the"),
+            (("a.jsonl", "--vector-column", "text"), "--vector-column: received 1 row without"),
             (
                 ("--url", "http://a", "--dialect", "tei", "--key-env", "NOT_SET"),
                 "--key-env: received NOT_SET, which is not set; set it to the key",
