@@ -1,8 +1,8 @@
 """Causal attention over a packed batch: FlashAttention varlen, or SDPA text by text.
 
-FlashAttention runs on CUDA in 16 bits, SDPA everywhere else; their results are equal up to
-rounding. The scale is 1/sqrt(head_dim) (Vaswani et al. 2017, eq. 1), both kernels compute the
-softmax in float32, and key/value heads are grouped (Ainslie et al. 2023).
+FlashAttention runs in 16 bits on the cards that have it, SDPA everywhere else; their results are
+equal up to rounding. The scale is 1/sqrt(head_dim) (Vaswani et al. 2017, eq. 1), both kernels
+compute the softmax in float32, and key/value heads are grouped (Ainslie et al. 2023).
 """
 
 import inspect
@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch.torch_version import TorchVersion
 
 from e5.packing import Spans
+
+FLASH_CAPABILITY = (8, 0)  # of a card, for FlashAttention and for products in bfloat16
 
 
 def attention(
@@ -42,8 +44,21 @@ def attention(
 
 
 def uses_varlen(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether FlashAttention is used: on CUDA, in the 16-bit dtypes that it supports."""
-    return device.type == "cuda" and dtype != torch.float32
+    """Whether FlashAttention is used: on cards that have it, in the 16-bit dtypes it supports."""
+    return device.type == "cuda" and dtype != torch.float32 and has_flash_attention(device)
+
+
+def has_flash_attention(card: torch.device) -> bool:
+    """Whether FlashAttention runs on a card."""
+    return torch.cuda.get_device_capability(card) >= FLASH_CAPABILITY
+
+
+def sdpa_groups_heads(device: torch.device) -> bool:
+    """Whether SDPA computes grouped heads without a table of all scores.
+
+    On a card its memory-efficient kernel takes only as many heads of keys as of queries.
+    """
+    return device.type == "cpu"
 
 
 def varlen(
@@ -90,16 +105,21 @@ def _one_text(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> to
     q_len, num_heads, head_dim = query.shape
     k_len, num_key_value_heads, _ = key.shape
     shared = k_len - q_len  # keys before the first row
+    group = num_heads // num_key_value_heads
     key, value = key.transpose(0, 1)[None], value.transpose(0, 1)[None]  # [1, kv_heads, k_len, ...]
     if shared < q_len:
         # SDPA's causal mask aligns the first row with the first key. So padding rows stand in
         # front, and their output is dropped: cheaper than a mask, which is as large as the scores.
         rows = F.pad(query, (0, 0, 0, 0, shared, 0)).transpose(0, 1)[None]
-        output = F.scaled_dot_product_attention(rows, key, value, is_causal=True, enable_gqa=True)
+        grouped = sdpa_groups_heads(query.device)
+        if not grouped:
+            key, value = key.repeat_interleave(group, 1), value.repeat_interleave(group, 1)
+        output = F.scaled_dot_product_attention(
+            rows, key, value, is_causal=True, enable_gqa=grouped
+        )
         return output[0].transpose(0, 1)[shared:]
     # Few rows and many keys: use a mask, and treat the heads of a group as rows of one head, which
     # is faster for short queries.
-    group = num_heads // num_key_value_heads
     rows = query.view(q_len, num_key_value_heads, group, head_dim).permute(1, 2, 0, 3)
     rows = rows.reshape(1, num_key_value_heads, group * q_len, head_dim)
     mask = None

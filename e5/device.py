@@ -8,11 +8,12 @@ from pathlib import Path
 
 import torch
 
+from e5.attention import has_flash_attention
 from e5.errors import EngineError, SettingsError, shortened
 
 logger = logging.getLogger(__name__)
 
-MIN_CAPABILITY = (8, 0)  # FlashAttention needs it; a T4 has 7.5
+MIN_CAPABILITY = (7, 0)  # a V100's; older cards multiply float16 slowly
 MAX_CPU_WEIGHT_BYTES = 4_000_000_000  # a CPU takes minutes for a forward of more
 MAX_WORDS = 300  # characters of what torch says of a card
 
@@ -51,7 +52,7 @@ def choose_device(
             has, needs = (".".join(map(str, each)) for each in (capability, min_capability))
             name = torch.cuda.get_device_name(chosen)
             received = f"{name}, whose compute capability is {has} and has to be at least {needs}"
-            remedy = "set E5_ENGINE=transformers, or use an A40, L40S, A100 or newer"
+            remedy = "set E5_ENGINE=transformers, or use a newer card (docs/cards.md)"
             raise SettingsError("E5_DEVICE", received, remedy)
     return chosen
 
@@ -83,9 +84,15 @@ def choose_dtype(dtype: str | None, device: torch.device) -> torch.dtype:
 
     That is float16 on CUDA, in which the 7B weights are published; bfloat16 on a CPU that
     multiplies it in hardware (AVX512-BF16 or AMX; float16 is 14 times slower there); else float32.
+
+    Raises:
+        SettingsError: for bfloat16 on a card that does not multiply it.
     """
     if dtype is not None:
         chosen: torch.dtype = getattr(torch, dtype)
+        if chosen == torch.bfloat16 and device.type == "cuda" and not has_flash_attention(device):
+            received = f"'bfloat16', which {torch.cuda.get_device_name(device)} does not multiply"
+            raise SettingsError("E5_DTYPE", received, "use float16 or float32")
         return chosen
     if device.type == "cuda":
         return torch.float16

@@ -100,13 +100,14 @@ def choose_streamed_layers(
             received = f"{card_gb:g}, and the model runs on the CPU"
             raise SettingsError("E5_CARD_GB", received, "unset E5_CARD_GB")
         return []
+    card = torch.device("cuda", device.index or 0)  # torch limits no card without a number
     gc.collect()
     torch.cuda.empty_cache()  # of a model that this process had before
-    unused, total = torch.cuda.mem_get_info(device)
-    fraction = torch.cuda.get_per_process_memory_fraction(device)
+    unused, total = torch.cuda.mem_get_info(card)
+    fraction = torch.cuda.get_per_process_memory_fraction(card)
     if card_gb is not None:
         fraction = min(1.0, card_gb * 1e9 / total)
-    free = min(unused - CUDA_BYTES, fraction * total - torch.cuda.memory_reserved(device))
+    free = min(unused - CUDA_BYTES, fraction * total - torch.cuda.memory_reserved(card))
     received = "no value" if card_gb is None else f"{card_gb:g}"
     stay = needs.layers_that_stay(free)
     if stay < 0:
@@ -122,5 +123,5 @@ def choose_streamed_layers(
         remedy = "allow more of the card, or give the host or the container more memory"
         raise SettingsError("E5_CARD_GB", received, remedy)
     if card_gb is not None:
-        torch.cuda.set_per_process_memory_fraction(fraction, device)
+        torch.cuda.set_per_process_memory_fraction(fraction, card)
     return streamed

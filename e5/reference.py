@@ -25,8 +25,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from e5.attention import has_flash_attention
 from e5.checkpoint import Checkpoint
-from e5.device import MIN_CAPABILITY
 from e5.engine import MAX_CUDA_BATCH_TOKENS, Engine, try_to_compile
 from e5.errors import SettingsError, WeightsError, shortened
 from e5.lora import LoraAdapter
@@ -63,7 +63,7 @@ class ReferenceEngine(Engine):
         # SDPA has no kernel for grouped heads on these cards but one that needs gigabytes for a
         # long text. With a whole mask transformers repeats the heads, and it takes another.
         self._whole_masks = any(
-            torch.cuda.get_device_capability(card) < MIN_CAPABILITY for card in cards
+            not has_flash_attention(torch.device("cuda", card)) for card in cards
         )
         self._module = model
         if compiled:

@@ -3,7 +3,6 @@
 Whether a device or a folder exists is checked by the module that uses it.
 """
 
-import math
 import os
 import re
 from collections.abc import Mapping
@@ -21,6 +20,8 @@ CHOICES = {
 FLAGS = {"0": False, "false": False, "1": True, "true": True}
 # Whole numbers and their minimums.
 NUMBERS = {"threads": 1, "max_length": 3, "max_batch_tokens": 1, "max_queue_tokens": 1}
+MAX_CARD_GB = 1000  # more than any card has: a number of megabytes or bytes
+_CARD_GB_REMEDY = f"use a number of gigabytes above 0 and up to {MAX_CARD_GB}, such as 8"
 _TYPES_AND_REMEDIES = {
     "compile": (bool, "use 0 or 1"),
     "weights": (str | Path, "use the path of a folder"),
@@ -88,9 +89,9 @@ class Settings:
                 raise SettingsError(f"E5_{name.upper()}", quoted(getattr(self, name)), remedy)
         gigabytes = self.card_gb
         if gigabytes is not None and not (
-            type(gigabytes) in (int, float) and 0 < gigabytes < math.inf
+            type(gigabytes) in (int, float) and 0 < gigabytes <= MAX_CARD_GB
         ):
-            raise SettingsError("E5_CARD_GB", quoted(gigabytes), "use a number above 0")
+            raise SettingsError("E5_CARD_GB", quoted(gigabytes), _CARD_GB_REMEDY)
         if self.engine == "packed" and self.quantize is not None:
             received = f"{self.quantize!r} with E5_ENGINE=packed"
             remedy = "set E5_ENGINE=transformers, or unset it"
@@ -124,6 +125,6 @@ class Settings:
                 try:
                     values[name] = kind(text)
                 except ValueError as error:
-                    remedy = "use a whole number" if kind is int else "use a number above 0"
+                    remedy = "use a whole number" if kind is int else _CARD_GB_REMEDY
                     raise SettingsError(variable, repr(text[:40]), remedy) from error
         return cls(**values)  # type: ignore[arg-type]  # each kind is the field's type

@@ -1,15 +1,17 @@
 """Attention over packed spans equals a dense table of scores with a mask, on either device."""
 
 from inspect import signature
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 from reference import dense_attention
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from varlen_on_cpu import as_on_a_card
 
-from e5.attention import attention, varlen_options
+from e5.attention import attention, uses_varlen, varlen_options
 from e5.packing import Spans, pack
 
 # (rows, keys) of each text: all tokens as rows, the last one only, or the last few
@@ -50,6 +52,51 @@ def test_the_cpu_path_equals_dense_attention(
     output = attention(*tensors)
     assert output.dtype == torch.float32
     torch.testing.assert_close(output, dense_attention(*tensors), atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("group", [1, 2, 4])
+@given(lengths=SPANS, shared=st.booleans(), seed=st.integers(0, 99))
+@example(lengths=[(24, 24), (1, 24), (7, 24), (24, 24)], shared=True, seed=0)
+def test_a_card_without_flash_attention_gets_a_head_of_keys_for_each_of_queries(
+    group: int, lengths: list[tuple[int, int]], shared: bool, seed: int
+) -> None:
+    tensors = inputs(lengths, group=group, head_dim=8, shared=shared, seed=seed)
+    asked = []
+
+    def kernel(query: torch.Tensor, key: torch.Tensor, *rest: Any, **options: Any) -> torch.Tensor:
+        asked.append((query.shape[1] == key.shape[1], options.pop("enable_gqa", False)))
+        return right(query, key, *rest, **options)
+
+    right = torch.nn.functional.scaled_dot_product_attention
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("e5.attention.sdpa_groups_heads", lambda _: False)
+        patch.setattr("torch.nn.functional.scaled_dot_product_attention", kernel)
+        output = attention(*tensors)
+    assert set(asked) == {(True, False)}
+    torch.testing.assert_close(output, dense_attention(*tensors), atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(output, attention(*tensors), atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype", "uses"),
+    [
+        ((7, 0), torch.float16, False),
+        ((7, 5), torch.float16, False),
+        ((8, 0), torch.float16, True),
+        ((8, 9), torch.bfloat16, True),
+        ((12, 0), torch.float16, True),
+        ((9, 0), torch.float32, False),
+    ],
+)
+def test_flash_attention_is_used_where_it_runs(
+    capability: tuple[int, int],
+    dtype: torch.dtype,
+    uses: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: capability)
+    assert uses_varlen(torch.device("cuda", 0), dtype) == uses
+    assert not uses_varlen(torch.device("cpu"), dtype)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -137,6 +184,26 @@ def test_the_cuda_kernel_gives_a_text_the_same_bits_whatever_its_batch_mates() -
     first = pack([(1,) * 900]).last_spans.to(cuda)
     alone = attention(query[:1], key[:900], value[:900], first, None)
     assert torch.equal(together[:1], alone)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_card_gives_the_same_without_flash_attention(
+    shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths = [(300, 300), (1, 300), (17, 90), (1, 1), (64, 64), (2, 257), (4000, 4000)]
+    *heads, spans, index = inputs(lengths, group=4, head_dim=128, shared=shared, seed=7)
+    cuda = torch.device("cuda")
+    query, key, value = (each.half().to(cuda) for each in heads)
+    tensors = query, key, value, spans.to(cuda), None if index is None else index.to(cuda)
+    flash = attention(*tensors)
+    monkeypatch.setattr("e5.attention.has_flash_attention", lambda _: False)
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    with sdpa_kernel(SDPBackend.EFFICIENT_ATTENTION):  # the one that a T4 has
+        plain = attention(*tensors)
+    assert torch.cuda.max_memory_allocated() - before < 0.2e9  # all scores would be 0.26 GB
+    torch.testing.assert_close(plain, flash, atol=4e-3, rtol=4e-3)
 
 
 @pytest.mark.gpu

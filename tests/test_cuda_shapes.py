@@ -85,7 +85,8 @@ def card(request: pytest.FixtureRequest) -> Card:
 
 
 def run(card: Card, batch: PackedBatch) -> tuple[torch.Tensor, Counter[str]]:
-    with card.mode:
+    with card.mode, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("e5.attention.has_flash_attention", lambda _: True)
         with unset_fake_temporarily():
             taken = card.take(batch)
         with Counted() as counted:

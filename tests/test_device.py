@@ -98,7 +98,10 @@ def test_a_card_that_is_not_there_is_refused_beside_others() -> None:
 
 @pytest.mark.parametrize("device", [CPU, CUDA], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
-def test_any_dtype_can_be_set(dtype: torch.dtype, device: torch.device) -> None:
+def test_any_dtype_can_be_set(
+    dtype: torch.dtype, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: (8, 0))
     assert choose_dtype(str(dtype).removeprefix("torch."), device) == dtype
 
 
@@ -129,17 +132,33 @@ class TestCards:
 
     def test_one_that_is_too_old_is_refused_by_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-        monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: (7, 5))
-        monkeypatch.setattr("torch.cuda.get_device_name", lambda _: "Tesla T4")
+        monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: (6, 1))
+        monkeypatch.setattr("torch.cuda.get_device_name", lambda _: "GeForce GTX 1080")
         with pytest.raises(
             SettingsError,
-            match=r"Tesla T4, whose compute capability is 7\.5 and has to be .* 8\.0; set "
+            match=r"GTX 1080, whose compute capability is 6\.1 and has to be .* 7\.0; set "
             r"E5_ENGINE=transformers, or",
         ):
             choose_device(None)
-        assert choose_device(None, min_capability=(7, 5)) == CUDA
+        assert choose_device(None, min_capability=(0, 0)) == CUDA
 
-    @pytest.mark.parametrize("capability", [(8, 0), (8, 6), (8, 9), (9, 0), (12, 0)])
+    @pytest.mark.parametrize("capability", [(7, 0), (7, 5)])
+    def test_old_ones_multiply_no_bfloat16(
+        self, capability: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: capability)
+        monkeypatch.setattr("torch.cuda.get_device_name", lambda _: "Tesla T4")
+        with pytest.raises(
+            SettingsError,
+            match=r"^E5_DTYPE: received 'bfloat16', which Tesla T4 does not multiply;",
+        ):
+            choose_dtype("bfloat16", CUDA)
+        assert choose_dtype("float32", CUDA) == torch.float32
+        assert choose_dtype(None, CUDA) == torch.float16
+
+    @pytest.mark.parametrize(
+        "capability", [(7, 0), (7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (12, 0)]
+    )
     def test_newer_ones_are_taken(
         self, capability: tuple[int, int], monkeypatch: pytest.MonkeyPatch
     ) -> None:

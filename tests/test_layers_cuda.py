@@ -10,12 +10,13 @@ import pytest
 import torch
 from checkpoints import TEXTS
 
+from benchmarks.random_weights import SEVEN_BILLION, random_mistral
 from e5.checkpoint import Checkpoint
 from e5.embedder import Embedder
 from e5.engine import Engine
 from e5.forward import forward
 from e5.layers import StreamedLayers
-from e5.mistral import Config, Mistral
+from e5.mistral import Mistral
 from e5.packing import TokenIds, pack
 from e5.placement import MemoryNeeds, spread
 from e5.settings import Settings
@@ -28,19 +29,7 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 def seven_billion() -> Mistral:
     """The 7B model's shapes with random weights, on the card."""
-    model = Mistral(Config(rms_norm_eps=1e-5))
-    for module in model.modules():
-        for name, weight in list(module._parameters.items()):
-            if weight is None:  # a bias
-                continue
-            norm = weight.ndim == 1
-            tensor = torch.empty(
-                weight.shape, dtype=torch.float32 if norm else torch.float16, device=CUDA
-            )
-            tensor.fill_(1) if norm else tensor.normal_(0, 0.02)
-            setattr(module, name, torch.nn.Parameter(tensor, requires_grad=False))
-    model.inv_freq = model.inv_freq.to(CUDA)
-    return model.eval()
+    return random_mistral(SEVEN_BILLION, CUDA, torch.float16)
 
 
 def draw_texts(tokens: int) -> list[TokenIds]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.cuda._utils import _get_device_index as numbered
 
 from e5.errors import SettingsError
 from e5.layers import BUFFERS
@@ -45,6 +46,7 @@ class TestNeeds:
             ("RTX 4080, A4000, 4060 Ti, 2000 Ada, 16 GB", 15.6, 32),
             ("one of these beside a desktop of 1 GiB", 14.6, 32),
             ("one of these with less than 0.43 GiB left", 14.3, 29),
+            ("T4, 16 GB of which ECC takes some", 14.6, 32),
             ("RTX 3090, 4090, 24 GB", 23.5, 32),
             ("A40, L40S, 48 GB", 44.4, 32),
             ("A100, H100, 80 GB", 79.1, 32),
@@ -110,10 +112,17 @@ class TestChoice:
         memory = int(10.85 * 2**30) + CUDA_BYTES, 12 * 2**30
         monkeypatch.setattr("torch.cuda.mem_get_info", lambda _: memory)
         monkeypatch.setattr("torch.cuda.memory_reserved", lambda _: 0)
-        monkeypatch.setattr("torch.cuda.get_per_process_memory_fraction", lambda _: 1.0)
-        monkeypatch.setattr(
-            "torch.cuda.set_per_process_memory_fraction", lambda f, _: set_fractions.append(f)
-        )
+
+        def get_fraction(device: torch.device) -> float:
+            assert numbered(device) == 0
+            return 1.0
+
+        def set_fraction(fraction: float, device: torch.device) -> None:
+            assert numbered(device) == 0
+            set_fractions.append(fraction)
+
+        monkeypatch.setattr("torch.cuda.get_per_process_memory_fraction", get_fraction)
+        monkeypatch.setattr("torch.cuda.set_per_process_memory_fraction", set_fraction)
         monkeypatch.setattr("e5.placement.available_host_bytes", lambda: 200e9)
         return set_fractions
 

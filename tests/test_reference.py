@@ -355,8 +355,8 @@ class TestRefusals:
     def test_a_card_that_is_too_old_for_our_own_engine_is_taken(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        FakeCards(monkeypatch, [16], capability=(7, 5))
-        with pytest.raises(SettingsError, match=r"7.5 .*; set E5_ENGINE=transformers, or use"):
+        FakeCards(monkeypatch, [16], capability=(6, 1))
+        with pytest.raises(SettingsError, match=r"6.1 .*; set E5_ENGINE=transformers, or use"):
             choose_device(None)
         assert choose_device(None, min_capability=(0, 0)).type == "cuda"
         model = SimpleNamespace(

@@ -108,6 +108,15 @@ def test_the_extras_are_those_of_the_options_before_anything_is_installed(projec
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("options", [["--sections", "card"], ["--sections=card"]])
+def test_what_runs_the_tests_on_a_card_installs_them(project: Path, options: list[str]) -> None:
+    done = run(project / "scripts/benchmark", *options, "--out", "card")
+    assert done.stdout.splitlines()[0] == "test,benchmark"
+    done = run(project / "scripts/benchmark", "--sections", "engine", "--out", "card")
+    assert done.stdout.splitlines()[0] == "benchmark"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["predict", "serve"])
 def test_relative_weights_are_the_caller_s_and_the_default_ones_the_project_s(
     command: str, project: Path, tmp_path: Path

@@ -101,7 +101,7 @@ def test_a_number_too_small_is_refused(variable: str, text: str, minimum: int) -
     assert Settings.from_env({variable: str(minimum)}) != Settings()
 
 
-@pytest.mark.parametrize("text", ["8", "0.5", "1e1", " 24.0 "])
+@pytest.mark.parametrize("text", ["8", "0.5", "1e1", " 24.0 ", "1000"])
 def test_gigabytes_need_not_be_whole(text: str) -> None:
     assert Settings.from_env({"E5_CARD_GB": text}).card_gb == float(text)
 
@@ -130,11 +130,13 @@ def test_a_choice_that_does_not_exist_is_refused(variable: str, text: str, choic
         Settings.from_env({"E5_ENGINE": "transformers", variable: text})
 
 
-@pytest.mark.parametrize("text", ["0", "-8", "nan", "inf", "8 GB", "8,5", "eight"])
+@pytest.mark.parametrize(
+    "text", ["0", "-8", "nan", "inf", "8 GB", "8GB", "8,5", "eight", "8192", "8e9", "1e400"]
+)
 def test_gigabytes_are_a_number_above_0(text: str) -> None:
     for engine in ("packed", "transformers"):
         with pytest.raises(
-            SettingsError, match=r"^E5_CARD_GB: received .*; use a number above 0\.$"
+            SettingsError, match=r"^E5_CARD_GB: received .*; use a number of gigabytes above 0"
         ):
             Settings.from_env({"E5_ENGINE": engine, "E5_CARD_GB": text})
 
@@ -174,6 +176,7 @@ def test_variables_of_kubernetes_and_of_the_installation_do_not_matter(variable:
         {"engine": None},
         {"card_gb": "8"},
         {"card_gb": True},
+        {"card_gb": 10**400},
         {"quantize": 8, "engine": "transformers"},
     ],
 )

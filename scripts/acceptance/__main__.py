@@ -1,8 +1,10 @@
 """Tries everything that a machine with a card must do, in one command, and gives a verdict.
 
     ./scripts/accept                                            the 7B model on this machine's card
+    ./scripts/accept --weights random                           random weights in its shapes
     ./scripts/accept --weights weights/e5-mini --device cpu     what can be tried without a card
     ./scripts/accept --quick ...                                the same steps with fewer texts
+    E5_ENGINE=transformers ./scripts/accept ...                 the unmodified model, on any card
 
 Each step runs in a process of its own, so that a step that dies stops no other. After each step
 the report docs/accept/MACHINE-DATE.json and .md is written. A second run repeats only what has not
@@ -19,9 +21,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from acceptance.candidate import QUICK, ROOT, Candidate, Workload
+from acceptance.candidate import QUICK, RANDOM, ROOT, Candidate, Workload
 from acceptance.lines import Line, passes
 from acceptance.report import Report
+from e5.settings import Settings
 
 # The module and the function of each step. A step imports only its own module.
 STEPS = {
@@ -48,9 +51,9 @@ def main() -> int:
     )
     parser.add_argument(
         "--weights",
-        type=Path,
-        default=ROOT / "weights/e5-mistral-7b-instruct",
-        help="a folder of a checkpoint; the default one is downloaded if it is missing",
+        default=str(ROOT / Settings.weights),
+        help="a folder of a checkpoint; the default one is downloaded if it is missing; random: "
+        "14.2 GB in weights/random, made on the device, whose scores are compared with none",
     )
     parser.add_argument("--device", help="cuda, cuda:1 or cpu (default: cuda)")
     parser.add_argument(
@@ -67,7 +70,10 @@ def main() -> int:
     parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)  # for the child process
     options = parser.parse_args()
     candidate = Candidate(
-        options.weights.resolve(), options.device or "cuda", QUICK if options.quick else Workload()
+        RANDOM if options.weights == "random" else Path(options.weights).resolve(),
+        options.device or "cuda",
+        QUICK if options.quick else Workload(),
+        Settings.from_env().engine,
     )
     if options.step:
         module, function = STEPS[options.step].split(".")

@@ -4,13 +4,16 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
-from acceptance.candidate import ROOT, Candidate
+from acceptance.candidate import RANDOM, ROOT, Candidate
 from acceptance.lines import Line, at_least, in_digits, not_run, passes
+from benchmarks.gpu_tests import run_gpu_tests
 from benchmarks.machine import machine_name
-from e5.checkpoint import Checkpoint, weight_bytes
+from benchmarks.random_weights import SEVEN_BILLION, save_random_checkpoint
+from e5.checkpoint import MANIFEST, Checkpoint, weight_bytes
 from e5.device import MIN_CAPABILITY, usable_cores
 from e5.settings import Settings
 
@@ -31,12 +34,18 @@ def machine(candidate: Candidate) -> Sequence[Line]:
     built = torch.cuda.get_arch_list()
     fits = any(_runs_on(name, major, minor) for name in built)
     memory = torch.cuda.get_device_properties(candidate.device).total_memory
-    least = MIN_CAPABILITY[0] + MIN_CAPABILITY[1] / 10
+    number, least = (float(f"{a}.{b}") for a, b in ((major, minor), MIN_CAPABILITY))
+    capability = at_least("compute capability", number, least)
+    if not candidate.packed:
+        capability = Line("compute capability", in_digits(number))
+    elif number < least:
+        figure = f"{number:g}, too little for E5_ENGINE=packed: set E5_ENGINE=transformers"
+        capability = replace(capability, figure=figure)
     return [
         *lines,
         _driver(),
         Line("card", f"{torch.cuda.get_device_name(candidate.device)}, {memory / 1e9:.1f} GB"),
-        at_least("compute capability", major + minor / 10, least),
+        capability,
         passes("torch is built for it", " ".join(built), fits, f"sm_{major}x"),
     ]
 
@@ -60,8 +69,10 @@ def _driver() -> Line:
 
 
 def weights(candidate: Candidate) -> Sequence[Line]:
-    """Download the weights if they are missing, and compare every file with its checksum."""
+    """Download or make the weights if they are missing; compare every file with its checksum."""
     folder = candidate.weights
+    if folder == RANDOM and not (folder / MANIFEST).exists():
+        save_random_checkpoint(folder, SEVEN_BILLION, torch.device(candidate.device))
     if not folder.exists() and folder == ROOT / Settings.weights:
         done = _download_weights()
         if done.returncode != 0:
@@ -77,20 +88,11 @@ def weights(candidate: Candidate) -> Sequence[Line]:
 
 def tests(candidate: Candidate) -> Sequence[Line]:
     """Run the tests that are marked `gpu`."""
-    if not candidate.on_a_card:
-        return [not_run("pytest -m gpu", f"the device is {candidate.device}")]
-    files = sorted((ROOT / "tests").glob("test_*.py"))
-    files = [file for file in files if "pytest.mark.gpu" in file.read_text()]
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
-    done = subprocess.run(
-        [*command, "-W", "default", *map(str, files)],  # the versions of this machine may warn
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    print(done.stdout, done.stderr)
-    last = done.stdout.strip().rpartition("\n")[2].strip("= ")
-    return [passes("pytest -m gpu", last, done.returncode == 0, "none fails")]
+    if not candidate.on_a_card or not candidate.packed:
+        why = f"the device is {candidate.device}, the engine {candidate.engine}"
+        return [not_run("pytest -m gpu", why)]
+    done = run_gpu_tests()
+    return [passes("pytest -m gpu", done.summary, done.code == 0, "none fails")]
 
 
 def _download_weights(*arguments: str) -> "subprocess.CompletedProcess[str]":

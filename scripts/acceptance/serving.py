@@ -18,6 +18,7 @@ from acceptance.candidate import ROOT, Candidate
 from acceptance.lines import Line, at_least, not_run, passes
 from acceptance.vectors import random_texts
 from benchmarks.server import running
+from e5.settings import Settings
 from e5.vectors import cosine_scores
 
 CLIENTS = 32
@@ -29,7 +30,11 @@ def server(candidate: Candidate) -> Sequence[Line]:
     """Send mixed requests from many clients at the same time; compare every vector."""
     texts, requests = random_texts(200), candidate.workload.requests
     truth = candidate.load().encode_document(texts)
-    environment = {"E5_WEIGHTS": str(candidate.weights), "E5_DEVICE": candidate.device}
+    environment = {
+        "E5_WEIGHTS": str(candidate.weights),
+        "E5_DEVICE": candidate.device,
+        "E5_ENGINE": candidate.engine,
+    }
     milliseconds: list[float] = []
     cosines: list[float] = []
     failures: list[str] = []
@@ -80,7 +85,7 @@ def server(candidate: Candidate) -> Sequence[Line]:
 
 
 def image(candidate: Candidate) -> Sequence[Line]:
-    """Run `cog build` in a clean clone, and a prediction by the image."""
+    """Run `cog build` in a clean clone with these weights, and a prediction by the image."""
     what = "cog build, cog predict"
     for program in ("docker", "cog", "git"):
         if shutil.which(program) is None:
@@ -90,8 +95,8 @@ def image(candidate: Candidate) -> Sequence[Line]:
     with tempfile.TemporaryDirectory(dir=ROOT.parent) as folder:
         clone = Path(folder) / "clone"
         _command("git", "clone", "--quiet", "--depth", "1", f"file://{ROOT}", str(clone))
-        # Link the weights instead of copying them.
-        target = clone / "weights" / candidate.weights.name
+        # Link the weights instead of copying them, to where the image looks for some.
+        target = clone / Settings.weights
         target.mkdir(exist_ok=True)
         for file in candidate.weights.iterdir():
             if file.is_file() and not (target / file.name).exists():

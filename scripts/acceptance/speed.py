@@ -26,6 +26,8 @@ PEER = "sentence-transformers"
 
 def speed(candidate: Candidate) -> Sequence[Line]:
     """Measure latency and throughput by workload, and the ratio to the peer's best batch size."""
+    if not candidate.packed:
+        return [not_run("our own engine beside others", f"the engine is {candidate.engine}")]
     others = OtherProcesses()
     workloads = WORKLOADS if candidate.on_a_card else WORKLOADS[:2]
     ceilings = measured_ceilings(torch.device(candidate.device))
@@ -40,7 +42,7 @@ def speed(candidate: Candidate) -> Sequence[Line]:
         workloads=",".join(workloads),
         rounds=candidate.workload.rounds,
     )
-    rows = engine_rows(arguments)
+    rows = list(engine_rows(arguments))
     for workload in workloads:
         by_system = {row["system"]: row for row in rows if row["workload"] == workload}
         ours = by_system[OURS]

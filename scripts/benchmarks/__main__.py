@@ -26,6 +26,7 @@ have 32 layers on CUDA and 8 on a CPU, so that the saving in the last layer does
     long      documents of many characters
     search    recall, size and milliseconds of an index
     million   the same for a million made-up vectors
+    card      all that is worth knowing of a borrowed card, in nine minutes; runs alone
 
 Where nothing can be installed, `PYTHONPATH=scripts:. python -m benchmarks` runs the first three
 with torch and transformers alone. Without sentence-transformers the peer's rows are left out, and
@@ -43,9 +44,11 @@ from typing import Any
 
 import torch
 
+from benchmarks.card import run_card
 from benchmarks.machine import machine_facts
 from benchmarks.other_processes import OtherProcesses, busy_machine_message
 from benchmarks.rounds import ROUNDS
+from benchmarks.tables import print_table
 
 # The module and the function of each section. The modules need different packages, so only those of
 # the chosen sections are imported.
@@ -72,6 +75,7 @@ SECTIONS = {
     "search": "corpora.search_rows",
     "million": "corpora.million_rows",
 }
+CARD = "card"
 
 
 def main() -> int:
@@ -97,15 +101,20 @@ def main() -> int:
         "--requests", type=int, default=100_000, help="number of requests, for soak and faults"
     )
     parser.add_argument("--threads", type=int, help="CPU threads of the engine and of the server")
-    parser.add_argument("--workloads", help="names separated by commas: run only these")
+    parser.add_argument(
+        "--workloads", help="names separated by commas: run only these (parts of card)"
+    )
     parser.add_argument(
         "--rounds", type=int, default=ROUNDS, help=f"number of rounds, at least {ROUNDS}"
     )
     parser.add_argument("--out", type=Path, help="write the files OUT.json and OUT.png")
     arguments = parser.parse_args()
+    if arguments.sections == CARD:
+        return run_card(arguments)
     unknown = set(arguments.sections.split(",")) - SECTIONS.keys()
     if unknown:
-        parser.error(f"--sections: received {', '.join(unknown)}; use {', '.join(SECTIONS)}")
+        known = f"{', '.join(SECTIONS)}, or {CARD} alone"
+        parser.error(f"--sections: received {', '.join(unknown)}; use {known}")
     if arguments.rounds < ROUNDS:
         parser.error(f"--rounds: received {arguments.rounds}; use {ROUNDS} or more")
     if arguments.threads:
@@ -121,9 +130,9 @@ def main() -> int:
         others = OtherProcesses()
         module, function = SECTIONS[section].split(".")
         rows_of = getattr(importlib.import_module(f"benchmarks.{module}"), function)
-        report[section] = rows_of(arguments)
+        report[section] = list(rows_of(arguments))
         _exit_if_busy(others)
-        _print_table(report[section])
+        print_table(report[section])
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
@@ -134,17 +143,6 @@ def main() -> int:
 def _exit_if_busy(others: OtherProcesses) -> None:
     if message := busy_machine_message(others.cores()):
         sys.exit(message)
-
-
-def _print_table(rows: list[dict[str, Any]]) -> None:
-    """Print rows as aligned columns."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    widths = [
-        max(len(column), *(len(str(row.get(column, ""))) for row in rows)) for column in columns
-    ]
-    for cells in (columns, *([row.get(column, "") for column in columns] for row in rows)):
-        print("  ".join(str(cell).ljust(width) for cell, width in zip(cells, widths, strict=True)))
-    print(flush=True)
 
 
 def _plot(report: dict[str, Any], path: Path) -> None:

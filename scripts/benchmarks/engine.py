@@ -5,11 +5,12 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from tqdm import tqdm
@@ -26,18 +27,22 @@ from e5.embedder import Embedder
 from e5.engine import Engine
 from e5.packing import TokenIds, divide_into_batches, pack
 from e5.prompts import TASKS
+from e5.reference import ReferenceEngine
 from e5.settings import Settings
 from e5.tokenizer import Tokenizer
+from e5.vectors import cosine_scores
 
 OURS, CEILING = "this engine", "ceiling: matrix products alone"
+UNMODIFIED = "E5_ENGINE=transformers"
 READING = "floor: reading the layers' weights once"
 
 
-def engine_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def engine_rows(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Run every workload through every system."""
-    rows: list[dict[str, Any]] = []
     with model_under_test(arguments) as (model, folder):
-        embedder = _embedder(model, folder)
+        embedder, unmodified = (
+            _embedder(engine, folder) for engine in (Engine(packed(model)), ReferenceEngine(model))
+        )
         peer = _sentence_transformer(model, folder)
         weight_bytes = sum(weight.nbytes for weight in model.layers.parameters())
         workloads = workloads_of(lambda text: embedder.tokenize(documents=[text])[0].num_tokens)
@@ -46,16 +51,20 @@ def engine_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         for name, workload in workloads.items():
             ids = _token_ids(embedder, workload)
             runs = _runs(model, embedder, peer, workload)
+            runs[UNMODIFIED] = partial(unmodified.compute, ids)
             times = side_by_side(runs, model.device, rounds=arguments.rounds, name=name)
-            rows += [_row(name, system, ids, times) for system in runs]
+            rows = {system: _row(name, system, ids, times) for system in runs}
+            ours, theirs = (each.compute(ids).vectors for each in (embedder, unmodified))
+            least = float(np.diag(cosine_scores(ours, theirs)).min()) / 100
+            rows[UNMODIFIED]["least cosine to ours"] = round(least, 7)
+            yield from rows.values()
             floor = weight_bytes / (measured_ceilings(model.device)["copy TB/s"] * 1e9)
-            rows.append({"workload": name, "system": READING, "ms": round(floor, 2)})
-    return rows
+            yield {"workload": name, "system": READING, "ms": round(floor, 2)}
 
 
-def _embedder(model: MistralModel, folder: Path) -> Embedder:
+def _embedder(engine: Engine, folder: Path) -> Embedder:
     tokenizer = Tokenizer(folder / "tokenizer.json", max_length=4096)
-    return Embedder(Engine(packed(model)), tokenizer, name="benchmark")
+    return Embedder(engine, tokenizer, name="benchmark")
 
 
 def _token_ids(embedder: Embedder, workload: Workload) -> list[TokenIds]:
@@ -197,7 +206,7 @@ def growth_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     speed drifts by more than they differ.
     """
     with model_under_test(arguments, layers=2) as (model, folder):
-        embedder = _embedder(model, folder)
+        embedder = _embedder(Engine(packed(model)), folder)
         rng = random.Random(0)
         words = english_words()
         texts = [" ".join(rng.choices(words, k=rng.randint(20, 60))) for _ in range(10_000)]

@@ -20,23 +20,28 @@ from e5.device import choose_device, choose_dtype
 
 
 def machine_facts(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The machine, the versions and the command of a run."""
+    """The machine, the versions and the command of a run, and what the machine can do at most."""
     device = choose_device(arguments.device)
+    command = " ".join(["./scripts/benchmark", *sys.argv[1:]])
+    return machine_versions(device) | {"command": command} | measured_ceilings(device)
+
+
+def machine_versions(device: torch.device) -> dict[str, Any]:
+    """The machine and the versions of a run."""
     versions = {}
     for package in ("torch", "transformers", "sentence-transformers", "cog"):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "not installed"
-    facts: dict[str, Any] = {
+    return {
         "date": time.strftime("%Y-%m-%d"),
         "device": str(device),
         "dtype": str(choose_dtype(None, device)).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "versions": versions,
-        "command": " ".join(["./scripts/benchmark", *sys.argv[1:]]),
+        "name": machine_name(device),
     }
-    return facts | {"name": machine_name(device)} | measured_ceilings(device)
 
 
 def machine_name(device: torch.device) -> str:

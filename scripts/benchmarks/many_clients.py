@@ -10,7 +10,9 @@ import json
 import os
 import statistics
 import sys
-from contextlib import ExitStack
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +58,7 @@ def many_clients_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     engine = arguments.engine.removeprefix("simulated:")
     label = "real" if engine == "real" else f"SIMULATED {engine}"
     weights = Path(arguments.weights or MINI).resolve()
-    environment = {
-        "E5_WEIGHTS": str(weights),
-        "E5_DEVICE": str(choose_device(arguments.device)),
-        "SIMULATED": engine,
-        "PYTHONPATH": os.pathsep.join(["scripts", ".", os.environ.get("PYTHONPATH", "")]),
-    }
-    stub = f"{Path(__file__).with_name('simulated.py').relative_to(ROOT)}:SimulatedPredictor"
+    environment = _environment(weights, engine, arguments.device)
     cores = sorted(os.sched_getaffinity(0))
     half = max(1, len(cores) // 2)
     with pinned(cores[:half]):
@@ -76,10 +72,7 @@ def many_clients_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     with ExitStack() as stack:
         with pinned(cores[:half]):
             urls = {
-                "gateway": stack.enter_context(
-                    running(module="benchmarks.simulated", **environment)
-                ),
-                "Cog": stack.enter_context(running(stub, **environment)),
+                system: stack.enter_context(_server(system, environment)) for system in REQUESTS
             }
         for clients in CLIENTS:
             results: dict[str, list[dict[str, float]]] = {system: [] for system in urls}
@@ -93,12 +86,49 @@ def many_clients_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def _load(url: str, system: str, clients: int, name: str) -> dict[str, float]:
+def rows_of_each_door(
+    engine: str, device: str | None, *, clients: Sequence[int], seconds: float
+) -> Iterator[dict[str, Any]]:
+    """The same of one system after the other, because a card may not hold the model twice."""
+    environment, cores = _environment(MINI, engine, device), sorted(os.sched_getaffinity(0))
+    half = max(1, len(cores) // 2)
+    for system in REQUESTS:
+        with ExitStack() as stack:
+            started = time.perf_counter()
+            with pinned(cores[:half]):
+                url = stack.enter_context(_server(system, environment))
+            ready = round(time.perf_counter() - started, 1)
+            stack.enter_context(pinned(cores[half:] or cores))
+            for count in clients:
+                found = _load(url, system, count, MINI.name, seconds)
+                figures = {name: round(figure, 2) for name, figure in found.items()}
+                yield {"door": system, "ready after s": ready, "clients": count, **figures}
+
+
+def _environment(weights: Path, engine: str, device: str | None) -> dict[str, str]:
+    return {
+        "E5_WEIGHTS": str(weights),
+        "E5_DEVICE": str(choose_device(device)),
+        "SIMULATED": engine,
+        "PYTHONPATH": os.pathsep.join(["scripts", ".", os.environ.get("PYTHONPATH", "")]),
+    }
+
+
+def _server(system: str, environment: dict[str, str]) -> AbstractContextManager[str]:
+    if system == "gateway":
+        return running(module="benchmarks.simulated", **environment)
+    stub = f"{Path(__file__).with_name('simulated.py').relative_to(ROOT)}:SimulatedPredictor"
+    return running(stub, **environment)
+
+
+def _load(
+    url: str, system: str, clients: int, name: str, seconds: float = SECONDS
+) -> dict[str, float]:
     """Run one round of one system."""
     path, field, body = REQUESTS[system]
     code = "from benchmarks.load_generator import main; main()"
     printed = child(
-        code, url + path, field, clients, SECONDS, json.dumps(body).replace("{name}", name)
+        code, url + path, field, clients, seconds, json.dumps(body).replace("{name}", name)
     )
     result: dict[str, float] = json.loads(printed)
     if result["failed"]:

@@ -6,12 +6,14 @@ and `EmptyPredictor` does nothing. Texts are checked and tokenised as usual; all
 The variable SIMULATED names the engine. `free` takes no time. `a40` and `h100` take the time of
 such a card: a forward takes as long as reading the weights or as computing the tokens, whichever is
 longer. Meanwhile the host launches the kernels one by one and holds Python's lock, as torch does.
-These times are estimates, not measurements. `real` computes.
+These times are estimates, not measurements. `real` computes, and so does `random`, with weights of
+the 7B model's shapes that it makes on the device.
 """
 
 import os
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +24,9 @@ import torch
 import uvloop
 from cog import BaseRunner, Input
 
+from benchmarks.random_weights import SEVEN_BILLION, random_mistral
 from e5.checkpoint import TOKENIZER
+from e5.device import choose_device, choose_dtype
 from e5.embedder import Computed, Embedder
 from e5.engine import MAX_CUDA_BATCH_TOKENS, Engine
 from e5.gateway import Gateway, InProcessBackend, ModelNames, serve
@@ -80,6 +84,16 @@ def embedder_of(engine: str) -> Embedder:
         folder = Path(settings.weights)
         tokenizer = Tokenizer(folder / TOKENIZER, max_length=settings.max_length)
         return Embedder(SimulatedEngine(CARDS[engine]), tokenizer, name=f"{folder.name}@simulated")
+    if engine == "random":
+        from benchmarks.models import save_tokenizer  # transformers takes seconds to import
+
+        device = choose_device(settings.device)
+        model = random_mistral(SEVEN_BILLION, device, choose_dtype(None, device))
+        with tempfile.TemporaryDirectory() as name:
+            save_tokenizer(Path(name))
+            tokenizer = Tokenizer(Path(name) / TOKENIZER, max_length=settings.max_length)
+        name = f"{Path(settings.weights).name}@random"
+        return Embedder(Engine(model), tokenizer, name=name)
     embedder = Embedder.load(settings)
     if engine == "free":
         vectors = np.ones((4096, embedder.dimensions), np.float32)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from torch.cuda._utils import _get_device_index as numbered  # refuses `cuda` without a number
 
 CONTEXT = 700_000_000  # bytes that CUDA itself takes of a card
 
@@ -28,7 +29,7 @@ class FakeCards:
             return device if isinstance(device, int) else device.index or 0
 
         def limit(fraction: float, device: int) -> None:
-            self.fractions[number(device)] = fraction
+            self.fractions[numbered(device)] = fraction
 
         def forget_peak(device: torch.device) -> None:
             self.peaks[number(device)] = self.weights[number(device)]
@@ -45,7 +46,7 @@ class FakeCards:
             "max_memory_allocated": lambda device: self.peaks[number(device)],
             "reset_peak_memory_stats": forget_peak,
             "set_per_process_memory_fraction": limit,
-            "get_per_process_memory_fraction": lambda device: self.fractions[number(device)],
+            "get_per_process_memory_fraction": lambda device: self.fractions[numbered(device)],
         }
         for name, replacement in replacements.items():
             monkeypatch.setattr(f"torch.cuda.{name}", replacement)
