@@ -44,7 +44,7 @@ SESSIONS = [
     pytest.param(
         command,
         printed,
-        marks=pytest.mark.long if ENGINE in command else pytest.mark.slow,
+        marks=pytest.mark.long if "--url" in command else pytest.mark.slow,
         id=command,
     )
     for command, printed in commands()

@@ -85,6 +85,7 @@ class FakeEndpoint:
             return asyncio.run(story)
 
 
+@pytest.mark.slow
 class TestRequests:
     @pytest.mark.parametrize("dialect", DIALECTS)
     def test_each_text_is_asked_for_alone_and_in_two_orders(self, dialect: str) -> None:

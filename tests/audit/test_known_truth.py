@@ -28,10 +28,10 @@ NOISE: Mapping[str, Callable[[Vectors], NDArray[np.generic]]] = {
 MAKERS = TRANSFORMERS | SENTENCE_TRANSFORMERS | ADAPTERS
 # What costs little and differs most. `scripts/test --long` judges all of them.
 IN_EVERY_RUN = {
-    *("as the card says", "left padding, read at -1", "default ids", "special tokens"),
+    *("as the card says", "default ids", "special tokens"),
     *("no prompts", "right padding, read at -1", "with no prompts", "its bits"),
 }
-ROUNDED_IN_EVERY_RUN = {("as the card says", "int8"), ("default ids, truncated", "float16")}
+ROUNDED_IN_EVERY_RUN = {("as the card says", "int8"), ("default ids", "float16")}
 
 
 def cases(*others: str) -> Iterator[object]:

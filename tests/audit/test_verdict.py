@@ -161,6 +161,7 @@ class TestCannotTell:
         report = report_on(mini, right @ turn.astype(np.float32))
         assert (report.verdict, report.exit_code) == ("unknown", 2)
 
+    @pytest.mark.long
     def test_a_change_that_is_no_hypothesis(self, mini: LocalSource) -> None:
         texts = [text.rstrip() + "!" for text in TEXTS]
         report = report_on(mini, vectors_under(mini, RIGHT, texts, ROLES))
@@ -181,6 +182,7 @@ class TestCannotTell:
         report = report_on(mini, some)
         assert [row.verdict for row in report.rows] == ["unknown"] * 2 + ["right"] * 10
 
+    @pytest.mark.long
     def test_vectors_minus_their_mean_are_not_another_models(
         self, mini: LocalSource, right: Vectors
     ) -> None:
@@ -248,7 +250,7 @@ CASES = {
 
 
 @pytest.mark.slow
-@settings(max_examples=8)
+@settings(max_examples=4)
 @given(**CASES)
 def test_any_combination_is_named_or_cannot_be_told(
     mini: LocalSource, chosen: list[int], seed: int, store: str, roles: list[TextRole]

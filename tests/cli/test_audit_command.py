@@ -88,6 +88,7 @@ class TestFiles:
         assert found["advice"]
         assert done.err == "left out: 1 (a.jsonl:12: blank text)\n"
 
+    @pytest.mark.long
     def test_queries_have_a_task(self, embedder: Embedder, tmp_path: Path, run: Run) -> None:
         vectors = embedder.encode_query(TEXTS, task="SciFact")
         file = write(tmp_path / "a.jsonl", vectors)
@@ -97,6 +98,7 @@ class TestFiles:
         assert done.status == 1
         assert "other_instruction" in done.out
 
+    @pytest.mark.long
     def test_a_sample_is_of_so_many_rows(
         self, embedder: Embedder, tmp_path: Path, run: Run
     ) -> None:
