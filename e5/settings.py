@@ -5,6 +5,7 @@ Whether a device or a folder exists is checked by the module that uses it.
 
 import os
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -20,13 +21,18 @@ CHOICES = {
 FLAGS = {"0": False, "false": False, "1": True, "true": True}
 # Whole numbers and their minimums.
 NUMBERS = {"threads": 1, "max_length": 3, "max_batch_tokens": 1, "max_queue_tokens": 1}
-MAX_CARD_GB = 1000  # more than any card has: a number of megabytes or bytes
-_CARD_GB_REMEDY = f"use a number of gigabytes above 0 and up to {MAX_CARD_GB}, such as 8"
 _TYPES_AND_REMEDIES = {
     "compile": (bool, "use 0 or 1"),
     "weights": (str | Path, "use the path of a folder"),
     "adapter": (str | Path | None, "use the path of a folder"),
     "device": (str | None, "use cpu or cuda"),
+}
+# Numbers that need not be whole: the smallest, the largest, and the remedy for others.
+MAX_CARD_GB = 1000.0  # more than any card has: a number of megabytes or bytes
+_CARD_GB_REMEDY = f"use a number of gigabytes above 0 and up to {MAX_CARD_GB:g}, such as 8"
+_AMOUNTS = {
+    "card_gb": (sys.float_info.min, MAX_CARD_GB, _CARD_GB_REMEDY),
+    "drain_seconds": (0.0, 3600.0, "use seconds from 0 to 3600"),
 }
 # Variables that Kubernetes sets in every pod if a service's name begins with e5, and the one that
 # scripts/install reads.
@@ -55,6 +61,8 @@ class Settings:
             measured from free memory on CUDA, at most 4096 or what hides the copying of streamed
             layers; 2048 on a CPU.
         max_queue_tokens: tokens that may wait before requests are refused (`E5_MAX_QUEUE_TOKENS`).
+        drain_seconds: seconds for which a gateway that is told to end says so by `/ready` and still
+            takes requests (`E5_DRAIN_SECONDS`).
     """
 
     weights: str | Path = "weights/e5-mistral-7b-instruct"
@@ -69,6 +77,7 @@ class Settings:
     max_length: int = 4096
     max_batch_tokens: int | None = None
     max_queue_tokens: int = 1_000_000
+    drain_seconds: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse values that are wrong on every machine."""
@@ -87,11 +96,12 @@ class Settings:
         for name, (allowed, remedy) in _TYPES_AND_REMEDIES.items():
             if not isinstance(getattr(self, name), allowed):
                 raise SettingsError(f"E5_{name.upper()}", quoted(getattr(self, name)), remedy)
-        gigabytes = self.card_gb
-        if gigabytes is not None and not (
-            type(gigabytes) in (int, float) and 0 < gigabytes <= MAX_CARD_GB
-        ):
-            raise SettingsError("E5_CARD_GB", quoted(gigabytes), _CARD_GB_REMEDY)
+        for name, (smallest, largest, remedy) in _AMOUNTS.items():
+            value = getattr(self, name)
+            if value is getattr(Settings, name):
+                continue
+            if type(value) not in (int, float) or not smallest <= value <= largest:
+                raise SettingsError(f"E5_{name.upper()}", quoted(value), remedy)
         if self.engine == "packed" and self.quantize is not None:
             received = f"{self.quantize!r} with E5_ENGINE=packed"
             remedy = "set E5_ENGINE=transformers, or unset it"
@@ -121,10 +131,10 @@ class Settings:
             if name == "compile" and text:
                 values[name] = FLAGS.get(text.lower(), text)
             elif text:
-                kind = int if name in NUMBERS else float if name == "card_gb" else str
+                kind = int if name in NUMBERS else float if name in _AMOUNTS else str
                 try:
                     values[name] = kind(text)
                 except ValueError as error:
-                    remedy = "use a whole number" if kind is int else _CARD_GB_REMEDY
+                    remedy = "use a whole number" if kind is int else _AMOUNTS[name][2]
                     raise SettingsError(variable, repr(text[:40]), remedy) from error
         return cls(**values)  # type: ignore[arg-type]  # each kind is the field's type

@@ -30,6 +30,7 @@ def test_every_setting_is_read_with_its_type() -> None:
         "E5_MAX_LENGTH": "512",
         "E5_MAX_BATCH_TOKENS": "2048",
         "E5_MAX_QUEUE_TOKENS": "9",
+        "E5_DRAIN_SECONDS": "2.5",
     }
     assert set(environ) == {f"E5_{field.name.upper()}" for field in dataclasses.fields(Settings)}
     assert Settings.from_env(environ) == Settings(
@@ -45,6 +46,7 @@ def test_every_setting_is_read_with_its_type() -> None:
         max_length=512,
         max_batch_tokens=2048,
         max_queue_tokens=9,
+        drain_seconds=2.5,
     )
 
 
@@ -141,6 +143,18 @@ def test_gigabytes_are_a_number_above_0(text: str) -> None:
             Settings.from_env({"E5_ENGINE": engine, "E5_CARD_GB": text})
 
 
+@pytest.mark.parametrize("text", ["0", "0.25", "15", "1e2", " 3600 "])
+def test_seconds_of_draining_need_not_be_whole(text: str) -> None:
+    assert Settings.from_env({"E5_DRAIN_SECONDS": text}).drain_seconds == float(text)
+
+
+@pytest.mark.parametrize("text", ["-1", "3601", "nan", "inf", "15s", "1 m", "PT15S", "none"])
+def test_other_seconds_of_draining_are_refused(text: str) -> None:
+    sentence = r"^E5_DRAIN_SECONDS: received .*; use seconds from 0 to 3600\.$"
+    with pytest.raises(SettingsError, match=sentence):
+        Settings.from_env({"E5_DRAIN_SECONDS": text})
+
+
 @pytest.mark.parametrize("engine", ["", "packed"])
 def test_what_only_the_other_engine_does_is_refused_with_its_name(engine: str) -> None:
     with pytest.raises(
@@ -177,6 +191,9 @@ def test_variables_of_kubernetes_and_of_the_installation_do_not_matter(variable:
         {"card_gb": "8"},
         {"card_gb": True},
         {"card_gb": 10**400},
+        {"drain_seconds": "1"},
+        {"drain_seconds": True},
+        {"drain_seconds": None},
         {"quantize": 8, "engine": "transformers"},
     ],
 )

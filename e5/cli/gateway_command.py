@@ -5,6 +5,7 @@
 
 HOST and PORT say where it listens; the default is 127.0.0.1 and 8080. E5_WEIGHTS and the other
 settings choose the model. With --backend, E5_WEIGHTS is where the tokenizer is for /tokenize.
+E5_DRAIN_SECONDS is how long /ready says 503 after SIGTERM, before the gateway ends.
 """
 
 import argparse
@@ -72,15 +73,16 @@ async def _serve(options: argparse.Namespace, bound: socket.socket) -> None:
     origins = [_origin(text) for text in options.cors]
     from e5.gateway import Backend, Gateway, InProcessBackend, ModelNames, RemoteBackend, serve
 
+    settings = Settings.from_env() if options.backend is None else _settings_before_a_service()
     index = None
     if options.index is not None:
         from e5.corpora import Index
 
         index = Index(options.index)
     backend: Backend = (
-        InProcessBackend.load(Settings.from_env())
+        InProcessBackend.load(settings)
         if options.backend is None
-        else await RemoteBackend.find(options.backend, weights=_weights())
+        else await RemoteBackend.find(options.backend, weights=settings.weights)
     )
     info = await backend.info()
     if index is not None:
@@ -91,7 +93,7 @@ async def _serve(options: argparse.Namespace, bound: socket.socket) -> None:
     begin_to_listen(bound)
     url = f"http://{url_host(bound)}:{bound.getsockname()[1]}"
     print(f"serving {info.name} on {url}", file=sys.stderr)
-    await serve(gateway, bound)
+    await serve(gateway, bound, drain_seconds=settings.drain_seconds)
 
 
 def _auditor(backend: "Backend") -> "VectorAuditor | None":
@@ -116,9 +118,10 @@ def _read_keys(file: Path) -> list[str]:
     return list(keys.values())
 
 
-def _weights() -> str | Path:
-    """`E5_WEIGHTS` alone: before a remote service, the other settings are of no use."""
-    return Settings.from_env({"E5_WEIGHTS": os.environ.get("E5_WEIGHTS", "")}).weights
+def _settings_before_a_service() -> Settings:
+    """Those that are of use there; the others may be set for the service, in the same shell."""
+    names = ("E5_WEIGHTS", "E5_DRAIN_SECONDS")
+    return Settings.from_env({name: os.environ.get(name, "") for name in names})
 
 
 def _alias(text: str) -> tuple[str, str]:

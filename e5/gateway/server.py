@@ -1,7 +1,7 @@
 """Runs the gateway by uvicorn, and ends it without losing an answer.
 
-On SIGTERM `/ready` turns 503 for a second, so that a balancer stops sending; then no connection is
-taken any more, what is in flight is answered, and the process ends.
+On SIGTERM `/ready` turns 503 for some seconds, so that a balancer stops sending; then no connection
+is taken any more, what is in flight is answered, and the process ends.
 """
 
 import asyncio
@@ -18,8 +18,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from e5.gateway.app import Gateway
 from e5.gateway.body import to_json
 from e5.gateway.refusals import RefusalError, body_of
+from e5.settings import Settings
 
-DRAIN_SECONDS = 1.0
 KEEP_ALIVE_SECONDS = 75  # longer than clients and balancers keep a connection that they do not use
 # The first line and the headers of a request. A piece of the network's is read to its end first.
 MAX_HEAD_BYTES = 64 * 1024
@@ -27,11 +27,12 @@ UPGRADE = re.compile(rb"\r\nupgrade:[^\r\n]*(?=\r\n)", re.IGNORECASE)
 
 
 class DrainingServer(uvicorn.Server):
-    """uvicorn's server, with a second between the signal and the end."""
+    """uvicorn's server, with some seconds between the signal and the end."""
 
-    def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
+    def __init__(self, config: uvicorn.Config, gateway: Gateway, drain_seconds: float) -> None:
         super().__init__(config)
         self._gateway = gateway
+        self._drain_seconds = drain_seconds
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """Drain at the first signal, and end at once at the second."""
@@ -39,7 +40,7 @@ class DrainingServer(uvicorn.Server):
             self.should_exit = self.force_exit = True
             return
         self._gateway.drain()
-        asyncio.get_running_loop().call_later(DRAIN_SECONDS, self._stop)
+        asyncio.get_running_loop().call_later(self._drain_seconds, self._stop)
 
     def _stop(self) -> None:
         self.should_exit = True
@@ -89,8 +90,16 @@ class GatewayProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
-async def serve(gateway: Gateway, bound: socket.socket) -> None:
-    """Serve at the address of a socket until SIGTERM or SIGINT; then it is closed."""
+async def serve(
+    gateway: Gateway, bound: socket.socket, *, drain_seconds: float = Settings.drain_seconds
+) -> None:
+    """Serve at the address of a socket until SIGTERM or SIGINT; then the socket is closed.
+
+    Args:
+        gateway: what answers.
+        bound: listens, or is bound.
+        drain_seconds: between the first signal and the moment when no connection is taken any more.
+    """
     config = uvicorn.Config(
         gateway.app,
         access_log=False,  # it would hold what a caller put into a URL
@@ -107,7 +116,7 @@ async def serve(gateway: Gateway, bound: socket.socket) -> None:
     gc.collect()
     gc.freeze()  # what is loaded stays: looking for garbage in it would stop all requests for 0.1 s
     try:
-        await DrainingServer(config, gateway).serve([bound])
+        await DrainingServer(config, gateway, drain_seconds).serve([bound])
     finally:
         bound.close()
         await gateway.close()

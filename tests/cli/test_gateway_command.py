@@ -28,6 +28,12 @@ from ports import free_port
         (["--keys", "blank"], {}, "--keys: received blank, which holds no key; write one key"),
         (["--keys", "keys"], {}, "--keys: received keys, whose line 3 has a character that no "),
         (["--keys", "latin"], {}, "--keys: received latin, of which line 2 is not UTF-8 text; "),
+        ([], {"E5_DRAIN_SECONDS": "15s"}, "E5_DRAIN_SECONDS: received '15s'; use seconds from 0 "),
+        (
+            ["--backend", "http://127.0.0.1:9"],
+            {"E5_DRAIN_SECONDS": "-1"},
+            "E5_DRAIN_SECONDS: received -1.0; use seconds from 0 to 3600.\n",
+        ),
         ([], {"E5_WEIGHTS": "nowhere"}, "nowhere: there is no such weights folder; "),
     ],
 )

@@ -22,7 +22,8 @@ from ports import free_port
 from server import ROOT
 from waiting import SECONDS, wait_until
 
-from e5.gateway.server import DRAIN_SECONDS, MAX_HEAD_BYTES
+from e5.gateway.server import MAX_HEAD_BYTES
+from e5.settings import Settings
 
 BODY: dict[str, Any] = {"model": "e5-mini", "input": "snow"}
 LONG: dict[str, Any] = {"model": "e5-mini", "input": ["snow and rain " * 300] * 40}  # a second
@@ -183,6 +184,7 @@ class TestTheEnd:
             assert "Traceback" not in gateway.log
 
     def test_under_load_no_accepted_request_is_lost(self) -> None:
+        drain_seconds = Settings.drain_seconds + 0.25
         statuses: Counter[object] = Counter()
         signalled: list[float] = []
 
@@ -194,12 +196,13 @@ class TestTheEnd:
                     except httpx2.TransportError:
                         # It takes no more. Reset, or closed without a word: the kernel had
                         # taken the connection, the gateway not yet.
-                        is_over = signalled and time.monotonic() > signalled[0] + DRAIN_SECONDS
+                        is_over = signalled and time.monotonic() > signalled[0] + drain_seconds
                         statuses["refused" if is_over else "lost"] += 1
                         return
                     statuses[answer.status_code] += 1
 
-        with ThreadPoolExecutor(16) as pool, serve_gateway(stop=False) as gateway:
+        env = {"E5_DRAIN_SECONDS": str(drain_seconds)}
+        with ThreadPoolExecutor(16) as pool, serve_gateway(stop=False, env=env) as gateway:
             asking = [pool.submit(ask, gateway.url) for _ in range(16)]
             wait_until(lambda: statuses[200] > 50)
             signalled.append(time.monotonic())
@@ -212,7 +215,8 @@ class TestTheEnd:
             assert "Traceback" not in gateway.log
 
     def test_after_the_first_signal_ready_says_503_and_the_second_ends_at_once(self) -> None:
-        with serve_gateway(stop=False, drain_seconds=600) as gateway, ThreadPoolExecutor() as pool:
+        env = {"E5_DRAIN_SECONDS": "600"}
+        with serve_gateway(stop=False, env=env) as gateway, ThreadPoolExecutor() as pool:
             body = {"model": "e5-mini", "input": ["snow and rain " * 300] * 1000}
             asking = pool.submit(gateway.client.post, "/v1/embeddings", json=body)
             wait_until(lambda: begun_requests(gateway) == 1)

@@ -23,12 +23,6 @@ from server import ROOT, START_SECONDS, STOP_SECONDS, kill_group
 from waiting import wait_until
 
 WEIGHTS = ROOT / "weights" / "e5-mini"
-SLOWLY_ENDING = """
-import runpy
-from e5.gateway import server
-server.DRAIN_SECONDS = {}
-runpy.run_module("e5", run_name="__main__")
-"""
 
 
 @dataclass(frozen=True)
@@ -99,7 +93,6 @@ def serve_gateway(
     env: Mapping[str, str] | None = None,
     key: str | None = None,
     stop: bool = True,
-    drain_seconds: float | None = None,
 ) -> Iterator[GatewayServer]:
     """Run the gateway on the built-in checkpoint in float32; it must stop on SIGTERM with code 0.
 
@@ -107,7 +100,6 @@ def serve_gateway(
         arguments: of the command, such as `"--alias", "NAME=MODEL"`.
         env: more environment variables. Of the caller's own, `E5_*` are left out.
         key: the only one that may ask; `client` sends it.
-        drain_seconds: from the first signal to the end, instead of the usual second.
         stop: False where a test ends the process in its own way; nothing is left behind either way.
 
     Example:
@@ -143,11 +135,8 @@ def serve_gateway(
             ) as client,
             log_file.open("wb") as log,
         ):
-            start = ["-m", "e5"]
-            if drain_seconds is not None:
-                start = ["-c", SLOWLY_ENDING.format(drain_seconds)]
             process = subprocess.Popen(
-                [sys.executable, *start, "gateway", *arguments],
+                [sys.executable, "-m", "e5", "gateway", *arguments],
                 cwd=folder,
                 env=environment,
                 stdout=log,
