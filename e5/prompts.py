@@ -147,6 +147,23 @@ def _escaped(text: str) -> str:
     return text.replace("{", "{{").replace("}", "}}")
 
 
+def around_query(task: str, prompts: Prompts = E5_PROMPTS) -> tuple[str, str]:
+    r"""What the checkpoint's prompt puts before and after a query: nothing if the task is blank.
+
+    Example:
+        >>> around_query("sts_query")
+        ('Instruct: Retrieve semantically similar text.\nQuery: ', '')
+    """
+    if not task.strip():
+        return "", ""
+    instruction, own = resolve_task(task).instruction, prompts.before_query_by_name
+    name = DEFAULT_NAME if instruction == DEFAULT_TASK else task.strip().lower()
+    if name in own:
+        return own[name], ""
+    before, after = prompts.template.split("{query}")
+    return before.format(task=instruction), after.format(task=instruction)
+
+
 def query_prompt(task: str, query: str, *, prompts: Prompts = E5_PROMPTS) -> str:
     r"""The text to tokenise for a query: with the checkpoint's prompt, unless the task is blank.
 
@@ -157,13 +174,8 @@ def query_prompt(task: str, query: str, *, prompts: Prompts = E5_PROMPTS) -> str
         >>> query_prompt("law", "what is snow", prompts=own)
         'Law: what is snow'
     """
-    if not task.strip():
-        return query
-    instruction, own = resolve_task(task).instruction, prompts.before_query_by_name
-    name = DEFAULT_NAME if instruction == DEFAULT_TASK else task.strip().lower()
-    if name in own:
-        return own[name] + query
-    return prompts.template.format(task=instruction, query=query)
+    before, after = around_query(task, prompts)
+    return f"{before}{query}{after}"
 
 
 def document_prompt(

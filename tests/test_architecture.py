@@ -29,6 +29,7 @@ ALL_BUT_EMBEDDER = [name for name in MODULES if name != "e5.embedder"]
 SUBPACKAGES = sorted(path.parent.name for path in (PROJECT / "e5").glob("*/__init__.py"))
 # The other subpackages that each may import; all may import the core.
 MAY_IMPORT = {
+    "audit": {"client", "corpora"},
     "gateway": {"client", "serving"},
     "cog": {"serving"},
     "cli": set(SUBPACKAGES),
@@ -265,6 +266,7 @@ class TestPublicNames:
         ("package", "names"),
         [
             ("e5", {"Client", "Embedder"}),
+            ("e5.audit", {"AuditReport", "Sample", "audit", "sample_endpoint", "sample_files"}),
             ("e5.client", {"AsyncClient", "Client"}),
             ("e5.corpora", {"Cluster", "Corpus", "Index", "Loop", "ShardFolder", "embed_corpus"}),
             ("e5.gateway", {"Gateway"}),
@@ -345,7 +347,7 @@ def loaded_by(code: str) -> set[str]:
     ("code", "needed"),
     [
         # Importing a package costs nothing; the names of one use no others' libraries.
-        ("import e5, e5.client, e5.corpora, e5.gateway, e5.serving", set()),
+        ("import e5, e5.audit, e5.client, e5.corpora, e5.gateway, e5.serving", set()),
         ("from e5 import Settings, TASKS, InputError, Encoder", set()),
         ("from e5 import Client", {"pydantic"}),
         ("from e5.corpora import Index", {"pydantic", "pyarrow", "lancedb"}),

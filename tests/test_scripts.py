@@ -29,6 +29,7 @@ NOTHING_GIVEN = dict.fromkeys(
     name for name in inspect.signature(Predictor.run).parameters if name not in ("self", "unknown")
 )
 COMMANDS = {  # what each installs and runs
+    "audit": ("serve,search", "e5 audit"),
     "benchmark": ("benchmark", "benchmarks"),
     "build_index": ("search", "e5 build-index"),
     "download_weights": ("serve", "e5 download-weights"),

@@ -17,6 +17,7 @@ SUBCOMMANDS = {
     "embed-corpus": "Embed the documents of a corpus into a folder of Parquet shards.",
     "build-index": "Make an index of a folder of shards, or update it.",
     "search": "Search an index.",
+    "audit": "Say whether vectors are right, and if not, what was done to them.",
     "download-weights": "Download the weights of a model, or verify a folder of weights.",
 }
 
@@ -47,6 +48,11 @@ def needed_extras(command: str, arguments: Sequence[str]) -> list[str]:
         return ["gateway", *model, *(["search"] if "--index" in options else [])]
     if command == "search":
         return ["search"] if "--url" in options else ["serve", "search"]
+    if command == "audit":
+        return [
+            *(["serve"] if "--reference" not in options else []),
+            *(["search"] if "--url" not in options else []),
+        ]
     if command == "build-index":
         return ["search"]
     if command == "embed-corpus":

@@ -19,12 +19,17 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from e5.cli.address import begin_to_listen, bound_socket, url_host
 from e5.cli.options import caller_errors, command_parser, read_lines
 from e5.errors import InputError, shortened
 from e5.serving import FrontPlace
 from e5.settings import Settings
+
+if TYPE_CHECKING:
+    from e5.audit import VectorAuditor
+    from e5.gateway import InProcessBackend
 
 # In a browser's words: lower case, without a path, without a port that goes without saying.
 ORIGIN = re.compile(r"\*|null|(?!https://.*:443$|http://.*:80$)[a-z][a-z0-9+.-]*://[^\sA-Z/?#@*]+")
@@ -148,6 +153,7 @@ async def _serve(
 
         index = Index(options.index)
     backend: Backend
+    auditor = None
     if place is not None:
         backend = await EnginesBackend.connect(
             list(map(Path, place.engines)), Path(settings.weights)
@@ -155,7 +161,8 @@ async def _serve(
     elif options.backend is not None:
         backend = await RemoteBackend.find(options.backend, weights=settings.weights)
     else:
-        backend = InProcessBackend.load(settings)
+        backend = in_process = InProcessBackend.load(settings)
+        auditor = _auditor(in_process, settings)
     info = await backend.info()
     if index is not None:
         index.check_model(info.name)
@@ -165,6 +172,7 @@ async def _serve(
         keys=keys,
         origins=origins,
         index=index,
+        auditor=auditor,
         place=place,
     )
     begin_to_listen(bound)
@@ -181,6 +189,16 @@ def _checked(options: argparse.Namespace) -> tuple[list[str], dict[str, str], li
     keys = [] if options.keys is None else _read_keys(options.keys)
     aliases = dict(_alias(text) for text in options.alias)
     return keys, aliases, [_origin(text) for text in options.cors]
+
+
+def _auditor(backend: "InProcessBackend", settings: Settings) -> "VectorAuditor":
+    """What judges vectors with the model in this process."""
+    from e5.audit import LocalSource, VectorAuditor
+    from e5.embedder import Embedder
+
+    embedder = backend.model
+    assert isinstance(embedder, Embedder)
+    return VectorAuditor(lambda: LocalSource(embedder, settings, rounding=2e-5, loads_more=False))
 
 
 def _read_keys(file: Path) -> list[str]:

@@ -1,6 +1,7 @@
 """What the subcommands share: their parser, their errors, and how they read values."""
 
 import re
+import signal
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Iterator, Mapping
@@ -51,6 +52,13 @@ def absolute(location: str) -> str:
         's3://bucket/documents'
     """
     return location if "://" in location else str(Path(location).absolute())
+
+
+def print_output(text: str) -> None:
+    """Print a result; end quietly where its reader has ended, as in `... | head`."""
+    previous = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    print(text, flush=True)
+    signal.signal(signal.SIGPIPE, previous)
 
 
 def read_lines(file: Path, option: str, item: str) -> dict[int, str]:

@@ -11,13 +11,12 @@ model that made the index. With --queries a line of JSON is printed for each lin
 import argparse
 import json
 import shutil
-import signal
 from collections.abc import Sequence
 from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from e5.cli.options import caller_errors, command_parser, read_lines
+from e5.cli.options import caller_errors, command_parser, print_output, read_lines
 from e5.errors import one_line
 from e5.settings import Settings
 
@@ -64,9 +63,7 @@ def search_command(arguments: Sequence[str]) -> int:
         printed = "\n".join(_to_json({"query": text, "hits": hits}) for text, hits in answers)
     else:
         printed = _to_json(dicts[0]) if options.json else _as_table(found[0])
-    previous = signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end quietly in `... | head`
-    print(printed, flush=True)
-    signal.signal(signal.SIGPIPE, previous)
+    print_output(printed)
     return 0
 
 

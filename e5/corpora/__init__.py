@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from e5.corpora.index import Index as Index
     from e5.corpora.lance import IndexLimits as IndexLimits
     from e5.corpora.loop import Loop as Loop
+    from e5.corpora.manifest import Manifest as Manifest
     from e5.corpora.plan import ROWS_PER_SHARD as ROWS_PER_SHARD
+    from e5.corpora.row_sample import SampledRow as SampledRow
+    from e5.corpora.row_sample import own_sample as own_sample
+    from e5.corpora.row_sample import sample_rows as sample_rows
     from e5.corpora.shard import Dtype as Dtype
     from e5.corpora.shard import decode_vectors as decode_vectors
     from e5.corpora.shard import encode_vectors as encode_vectors

@@ -58,6 +58,19 @@ def values_of(column: pa.Array) -> list[Any]:
     return values
 
 
+def int96_times(column: pa.Array, seconds: pa.Array) -> list[Any]:
+    """Times of 96 bits: of their nanoseconds Arrow reads the last 64, or whole seconds of all."""
+    has_zone = column.type.tz is not None
+
+    def time(last: int, second: int) -> Any:
+        return moment(second * 10**9 + (last - second * 10**9) % 2**64, has_zone=has_zone)
+
+    counts = (array.view(pa.int64()).to_pylist() for array in (column, seconds))
+    return [
+        last if last is None else time(last, second) for last, second in zip(*counts, strict=True)
+    ]
+
+
 def moment(nanoseconds: int, *, has_zone: bool) -> datetime | str | Unkept:
     """A time from its distance to 1970; in UTC if it has a zone, and text if it has nanoseconds.
 

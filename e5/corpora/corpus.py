@@ -4,7 +4,6 @@ Reading can begin at the position of any row, and gives the same documents from 
 """
 
 import hashlib
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -18,7 +17,6 @@ from e5.corpora.column_types import NAMED_TYPES, FolderText, UntypedText, as_nam
 from e5.corpora.documents import DeadLetter, Document, Unkept
 from e5.corpora.filesystem import errors_naming, open_filesystem
 from e5.corpora.formats import (
-    FORMATS,
     START,
     Reader,
     ReadPosition,
@@ -27,12 +25,10 @@ from e5.corpora.formats import (
     open_reader,
 )
 from e5.corpora.kept_column import not_kept
-from e5.corpora.listing import files_below, is_hidden
+from e5.corpora.listing import corpus_files
 from e5.corpora.partitions import partition_columns
 from e5.errors import InputError
 from e5.texts import check_text, check_unicode
-
-logger = logging.getLogger(__name__)
 
 RESERVED = ("id", "text", "embedding", "embedding.list.element", "score")
 NESTED = (dict, list)
@@ -93,42 +89,12 @@ class Corpus:
         """Identities of the files, by path below `location`, in order; none for an empty folder.
 
         An identity is the size in bytes, the time of the last change, and a digest of the file's
-        start and end. Files of other formats are left out, as are hidden ones and what cannot be
-        listed; unless `quiet`, that is logged. A link has its own path; a file that several paths
-        lead to is listed once.
-
-        Raises:
-            InputError: if the location cannot be listed, or has only files of other formats.
+        start and end. What is listed, logged and raised is as of `corpus_files`.
         """
-        filesystem, path = open_filesystem(self.location)
-        try:
-            info = filesystem.get_file_info(path)
-            is_folder = info.type == fs.FileType.Directory
-            is_file = info.type == fs.FileType.File
-            found, remarks = {info.base_name: info} if is_file else {}, list[str]()
-            if is_folder:
-                found, remarks = files_below(filesystem, path)
-        except Exception as error:  # each kind of storage raises its own
-            received = f"{self.location}, which cannot be listed ({error})"
-            raise InputError("corpus", received, "give a file or folder in reach") from error
-        if info.type == fs.FileType.NotFound:
-            raise InputError("corpus", self.location, "give a file or folder that exists")
-        hidden = [name for name in found if is_hidden(name)] if is_folder else []
-        if hidden and not quiet:
-            logger.info("%d files are hidden by their names and left out", len(hidden))
-        visible = sorted(found.keys() - set(hidden))
-        known = [name for name in visible if name.lower().endswith(FORMATS)]
-        others = [name for name in visible if not name.lower().endswith(FORMATS)]
-        if others and not known:
-            received = f"{self.location}, without a file of a known format"
-            raise InputError("corpus", received, f"give files that end in {', '.join(FORMATS)}")
-        if others:
-            remarks.append(f"{len(others)} files of other formats are left out: {others[:5]}")
-        for remark in () if quiet else remarks:
-            logger.warning("%s", remark)
+        filesystem, found = corpus_files(self.location, quiet=quiet)
         with ThreadPoolExecutor() as pool:
-            identities = pool.map(lambda name: _identity(filesystem, found[name]), known)
-            return dict(zip(known, identities, strict=True))
+            identities = pool.map(lambda info: _identity(filesystem, info), found.values())
+            return dict(zip(found, identities, strict=True))
 
     def check(self, reader: Reader, file: str) -> dict[str, FolderText | None]:
         """Refuse a file that lacks a column, has it twice, or cannot hold text in it.

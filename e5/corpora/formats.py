@@ -21,8 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from e5.corpora.arrow_values import BYTES_TYPES, TEXT_TYPES, moment, values_of
+from e5.corpora.arrow_values import BYTES_TYPES, TEXT_TYPES, int96_times, values_of
 from e5.corpora.json_values import decode, elements
+from e5.corpora.row_starts import csv_row_starts, line_starts
 from e5.corpora.streams import lines, open_stream
 from e5.errors import InputError
 
@@ -86,8 +87,21 @@ class Reader(ABC):
         """Names of the columns, as far as they are known; empty for a file without rows."""
 
     @abstractmethod
+    def records(self, start: ReadPosition = START) -> Iterator[tuple[int, Any]]:
+        """What `parse` makes rows of, from a position on, each with its offset; None if blank."""
+
+    def parse(self, record: Any) -> SourceRow:
+        """The row that a record is."""
+        row: SourceRow = record
+        return row
+
+    def starts(self, offsets: Sequence[int]) -> list[int] | None:  # noqa: ARG002
+        """Offsets of the next rows after ascending ones, each once; None if that costs more."""
+        return None
+
     def rows(self, start: ReadPosition = START) -> Iterator[tuple[int, SourceRow]]:
         """The rows from a position on, each with its offset."""
+        return ((offset, self.parse(record)) for offset, record in self.records(start))
 
 
 @contextmanager
@@ -126,7 +140,7 @@ class _Parquet(Reader):
     def columns(self) -> list[str]:
         return list(self._file.schema_arrow.names)
 
-    def rows(self, start: ReadPosition = START) -> Iterator[tuple[int, SourceRow]]:
+    def records(self, start: ReadPosition = START) -> Iterator[tuple[int, SourceRow]]:
         skip = start.row
         for group in range(self._file.num_row_groups):
             num_rows = self._file.metadata.row_group(group).num_rows
@@ -139,7 +153,7 @@ class _Parquet(Reader):
                 columns = {name: values_of(part[name]) for name in self._read}
                 for name, whole in seconds.items():
                     whole = whole.slice(first + skip, len(part))
-                    columns[name] = _int96_times(part[name], whole)
+                    columns[name] = int96_times(part[name], whole)
                 values = zip(*columns.values(), strict=True)
                 yield from ((0, dict(zip(columns, row, strict=True))) for row in values)
                 first += len(batch)
@@ -158,19 +172,6 @@ class _Parquet(Reader):
         return pq.ParquetFile(self._opened, metadata=metadata, coerce_int96_timestamp_unit="s")
 
 
-def _int96_times(column: pa.Array, seconds: pa.Array) -> list[Any]:
-    """Times of 96 bits: of their nanoseconds Arrow reads the last 64, or whole seconds of all."""
-    has_zone = column.type.tz is not None
-
-    def time(last: int, second: int) -> Any:
-        return moment(second * 10**9 + (last - second * 10**9) % 2**64, has_zone=has_zone)
-
-    counts = (array.view(pa.int64()).to_pylist() for array in (column, seconds))
-    return [
-        last if last is None else time(last, second) for last, second in zip(*counts, strict=True)
-    ]
-
-
 class _TextReader(Reader):
     def __init__(
         self, opened: io.BufferedReader, seeks: bool, text_format: TextFormat, kind: str
@@ -186,19 +187,27 @@ class _Json(_TextReader):
 
 
 class _JsonLines(_Json):
-    def rows(self, start: ReadPosition = START) -> Iterator[tuple[int, SourceRow]]:
+    def records(self, start: ReadPosition = START) -> Iterator[tuple[int, bytes | str | None]]:
         offset = start.offset
         self._opened.seek(offset)
         for size, line in lines(self._opened, self._format.max_line_bytes):
             if line is None:
                 yield offset, f"a line of more than {self._format.max_line_bytes} bytes"
             else:
-                yield offset, _json_row(line if offset else line.removeprefix(BOM_UTF8))
+                line = line if offset else line.removeprefix(BOM_UTF8)
+                yield offset, line if line.strip(b" \t\r\n") else None
             offset += size
+
+    def parse(self, record: bytes | str | None) -> SourceRow:
+        return _json_row(record) if isinstance(record, bytes) else record
+
+    def starts(self, offsets: Sequence[int]) -> list[int] | None:
+        most = self._format.max_line_bytes
+        return line_starts(self._opened, offsets, most) if self.seeks else None
 
 
 class _JsonArray(_Json):
-    def rows(self, start: ReadPosition = START) -> Iterator[tuple[int, SourceRow]]:
+    def records(self, start: ReadPosition = START) -> Iterator[tuple[int, SourceRow]]:
         self._opened.seek(0)
         found = elements(self._opened, self._format.max_line_bytes)
         yield from ((0, _object(value)) for value in itertools.islice(found, start.row, None))
@@ -219,8 +228,8 @@ class _Csv(_TextReader):
     def columns(self) -> list[str]:
         return self._head
 
-    def rows(self, start: ReadPosition = START) -> Iterator[tuple[int, SourceRow]]:
-        """As `Reader.rows`. A quote that is never closed is an error: it takes in all the rest."""
+    def records(self, start: ReadPosition = START) -> Iterator[tuple[int, SourceRow]]:
+        """See `Reader.records`. A quote that is never closed is an error: all the rest is in it."""
         self._offset = max(start.offset, self._start)
         self._opened.seek(self._offset)
         width, begin = len(self._head), self._offset
@@ -241,6 +250,17 @@ class _Csv(_TextReader):
                 yield offset, dict(zip(self._head, values, strict=False)) if values else None
         if last and len(list(csv.reader([*last, ""], **self._options))) == 1:
             raise csv.Error("a quote is opened and never closed")
+
+    def starts(self, offsets: Sequence[int]) -> list[int] | None:
+        if not self.seeks or self._format.escape:
+            return None
+        return csv_row_starts(
+            self._opened,
+            [max(offset, self._start - 1) for offset in offsets],
+            width=len(self._head),
+            delimiter=self._options["delimiter"],
+            max_bytes=self._format.max_line_bytes,
+        )
 
     def _decoded_lines(self) -> Iterator[str]:
         # Invalid UTF-8 becomes lone surrogates, which make only their own row a dead letter.
@@ -268,8 +288,6 @@ def _json_row(line: bytes) -> SourceRow:
     try:
         # Bytes that are not UTF-8 become lone surrogates, which only their own value suffers from.
         text = line.decode(errors="surrogateescape").strip(" \t\r\n")
-        if not text:
-            return None
         value, end = decode(text)
         return _object(value) if end == len(text) else "not JSON (something comes after it)"
     except (ValueError, RecursionError) as error:

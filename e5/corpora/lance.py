@@ -192,6 +192,13 @@ class Table:
             search = search.nprobes(probes(partitions)).refine_factor(CANDIDATES)
         return self._rows(search, ["_distance"], results, where)[:top]
 
+    def take(self, numbers: Sequence[int], columns: Sequence[str]) -> list[tuple[Any, ...]]:
+        """The rows of these numbers from 0 on, in no certain order: the values of some columns."""
+        with _as_os_error(self._location):
+            found = self._table.take_offsets(list(numbers)).select(list(columns)).to_arrow()
+        values = (values_of(found[name].combine_chunks()) for name in columns)
+        return list(zip(*values, strict=True))
+
     def _search_keywords(
         self, keywords: str, query: Vectors, top: int, where: str | None
     ) -> list[dict[str, Any]]:

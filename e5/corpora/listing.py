@@ -1,4 +1,4 @@
-"""The files below a folder, each by one path, whatever links lead to it.
+"""The files of rows at a location, each by one path, whatever links lead to it.
 
 A local folder is walked here: Arrow would go around a loop of links until the paths are too long,
 in more ways than can be counted, and would list nothing because of one name that is not UTF-8.
@@ -6,14 +6,60 @@ in more ways than can be counted, and would list nothing because of one name tha
 
 import errno
 import heapq
+import logging
 import os
 import re
 
 from pyarrow import fs
 
-from e5.errors import shortened
+from e5.corpora.filesystem import open_filesystem
+from e5.corpora.formats import FORMATS
+from e5.errors import InputError, shortened
+
+logger = logging.getLogger(__name__)
 
 MAX_LISTED = 5  # in one line
+
+
+def corpus_files(
+    location: str, *, quiet: bool = False
+) -> tuple[fs.FileSystem, dict[str, fs.FileInfo]]:
+    """The files of rows at a location, by path below it, in order; and their filesystem.
+
+    Files of other formats are left out, as are hidden ones and what cannot be listed; unless
+    `quiet`, that is logged. A link has its own path; a file that several paths lead to is listed
+    once.
+
+    Raises:
+        InputError: if the location cannot be listed, or has only files of other formats.
+    """
+    filesystem, path = open_filesystem(location)
+    try:
+        info = filesystem.get_file_info(path)
+        is_folder = info.type == fs.FileType.Directory
+        is_file = info.type == fs.FileType.File
+        found, remarks = {info.base_name: info} if is_file else {}, list[str]()
+        if is_folder:
+            found, remarks = files_below(filesystem, path)
+    except Exception as error:  # each kind of storage raises its own
+        received = f"{location}, which cannot be listed ({error})"
+        raise InputError("corpus", received, "give a file or folder in reach") from error
+    if info.type == fs.FileType.NotFound:
+        raise InputError("corpus", location, "give a file or folder that exists")
+    hidden = [name for name in found if is_hidden(name)] if is_folder else []
+    if hidden and not quiet:
+        logger.info("%d files are hidden by their names and left out", len(hidden))
+    visible = sorted(found.keys() - set(hidden))
+    known = [name for name in visible if name.lower().endswith(FORMATS)]
+    others = [name for name in visible if not name.lower().endswith(FORMATS)]
+    if others and not known:
+        received = f"{location}, without a file of a known format"
+        raise InputError("corpus", received, f"give files that end in {', '.join(FORMATS)}")
+    if others:
+        remarks.append(f"{len(others)} files of other formats are left out: {others[:5]}")
+    for remark in () if quiet else remarks:
+        logger.warning("%s", remark)
+    return filesystem, {name: found[name] for name in known}
 
 
 def is_hidden(path: str) -> bool:

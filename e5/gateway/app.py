@@ -39,10 +39,10 @@ from e5.gateway.rate_limits import RateLimits
 from e5.gateway.refusals import RefusalError
 from e5.gateway.replicate_models import OwnedModel, owned_model, replicate_get_routes
 from e5.gateway.replicate_route import KeptPredictions
-from e5.gateway.routes import POST_ROUTES, SEARCH_ROUTE, GetRoute, PostRoute
+from e5.gateway.routes import AUDIT_ROUTE, POST_ROUTES, SEARCH_ROUTE, GetRoute, PostRoute
 from e5.gateway.tei import InfoAnswer, info
 from e5.gateway.weaviate import MetaAnswer, meta
-from e5.gateway.wire import InformationRequest, RouteContext, Searchable
+from e5.gateway.wire import Auditor, InformationRequest, RouteContext, Searchable
 from e5.serving import FrontPlace
 
 SENTENCES_BY_STATUS = {
@@ -73,6 +73,7 @@ class Gateway:
         keys: Sequence[str] = (),
         origins: Sequence[str] = (),
         index: Searchable | None = None,
+        auditor: Auditor | None = None,
         limits: GatewayLimits = GatewayLimits(),  # noqa: B008 (it is frozen)
         place: FrontPlace | None = None,
     ) -> None:
@@ -85,22 +86,30 @@ class Gateway:
                 request needs a key.
             origins: the web pages of these origins may ask it from a browser; `*` for all pages.
             index: what the route `POST /search`, which it adds, searches.
+            auditor: what the route `POST /audit`, which it adds, asks.
             limits: how much it takes at a time.
             place: of a front, which shares counters and predictions with the others.
         """
         self._backend = backend
         self._model_names = model_names
-        self._index = index
+        self._index, self._auditor = index, auditor
         self.limits = limits
         self._page = prepare_page(
-            model=model_names.names[0], keyed=bool(keys), search=index is not None
+            model=model_names.names[0],
+            keyed=bool(keys),
+            search=index is not None,
+            audit=auditor is not None,
         )
         self._parser = BodyParser(limits)
         self._predictions = KeptPredictions(
             limits.kept_prediction_bytes, None if place is None else Path(place.folder)
         )
         self._guard = Guard(self._parser, Keys(keys), limits, GatewayMetrics(place))
-        self._post_routes = [*POST_ROUTES, *([] if index is None else [SEARCH_ROUTE])]
+        self._post_routes = [
+            *POST_ROUTES,
+            *([] if index is None else [SEARCH_ROUTE]),
+            *([] if auditor is None else [AUDIT_ROUTE]),
+        ]
         self._get_routes = self._all_get_routes()
         routes = [*map(self._post, self._post_routes), *map(self._get, self._get_routes)]
         self._rate_limits = RateLimits(backend, limits.in_flight, self._guard.free_requests)
@@ -179,7 +188,11 @@ class Gateway:
 
     def _post(self, route: PostRoute) -> Route:
         context = RouteContext(
-            route.path, self._model_names, self._index, keep_prediction=self._predictions.keep
+            route.path,
+            self._model_names,
+            self._index,
+            self._auditor,
+            keep_prediction=self._predictions.keep,
         )
 
         async def respond(request: HttpRequest) -> Response:

@@ -88,10 +88,14 @@ class Backend(Protocol):
 
 
 class InProcessBackend:
-    """The model in this process. A `Backend`."""
+    """The model in this process. A `Backend`.
+
+    Attributes:
+        model: what is served.
+    """
 
     def __init__(self, model: "ServedModel", service: "Service") -> None:
-        self._model = model
+        self.model = model
         self._service = service
 
     @classmethod
@@ -114,7 +118,7 @@ class InProcessBackend:
 
     async def info(self) -> BackendInfo:
         """See `Backend.info`."""
-        model = self._model
+        model = self.model
         return BackendInfo(model.name, model.dimensions, model.max_length, model.max_batch_tokens)
 
     async def answer(self, request: EmbedRequest) -> Answer:
@@ -123,7 +127,7 @@ class InProcessBackend:
 
     async def tokenizer(self) -> "PromptTokenizer":
         """See `Backend.tokenizer`."""
-        return self._model.prompt_tokenizer
+        return self.model.prompt_tokenizer
 
     async def ready(self) -> bool:
         """See `Service.healthy`."""

@@ -30,23 +30,25 @@ class Page:
     headers: dict[str, str]
 
 
-def prepare_page(*, model: str, keyed: bool, search: bool) -> Page:
+def prepare_page(*, model: str, keyed: bool, search: bool, audit: bool) -> Page:
     """Make the page of one server, once, at its start.
 
     Args:
         model: the name that code copied from the page asks for.
         keyed: whether requests need a key, so that the page has a field for it.
         search: whether there is an index to search.
+        audit: whether vectors can be audited.
 
     Example:
-        >>> page = prepare_page(model="e5-mini", keyed=False, search=False)
-        >>> b'{"model": "e5-mini", "keyed": false, "search": false, "tasks": {' in page.html
+        >>> page = prepare_page(model="e5-mini", keyed=False, search=True, audit=False)
+        >>> b'"keyed": false, "search": true, "audit": false, "tasks": {' in page.html
         True
     """
     facts = {
         "model": model,
         "keyed": keyed,
         "search": search,
+        "audit": audit,
         "tasks": {name: [task.instruction, task.symmetric] for name, task in TASKS.items()},
     }
     html = PAGE_FILE.read_text(encoding="utf-8")

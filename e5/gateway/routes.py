@@ -11,6 +11,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from e5.gateway import (
+    audit_route,
     cog_route,
     cohere,
     google,
@@ -98,6 +99,7 @@ _EITHER_PREDICTION = (
     cog_route.PredictionAnswer | replicate_route.ReplicatePrediction,
     (replicate_route.ReplicateRequest, cog_route.PredictionRequest),
 )
+_AUDIT = audit_route.AuditAnswer, (audit_route.AuditRequest,)
 _SEARCH = search_route.SearchAnswer, (search_route.SearchRequest,)
 _RANKING = nvidia.RankingAnswer, (nvidia.RankingRequest,)
 _OLLAMA_EMBED = ollama.OllamaEmbedAnswer, (ollama.OllamaLoadRequest, ollama.OllamaTextsRequest)
@@ -201,4 +203,5 @@ POST_ROUTES = (
     PostRoute("/decode", "Gives the texts of token ids.", *_DECODE, "tei"),
     PostRoute("/detokenize", "Gives the text of token ids.", *_DETOKENIZE),
 )
+AUDIT_ROUTE = PostRoute("/audit", "Says what was done to a text's vector.", *_AUDIT)
 SEARCH_ROUTE = PostRoute("/search", "Finds the documents nearest to a query.", *_SEARCH)

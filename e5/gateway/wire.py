@@ -147,6 +147,17 @@ class Searchable(Protocol):
         """Hits, the best first; `as_dict` of each gives a document's values and its `score`."""
 
 
+class Auditor(Protocol):
+    """What judges one vector, as `e5.audit.VectorAuditor` does."""
+
+    async def judge(self, text: str, vector: object, role: str, task: str | None) -> dict[str, Any]:
+        """The verdict on a text's vector.
+
+        Raises:
+            InputError: naming what is wrong.
+        """
+
+
 @dataclass(frozen=True)
 class RouteContext:
     """What the meaning of a request depends on, beside its body.
@@ -155,6 +166,7 @@ class RouteContext:
         path: the route's path.
         model_names: the model names that callers may use.
         index: what `POST /search` searches.
+        auditor: what `POST /audit` asks.
         path_params: what stands in the URL for the parameters of the route's path.
         keep_prediction: keeps a prediction of this many bytes, to be asked for again.
     """
@@ -162,6 +174,7 @@ class RouteContext:
     path: str
     model_names: ModelNames
     index: Searchable | None = None
+    auditor: Auditor | None = None
     path_params: Mapping[str, str] = field(default_factory=dict)
     keep_prediction: Callable[[dict[str, Any], int], None] = lambda *_: None
 

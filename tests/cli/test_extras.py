@@ -30,6 +30,9 @@ BY_COMMAND_LINE = {
     "build-index out index": "search",
     "search index snow": "serve,search",
     "search index snow --url=http://127.0.0.1:5000": "search",
+    "audit vectors.parquet --vector-column v": "serve,search",
+    "audit vectors.parquet --reference http://127.0.0.1:5000": "search",
+    "audit --url=http://127.0.0.1:8080 --dialect openai": "serve",
     "download-weights": "serve",
 }
 

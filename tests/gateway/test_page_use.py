@@ -93,14 +93,15 @@ def focused(tab: Tab) -> str:
 class TestWithoutAMouse:
     def test_everything_is_reached_by_tab_in_the_order_of_reading(self, tab: Tab) -> None:
         order = []
-        for _ in range(9):
+        for _ in range(10):
             tab.press("Tab")
             order.append(focused(tab))
             assert tab.run("getComputedStyle(document.activeElement).outlineStyle") == "solid"
         form = ["queries", "documents", "task", "instruction", "Run"]
-        assert order == [*form, "curl", "openai", "langchain", "openapi.json"]
+        assert order == ["compare", *form, "curl", "openai", "langchain", "openapi.json"]
 
     def test_a_query_is_typed_and_run(self, tab: Tab) -> None:
+        tab.press("Tab")
         tab.press("Tab")
         tab.type("what does a spider do")
         tab.press("Enter", "Control")
@@ -119,7 +120,7 @@ class TestWithoutAMouse:
 
     def test_every_field_has_a_label(self, locked: Tab) -> None:
         fields = "[...document.querySelectorAll('input, select, textarea')]"
-        assert locked.run(f"{fields}.length") == 10
+        assert locked.run(f"{fields}.length") == 15
         assert locked.run(f"{fields}.every((field) => field.labels.length === 1)")
 
 
@@ -241,7 +242,7 @@ class TestAGuardedGateway:
         assert locked.run("$('key').value") == ""
 
     def test_what_a_server_lacks_is_not_shown(self, tab: Tab) -> None:
-        assert tab.run("$('keyed').hidden && $('tabs').hidden && $('search').hidden")
+        assert tab.run("$('keyed').hidden && $('to-search').hidden && $('search').hidden")
 
     def test_the_index_is_searched(self, locked: Tab, python: Embedder) -> None:
         locked.press("Tab")
@@ -264,3 +265,35 @@ class TestAGuardedGateway:
         fill(locked, query=" ")
         said = "query: received blank text; send text, or leave it out."
         assert run(locked, "search", "found-status") == said
+
+
+class TestAudit:
+    TEXT = "Snow is frozen water.\nIt falls in winter."
+
+    @pytest.mark.parametrize(
+        ("text", "verdict"), [(TEXT, "right"), (TEXT.replace("\n", " "), "newlines_replaced")]
+    )
+    def test_a_pasted_vector_gets_its_verdict(
+        self, text: str, verdict: str, tab: Tab, python: Embedder
+    ) -> None:
+        tab.press("Tab")
+        tab.press("ArrowRight")
+        assert tab.run("$('compare').hidden && !$('audit').hidden")
+        vector = json.dumps(python.encode_document(text, normalize=True).tolist())
+        fill(tab, **{"audited-text": self.TEXT, "audited-vector": vector})
+        assert re.fullmatch(rf"{verdict}, found in \d+ ms\.", run(tab, "audit", "audited-status"))
+        shown = tab.run("$('audited').innerText")
+        assert python.name in shown
+        assert "1.0000" in shown
+        assert "normalised" in shown
+        if verdict != "right":
+            assert "line breaks" in shown
+
+    def test_what_is_no_vector_is_named(self, tab: Tab) -> None:
+        tab.run("document.querySelector('input[value=audit]').click()")
+        fill(tab, **{"audited-text": "snow", "audited-vector": "[0.1, ... 0.2]"})
+        said = run(tab, "audit", "audited-status")
+        assert said == (
+            "vector: received a vector that was cut short by '...' when it was printed; send its "
+            "numbers."
+        )

@@ -15,7 +15,7 @@ from e5.gateway.app import Gateway
 from e5.gateway.backend import Backend, BackendInfo
 from e5.gateway.limits import GatewayLimits
 from e5.gateway.model_names import ModelNames
-from e5.gateway.wire import Searchable
+from e5.gateway.wire import Auditor, Searchable
 from e5.prompt_tokenizer import PromptTokenizer
 from e5.serving import Answer, EmbedRequest
 from e5.vectors import Vectors
@@ -42,12 +42,13 @@ class LocalGateway:
         keys: Sequence[str] = (),
         origins: Sequence[str] = (),
         index: Searchable | None = None,
+        auditor: Auditor | None = None,
         limits: GatewayLimits = GatewayLimits(),  # noqa: B008 (it is frozen)
     ) -> None:
         """See `Gateway`."""
         names = ModelNames(model, aliases)
         self.gateway = Gateway(
-            backend, names, keys=keys, origins=origins, index=index, limits=limits
+            backend, names, keys=keys, origins=origins, index=index, auditor=auditor, limits=limits
         )
 
     @property

@@ -45,9 +45,8 @@ def choose(tab: Tab, task: str) -> None:
 def run(tab: Tab, form: str = "compare", status: str = "compared-status") -> str:
     """Run it; what is said in the end."""
     tab.run(f"document.querySelector('#{form} form').requestSubmit()")
-    said: str = tab.wait_for(
-        f"!/^Asking|^Run|^The nearest/.test($({status!r}).textContent) && $({status!r}).textContent"
-    )
+    shown = f"$({status!r}).textContent"
+    said: str = tab.wait_for(f"!/^Asking|^Run|^The nearest|^Paste/.test({shown}) && {shown}")
     return said
 
 
