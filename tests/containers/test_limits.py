@@ -70,18 +70,29 @@ def test_without_a_writable_tmp_it_works_or_says_so(
             assert_right(container, expected)
 
 
-def test_a_tmp_that_is_full_makes_it_unhealthy_until_there_is_room(
+def test_a_tmp_without_space_serves_what_needs_no_file(demo_image: str, expected: Expected) -> None:
+    """Cog writes answers of more than 6 MiB into a file there; folders take no space."""
+    small = ["--read-only", "--tmpfs=/tmp:size=64k"]
+    large = [str(number) for number in range(2000)]
+    with running(demo_image, "serve", options=small, env=FLOAT32) as container:
+        said = container.execute("dd", "if=/dev/zero", "of=/tmp/filler", check=False)
+        assert "No space left" in said
+        assert_right(container, expected)
+        assert container.predict(documents=large)["status"] == "failed"
+        container.execute("rm", "/tmp/filler")
+        container.wait_for("READY")
+        assert_right(container, expected)
+
+
+def test_a_tmp_without_room_for_folders_is_unhealthy_until_there_is_some(
     demo_image: str, expected: Expected
 ) -> None:
-    small = ["--read-only", "--tmpfs=/tmp:size=1m"]
+    small = ["--read-only", "--tmpfs=/tmp:nr_inodes=100"]
+    fill = "import itertools, os\nfor n in itertools.count(): os.mkdir(f'/tmp/filler{n}')"
     with running(demo_image, "serve", options=small, env=FLOAT32) as container:
-        fill = "open('/tmp/filler', 'wb').write(bytes(4096))\n"
-        fill += "import itertools, os\n"
-        fill += "for n in itertools.count(): os.mkdir(f'/tmp/{n}')"
-        said = container.execute("python", "-c", fill, check=False)
-        assert "No space left" in said
-        assert container.wait_for("UNHEALTHY")
-        container.execute("sh", "-c", "rm -r /tmp/filler /tmp/[0-9]*")
+        assert "No space left" in container.execute("python", "-c", fill, check=False)
+        container.wait_for("UNHEALTHY")
+        container.execute("sh", "-c", "rmdir /tmp/filler*")
         container.wait_for("READY")
         assert_right(container, expected)
 
