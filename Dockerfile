@@ -64,13 +64,15 @@ FROM base AS weights
 COPY weights /weights
 RUN chmod -R a+rX /weights
 
+# Without triton, 0.6 GB that only E5_COMPILE uses, for which there is no compiler here either.
 FROM base AS server
 ARG TORCH_VERSION=2.11.0
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cu126
 RUN sed -i "s/^torch==.*/torch==${TORCH_VERSION}/" requirements.txt && \
     pip install --no-cache-dir --no-deps "torch==${TORCH_VERSION}" \
         --extra-index-url "${TORCH_INDEX}" && \
-    pip install --no-cache-dir --constraint requirements.txt -r serve.txt
+    pip install --no-cache-dir --constraint requirements.txt -r serve.txt && \
+    pip uninstall --yes triton
 COPY --from=weights /weights /weights
 COPY --from=files /files /opt/e5
 RUN pip install --no-cache-dir --no-deps /opt/e5/*.whl
