@@ -21,9 +21,9 @@ def test_the_demo_answers_as_a_gateway_and_as_cog_s_server(
         assert_right(container, expected)
 
 
-@pytest.mark.parametrize("command", [[], ["serve"]])
 @pytest.mark.parametrize(
-    ("weights", "options"), [("/weights/e5-mini", []), ("/models/mine", [MOUNTED])]
+    ("command", "weights", "options"),
+    [(["serve"], "/weights/e5-mini", []), ([], "/models/mine", [MOUNTED, *HARDENED])],
 )
 def test_the_server_answers_with_weights_of_its_own_and_with_mounted_ones(
     command: list[str], weights: str, options: list[str], server_image: str, expected: Expected

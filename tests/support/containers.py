@@ -7,6 +7,7 @@ container stops. So the engine has to be on this machine, and this machine has t
 import json
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -100,7 +101,7 @@ class Container:
         pids = docker("top", self.name, "-eo", "pid,args").splitlines()
         workers = [int(line.split()[0]) for line in pids if "_run_worker" in line]
         assert len(workers) == 1, pids
-        os.kill(workers[0], 9)
+        os.kill(workers[0], signal.SIGKILL)
 
 
 def direct_client() -> httpx2.Client:
