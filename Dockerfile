@@ -33,6 +33,10 @@ COPY README.md LICENSE predict.py ./
 COPY e5 e5
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /files . && chmod -R a+rX /files
 
+FROM base AS demo-weights
+COPY weights/e5-mini /weights/e5-mini
+RUN chmod -R a+rX /weights
+
 FROM base AS gateway
 RUN pip install --no-cache-dir --constraint requirements.txt -r gateway.txt
 COPY --from=files /files /opt/e5
@@ -40,10 +44,6 @@ RUN pip install --no-cache-dir --no-deps /opt/e5/*.whl
 WORKDIR /
 USER 65534:65534
 CMD ["gateway", "--backend", "http://cog:5000"]
-
-FROM base AS demo-weights
-COPY weights/e5-mini /weights/e5-mini
-RUN chmod -R a+rX /weights
 
 FROM base AS demo
 # The torch that scripts/demo installs, in its build for CPUs. Its index is asked for nothing else.

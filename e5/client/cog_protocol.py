@@ -135,7 +135,10 @@ class CogProtocol(Transport):
 
 
 def _is_lost(prediction: Mapping[str, Any]) -> bool:
-    """Whether Cog failed a prediction, and not the service; a gateway always says why."""
+    """Whether Cog failed a prediction before the service had recorded anything of it.
+
+    What the service raises is recorded by it, and so are the metrics of what it has answered.
+    """
     metrics = prediction.get("metrics")
-    has_reason = isinstance(metrics, dict) and "error" in metrics
-    return not has_reason and not str(prediction.get("error")).startswith(RAISED)
+    has_metrics = isinstance(metrics, dict) and not metrics.keys() <= {"predict_time"}
+    return not has_metrics and not str(prediction.get("error")).startswith(RAISED)

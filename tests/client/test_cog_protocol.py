@@ -191,6 +191,15 @@ def test_a_failure_without_an_error_of_ours_is_an_engine_error() -> None:
         assert len(cog.inputs) == 1
 
 
+def test_what_cog_fails_after_the_service_has_answered_is_no_death() -> None:
+    """Such as an answer for whose file there is no space."""
+    failure = {"status": "failed", "error": "No space.", "metrics": {"tokens": 3}}
+    with fake_cog(always((200, failure))) as cog:
+        with pytest.raises(EngineError, match=r"^the service failed: No space\.$"):
+            embed(cog.url)
+        assert len(cog.inputs) == 1
+
+
 @pytest.mark.parametrize("reply", [CRASHED, NOT_SENT])
 def test_what_a_dying_worker_had_is_given_to_a_live_one(reply: Reply) -> None:
     with fake_cog(first(1, reply)) as cog:

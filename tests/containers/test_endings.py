@@ -93,7 +93,7 @@ def wait_for_restart(container: Container) -> None:
 
 def test_the_probe_ends_neither_what_loads_nor_what_is_busy(demo_image: str) -> None:
     options = [*healed_by("/opt/e5/probe"), "--cpus=0.5"]
-    texts = [f"{number} snow and rain " * 300 for number in range(500)]
+    texts = [f"{number} snow and rain " * 300 for number in range(120)]
     with running(demo_image, "serve", options=options, until=()) as container:
         container.wait_for("READY")  # many probes have looked at it while it loaded
         with ThreadPoolExecutor(1) as pool:
