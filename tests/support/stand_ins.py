@@ -36,10 +36,10 @@ def have_base_image(folder: Path) -> str:
     bootstrap = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm"]
     subprocess.run([*bootstrap, root, *mirror], check=True, stdout=subprocess.DEVNULL)
     _configure(root)
-    archive = subprocess.Popen(["tar", "-C", root, "-c", "."], stdout=subprocess.PIPE)
     changes = [f"--change=ENV {name}={CERTIFICATES}" for name in ("SSL_CERT_FILE", "PIP_CERT")]
-    docker("import", *changes, '--change=CMD ["python"]', "-", BASE, stdin=archive.stdout)
-    assert archive.wait() == 0
+    with subprocess.Popen(["tar", "-C", root, "-c", "."], stdout=subprocess.PIPE) as archive:
+        docker("import", *changes, '--change=CMD ["python"]', "-", BASE, stdin=archive.stdout)
+    assert archive.returncode == 0
     shutil.rmtree(root)
     return "a stand-in, Debian 12 by debootstrap"
 
@@ -52,7 +52,7 @@ def _configure(root: Path) -> None:
         shutil.copy(CERTIFICATES, root / CERTIFICATES.relative_to("/"))
     listed = [sys.executable, "-m", "pip", "config", "list"]
     config = subprocess.run(listed, capture_output=True, text=True).stdout
-    lines = ["[global]", "root-user-action = ignore"]
+    lines = ["[global]", "root-user-action = ignore", "timeout = 180"]
     for name in ("index-url", "extra-index-url", "find-links"):
         found = re.search(rf"^(?:global|:env:)\.{name}='(.*)'$", config, re.MULTILINE)
         places = found[1].split() if found else []
@@ -61,6 +61,8 @@ def _configure(root: Path) -> None:
                 shutil.copytree(place, root / place.lstrip("/"), dirs_exist_ok=True)
         if reachable := [place for place in places if not place.startswith("file:")]:
             lines.append(f"{name} = {' '.join(reachable)}")
+    for archive in (root / "var/cache/apt/archives").glob("*.deb"):
+        archive.unlink()
     (root / "etc/pip.conf").write_text("\n".join(lines) + "\n")
 
 
