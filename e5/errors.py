@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from os import PathLike, fspath
 from typing import Any, ClassVar, Literal, Self, TypeAlias, get_args
 
-Cause: TypeAlias = Literal["busy", "unreachable", "deadline", "other"]
+Cause: TypeAlias = Literal["busy", "unreachable", "died", "deadline", "other"]
 
 MAX_SHOWN = 60  # characters of what a caller sent, in an error
 MAX_RETRY_AFTER = 1e9  # seconds; a larger value of another process is not believed
@@ -285,7 +285,8 @@ class ServiceError(E5Error):
 
     Attributes:
         cause: "busy" where another try may succeed soon; "unreachable" where nothing healthy
-            answers; "deadline" where the answer did not come in time; "other" for the rest.
+            answers; "died" where the worker died while it had the request; "deadline" where the
+            answer did not come in time; "other" for the rest.
         retry_after: seconds until a busy service takes more, where it says so.
     """
 

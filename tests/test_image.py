@@ -43,6 +43,8 @@ SYSTEM = {
     "python_version": "3.11",
     "sys_platform": "linux",
 }
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+TORCH_INDEX = "https://download.pytorch.org/whl"
 CUDA = re.compile(r"triton|(cuda|nvidia)-.*")
 BY_COG = {"cog", "coglet"}  # cog.yaml pins them: Cog drops both from requirements.txt
 
@@ -229,3 +231,32 @@ def test_the_image_has_the_package_the_predictor_the_probe_and_the_weights() -> 
 )
 def test_the_image_has_nothing_that_only_developers_need(path: str) -> None:
     assert not is_in_image(path)
+
+
+def test_the_dockerfile_installs_the_torch_of_cog_s_image_and_that_of_the_demo() -> None:
+    server = {"TORCH_VERSION": LOCKED["torch"]}
+    server["TORCH_INDEX"] = f"{TORCH_INDEX}/cu{COG['build']['cuda'].replace('.', '')}"
+    arguments = re.findall(r"^ARG (TORCH_\w+)=(.*)$", DOCKERFILE, re.MULTILINE)
+    assert dict(arguments) == server
+    (demo,) = set(re.findall(r"torch==\d[\d.]*", DOCKERFILE))
+    assert demo in (ROOT / "scripts" / "install").read_text()
+    assert f"{TORCH_INDEX}/cpu " in DOCKERFILE
+
+
+@pytest.mark.parametrize("path", ["compose.yaml", "compose.demo.yaml"])
+def test_the_compose_files_build_targets_of_the_dockerfile(path: str) -> None:
+    targets = set(re.findall(r"^FROM \S+ AS (\S+)$", DOCKERFILE, re.MULTILINE))
+    assert {"gateway", "demo", "server"} < targets
+    services = yaml.safe_load((ROOT / path).read_text())["services"].values()
+    built = {service["build"]["target"] for service in services if "build" in service}
+    assert "gateway" in built <= targets
+    assert all(service["restart"] == "unless-stopped" for service in services)
+    (health,) = (service["healthcheck"]["test"] for service in services if "healthcheck" in service)
+    assert health[-1] == "--end"
+
+
+def test_each_file_that_the_dockerfile_copies_is_there() -> None:
+    copied = re.findall(r"^COPY (?!--from)(.*) \S+$", DOCKERFILE, re.MULTILINE)
+    for path in " ".join(copied).split():
+        assert (ROOT / path).exists()
+        assert is_in_image(path)

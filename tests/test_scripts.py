@@ -11,10 +11,13 @@ import subprocess
 import sys
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
+from importlib.machinery import SourceFileLoader
+from importlib.util import find_spec, module_from_spec, spec_from_loader
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+from fake_http import serve_http
 from processes import children
 from server import serve
 from waiting import wait_until
@@ -197,6 +200,74 @@ def test_the_probe_finds_slots_that_are_lost() -> None:
         assert server.client.post("/predictions", json={"input": {"query": "a"}}).status_code == 409
         dead = run("scripts/probe", PORT=port)
         assert (dead.returncode, dead.stdout) == (1, "BUSY, and nothing runs\n")
+
+
+@pytest.fixture
+def probe(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script as a module, whose signals end nothing."""
+    loader = SourceFileLoader("probe", str(ROOT / "scripts" / "probe"))
+    spec = spec_from_loader("probe", loader)
+    assert spec is not None
+    module = module_from_spec(spec)
+    loader.exec_module(module)
+    module.sent = []  # type: ignore[attr-defined]  # what would have been sent
+    monkeypatch.setattr("os.kill", lambda *signal: module.sent.append(signal))
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    return module
+
+
+COG_SERVER = b"/usr/bin/python3\0-m\0cog.server.http\0--host\x000.0.0.0\0"
+TERM, KILL = (1, signal.SIGTERM), (-1, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("command", "sent"),
+    [
+        (COG_SERVER, [TERM, KILL]),
+        (b"/sbin/tini\0--\0python\0-m\0cog.server.http\0", [TERM, KILL]),
+        (b"/usr/bin/python3\0/usr/local/bin/e5\0gateway\0", [TERM, KILL]),
+        (b"/usr/bin/python3\0/usr/local/bin/e5\0gateway\0--backend\0http://cog:5000\0", []),
+        (b"/usr/bin/python3\0/bin/e5\0gateway\0--backend=http://cog:5000\0", []),
+        (b"/sbin/init\0", []),  # the container has the host's processes
+        (b"", []),
+    ],
+)
+def test_the_probe_ends_a_dead_server_and_nothing_else(
+    command: bytes, sent: list[object], probe: ModuleType, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    first = tmp_path / "cmdline"
+    first.write_bytes(command)
+    with serve_http(lambda _: (200, {"status": "UNHEALTHY"})) as url:
+        monkeypatch.setattr(probe, "PORT", url.rpartition(":")[2])
+        assert probe.main(may_end=False, patience=0.0, first=first) == 1
+        assert probe.sent == []
+        assert probe.main(may_end=True, patience=0.0, first=first) == 1
+        assert probe.sent == sent
+
+
+@pytest.mark.parametrize("status", ["STARTING", "READY", "SETUP_FAILED", None])
+def test_the_probe_does_not_end_what_starts_works_or_would_fail_again(
+    status: str | None, probe: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = tmp_path / "cmdline"
+    first.write_bytes(COG_SERVER)
+    with serve_http(lambda _: (200, {"status": status})) as url:
+        monkeypatch.setattr(probe, "PORT", url.rpartition(":")[2] if status else "9")
+        probe.main(may_end=True, patience=0.0, first=first)
+    assert probe.sent == []
+
+
+def test_the_probe_does_not_end_a_server_that_looked_dead_for_a_moment(
+    probe: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = tmp_path / "cmdline"
+    first.write_bytes(COG_SERVER)
+    statuses = iter(["UNHEALTHY", "UNHEALTHY", "READY"])
+    with serve_http(lambda _: (200, {"status": next(statuses)})) as url:
+        monkeypatch.setattr(probe, "PORT", url.rpartition(":")[2])
+        assert probe.main(may_end=True, first=first) == 0
+    assert probe.sent == []
 
 
 @pytest.mark.slow

@@ -7,28 +7,53 @@ settings choose the model.
 """
 
 import os
+import resource
 import sys
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from e5.cli.address import bound_socket, url_host
 from e5.cli.options import HOME, absolute, command_parser
+from e5.errors import InputError
 from e5.settings import Settings
+
+NUM_SLOTS = 256  # as @concurrent in predict.py, which only the image reads
+# Cog keeps two files open for each slot, and one for each caller; Python needs some.
+MIN_OPEN_FILES = 3 * NUM_SLOTS + 100
+MANY_OPEN_FILES = 4096
 
 
 def serve_command(arguments: Sequence[str]) -> NoReturn:
     """Become Cog's server.
 
     Raises:
-        InputError: for a HOST or PORT that cannot be listened on.
+        InputError: for a HOST or PORT that cannot be listened on, and for too few open files.
     """
     command_parser("serve", __doc__).parse_args(arguments)
+    allow_open_files()
     with bound_socket(os.environ, default_port=5000) as bound:
         host, port = url_host(bound), str(bound.getsockname()[1])
     environment = _environment(os.environ, port)
     os.chdir(HOME)  # Cog looks for a schema in its folder: the caller's may hold another service's
     command = [sys.executable, "-m", "cog.server.http", "--host", host]
     os.execve(sys.executable, command, environment)
+
+
+def allow_open_files() -> None:
+    """Raise the limit of open files of this process, if it is too low and may be raised.
+
+    Raises:
+        InputError: if it may not be raised enough.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= MIN_OPEN_FILES:
+        return
+    most = MANY_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MANY_OPEN_FILES)
+    if most < MIN_OPEN_FILES:
+        received = f"{hard} open files, and Cog's {NUM_SLOTS} slots need {MIN_OPEN_FILES}"
+        remedy = "allow 1024 (ulimit -n 1024, docker run --ulimit nofile=1024)"
+        raise InputError("ulimit -n", received, remedy)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _environment(environ: Mapping[str, str], port: str) -> dict[str, str]:
@@ -41,7 +66,7 @@ def _environment(environ: Mapping[str, str], port: str) -> dict[str, str]:
         **environ,
         **{name: absolute(path) for name, path in paths.items() if path},
         "COG_PREDICT_TYPE_STUB": "predict.py:Predictor",
-        "COG_MAX_CONCURRENCY": "256",  # as @concurrent in predict.py, which only the image reads
+        "COG_MAX_CONCURRENCY": str(NUM_SLOTS),
         "LOG_FORMAT": environ.get("LOG_FORMAT") or "console",
         "PORT": port,
         # Cog starts its worker as plain `python`, which must be this one and find this package.

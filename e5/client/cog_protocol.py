@@ -19,7 +19,7 @@ from e5.client.prediction import (
     read_schema_refusal,
 )
 from e5.client.transport import Transport, check_url, retry, retry_after
-from e5.errors import QueueFullError
+from e5.errors import EngineError, QueueFullError
 
 UNHEALTHY_REMEDY = "its worker is dead or its engine broke: restart it"
 REMEDIES_BY_HEALTH = {
@@ -29,6 +29,18 @@ REMEDIES_BY_HEALTH = {
     "STARTING": "wait until it is READY, or allow a longer deadline",
     "UNHEALTHY": UNHEALTHY_REMEDY,
 }
+
+
+# How Cog begins the error of a prediction that raised one. Where its worker is gone, it does not.
+RAISED = "Prediction failed: "
+DIED_TWICE = (
+    "the service's worker died while it had this request, and so did the next one; send fewer or "
+    "shorter texts, or give the service more memory."
+)
+
+
+class WorkerDiedError(RequestFailedError):
+    """The worker died before it had answered."""
 
 
 class CogProtocol(Transport):
@@ -47,6 +59,28 @@ class CogProtocol(Transport):
     async def embed(self, inputs: Mapping[str, object], end: float) -> RemoteAnswer:
         """The answer to one request. Cancelling closes the connection, upon which Cog stops."""
         content = json.dumps({"input": inputs}, ensure_ascii=False).encode()
+        try:
+            return await self._try_until(content, end)
+        except WorkerDiedError:
+            if not self._retry_seconds:
+                raise
+            # Perhaps the request killed it: a live worker gets it once more, and then none.
+            await retry(self._find_alive, self.name, self._retry_seconds)
+        try:
+            return await self._try_until(content, end)
+        except WorkerDiedError as error:
+            await self._find_alive()  # it was the same worker, if that is still dead
+            raise EngineError(DIED_TWICE) from error
+
+    async def _find_alive(self) -> None:
+        """Return if a worker is alive, and raise a RequestFailedError if none is."""
+        if (health := await self.health()) not in ("BUSY", "READY"):
+            seen = f"/health-check says {health}" if health else "nothing answers"
+            failure = f"the worker died while it had the request, and now {seen}"
+            raise RequestFailedError(failure, "try again", "died", may_retry=True)
+
+    async def _try_until(self, content: bytes, end: float) -> RemoteAnswer:
+        """The answer to a request that is sent again after what fails only for the moment."""
         try:
             return await retry(lambda: self._try(content, end), self.name, self._retry_seconds)
         except RequestFailedError as error:
@@ -90,9 +124,21 @@ class CogProtocol(Transport):
             raise RequestFailedError(failure, cause="busy", retry_after=seconds, may_retry=True)
         if status == 422 and (refusal := read_schema_refusal(prediction)):
             raise refusal
+        if has_failed and status == 200 and _is_lost(prediction):
+            raise WorkerDiedError("the worker died while it had the request", cause="died")
         if has_failed or (status == 200 and "status" in prediction):
             return read_prediction(prediction)
         raise RequestFailedError(
             f"POST /predictions answered HTTP {status} with {first_line(response.body)}",
             "check the URL, and what stands between here and the Cog server",
         )
+
+
+def _is_lost(prediction: Mapping[str, Any]) -> bool:
+    """Whether Cog failed a prediction before the service had recorded anything of it.
+
+    What the service raises is recorded by it, and so are the metrics of what it has answered.
+    """
+    metrics = prediction.get("metrics")
+    has_metrics = isinstance(metrics, dict) and not metrics.keys() <= {"predict_time"}
+    return not has_metrics and not str(prediction.get("error")).startswith(RAISED)

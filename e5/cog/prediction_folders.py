@@ -9,6 +9,7 @@ import contextvars
 import heapq
 import os
 import re
+import shutil
 import threading
 import time
 from contextlib import suppress
@@ -19,6 +20,7 @@ from uuid import uuid4
 from e5.errors import FileError
 
 COG_PREDICTIONS = Path("/tmp/coglet/predictions")  # a constant of Cog 0.23
+MAX_BYTES_IN_MEMORY = 6 * 2**20  # of an answer; another constant of Cog
 ID_VARIABLE = "_coglet_prediction_id"
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")  # never leads to another folder
 
@@ -66,6 +68,19 @@ class PredictionFolders:
         except OSError as error:
             received = f"cannot be written ({error}), and Cog needs it for each prediction"
             raise FileError(self.root, received, "make it writable, with room for files") from error
+
+    def check_room(self, num_bytes: int) -> None:
+        """FileError if an answer of so many bytes goes through a file for which there is no room.
+
+        Cog would fail the prediction too, but then it loses the slot for good.
+        """
+        if (
+            num_bytes > MAX_BYTES_IN_MEMORY
+            and (free := shutil.disk_usage(self.root).free) < num_bytes
+        ):
+            received = f"has {free} bytes free, and this answer goes through a file there"
+            remedy = "free some space, or ask for base64 or for fewer texts at a time"
+            raise FileError(self.root, received, remedy)
 
     def _plan(self, name: str, seconds: float) -> None:
         heapq.heappush(self._ended, (time.monotonic() + seconds, name))

@@ -32,7 +32,7 @@ class CogWorker:
         self.record_metric = record_metric
         self.large_outputs = asyncio.Semaphore(1)
         self.num_running = 0
-        self._folders = folders
+        self.folders = folders
 
     @classmethod
     def start(cls, record_metric: RecordMetric) -> "CogWorker":
@@ -74,18 +74,18 @@ class CogWorker:
             raise failure from None
         finally:
             self.num_running -= 1
-            self._folders.remove_later(prediction.num_floats)
+            self.folders.remove_later(prediction.num_floats)
 
     def report_running(self) -> None:
         """Write the number of running predictions into a file that `scripts/probe` reads."""
         with suppress(OSError):
             port = os.environ.get("PORT", "").strip() or "5000"
-            (self._folders.root.parent / f"e5-running-{port}").write_text(str(self.num_running))
+            (self.folders.root.parent / f"e5-running-{port}").write_text(str(self.num_running))
 
     def is_healthy(self) -> bool:
         """Whether Cog can make its folders."""
         try:
-            self._folders.check()
+            self.folders.check()
         except E5Error:
             return False
         return True
@@ -111,10 +111,12 @@ class Prediction:
         )
 
     async def output(self, answer: Answer, *, encoding_format: str) -> Output:
-        """Record the answer's metrics, and build its output."""
+        """Record the answer's metrics, and build its output; FileError if there is no room."""
         for name, value in answer.metrics.items():
             self.worker.record_metric(name, value)
         self.num_floats = answer.num_floats
+        bytes_per_float = 6 if encoding_format == "base64" else 14  # at most
+        self.worker.folders.check_room(bytes_per_float * answer.num_floats)
         return await build_output(
             answer, encoding_format=encoding_format, large_outputs=self.worker.large_outputs
         )

@@ -43,6 +43,10 @@ REMOTE_FAILURES: Mapping[Cause, tuple[int, str]] = {
         503,
         "the service behind this gateway cannot be reached; try again in a moment.",
     ),
+    "died": (
+        503,
+        "the service behind this gateway failed because its worker died; try again in a moment.",
+    ),
     "deadline": (
         504,
         "the service behind this gateway did not answer in time; send fewer or shorter texts.",

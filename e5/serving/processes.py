@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 PACKAGE_FOLDER = Path(__file__).parents[2]  # where children find this package
 ENGINE_COMMAND = (sys.executable, "-m", "e5.serving.engine_server")
 # The exit statuses of a child that has written why it does not start.
-EXPLAINED = (1, 2)
+STATUSES_WITH_REASON = (1, 2)
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class Processes:
             self._metrics.forget(child.name)
             num_failed = 0 if was_ready else num_failed + 1
             if not was_ready and (not was_ever_ready or num_failed == limits.failed_starts):
-                if child.cause == "ended" and child.exit_status in EXPLAINED:
+                if child.cause == "ended" and child.exit_status in STATUSES_WITH_REASON:
                     return
                 sentence = f"{child.name} ended {child.ending} before it could answer; its log"
                 sentence += " may say why, and SIGKILL often means that memory was short."

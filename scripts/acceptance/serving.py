@@ -106,7 +106,9 @@ def image(candidate: Candidate) -> Sequence[Line]:
             return [passes("cog build", f"ended with {built}", False)]
         document = ["-i", "document=Snow is frozen water.", "--setup-timeout", "1800"]
         predicted = _command("cog", "predict", IMAGE, *document, folder=clone)
+    version = subprocess.run(["cog", "--version"], capture_output=True, text=True).stdout.strip()
     return [
+        Line("Cog's command line", version),
         passes("cog build", "built", True),
         passes("cog predict", f"ended with {predicted}", predicted == 0),
     ]

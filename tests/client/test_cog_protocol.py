@@ -17,6 +17,7 @@ from ports import free_port
 from processes import children
 from remote_calls import INPUTS, embed
 from server import serve
+from waiting import wait_until
 
 from e5.client import transport
 from e5.client.transport import ClientLimits
@@ -33,6 +34,12 @@ WEIGHTS = Path("weights/e5-mini")
 BUSY: Reply = (409, {"error": "At capacity - all prediction slots busy", "status": "failed"})
 NOT_READY: Reply = (503, {"error": "Setup has not finished yet.", "status": "failed"})
 FULL = QueueFullError(9, 5, 10)
+# What Cog says of a prediction whose worker was killed, and of those that it then sends to it.
+CRASHED: Reply = (
+    200, {"status": "failed", "error": "Worker crashed", "metrics": {"predict_time": 0.1}}
+)  # fmt: skip
+PIPE = "Failed to send request: Failed to send on slot socket: Broken pipe (os error 32)"
+NOT_SENT: Reply = (200, {"status": "failed", "error": PIPE, "metrics": {"predict_time": 0.1}})
 OPEN_END = b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"sta\r\n'
 
 
@@ -187,6 +194,60 @@ def test_a_failure_without_an_error_of_ours_is_an_engine_error() -> None:
         assert len(cog.inputs) == 1
 
 
+def test_what_cog_fails_after_the_service_has_answered_is_no_death() -> None:
+    """Such as an answer for whose file there is no space."""
+    failure = {"status": "failed", "error": "No space.", "metrics": {"tokens": 3}}
+    with fake_cog(always((200, failure))) as cog:
+        with pytest.raises(EngineError, match=r"^the service failed: No space\.$"):
+            embed(cog.url)
+        assert len(cog.inputs) == 1
+
+
+@pytest.mark.parametrize("reply", [CRASHED, NOT_SENT])
+def test_what_a_dying_worker_had_is_given_to_a_live_one(reply: Reply) -> None:
+    with fake_cog(first(1, reply)) as cog:
+        assert embed(cog.url).vectors.tolist() == [[7, 1, 0, 0]]
+        assert cog.inputs == [INPUTS] * 2
+
+
+def test_it_is_given_to_a_live_one_as_soon_as_there_is_one() -> None:
+    with fake_cog(first(1, CRASHED)) as cog, ThreadPoolExecutor(1) as pool:
+        cog.health = (200, {"status": "UNHEALTHY"})
+        asked = pool.submit(embed, cog.url)
+        wait_until(lambda: cog.inputs)
+        cog.health = (200, {"status": "READY"})
+        assert asked.result().vectors.tolist() == [[7, 1, 0, 0]]
+        assert cog.inputs == [INPUTS] * 2
+
+
+def test_a_request_of_which_two_workers_died_is_given_to_no_third() -> None:
+    with fake_cog(always(CRASHED)) as cog:
+        with pytest.raises(EngineError, match=r"^the service's worker died while it had this requ"):
+            embed(cog.url)
+        assert len(cog.inputs) == 2
+
+
+@pytest.mark.parametrize("health", ["UNHEALTHY", "STARTING", None])
+def test_where_no_worker_lives_it_is_said_that_it_died(health: str | None) -> None:
+    seen = f"/health-check says {health}" if health else "nothing answers"
+    with fake_cog(always(NOT_SENT)) as cog:
+        cog.health = (200, {"status": health}) if health else (404, b"")
+        error = refusal(cog, retry_seconds=0.3)
+        assert f"the worker died while it had the request, and now {seen}; try" in str(error)
+        assert error.cause == "died"
+        assert len(cog.inputs) == 1
+
+
+def test_a_worker_that_is_dead_at_the_second_try_is_not_called_two() -> None:
+    def reply(number: int, _: object) -> Reply:
+        cog.health = (200, {"status": "READY" if number == 0 else "UNHEALTHY"})
+        return CRASHED
+
+    with fake_cog(reply) as cog:
+        assert refusal(cog, retry_seconds=0.3).cause == "died"
+        assert len(cog.inputs) == 2
+
+
 def test_a_schema_s_refusal_names_the_field() -> None:
     complaint = {"loc": ["body", "input", "documents/0"], "msg": "7 is not of type string"}
     with fake_cog(always((422, {"detail": [complaint]}))) as cog:
@@ -295,7 +356,7 @@ def test_an_answer_that_drips_ends_at_the_deadline() -> None:
 # How long it is sent again
 
 
-@pytest.mark.parametrize("reply", [BUSY, NOT_READY, failed(FULL), HALF])
+@pytest.mark.parametrize("reply", [BUSY, NOT_READY, failed(FULL), HALF, CRASHED])
 def test_with_0_seconds_to_retry_it_is_sent_once(reply: Reply) -> None:
     with fake_cog(first(1, reply)) as cog:
         with pytest.raises(E5Error):
@@ -352,8 +413,8 @@ def test_a_real_server_with_one_slot_serves_many_and_says_when_its_worker_died()
         for worker in children(server.process.pid):
             os.kill(worker, signal.SIGKILL)
         server.wait_for("UNHEALTHY")
-        with pytest.raises(EngineError, match="the service failed"):  # the slot was free until now
-            embed(url)
+        # The slot was free until now.
+        assert refusal(FakeCog(url), retry_seconds=0.3).cause == "died"
         for seconds in (0.3, 0):
             error = refusal(FakeCog(url), deadline=60, retry_seconds=seconds)
             assert "UNHEALTHY; its worker is dead" in str(error)

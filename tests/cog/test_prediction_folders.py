@@ -4,6 +4,7 @@ import contextvars
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from waiting import wait_until
@@ -105,3 +106,19 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").unlink()
     folders.check()
     assert os.listdir(tmp_path / "file" / "predictions") == []
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "free", "has_room"),
+    [(6 * 2**20, 0, True), (6 * 2**20 + 1, 0, False), (10**7, 10**7, True), (10**7, 9**7, False)],
+)
+def test_only_a_large_answer_needs_room_for_a_file(
+    num_bytes: int, free: int, has_room: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
+    folders = PredictionFolders(tmp_path)
+    if has_room:
+        folders.check_room(num_bytes)
+    else:
+        with pytest.raises(FileError, match=f"has {free} bytes free, and this answer goes throu"):
+            folders.check_room(num_bytes)

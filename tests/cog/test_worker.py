@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -116,6 +117,18 @@ def test_the_number_of_running_predictions_is_written_for_the_probe(
     assert (tmp_path / "e5-running-5123").read_text() == "2"
     worker.report_running()
     assert (tmp_path / "e5-running-5123").read_text() == "0"
+
+
+@pytest.mark.parametrize(("encoding_format", "free"), [("float", 10**7), ("base64", 10**6)])
+def test_a_large_answer_for_whose_file_there_is_no_room_is_refused(
+    encoding_format: str, free: int, worker: CogWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
+    vectors, scores = np.ones((1200, 1000), np.float32), np.empty((0, 1), np.float32)
+    answer = Answer(vectors, scores, [3] * 1200, [False] * 1200, "e5@0", {})
+    refused = pytest.raises(FileError, match=rf"^{worker.folders.root}: has {free} bytes free, ")
+    with refused, worker.prediction() as prediction:
+        asyncio.run(prediction.output(answer, encoding_format=encoding_format))
 
 
 def test_a_worker_is_unhealthy_while_cog_cannot_make_folders(

@@ -28,6 +28,7 @@ CASES: list[tuple[E5Error, int]] = [
     (errors.SettingsError("E5_DEVICE", "'x'", "use cpu"), 502),
     (errors.ServiceError("busy.", cause="busy"), 429),
     (errors.ServiceError("gone.", cause="unreachable"), 503),
+    (errors.ServiceError("dead.", cause="died"), 503),
     (errors.ServiceError("late.", cause="deadline"), 504),
     (errors.ServiceError("strange.", cause="other"), 502),
     (errors.E5Error("anything."), 502),
