@@ -126,7 +126,7 @@ class Card(Engine):
     def measured(self) -> int:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("e5.engine.time", SimpleNamespace(perf_counter=lambda: self.clock))
-            card = torch.device("cuda")
+            card = torch.device("cuda", 0)
             return self._measure_batch_tokens(card, copy_seconds=self.copy_seconds)
 
 
