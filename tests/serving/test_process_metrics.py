@@ -15,6 +15,7 @@ metrics = ProcessMetrics(Path({folder!r}))
 metrics.restarts.labels("engine", "silent").inc()
 metrics.queue_tokens.labels(1).set(5)
 metrics.queue_tokens.labels(2).set(7)
+metrics.cache_bytes.labels(2).set(1152)
 metrics.processes.labels("front").set(2)
 metrics.forget("front-1")
 """
@@ -25,7 +26,7 @@ metrics = GatewayMetrics(FrontPlace({name!r}, {folder!r}, [], 0))
 metrics.requests.labels("/embed", 200).inc()
 metrics.in_flight.set(3)
 metrics.seconds.labels("/embed").observe(0.003)
-print(metrics.text(waiting_tokens=99).decode())
+print(metrics.text(waiting_tokens=99, cache_bytes=99).decode())
 """
 
 
@@ -57,6 +58,7 @@ def test_each_front_shows_what_all_processes_count(tmp_path: Path) -> None:
     assert values["in_flight",] == 6  # of the two that live
     assert values["queue_tokens", "1"] == 5
     assert values["queue_tokens", "2"] == 7
+    assert values["cache_bytes", "2"] == 1152
     assert ("queue_tokens",) not in values  # what one front knows is no sum
     assert values["processes", "front"] == 2
     assert values["restarts_total", "engine", "silent"] == 1
