@@ -136,15 +136,7 @@ async def _serve(
     options: argparse.Namespace, bound: socket.socket, place: FrontPlace | None
 ) -> None:
     keys, aliases, origins = _checked(options)
-    from e5.gateway import (
-        Backend,
-        EnginesBackend,
-        Gateway,
-        InProcessBackend,
-        ModelNames,
-        RemoteBackend,
-        serve,
-    )
+    from e5.gateway import Backend, Gateway, InProcessBackend, ModelNames, RemoteBackend, serve
 
     settings = Settings.from_env() if options.backend is None else _settings_before_a_service()
     index = None
@@ -155,6 +147,8 @@ async def _serve(
     backend: Backend
     auditor = None
     if place is not None:
+        from e5.gateway import EnginesBackend  # with the tokenizer's library: not before a service
+
         backend = await EnginesBackend.connect(
             list(map(Path, place.engines)), Path(settings.weights)
         )

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 from commands import Run
+from fake_cog import fake_cog, succeeded
+from gateway_server import EVERYWHERE, serve_gateway
 from ports import free_port
 
 
@@ -84,3 +86,18 @@ def test_one_sentence_says_why_it_does_not_start(
     done = run("gateway", *arguments)
     assert (done.status, done.out) == (1, "")
     assert done.err.splitlines(keepends=True)[-1].startswith(sentence)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(EVERYWHERE != [], reason="several processes are never before a service")
+def test_before_a_service_it_needs_no_package_of_another_extra() -> None:
+    """Those of this extra need some of the others' packages themselves; these they do not."""
+    missing = ["torch", "transformers", "tokenizers", "safetensors", "cog", "pyarrow", "lancedb"]
+    patch = f"import sys; sys.modules.update(dict.fromkeys({missing}))"
+    with (
+        fake_cog(lambda _, inputs: succeeded(inputs)) as cog,
+        serve_gateway("--backend", cog.url, patch=patch) as gateway,
+    ):
+        asked = {"model": "toy", "input": ["3", "5"]}
+        data = gateway.client.post("/v1/embeddings", json=asked).json()["data"]
+        assert [round(row["embedding"][0] / row["embedding"][1]) for row in data] == [3, 5]
