@@ -1,6 +1,7 @@
 """A device or dtype that is set is used or refused in one sentence; unset, the best is used."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -170,7 +171,7 @@ class TestCards:
     ) -> None:
         monkeypatch.setattr("torch.version.cuda", "12.6")
         assert choose_device(None, weight_bytes=1_000_000) == CPU
-        assert "finds no card that works (torch: Torch not compiled with CUDA" in caplog.text
+        assert re.search(r"finds no card that works \(torch: (Torch not|Found no)", caplog.text)
         assert "RUNS ON THE CPU" in caplog.text
         with pytest.raises(SettingsError, match=r"or set E5_DEVICE=cpu to run 14\.2 GB of weights"):
             choose_device(None, weight_bytes=14_220_000_000)

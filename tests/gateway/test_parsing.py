@@ -77,7 +77,7 @@ TWICE = "2 values in one object"
         (b'{"dimensions": 1e999}', "dimensions", LARGE),
         (b'{"dimensions": ' + 5000 * b"9" + b"}", "dimensions", LARGE),
         (1100 * b"[" + 1100 * b"]", "the body", NESTED),
-        (5000 * b'{"a":', "the body", NESTED),
+        (5000 * b'{"a":' + b"0" + 5000 * b"}", "the body", NESTED),
         (b'{"input": "a", "input": "b"}', "input", TWICE),
         (b'{"input": "a", "model": "m", "input" : "b"}', "input", TWICE),
         (b'{"input": {"query": "a", "query": "b"}}', "query", TWICE),
