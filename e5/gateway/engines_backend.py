@@ -1,4 +1,4 @@
-"""The backend of a front end: the engines of this machine, each in a process of its own."""
+"""The backend of a front: the engines of this machine, each in a process of its own."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A front end's connection to one engine: requests go out, and replies find who waits for them."""
+"""A front's connection to one engine: requests go out, and replies find who waits for them."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""The process of one engine: loads the model, and answers front ends by a unix socket.
+"""The process of one engine: loads the model, and answers fronts by a unix socket.
 
     python -m e5.serving.engine_server --socket /run/private/engine-0
 
@@ -57,14 +57,14 @@ class EngineServer:
         max_unread_bytes: int = MAX_UNREAD_BYTES,
         last_answers_seconds: float = LAST_ANSWERS_SECONDS,
     ) -> None:
-        """Have the queue compute what front ends ask; `start` begins to listen.
+        """Have the queue compute what fronts ask; `start` begins to listen.
 
         Args:
             model: what the queue computes with.
             queue: of the engine.
-            max_unread_bytes: of answers that a front end has not read, after which no more of its
+            max_unread_bytes: of answers that a front has not read, after which no more of its
                 requests are taken.
-            last_answers_seconds: for so long, once all is answered, front ends may take their last
+            last_answers_seconds: for so long, once all is answered, fronts may take their last
                 answers; one that was stopped takes none.
         """
         tokenizer = model.prompt_tokenizer.tokenizer
@@ -113,7 +113,7 @@ class EngineServer:
     async def stop(self) -> None:
         """Answer what was taken, and close all connections.
 
-        What arrives from now on is not taken; front ends ask another engine when they are closed.
+        What arrives from now on is not taken; fronts ask another engine when they are closed.
         """
         self.is_ending = True
         self._server.close()
@@ -140,7 +140,7 @@ class EngineServer:
             await self._changed.wait()
 
     async def _tell(self) -> None:
-        """Tell every front end several times a second how the engine is."""
+        """Tell every front several times a second how the engine is."""
         while True:
             await asyncio.sleep(STATE_SECONDS)
             told = state_frame(self.state)
@@ -150,14 +150,14 @@ class EngineServer:
 
 
 class _FrontConnection(FrameProtocol):
-    """The connection of one front end, and its requests that are computed."""
+    """The connection of one front, and its requests that are computed."""
 
     def __init__(self, server: EngineServer) -> None:
-        super().__init__("a front end")
+        super().__init__("a front")
         self._server = server
         self._max_ask_bytes = max_ask_bytes(server.hello.max_queue_tokens)
         self.tasks: dict[int, asyncio.Task[BatchedVectors]] = {}
-        self.is_unread = False  # the front end does not read what it is sent
+        self.is_unread = False  # the front does not read what it is sent
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -167,7 +167,7 @@ class _FrontConnection(FrameProtocol):
         self.send(state_frame(self._server.state))
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002
-        """Give up what the front end asked."""
+        """Give up what the front asked."""
         self._server.connections.discard(self)
         self._server.changed()
         for task in self.tasks.values():
@@ -212,7 +212,7 @@ class _FrontConnection(FrameProtocol):
         task.add_done_callback(partial(self._reply, number))
 
     def end(self) -> None:
-        """Say that nothing follows; the front end closes the connection once it has read all."""
+        """Say that nothing follows; the front closes the connection once it has read all."""
         if not self.transport.is_closing():
             self.transport.write_eof()
 

@@ -1,8 +1,8 @@
-"""The engines of this machine, each behind a unix socket, as one queue for a front end.
+"""The engines of this machine, each behind a unix socket, as one queue for a front.
 
 A request goes whole to the engine with the fewest waiting tokens. If the connection to the engine
 ends before the answer, the request goes once to another engine; so a request that ends engines ends
-two at most. Deadlines are the front end's: a request that is cancelled here is cancelled there.
+two at most. Deadlines are the front's: a request that is cancelled here is cancelled there.
 """
 
 import asyncio

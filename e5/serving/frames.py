@@ -1,17 +1,17 @@
-"""The wire between front ends and engines: frames of raw token ids and raw vectors.
+"""The wire between fronts and engines: frames of raw token ids and raw vectors.
 
 A frame is a header (u32 length of the payload, u8 kind, u64 number) and the payload, all in the
 machine's own byte order, because both ends run on one machine. Nothing on the wire is code, and
 each length is checked before memory is taken for it. Each ASK gets exactly one reply, which
-carries its number: ANSWER, ERROR, or CANCEL if the front end gave the request up before that.
+carries its number: ANSWER, ERROR, or CANCEL if the front gave the request up before that.
 
-    engine -> front end   HELLO   what is served, as JSON; the first frame
+    engine -> front       HELLO   what is served, as JSON; the first frame
                           STATE   u8 whether it is healthy, u64 waiting tokens, u64 bytes of its
                                   cache; several a second
                           ANSWER  f64 queue_ms, f64 forward_ms, u32 batch_texts, i32 cached (-1
                                   without a cache), float32 rows
                           ERROR   `E5Error.to_dict` as JSON
-    front end -> engine   ASK     u32 number of texts, u32 lengths, u32 token ids
+    front -> engine       ASK     u32 number of texts, u32 lengths, u32 token ids
     both                  CANCEL  nothing
 """
 
@@ -79,7 +79,7 @@ class EngineHello(BaseModel):
     Attributes:
         version: of the wire.
         name: the model's name with its fingerprint.
-        tokenizer_sha256: of the tokenizer's file: a front end must have the same.
+        tokenizer_sha256: of the tokenizer's file: a front must have the same.
         prompts: the model's, as the fields of `Prompts`.
         dimensions: the number of dimensions of a whole vector.
         max_length: the number of tokens after which texts are truncated.
@@ -163,7 +163,7 @@ def read_ask(payload: bytearray, *, max_length: int, vocab_size: int) -> list[To
         vocab_size: each id is below it.
 
     Raises:
-        FrameError: for anything that a front end never sends; an engine that computed it could
+        FrameError: for anything that a front never sends; an engine that computed it could
             fail for all others too.
     """
     if len(payload) % 4:

@@ -1,4 +1,4 @@
-"""A front end has no torch, and answers as a gateway with the model in its process does."""
+"""A front has no torch, and answers as a gateway with the model in its process does."""
 
 import asyncio
 import json

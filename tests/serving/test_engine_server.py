@@ -1,4 +1,4 @@
-"""An engine answers every front end, and none can cost another one its work."""
+"""An engine answers every front, and none can cost another one its work."""
 
 import asyncio
 import logging
@@ -204,7 +204,7 @@ def test_what_is_no_frame_ends_its_connection_and_no_other(
     said = [record.getMessage() for record in caplog.records if record.name == FRAMES_LOG]
     assert len(said) >= len(BROKEN) + len(noise) // 2
     assert all(
-        each.startswith("a front end sent a") and each.endswith("; the connection is closed")
+        each.startswith("a front sent a") and each.endswith("; the connection is closed")
         for each in said
     )
 
@@ -229,7 +229,7 @@ def test_what_is_given_up_leaves_the_queue_and_is_confirmed(
             front.send(frame(FrameKind.CANCEL, 3))
             assert await front.read() == Frame(FrameKind.CANCEL, 3, bytearray())
             front.send(ask_frame(3, last))  # the number is free, and there is room
-            other.send(frame(FrameKind.CANCEL, 3))  # another front end's numbers are its own
+            other.send(frame(FrameKind.CANCEL, 3))  # another front's numbers are its own
             engine.let_go()
             assert_same(vectors_of(await other.read(), 1, engine), engine.alone(first))
             assert_same(vectors_of(await front.read(), 1, engine), engine.alone(last))
@@ -346,7 +346,7 @@ def test_who_was_stopped_does_not_keep_an_engine_from_ending(engine: WatchedEngi
         with private_folder() as folder:
             await server.start(folder / "engine")
             front = await RawFront.connect(folder / "engine")
-            await server.stop()  # the front end neither reads nor hangs up
+            await server.stop()  # the front neither reads nor hangs up
             await until(lambda: not server.connections)
             await front.close()
 

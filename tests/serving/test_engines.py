@@ -222,7 +222,7 @@ def test_what_an_engine_has_kept_is_counted_as_in_one_process(engine: WatchedEng
         server = EngineServer(engine.embedder, batcher)
         async with serving(server) as paths, connected(paths) as one, connected(paths) as other:
             assert (await one.embed(texts)).cached == 0
-            found = await other.embed([(1, 5, 2), *texts])  # one cache for all front ends
+            found = await other.embed([(1, 5, 2), *texts])  # one cache for all fronts
             assert found.cached == 2
             assert_same(found.vectors[1:], engine.alone(texts))
             await until(lambda: one.cache_bytes > 0)

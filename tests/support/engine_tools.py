@@ -16,7 +16,7 @@ from e5.serving.engine_server import EngineServer
 from e5.serving.engines import Engines
 from e5.serving.frames import EngineHello, Frame, FrameKind, FrameReader, Pieces, hello_frame
 
-# Engines and front ends run on uvloop; the other loop differs in how connections end.
+# Engines and fronts run on uvloop; the other loop differs in how connections end.
 LOOPS = pytest.mark.parametrize("loop", ["uvloop", pytest.param("asyncio", marks=pytest.mark.slow)])
 FRAMES_LOG = "e5.serving.frames"  # says what was no frame
 Story = Callable[[], Awaitable[None]]
@@ -76,7 +76,7 @@ async def connected(paths: list[Path], **options: float) -> AsyncIterator[Engine
 
 
 class RawFront:
-    """A front end that sends whatever a test says."""
+    """A front that sends whatever a test says."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
