@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
 from typing_extensions import TypedDict
 
-from e5.errors import E5Error
+from e5.errors import E5Error, InputError, quoted
 from e5.gateway.backend import Backend
 from e5.gateway.body import BodyParser, json_pieces, to_json
 from e5.gateway.client_request import ServiceCall
@@ -44,12 +44,6 @@ from e5.gateway.tei import InfoAnswer, info
 from e5.gateway.weaviate import MetaAnswer, meta
 from e5.gateway.wire import Auditor, InformationRequest, RouteContext, Searchable
 from e5.serving import FrontPlace
-
-SENTENCES_BY_STATUS = {
-    404: "there is no such route; GET /openapi.json lists them.",
-    405: "this route does not take this method; GET /openapi.json lists what it takes.",
-}
-
 
 StatusAnswer = TypedDict("StatusAnswer", {"status": str})
 OpenApiAnswer = TypedDict(
@@ -218,9 +212,16 @@ class Gateway:
 
     async def _refused_by_router(self, request: HttpRequest, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        status = error.status_code
-        sentence = SENTENCES_BY_STATUS.get(status, str(error.detail))
-        return self._guard.refuse(request, RefusalError(status, sentence, error.headers))
+        status, headers = error.status_code, error.headers or {}
+        if status == 405:
+            received = f"{request.method}, which this route does not take"
+            methods = headers["Allow"].replace(", ", " or ")
+            remedy = f"send {methods}, or use another route of GET /openapi.json"
+            wrong = InputError("the method", received, remedy)
+        else:
+            received = f"{quoted(request.url.path)}, and there is no such route"
+            wrong = InputError("the path", received, "use one that GET /openapi.json lists")
+        return self._guard.refuse(request, RefusalError(status, wrong, headers))
 
     async def _answer(self, call: ServiceCall, path: str) -> Response:
         """Ask the backend, and make the HTTP response; the same for every wire format."""

@@ -83,8 +83,10 @@ class PredictionRequest(WireRequest):
     @classmethod
     def parse(cls, body: Mapping[str, Any]) -> Self:
         """See `WireRequest.parse`."""
-        if not isinstance(body.get("input"), dict):
-            raise InputError("input", "nothing", 'send {"input": {"query": "..."}}')
+        inputs = body.get("input")
+        if not isinstance(inputs, dict):
+            received = "nothing" if inputs is None else quoted(inputs)
+            raise InputError("input", received, 'send {"input": {"query": "..."}}')
         return super().parse(body)
 
     def service_call(self, context: RouteContext) -> ServiceCall:  # noqa: ARG002

@@ -41,7 +41,7 @@ _Input = Annotated[str, PlainValidator(_joined_parts, json_schema_input_type=Tex
 _Document = Annotated[
     Any, PlainValidator(lambda it: it, json_schema_input_type=wire.Text | dict[str, Any])
 ]
-_LIST = Field(min_length=1, max_length=MAX_TEXTS, fail_fast=True), BeforeValidator(list_of_texts)
+_LIMITED = Field(min_length=1, max_length=MAX_TEXTS, fail_fast=True)
 
 CohereMeta = TypedDict("CohereMeta", {"billed_units": dict[str, int]})
 _ByType: TypeAlias = dict[EmbeddingType, list[list[float]] | list[str]]
@@ -118,7 +118,7 @@ class CohereTextsRequest(CohereOptions):
 class CohereInputsRequest(CohereOptions):
     """Texts to embed, each as a list of parts."""
 
-    inputs: Annotated[list[_Input], *_LIST]
+    inputs: Annotated[list[_Input], _LIMITED, BeforeValidator(wire.few_texts)]
 
     fits = staticmethod(lambda body: body.get("texts") is None and body.get("inputs") is not None)
 
@@ -131,7 +131,7 @@ class RerankRequest(wire.TruncateOptions):
     """A query, and documents to rank."""
 
     query: wire.Text
-    documents: Annotated[list[_Document], *_LIST]
+    documents: Annotated[list[_Document], _LIMITED, BeforeValidator(list_of_texts)]
     rank_fields: list[str] | None = None
     model: str | None = None
     top_n: wire.Count | None = None

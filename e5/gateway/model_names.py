@@ -61,8 +61,8 @@ class ModelNames:
         if suffix is None and any_owner:
             suffix = self._suffixes.get(name.rpartition("/")[2])
         if suffix is None:
-            served = f"this service has {', '.join(self.names)}"
-            raise RefusalError(404, InputError("model", quoted(name), served))
+            remedy = f"send one of {', '.join(self.names)}"
+            raise RefusalError(404, InputError("model", quoted(name), remedy))
         return name, suffix
 
     def check_fingerprint(self, version: str) -> None:
@@ -72,5 +72,7 @@ class ModelNames:
             RefusalError: 404, with the fingerprint of this model.
         """
         if FINGERPRINT.fullmatch(version) and version != self.fingerprint:
-            served = f"this service has {self.fingerprint or 'no fingerprint'}"
-            raise RefusalError(404, InputError("version", quoted(version), served))
+            remedy = (
+                f"send {self.fingerprint}, or leave it out" if self.fingerprint else "leave it out"
+            )
+            raise RefusalError(404, InputError("version", quoted(version), remedy))

@@ -84,17 +84,13 @@ def replicate_get_routes(model_names: ModelNames, predictions: KeptPredictions) 
         return StreamingResponse(json_pieces(prediction), media_type="application/json")
 
     version = "Shows a version of the model.", ModelVersion, show_version, (404,)
+    versions = "Lists the model's only version.", VersionList, list_versions, (404,)
     kept = ReplicatePrediction, show_prediction, (401, 404, 429), False
     return [
         GetRoute("/v1/models/{name:path}/versions/{version}", *version),
         GetRoute("/models/{name:path}/versions/{version}", *version),
-        GetRoute(
-            "/v1/models/{name:path}/versions",
-            "Lists the model's only version.",
-            VersionList,
-            list_versions,
-            (404,),
-        ),
+        GetRoute("/v1/models/{name:path}/versions", *versions),
+        GetRoute("/models/{name:path}/versions", *versions),
         GetRoute(
             "/deployments/{name:path}",
             "Shows a deployment of the model.",

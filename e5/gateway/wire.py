@@ -94,6 +94,7 @@ def _truncate(value: object) -> bool | None:
 
 def one_of(*choices: str) -> PlainValidator:
     """The validator of a field that is one of some strings, in upper or lower case, or null."""
+    remedy = f"send {'one of ' * (len(choices) > 1)}{', '.join(choices)}"
 
     def choose(value: object) -> str | None:
         if value is None:
@@ -101,7 +102,7 @@ def one_of(*choices: str) -> PlainValidator:
         for choice in choices:
             if isinstance(value, str) and value.lower() == choice.lower():
                 return choice
-        raise wrong_value(quoted(value), f"send one of {', '.join(choices)}")
+        raise wrong_value(quoted(value), remedy)
 
     return PlainValidator(choose, json_schema_input_type=Literal[choices] | None)
 

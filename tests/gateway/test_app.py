@@ -266,12 +266,25 @@ class TestRefusals:
         if method == "GET" and (path in ("/", "/models/{name:path}") or "v1beta" in path):
             return  # they are told something
         response = LocalGateway(fake).send(method, url_of(path))
-        assert "does not take this method" in sentence_of(response, 405)
+        assert "which this route does not take" in sentence_of(response, 405)
         assert "POST" in response.headers["allow"]
 
     @pytest.mark.parametrize("path", ["/v1", "/nothing", "/v1/embeddings/x", "/%00", "/v1/%0a"])
     def test_no_route_is_404(self, path: str, fake: FakeBackend) -> None:
         assert "there is no such route" in sentence_of(LocalGateway(fake).get(path), 404)
+
+    def test_a_wrong_path_and_a_wrong_method_are_named_with_a_remedy(
+        self, fake: FakeBackend
+    ) -> None:
+        local = LocalGateway(fake)
+        assert sentence_of(local.post("/api/chat", {}), 404) == (
+            'the path: received "/api/chat", and there is no such route; '
+            "use one that GET /openapi.json lists."
+        )
+        assert sentence_of(local.post("/v1beta/models/small:generateContent", {}), 405) == (
+            "the method: received POST, which this route does not take; "
+            "send GET or HEAD, or use another route of GET /openapi.json."
+        )
 
     def test_a_model_that_is_not_here_is_404(self, fake: FakeBackend) -> None:
         local = LocalGateway(fake, aliases={"ada": "small-query"})
@@ -279,7 +292,7 @@ class TestRefusals:
             local.post("/v1/embeddings", TEXTS | {"model": "gpt"}),
             local.get("/v1/models/gpt"),
         ):
-            assert "this service has small, small-query, small-passage, ada" in sentence_of(
+            assert "send one of small, small-query, small-passage, ada" in sentence_of(
                 response, 404
             )
 

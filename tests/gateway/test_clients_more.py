@@ -157,7 +157,7 @@ def test_a_prompt_that_was_written_into_the_text_is_not_put_there_twice(
 def test_openai_asks_once_for_a_model_that_is_not_here(openai: Any, gateway: GatewayServer) -> None:
     ask = lambda: openai.embeddings.create(model="gpt-4", input=QUERY)  # noqa: E731
     sentence = one_request(gateway, "404", ask)
-    assert 'model: received "gpt-4"; this service has e5-mini, e5-mini-query' in sentence
+    assert 'model: received "gpt-4"; send one of e5-mini, e5-mini-query' in sentence
 
 
 def test_a_contradiction_between_name_and_field_is_refused(

@@ -41,7 +41,7 @@ def test_any_owner_may_stand_before_a_name_where_a_client_wants_one() -> None:
     assert mini.resolve("you/e5-mini", any_owner=True) == ("you/e5-mini", "")
     assert mini.resolve("you/mine", any_owner=True) == ("you/mine", "-query")
     for name, any_owner in (("you/e5-mini", False), ("you/e5-maxi", True), ("them/mine", True)):
-        with pytest.raises(RefusalError, match=f'^model: received "{name}"; this service has '):
+        with pytest.raises(RefusalError, match=f'^model: received "{name}"; send one of '):
             mini.resolve(name, any_owner=any_owner)
 
 
@@ -49,7 +49,7 @@ def test_the_fingerprint_of_another_model_is_refused() -> None:
     mini = ModelNames(SERVED)
     for version in ("9bb9c967f643", "", "1.0", 64 * "a"):
         mini.check_fingerprint(version)
-    with pytest.raises(RefusalError, match="this service has 9bb9c967f643"):
+    with pytest.raises(RefusalError, match="send 9bb9c967f643, or leave it out"):
         mini.check_fingerprint("0123456789ab")
 
 
@@ -72,7 +72,7 @@ def test_a_name_that_is_not_served_is_404_with_those_that_are(name: str) -> None
     with pytest.raises(RefusalError) as caught:
         mini.resolve(name)
     assert caught.value.status == 404
-    assert str(caught.value).startswith(f'model: received "{name}"; this service has e5-mini, ')
+    assert str(caught.value).startswith(f'model: received "{name}"; send one of e5-mini, ')
     for served in mini.names:
         assert served in str(caught.value)
 

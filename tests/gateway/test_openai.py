@@ -207,7 +207,7 @@ def test_azure_s_path_names_the_model_whatever_the_body_says(
         assert answer.json()["model"] == name
         assert cosine(vectors_of(answer.json())[0], vector) >= 0.999999
     refused = local.post(path.format("gpt-4"), {"input": ["snow"], "model": "small"})
-    assert sentence_of(refused, 404).startswith('model: received "gpt-4"; this service has small, ')
+    assert sentence_of(refused, 404).startswith('model: received "gpt-4"; send one of small, ')
     tokens = sentence_of(local.post(path.format("small"), {"input": [[5, 6]], **more}), 400)
     assert TOKEN_IDS_REMEDY in tokens
 

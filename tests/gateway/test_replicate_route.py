@@ -87,11 +87,11 @@ def test_the_output_is_that_of_cog_s_route(local: LocalGateway, embedder: Embedd
 @pytest.mark.parametrize(
     ("path", "more", "status", "sentence"),
     [
-        ("/v1/models/you/large/predictions", {}, 404, 'model: received "you/large"; this service '),
-        ("/deployments/large/predictions", {}, 404, 'model: received "large"; this service has '),
-        ("/v1/predictions", {"version": "you/large:1"}, 404, 'model: received "you/large"; this '),
+        ("/v1/models/you/large/predictions", {}, 404, 'model: received "you/large"; send one '),
+        ("/deployments/large/predictions", {}, 404, 'model: received "large"; send one of '),
+        ("/v1/predictions", {"version": "you/large:1"}, 404, 'model: received "you/large"; send '),
         ("/v1/predictions", {"version": "ba9876543210"}, 404,
-         'version: received "ba9876543210"; this service has 0123456789ab.'),
+         'version: received "ba9876543210"; send 0123456789ab, or leave it out.'),
         ("/v1/predictions", {"version": 5}, 400, "version: received 5; send a string."),
         ("/v1/predictions", {"input": None}, 400, "input: received nothing; send "),
         ("/v1/predictions", {"webhook": "https://a.example"}, 400,
