@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from e5.cli.address import begin_to_listen, bound_socket, url_host
 from e5.cli.options import caller_errors, command_parser, read_lines
 from e5.errors import InputError, shortened
-from e5.serving import FrontPlace
+from e5.serving import FrontConfig
 from e5.settings import Settings
 
 if TYPE_CHECKING:
@@ -38,14 +38,14 @@ ORIGIN = re.compile(r"\*|null|(?!https://.*:443$|http://.*:80$)[a-z][a-z0-9+.-]*
 def gateway_command(arguments: Sequence[str]) -> int:
     """Serve until SIGTERM."""
     options = _parse(arguments)
-    place = None if options.front is None else FrontPlace.from_json(options.front)
-    origin = "%(name)s" if place is None else f"{place.name} %(name)s"
+    front = None if options.front is None else FrontConfig.from_json(options.front)
+    origin = "%(name)s" if front is None else f"{front.name} %(name)s"
     logging.basicConfig(level=logging.INFO, format=f"%(levelname)s {origin}: %(message)s")
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     with caller_errors({"engines": "--engines", "fronts": "--fronts"}, ValueError):
-        if place is not None:
-            place.tie_to_parent()
-            _run(options, place.listener, place)
+        if front is not None:
+            front.tie_to_parent()
+            _run(options, front.listener, front)
             return 0
         with bound_socket(os.environ, default_port=8080) as bound:
             if options.engines is None and options.fronts is None:
@@ -55,11 +55,11 @@ def gateway_command(arguments: Sequence[str]) -> int:
 
 
 def _run(
-    options: argparse.Namespace, bound: socket.socket, place: FrontPlace | None = None
+    options: argparse.Namespace, bound: socket.socket, front: FrontConfig | None = None
 ) -> None:
     import uvloop
 
-    uvloop.run(_serve(options, bound, place))
+    uvloop.run(_serve(options, bound, front))
 
 
 def _run_processes(options: argparse.Namespace, bound: socket.socket) -> int:
@@ -133,7 +133,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 async def _serve(
-    options: argparse.Namespace, bound: socket.socket, place: FrontPlace | None
+    options: argparse.Namespace, bound: socket.socket, front: FrontConfig | None
 ) -> None:
     keys, aliases, origins = _checked(options)
     from e5.gateway import Backend, Gateway, InProcessBackend, ModelNames, RemoteBackend, serve
@@ -146,11 +146,11 @@ async def _serve(
         index = Index(options.index)
     backend: Backend
     auditor = None
-    if place is not None:
+    if front is not None:
         from e5.gateway import EnginesBackend  # with the tokenizer's library: not before a service
 
         backend = await EnginesBackend.connect(
-            list(map(Path, place.engines)), Path(settings.weights)
+            list(map(Path, front.engines)), Path(settings.weights)
         )
     elif options.backend is not None:
         backend = await RemoteBackend.find(options.backend, weights=settings.weights)
@@ -167,11 +167,11 @@ async def _serve(
         origins=origins,
         index=index,
         auditor=auditor,
-        place=place,
+        front=front,
     )
     begin_to_listen(bound)
-    pulses = [] if place is None else [asyncio.create_task(place.pulse())]
-    if place is None:  # else the parent does, when all can answer
+    pulses = [] if front is None else [asyncio.create_task(front.pulse())]
+    if front is None:  # else the parent does, when all can answer
         _announce(info.name, bound=bound)
     await serve(gateway, bound, drain_seconds=settings.drain_seconds)
     for pulse in pulses:

@@ -14,8 +14,9 @@ from e5.errors import InputError, quoted
 from e5.gateway import wire
 from e5.gateway.client_request import ClientRequest
 from e5.gateway.openai import RoleOptions
+from e5.gateway.ranking import ranked
 from e5.gateway.roles import PromptChoice, prompt_for
-from e5.gateway.wire import MAX_TEXTS, RouteContext, list_of_texts, named_texts, ranked
+from e5.gateway.wire import MAX_TEXTS, RouteContext, list_of_texts, named_texts
 from e5.prompts import DEFAULT_TASK
 from e5.serving import Answer
 from e5.validation import wrong_value
@@ -149,7 +150,7 @@ class RerankRequest(wire.TruncateOptions):
         model, _ = context.resolve_model(self.model)
         documents = [_document_text(i, it, self.rank_fields) for i, it in enumerate(self.documents)]
         _, fields = named_texts(documents, "documents")
-        asked = prompt_for({"task": self.task, "instruction": self.instruction})
+        choice = prompt_for({"task": self.task, "instruction": self.instruction})
         _, top = self.first_given("top_n", "top_k")
         version = _version(context)
 
@@ -178,15 +179,15 @@ class RerankRequest(wire.TruncateOptions):
             texts=[self.query, *documents],
             fields=["query", *fields],
             list_name="documents",
-            prompt=PromptChoice(asked.task or DEFAULT_TASK, "query"),
+            prompt=PromptChoice(choice.task or DEFAULT_TASK, "query"),
             build_body=build_body,
-            document_positions=() if asked.side == "symmetric" else range(1, len(documents) + 1),
+            document_positions=() if choice.side == "symmetric" else range(1, len(documents) + 1),
             truncate=self.truncates,
         )
 
 
 def _document_text(position: int, document: object, rank_fields: list[str] | None) -> object:
-    """What a document is ranked by: of an object `text`, or the named fields one after another."""
+    """The text to rank: of an object its `text`, or the named fields joined by line breaks."""
     if not isinstance(document, dict):
         return document
     if not rank_fields:

@@ -2,7 +2,7 @@ r"""Prompts that clients write into their texts, recognised by their words.
 
 The model was trained on `Instruct: {task}\nQuery: {query}`, and another form gives another vector.
 But clients that join strings or replace line breaks, and settings in which `\n` is two characters,
-change it on the way. Which texts may have a prompt is decided elsewhere.
+change it on the way. `ClientRequest.service_call` says which texts may have a prompt.
 """
 
 import re
@@ -19,8 +19,8 @@ _BEGINNING = re.compile(rf"{_GAP}(instruct)\s*[:\uff1a]", re.IGNORECASE)
 _QUERY = re.compile(r"(query)\s*[:\uff1a]", re.IGNORECASE)
 _END_OF_LINE = re.compile(r"(?:[\n\v\f\r\x85\u2028\u2029]|\\[nr])[ \t]*\Z")
 _OTHER_CASES = ("instructquery", "INSTRUCTQUERY")  # all words of such a text are in one case
-# How far is looked, because there may be 10 million characters in a request, and it must not take
-# long: for white space, for the end of an instruction, and at how many words `Query:`.
+# A request may have 10 million characters, so this much of a text is searched: characters of white
+# space, characters of an instruction, occurrences of `Query:`.
 _NEARBY, _LONGEST_INSTRUCTION, _MOST_WORDS = 64, 1000, 8
 
 
@@ -76,13 +76,13 @@ def find_prompts(texts: Sequence[Any], prompted: Iterable[int]) -> FoundPrompts:
         prompted: the positions of those that may have a prompt. The others are documents, which
             stay as they are.
     """
-    may_have = frozenset(prompted)
-    found = FoundPrompts(list(texts), [], [], [], len(may_have))
+    positions = frozenset(prompted)
+    found = FoundPrompts(list(texts), [], [], [], len(positions))
     for i, text in enumerate(texts):
         if not begins_like_prompt(text):
             continue
         prompt = written_prompt(text)
-        if i in may_have and prompt is not None:
+        if i in positions and prompt is not None:
             found.texts[i] = prompt
             found.own.append(i)
             if prompt != text:
