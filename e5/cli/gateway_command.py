@@ -34,6 +34,14 @@ if TYPE_CHECKING:
 # As browsers write it: in lower case, without a path, and without the scheme's own port.
 ORIGIN = re.compile(r"\*|null|(?!https://.*:443$|http://.*:80$)[a-z][a-z0-9+.-]*://[^\sA-Z/?#@*]+")
 
+_OPTIONS = {
+    "aliases": "--alias",
+    "engines": "--engines",
+    "fronts": "--fronts",
+    "index": "--index",
+    "url": "--backend",
+}
+
 
 def gateway_command(arguments: Sequence[str]) -> int:
     """Serve until SIGTERM."""
@@ -42,7 +50,7 @@ def gateway_command(arguments: Sequence[str]) -> int:
     origin = "%(name)s" if front is None else f"{front.name} %(name)s"
     logging.basicConfig(level=logging.INFO, format=f"%(levelname)s {origin}: %(message)s")
     logging.getLogger("httpx2").setLevel(logging.WARNING)
-    with caller_errors({"engines": "--engines", "fronts": "--fronts"}, ValueError):
+    with caller_errors(_OPTIONS, ValueError):
         if front is not None:
             front.tie_to_parent()
             _run(options, front.listener, front)
@@ -200,7 +208,7 @@ def _read_keys(file: Path) -> list[str]:
     keys = {number: key.strip() for number, key in read_lines(file, "--keys", "key").items()}
     for number, key in keys.items():
         if not (key.isascii() and key.isprintable()):
-            received = f"{file}, whose line {number} has a character that cannot be in a header"
+            received = f"{file}, whose line {number} has a character that no header holds"
             raise InputError("--keys", received, "make keys of ASCII's letters, digits and signs")
     return list(keys.values())
 

@@ -4,6 +4,7 @@ import doctest
 
 import pytest
 
+from e5.errors import InputError
 from e5.gateway import model_names as models
 from e5.gateway.model_names import ModelNames
 from e5.gateway.refusals import RefusalError
@@ -62,7 +63,8 @@ def test_an_alias_stands_for_a_name_and_its_role() -> None:
 
 
 def test_an_alias_of_nothing_is_refused_at_the_start() -> None:
-    with pytest.raises(ValueError, match=r"^alias small: received 'e5-maxi'; use one of e5-mini, "):
+    sentence = "^aliases: received small=e5-maxi; write NAME=MODEL, where MODEL is one of e5-mini, "
+    with pytest.raises(InputError, match=sentence):
         ModelNames(SERVED, {"small": "e5-maxi"})
 
 
