@@ -101,7 +101,7 @@ def test_an_answer_says_what_was_done(path: str, fake: FakeBackend) -> None:
 
 
 @pytest.mark.parametrize("path", GET_PATHS)
-def test_what_is_only_told_needs_no_key(path: str, fake: FakeBackend) -> None:
+def test_routes_without_a_cost_need_no_key(path: str, fake: FakeBackend) -> None:
     response = LocalGateway(fake, keys=["k"]).get(path, headers={"origin": "http://elsewhere"})
     assert response.status_code == 200, response.text
     assert response.headers["x-request-id"]
@@ -221,7 +221,7 @@ class TestRefusals:
     @pytest.mark.slow
     @pytest.mark.parametrize("path", BODIES)
     @pytest.mark.parametrize(("error", "status"), CAUSES, ids=lambda value: str(value)[:30])
-    def test_the_status_tells_the_cause(self, path: str, error: Exception, status: int) -> None:
+    def test_each_cause_has_its_status(self, path: str, error: Exception, status: int) -> None:
         local = LocalGateway(FakeBackend(outcome=error))
         response = local.post(url_of(path), BODIES[path])
         sentence = sentence_on(response, path, status)
@@ -260,7 +260,7 @@ class TestRefusals:
     @pytest.mark.slow
     @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"])
     @pytest.mark.parametrize("path", BODIES)
-    def test_another_method_is_405_and_told_what_is_taken(
+    def test_another_method_is_405_with_those_that_are_taken(
         self, method: str, path: str, fake: FakeBackend
     ) -> None:
         if method == "GET" and (path in ("/", "/models/{name:path}") or "v1beta" in path):
@@ -406,7 +406,7 @@ def test_metrics_count_what_was_answered() -> None:
 
 
 @pytest.mark.parametrize("error", [QueueFullError(1, 2, 3), InputError("documents[1]", "7", "no")])
-def test_errors_have_the_callers_words(error: E5Error) -> None:
+def test_errors_have_the_callers_names_of_fields(error: E5Error) -> None:
     response = LocalGateway(FakeBackend(outcome=error)).post("/v1/embeddings", TEXTS)
     sentence = sentence_of(response, response.status_code)
     assert "documents" not in sentence

@@ -108,7 +108,7 @@ def test_openai_can_name_a_task_and_dimensions(openai: Any, python: Embedder) ->
     assert np.allclose([answer.data[0].embedding], truth, atol=1e-6)
 
 
-def test_openai_is_told_tokens_prompt_and_fingerprint(openai: Any, python: Embedder) -> None:
+def test_openai_gets_tokens_prompt_and_fingerprint(openai: Any, python: Embedder) -> None:
     answer = openai.embeddings.with_raw_response.create(model="e5-mini-query", input=QUERY)
     assert answer.headers["x-e5-prompt"] == f'query "{DEFAULT_TASK}"'
     assert answer.headers["x-e5-model"] == python.name

@@ -92,7 +92,7 @@ def test_a_tokenizer_of_another_model_is_refused(service: FakeCog) -> None:
 
 
 @pytest.mark.parametrize("folder", [None, "nothing", "empty", "damaged", "manifest"])
-def test_without_one_the_operators_way_out_is_told(
+def test_without_one_the_refusal_has_the_operators_remedy(
     folder: str | None, service: FakeCog, mistral: Path, tmp_path: Path
 ) -> None:
     for name in ("empty", "damaged"):

@@ -1,4 +1,4 @@
-"""Models, versions and deployments are told as Replicate's clients read them."""
+"""Models, versions and deployments are described as Replicate's clients read them."""
 
 from datetime import datetime
 from typing import Any

@@ -134,7 +134,7 @@ def test_cog_s_own_form_stays_where_no_version_is_named() -> None:
 
 
 class TestAskedForAgain:
-    """As Go's client does after each request, unless it is told to block."""
+    """As Go's client does after each request, without `WithBlockUntilDone`."""
 
     @pytest.mark.parametrize("path", ["/v1/predictions/{}", "/predictions/{}"])
     def test_it_is_given_once_more(self, quick: LocalGateway, path: str) -> None:
@@ -153,7 +153,7 @@ class TestAskedForAgain:
         assert local.get(made["urls"]["get"]).json() == made
 
     @pytest.mark.parametrize("method", ["GET", "POST"])
-    def test_one_that_is_not_kept_is_404_and_told_why(self, method: str) -> None:
+    def test_one_that_is_not_kept_is_404_with_the_reason(self, method: str) -> None:
         local = LocalGateway(FakeBackend(), limits=GatewayLimits(kept_prediction_bytes=100))
         made = local.post("/v1/predictions", {"input": INPUT}).json()
         url = made["urls"]["get" if method == "GET" else "cancel"]
