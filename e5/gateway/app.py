@@ -141,7 +141,7 @@ class Gateway:
             GetRoute("/health", "Says that the process lives.", StatusAnswer, self._health),
             GetRoute("/ready", "Says whether requests are answered now.", *ready),
             GetRoute(
-                "/health-check", "Gives the status in Cog's words.", StatusAnswer, self._cog_health
+                "/health-check", "Gives the status as Cog does.", StatusAnswer, self._cog_health
             ),
             GetRoute(
                 "/.well-known/live", "Answers Weaviate as /health.", StatusAnswer, self._health
