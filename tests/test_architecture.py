@@ -351,7 +351,7 @@ def loaded_by(code: str) -> set[str]:
         ("from e5 import Settings, TASKS, InputError, Encoder", set()),
         ("from e5 import Client", {"pydantic"}),
         ("from e5.corpora import Index", {"pydantic", "pyarrow", "lancedb"}),
-        ("from e5.serving import FrontPlace", set()),
+        ("from e5.serving import FrontConfig", set()),
         ("from e5.serving import run_processes", {"pydantic", "tokenizers"}),  # the parent
         ("from e5.serving import EmbedRequest", {"pydantic"}),
         ("from e5.serving import Engines, Service", {"pydantic", "tokenizers"}),

@@ -5,7 +5,7 @@
     e5 gateway --engines all                         the model on each card of this machine
 
 HOST and PORT say where it listens; the default is 127.0.0.1 and 8080. E5_WEIGHTS and the other
-settings choose the model. With --backend, E5_WEIGHTS is where the tokenizer is for /tokenize.
+settings choose the model. With --backend, E5_WEIGHTS is the folder of the tokenizer for /tokenize.
 E5_DRAIN_SECONDS is how long /ready says 503 after SIGTERM, before the gateway ends.
 """
 
@@ -24,28 +24,36 @@ from typing import TYPE_CHECKING
 from e5.cli.address import begin_to_listen, bound_socket, url_host
 from e5.cli.options import caller_errors, command_parser, read_lines
 from e5.errors import InputError, shortened
-from e5.serving import FrontPlace
+from e5.serving import FrontConfig
 from e5.settings import Settings
 
 if TYPE_CHECKING:
     from e5.audit import VectorAuditor
     from e5.gateway import InProcessBackend
 
-# In a browser's words: lower case, without a path, without a port that goes without saying.
+# As browsers write it: in lower case, without a path, and without the scheme's own port.
 ORIGIN = re.compile(r"\*|null|(?!https://.*:443$|http://.*:80$)[a-z][a-z0-9+.-]*://[^\sA-Z/?#@*]+")
+
+_OPTIONS = {
+    "aliases": "--alias",
+    "engines": "--engines",
+    "fronts": "--fronts",
+    "index": "--index",
+    "url": "--backend",
+}
 
 
 def gateway_command(arguments: Sequence[str]) -> int:
     """Serve until SIGTERM."""
     options = _parse(arguments)
-    place = None if options.front is None else FrontPlace.from_json(options.front)
-    origin = "%(name)s" if place is None else f"{place.name} %(name)s"
+    front = None if options.front is None else FrontConfig.from_json(options.front)
+    origin = "%(name)s" if front is None else f"{front.name} %(name)s"
     logging.basicConfig(level=logging.INFO, format=f"%(levelname)s {origin}: %(message)s")
     logging.getLogger("httpx2").setLevel(logging.WARNING)
-    with caller_errors({"engines": "--engines", "fronts": "--fronts"}, ValueError):
-        if place is not None:
-            place.tie_to_parent()
-            _run(options, place.listener, place)
+    with caller_errors(_OPTIONS, ValueError):
+        if front is not None:
+            front.tie_to_parent()
+            _run(options, front.listener, front)
             return 0
         with bound_socket(os.environ, default_port=8080) as bound:
             if options.engines is None and options.fronts is None:
@@ -55,15 +63,15 @@ def gateway_command(arguments: Sequence[str]) -> int:
 
 
 def _run(
-    options: argparse.Namespace, bound: socket.socket, place: FrontPlace | None = None
+    options: argparse.Namespace, bound: socket.socket, front: FrontConfig | None = None
 ) -> None:
     import uvloop
 
-    uvloop.run(_serve(options, bound, place))
+    uvloop.run(_serve(options, bound, front))
 
 
 def _run_processes(options: argparse.Namespace, bound: socket.socket) -> int:
-    """Run engines and fronts; what fronts could not use is refused here."""
+    """Run engines and fronts; options that the fronts could not use are refused before that."""
     if options.backend is not None:
         received = "a value together with --backend, which names who computes"
         remedy = "leave one of them out; run several gateways before a service"
@@ -77,7 +85,7 @@ def _run_processes(options: argparse.Namespace, bound: socket.socket) -> int:
 
     def front_command(folder: Path) -> list[str]:
         arguments = [sys.executable, "-m", "e5", "gateway", *given]
-        if keys:  # the file may be a pipe, or another one when a front is started again
+        if keys:  # their file may be a pipe, or changed when a front is started again
             (folder / "keys").write_text("\n".join(keys), encoding="ascii")
             arguments.append(f"--keys={folder / 'keys'}")
         return arguments
@@ -105,12 +113,12 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="What computes: http://... of a Cog server, replicate:owner/name[:version] or "
         "replicate-deployment:owner/name. The default is the model in this process.",
     )
-    keys = "A file with one key a line; - for the standard input. By default none is needed."
+    keys = "A file with one key a line; - for the standard input. By default no key is needed."
     parser.add_argument("--keys", metavar="FILE", type=Path, help=keys)
-    alias = "Another name for the model, for clients that insist on one. May be repeated."
+    alias = "Another name for the model, for clients that accept only some. May be repeated."
     parser.add_argument("--alias", metavar="NAME=MODEL", action="append", default=[], help=alias)
     cors = (
-        "Web pages of these origins may ask from a browser: https://notes.example.org, "
+        "Web pages of these origins may send requests: https://notes.example.org, "
         "app://obsidian.md, or * for all pages. The default is none."
     )
     parser.add_argument(
@@ -119,7 +127,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     index = "The folder of an index that build-index made; adds POST /search."
     parser.add_argument("--index", metavar="INDEX", help=index)
     engines = (
-        "Run the model in N processes of their own, one on each card, or with their share of the "
+        "Run the model in N processes: one on each card, or without cards on their share of the "
         "cores; all for every card. The default is one process that does everything."
     )
     parser.add_argument("--engines", metavar="N|all", help=engines)
@@ -133,7 +141,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 async def _serve(
-    options: argparse.Namespace, bound: socket.socket, place: FrontPlace | None
+    options: argparse.Namespace, bound: socket.socket, front: FrontConfig | None
 ) -> None:
     keys, aliases, origins = _checked(options)
     from e5.gateway import Backend, Gateway, InProcessBackend, ModelNames, RemoteBackend, serve
@@ -146,11 +154,11 @@ async def _serve(
         index = Index(options.index)
     backend: Backend
     auditor = None
-    if place is not None:
-        from e5.gateway import EnginesBackend  # with the tokenizer's library: not before a service
+    if front is not None:
+        from e5.gateway import EnginesBackend  # it needs the tokenizer's library
 
         backend = await EnginesBackend.connect(
-            list(map(Path, place.engines)), Path(settings.weights)
+            list(map(Path, front.engines)), Path(settings.weights)
         )
     elif options.backend is not None:
         backend = await RemoteBackend.find(options.backend, weights=settings.weights)
@@ -167,11 +175,11 @@ async def _serve(
         origins=origins,
         index=index,
         auditor=auditor,
-        place=place,
+        front=front,
     )
     begin_to_listen(bound)
-    pulses = [] if place is None else [asyncio.create_task(place.pulse())]
-    if place is None:  # else the parent does, when all can answer
+    pulses = [] if front is None else [asyncio.create_task(front.pulse())]
+    if front is None:  # the parent of fronts announces when all can answer
         _announce(info.name, bound=bound)
     await serve(gateway, bound, drain_seconds=settings.drain_seconds)
     for pulse in pulses:
@@ -186,7 +194,7 @@ def _checked(options: argparse.Namespace) -> tuple[list[str], dict[str, str], li
 
 
 def _auditor(backend: "InProcessBackend", settings: Settings) -> "VectorAuditor":
-    """What judges vectors with the model in this process."""
+    """The auditor of vectors, with the model in this process."""
     from e5.audit import LocalSource, VectorAuditor
     from e5.embedder import Embedder
 
@@ -196,7 +204,7 @@ def _auditor(backend: "InProcessBackend", settings: Settings) -> "VectorAuditor"
 
 
 def _read_keys(file: Path) -> list[str]:
-    """The keys in a file, without blanks at their ends; a header must be able to hold each."""
+    """The keys in a file, without blanks at their ends; each must fit into a header."""
     keys = {number: key.strip() for number, key in read_lines(file, "--keys", "key").items()}
     for number, key in keys.items():
         if not (key.isascii() and key.isprintable()):
@@ -206,7 +214,7 @@ def _read_keys(file: Path) -> list[str]:
 
 
 def _settings_before_a_service() -> Settings:
-    """Those that are of use there; the others may be set for the service, in the same shell."""
+    """The settings that a gateway before a service uses; the same shell may set others for that."""
     names = ("E5_WEIGHTS", "E5_DRAIN_SECONDS")
     return Settings.from_env({name: os.environ.get(name, "") for name in names})
 

@@ -1,4 +1,4 @@
-"""The wire formats that other clients already speak, in front of one service."""
+"""The gateway: an HTTP server that speaks the wire formats of other clients."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""The gateway: its routes, and the one way that every request takes from its body to its answer."""
+"""The gateway: its routes, and what happens to every request between its body and its answer."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
 from typing_extensions import TypedDict
 
-from e5.errors import E5Error
+from e5.errors import E5Error, InputError, quoted
 from e5.gateway.backend import Backend
-from e5.gateway.body import BodyParser, json_pieces, to_json
+from e5.gateway.body import BodyParser, json_pieces, json_response
 from e5.gateway.client_request import ServiceCall
 from e5.gateway.guard import ERROR_STYLE, Guard, while_connected
 from e5.gateway.keys import Keys
@@ -25,7 +25,6 @@ from e5.gateway.limits import GatewayLimits
 from e5.gateway.listing_routes import listing_get_routes
 from e5.gateway.metrics import GatewayMetrics
 from e5.gateway.model_names import ModelNames
-from e5.gateway.openai import ModelCard, ModelList, model_list
 from e5.gateway.openapi import (
     ANSWER_HEADERS,
     BACKEND_STATUSES,
@@ -37,19 +36,11 @@ from e5.gateway.page import prepare_page
 from e5.gateway.path_router import PathRouter
 from e5.gateway.rate_limits import RateLimits
 from e5.gateway.refusals import RefusalError
-from e5.gateway.replicate_models import OwnedModel, owned_model, replicate_get_routes
+from e5.gateway.replicate_models import replicate_get_routes
 from e5.gateway.replicate_route import KeptPredictions
 from e5.gateway.routes import AUDIT_ROUTE, POST_ROUTES, SEARCH_ROUTE, GetRoute, PostRoute
-from e5.gateway.tei import InfoAnswer, info
-from e5.gateway.weaviate import MetaAnswer, meta
 from e5.gateway.wire import Auditor, InformationRequest, RouteContext, Searchable
-from e5.serving import FrontPlace
-
-SENTENCES_BY_STATUS = {
-    404: "there is no such route; GET /openapi.json lists them.",
-    405: "this route does not take this method; GET /openapi.json lists what it takes.",
-}
-
+from e5.serving import FrontConfig
 
 StatusAnswer = TypedDict("StatusAnswer", {"status": str})
 OpenApiAnswer = TypedDict(
@@ -75,20 +66,20 @@ class Gateway:
         index: Searchable | None = None,
         auditor: Auditor | None = None,
         limits: GatewayLimits = GatewayLimits(),  # noqa: B008 (it is frozen)
-        place: FrontPlace | None = None,
+        front: FrontConfig | None = None,
     ) -> None:
         """Put the parts together; the backend is not asked yet.
 
         Args:
-            backend: who computes.
+            backend: computes the vectors.
             model_names: the model names that callers may use.
             keys: a request to a route that is not keyless must carry one of them; without any, no
                 request needs a key.
             origins: the web pages of these origins may ask it from a browser; `*` for all pages.
-            index: what the route `POST /search`, which it adds, searches.
-            auditor: what the route `POST /audit`, which it adds, asks.
+            index: adds the route `POST /search`, which searches it.
+            auditor: adds the route `POST /audit`, which asks it.
             limits: how much it takes at a time.
-            place: of a front, which shares counters and predictions with the others.
+            front: the configuration of a front, which shares counters and predictions with others.
         """
         self._backend = backend
         self._model_names = model_names
@@ -102,9 +93,9 @@ class Gateway:
         )
         self._parser = BodyParser(limits)
         self._predictions = KeptPredictions(
-            limits.kept_prediction_bytes, None if place is None else Path(place.folder)
+            limits.kept_prediction_bytes, None if front is None else Path(front.folder)
         )
-        self._guard = Guard(self._parser, Keys(keys), limits, GatewayMetrics(place))
+        self._guard = Guard(self._parser, Keys(keys), limits, GatewayMetrics(front))
         self._post_routes = [
             *POST_ROUTES,
             *([] if index is None else [SEARCH_ROUTE]),
@@ -118,11 +109,11 @@ class Gateway:
             middleware=[_cors(origins)] if origins else [],
             exception_handlers={HTTPException: self._refused_by_router},
         )
-        self.app.router.redirect_slashes = False  # not to where the Host header says
+        self.app.router.redirect_slashes = False  # a redirect trusts the Host header
 
     @property
     def metrics(self) -> GatewayMetrics:
-        """What it counts."""
+        """The counters."""
         return self._guard.metrics
 
     @property
@@ -140,41 +131,22 @@ class Gateway:
         await self._backend.close()
 
     def _all_get_routes(self) -> list[GetRoute]:
-        all_models = ModelList, self._list_models, (404,)
-        one_model = ModelCard | OwnedModel, self._one_model, (404,)
-        openapi = OpenApiAnswer, self._openapi, BACKEND_STATUSES
+        ready = StatusAnswer, self._ready, (503,)
         return [
             GetRoute("/", "Shows the page for people.", "text/html", self._show_page),
-            GetRoute("/v1/models", "Lists the names of the model.", ModelList, self._list_models),
-            GetRoute("/models", "Lists them as /v1/models does.", ModelList, self._list_models),
-            GetRoute("/v1/models/{name:path}", "Shows one name of the model.", *one_model),
-            GetRoute("/models/{name:path}", "Shows it as /v1/models/{name} does.", *one_model),
-            *listing_get_routes(self._model_names, self._backend),
-            GetRoute(
-                "/deployments/{name:path}/models", "Lists them for Azure's clients.", *all_models
+            *listing_get_routes(
+                self._model_names, self._backend, max_requests=self.limits.in_flight
             ),
             *replicate_get_routes(self._model_names, self._predictions),
+            GetRoute("/health", "Says that the process lives.", StatusAnswer, self._health),
+            GetRoute("/ready", "Says whether requests are answered now.", *ready),
             GetRoute(
-                "/info",
-                "Says what is served, in the fields of text-embeddings-inference.",
-                InfoAnswer,
-                self._info,
-                BACKEND_STATUSES,
-            ),
-            GetRoute("/health", "Says that the gateway lives.", StatusAnswer, self._health),
-            GetRoute("/ready", "Says that it can answer now.", StatusAnswer, self._ready, (503,)),
-            GetRoute("/health-check", "Says it as Cog does.", StatusAnswer, self._cog_health),
-            GetRoute("/.well-known/live", "Says it to Weaviate.", StatusAnswer, self._health),
-            GetRoute(
-                "/.well-known/ready", "Says it to Weaviate.", StatusAnswer, self._ready, (503,)
+                "/health-check", "Gives the status as Cog does.", StatusAnswer, self._cog_health
             ),
             GetRoute(
-                "/meta",
-                "Says to Weaviate what is served.",
-                MetaAnswer,
-                self._meta,
-                BACKEND_STATUSES,
+                "/.well-known/live", "Answers Weaviate as /health.", StatusAnswer, self._health
             ),
+            GetRoute("/.well-known/ready", "Answers Weaviate as /ready.", *ready),
             GetRoute(
                 "/metrics",
                 "Gives the counters to Prometheus.",
@@ -183,11 +155,17 @@ class Gateway:
                 (401, 429),
                 keyless=False,
             ),
-            GetRoute("/openapi.json", "Describes all routes.", *openapi),
+            GetRoute(
+                "/openapi.json",
+                "Describes all routes.",
+                OpenApiAnswer,
+                self._openapi,
+                BACKEND_STATUSES,
+            ),
         ]
 
     def _post(self, route: PostRoute) -> Route:
-        context = RouteContext(
+        route_context = RouteContext(
             route.path,
             self._model_names,
             self._index,
@@ -196,15 +174,14 @@ class Gateway:
         )
 
         async def respond(request: HttpRequest) -> Response:
-            body = await self._parser.read(request, of_any_type=route.of_any_type)
+            body = await self._parser.read(request, any_content_type=route.any_content_type)
             kind = route.kind_of(body)
             request.scope[ERROR_STYLE] = kind.error_style
-            asked, here, params = kind.parse(body), context, request.path_params
-            if params:
-                here = replace(context, path_params=params)
-            if isinstance(asked, InformationRequest):
-                return await while_connected(request, self._inform(asked, here))
-            call = asked.service_call(here)
+            wire_request, params = kind.parse(body), request.path_params
+            context = replace(route_context, path_params=params) if params else route_context
+            if isinstance(wire_request, InformationRequest):
+                return await while_connected(request, self._inform(wire_request, context))
+            call = wire_request.service_call(context)
             return await while_connected(request, self._answer(call, route.path))
 
         guarded = self._guard.around(route.path, respond, style=route.error_style)
@@ -218,9 +195,16 @@ class Gateway:
 
     async def _refused_by_router(self, request: HttpRequest, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        status = error.status_code
-        sentence = SENTENCES_BY_STATUS.get(status, str(error.detail))
-        return self._guard.refuse(request, RefusalError(status, sentence, error.headers))
+        status, headers = error.status_code, error.headers or {}
+        if status == 405:
+            received = f"{request.method}, which this route does not take"
+            methods = headers["Allow"].replace(", ", " or ")
+            remedy = f"send {methods}, or use another route of GET /openapi.json"
+            wrong = InputError("the method", received, remedy)
+        else:
+            received = f"{quoted(request.url.path)}, and there is no such route"
+            wrong = InputError("the path", received, "use one that GET /openapi.json lists")
+        return self._guard.refuse(request, RefusalError(status, wrong, headers))
 
     async def _answer(self, call: ServiceCall, path: str) -> Response:
         """Ask the backend, and make the HTTP response; the same for every wire format."""
@@ -244,8 +228,7 @@ class Gateway:
         }
         is_large = answer.vectors.size >= self.limits.large_answer_floats
         if not is_large and not call.reads_disk:
-            content = to_json(call.build_body(answer))
-            response = Response(content, 200, headers, "application/json")
+            response = json_response(call.build_body(answer), headers=headers)
         else:
             body = await asyncio.to_thread(call.build_body, answer)
             response = StreamingResponse(json_pieces(body), 200, headers, "application/json")
@@ -254,37 +237,25 @@ class Gateway:
 
     async def _inform(self, body: InformationRequest, context: RouteContext) -> Response:
         """Make the response to a request that needs no vector."""
-        found = await body.information(context, self._backend)
-        return StreamingResponse(json_pieces(found), 200, media_type="application/json")
+        answer = await body.information(context, self._backend)
+        return StreamingResponse(json_pieces(answer), 200, media_type="application/json")
 
     async def _show_page(self, _: HttpRequest) -> Response:
         return HTMLResponse(self._page.html, headers=self._page.headers)
 
-    async def _list_models(self, _: HttpRequest) -> Response:
-        return _json(model_list(self._model_names))
-
-    async def _one_model(self, request: HttpRequest) -> Response:
-        return _json(owned_model(request.path_params["name"], self._model_names))
-
-    async def _info(self, _: HttpRequest) -> Response:
-        return _json(info(await self._backend.info(), max_requests=self.limits.in_flight))
-
-    async def _meta(self, _: HttpRequest) -> Response:
-        return _json(meta(await self._backend.info()))
-
     async def _health(self, _: HttpRequest) -> Response:
-        return _json({"status": "alive"})
+        return json_response({"status": "alive"})
 
     async def _ready(self, _: HttpRequest) -> Response:
         if self.draining:
             raise RefusalError(503, "the gateway is stopping; ask another.")
         if not await self._backend.ready():
             raise RefusalError(503, "the backend cannot answer now; try again in a moment.")
-        return _json({"status": "ready"})
+        return json_response({"status": "ready"})
 
     async def _cog_health(self, _: HttpRequest) -> Response:
         is_ready = not self.draining and await self._backend.ready()
-        return _json({"status": "READY" if is_ready else "UNHEALTHY"})
+        return json_response({"status": "READY" if is_ready else "UNHEALTHY"})
 
     async def _metrics(self, _: HttpRequest) -> Response:
         # In a thread: what several processes count takes many milliseconds to add up.
@@ -293,12 +264,13 @@ class Gateway:
         return Response(text, media_type="text/plain; version=0.0.4")
 
     async def _openapi(self, _: HttpRequest) -> Response:
-        dimensions = (await self._backend.info()).dimensions
-        return _json(description(self._post_routes, self._get_routes, dimensions=dimensions))
+        info = await self._backend.info()
+        routes = self._post_routes, self._get_routes
+        return json_response(description(*routes, dimensions=info.dimensions))
 
 
 def _cors(origins: Sequence[str]) -> Middleware:
-    """What tells browsers that pages of these origins may ask; it answers preflights itself."""
+    """Lets pages of these origins read answers in a browser, and answers preflights itself."""
     return Middleware(
         CORSMiddleware,
         allow_origins=origins,
@@ -307,7 +279,3 @@ def _cors(origins: Sequence[str]) -> Middleware:
         allow_private_network=True,  # from a page of the internet to a gateway in an office
         expose_headers=[*ANSWER_HEADERS, *ID_HEADER, *REFUSAL_HEADERS.values()],
     )
-
-
-def _json(value: object) -> Response:
-    return Response(to_json(value), media_type="application/json")

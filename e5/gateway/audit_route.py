@@ -1,4 +1,4 @@
-"""`POST /audit`: a text and a vector that somebody has for it -> what was done to it."""
+"""`POST /audit`: says what was done to a vector that somebody has for a text."""
 
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -12,13 +12,15 @@ from e5.validation import wrong_value
 
 
 def _vector(value: object) -> object:
-    """What may hold a vector; the auditor reads it."""
+    """A value that may hold a vector; the auditor reads it."""
     if not isinstance(value, list | str):
         raise wrong_value(quoted(value), "send a list of numbers, or a text that holds one")
     return value
 
 
-_DESCRIPTION = "Numbers; or a text with them: JSON, base64, or as a database or numpy prints them."
+_DESCRIPTION = (
+    "Numbers, or a text that holds them: JSON, base64, or as databases and numpy print them."
+)
 AuditedVector: TypeAlias = Annotated[
     list[Any] | str,
     PlainValidator(_vector, json_schema_input_type=list[float] | str),
@@ -50,6 +52,6 @@ class AuditRequest(InformationRequest):
         """See `InformationRequest.information`."""
         assert context.auditor is not None  # without one there is no such route
         role = self.role or "auto"
-        found = await context.auditor.judge(self.text, self.vector, role, self.task)
-        answer = {name: found[name] for name in AuditAnswer.__annotations__ if name in found}
+        verdict = await context.auditor.judge(self.text, self.vector, role, self.task)
+        answer = {name: verdict[name] for name in AuditAnswer.__annotations__ if name in verdict}
         return {**answer, "model": (await backend.info()).name}

@@ -11,7 +11,7 @@ import numpy as np
 
 from e5.client import DEADLINE_SECONDS, UNHEALTHY_REMEDY, RemoteAnswer, RemoteService
 from e5.errors import ServiceError
-from e5.gateway.remote_tokenizer import TELLING_TEXTS, check_counts, read_tokenizer
+from e5.gateway.remote_tokenizer import PROBE_TEXTS, check_counts, read_tokenizer
 from e5.serving import Answer, EmbedRequest
 from e5.settings import Settings
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:  # they bring torch, or the tokenizer's library
 
 logger = logging.getLogger(__name__)
 
-# Cog frees a slot a moment after it has answered, so its first "no free slot" means little. After
-# that the caller is told, and may try again: if both retried, the tries would multiply.
+# Cog frees a slot a moment after it has answered, so its first "no free slot" means little. A later
+# one is the caller's to repeat: if both the gateway and the caller did, the tries would multiply.
 BUSY_RETRY_SECONDS = 0.5
 WATCH_SECONDS = 2.0
 MAX_LENGTH = 4096  # tokens of a text; a remote service does not say how many it reads
@@ -46,7 +46,7 @@ class BackendInfo:
 
 
 class Backend(Protocol):
-    """What answers requests."""
+    """Computes the vectors of requests."""
 
     async def info(self) -> BackendInfo:
         """What is served.
@@ -66,8 +66,8 @@ class Backend(Protocol):
         """The tokenizer and the prompts of what is served.
 
         Raises:
-            RefusalError: if there is none here, with what the operator can do.
-            E5Error: if the backend cannot be asked whether the tokenizer is its own.
+            RefusalError: if there is none here, with a remedy for the operator.
+            E5Error: if the backend does not answer whether the tokenizer is its own.
         """
 
     async def ready(self) -> bool:
@@ -162,14 +162,14 @@ class RemoteBackend:
         deadline: float = DEADLINE_SECONDS,
         watch_seconds: float = WATCH_SECONDS,
     ) -> None:
-        """Take what the service serves; `find` is the usual way.
+        """Connect to a service whose model is known; `find` asks the service for it.
 
         Args:
             address: see `RemoteService`.
             info: what the service serves.
-            weights: a folder with the tokenizer of what the service serves.
-            deadline: seconds in which a request must be answered.
-            watch_seconds: pause between two looks at the service's health while requests wait.
+            weights: a folder with the tokenizer of the service's model.
+            deadline: the seconds in which a request must be answered.
+            watch_seconds: the pause between two checks of the service's health while requests wait.
         """
         self._info = info
         self._weights = weights
@@ -244,7 +244,7 @@ class RemoteBackend:
         """
         if self._tokenizer is None:
             found = await asyncio.to_thread(read_tokenizer, self._weights, self._info.max_length)
-            texts = [*TELLING_TEXTS]
+            texts = [*PROBE_TEXTS]
             inputs = {"queries": texts, "documents": texts, "encoding_format": "base64"}
             check_counts(found, (await self._embed(inputs)).tokens)
             self._tokenizer = found

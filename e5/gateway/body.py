@@ -8,7 +8,7 @@ written piece by piece.
 import asyncio
 import multiprocessing
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 
 from e5.errors import InputError, quoted
 from e5.gateway.limits import GatewayLimits
@@ -24,7 +25,7 @@ from e5.gateway.refusals import RefusalError, busy
 from e5.gateway.wire import TOKEN_IDS_REMEDY
 
 HELD = "e5.held_bytes"  # the key in a request's ASGI scope for the size of its body
-PIECE_BYTES = 2**16  # of an answer, after which other requests are served
+PIECE_BYTES = 2**16  # after so many bytes of an answer, other requests are served
 
 
 class BodyParser:
@@ -37,19 +38,19 @@ class BodyParser:
         self._thread = ThreadPoolExecutor(1)  # waits for the process: one body after the other
         self._held_bytes = 0
 
-    async def read(self, request: Request, *, of_any_type: bool = False) -> dict[str, Any]:
+    async def read(self, request: Request, *, any_content_type: bool = False) -> dict[str, Any]:
         """The JSON object that a request holds.
 
         Args:
             request: the caller's, whose body was not read yet.
-            of_any_type: whether it may be said to be something else than JSON.
+            any_content_type: whether its Content-Type may say something else than JSON.
 
         Raises:
             RefusalError: 413 or 415, saying what to send; 429 for too much at a time.
             InputError: for what is not a JSON object, or holds too many values.
         """
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind not in ("application/json", "") and not of_any_type:  # some clients name none
+        if kind not in ("application/json", "") and not any_content_type:  # some clients send none
             wrong = InputError("Content-Type", quoted(kind), "send application/json")
             raise RefusalError(415, wrong)
         coding = request.headers.get("content-encoding", "identity")
@@ -73,7 +74,7 @@ class BodyParser:
                 self._process = _ParsingProcess(self._limits)
             try:
                 return self._process.parse(body)
-            except (EOFError, OSError):  # somebody killed it: once more with a new one
+            except (EOFError, OSError):  # it was killed: a new process parses the body once more
                 self._process = None
                 if is_last or self._is_closed:
                     raise
@@ -84,7 +85,7 @@ class BodyParser:
         self._held_bytes -= request.scope.pop(HELD, 0)
 
     async def _received(self, request: Request) -> bytes:
-        """The body, as far as it is not too large."""
+        """The bytes of the body, unless they are too many."""
         most = self._limits.body_bytes
         too_large = InputError("the body", f"more than {most} bytes", "send less in one request")
         length = request.headers.get("content-length", "")
@@ -121,11 +122,11 @@ class _ParsingProcess:
     def __init__(self, limits: GatewayLimits) -> None:
         """Start it."""
         context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        arguments = theirs, limits
+        self._connection, child_end = context.Pipe()
+        arguments = child_end, limits
         self._process = context.Process(target=_parse_bodies, args=arguments, daemon=True)
         self._process.start()
-        theirs.close()  # so that its end is the end of the connection
+        child_end.close()  # so that the connection ends when the process ends
 
     def parse(self, body: bytes) -> Any:
         """See `parse_large_body`; EOFError or OSError where the process has ended."""
@@ -141,8 +142,8 @@ class _ParsingProcess:
 
 
 def _parse_bodies(connection: Connection, limits: GatewayLimits) -> None:
-    """Parse what comes until the gateway has ended."""
-    # Ctrl-C in a terminal goes to this process as well, while requests still need it.
+    """Parse one body after the other until the gateway has ended."""
+    # Ctrl-C in a terminal reaches this process as well, while requests still need it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(EOFError, OSError):
         while True:
@@ -155,7 +156,7 @@ def _parse_bodies(connection: Connection, limits: GatewayLimits) -> None:
 
 
 def parse_large_body(body: bytes, limits: GatewayLimits) -> Any:
-    """The JSON in a body, if it is small enough for a process to hand it back.
+    """The JSON in a body, if it has few enough values to be sent from process to process.
 
     Raises:
         InputError: for what is not JSON, or has too many values, or too many levels.
@@ -180,6 +181,13 @@ def parse_large_body(body: bytes, limits: GatewayLimits) -> Any:
 def to_json(value: Any) -> bytes:
     """JSON of plain values and numpy arrays."""
     return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def json_response(
+    value: Any, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """The response whose body is small JSON."""
+    return Response(to_json(value), status, headers, "application/json")
 
 
 async def json_pieces(value: Any) -> AsyncIterator[bytes]:

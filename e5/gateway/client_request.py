@@ -1,7 +1,7 @@
 """What every wire format comes down to: texts, one prompt, and how the answer is written.
 
-Makes the service's request of it, and puts the answer and the errors back into the caller's order
-and names.
+A `ClientRequest` becomes a `ServiceCall`, which has the service's request, and puts its answer and
+its errors back into the caller's order and names.
 """
 
 from collections.abc import Callable, Container, Mapping, Sequence
@@ -21,15 +21,15 @@ BuildBody: TypeAlias = Callable[[Answer], Any]
 
 @dataclass(frozen=True)
 class ClientRequest:
-    """What one client's request asks for, in no wire format any more.
+    """One client's request, independent of its wire format.
 
     Attributes:
         texts: as the caller sent them, not checked yet.
         fields: the caller's name of each text, such as `input[2]`.
         list_name: the caller's name of all texts together, such as `input`.
-        prompt: what the texts are embedded with.
-        build_body: builds the body of the response from the answer in the caller's order. Its
-            leaves may be numpy arrays.
+        prompt: the prompt that the texts get.
+        build_body: builds the body of the response from the answer in the caller's order. It may
+            hold numpy arrays.
         document_positions: the positions of texts that are documents, whatever the prompt is.
         normalize: L2-normalise the vectors.
         dimensions: keep the first n numbers of each vector.
@@ -95,7 +95,7 @@ class ServiceCall:
     """The request for the service, and the way back from its answer to the caller.
 
     Attributes:
-        request: what the service is asked.
+        request: the service's request.
         prompt: what was done to the texts, in a few words: see `FoundPrompts.header`.
         build_body: see `ClientRequest`.
         positions: of each text in the service's order, its position in the caller's order; None

@@ -1,7 +1,7 @@
-"""Cog's own route, so that `Client` and whatever was written for the Cog server can come here too.
+"""Cog's own route, for `Client` and all that was written for the Cog server.
 
-Inputs and output are those of `predict.py`. But a text that is a data URI stays what it is here;
-only what `Client`, which cannot know who answers, has escaped is put back.
+Inputs and output are those of `predict.py`. But here a text that is a data URI is a text, as it
+stands; `Client`, which cannot know what answers, has escaped it, and the escape is removed.
 """
 
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ _MaybeTexts: TypeAlias = Annotated[list[Text], Field(max_length=MAX_TEXTS)] | No
 
 
 class PredictionInputs(BaseModel):
-    """The schema of `EmbedRequest` as callers see it: null counts as absent, one text is needed."""
+    """The inputs of a prediction: null counts as absent, and at least one text is needed."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -67,7 +67,7 @@ def _no_webhook(value: object) -> None:
 
 
 class PredictionRequest(WireRequest):
-    """The inputs of a prediction."""
+    """A prediction to compute."""
 
     input: Annotated[
         Any,
@@ -83,8 +83,10 @@ class PredictionRequest(WireRequest):
     @classmethod
     def parse(cls, body: Mapping[str, Any]) -> Self:
         """See `WireRequest.parse`."""
-        if not isinstance(body.get("input"), dict):
-            raise InputError("input", "nothing", 'send {"input": {"query": "..."}}')
+        inputs = body.get("input")
+        if not isinstance(inputs, dict):
+            received = "nothing" if inputs is None else quoted(inputs)
+            raise InputError("input", received, 'send {"input": {"query": "..."}}')
         return super().parse(body)
 
     def service_call(self, context: RouteContext) -> ServiceCall:  # noqa: ARG002

@@ -14,8 +14,9 @@ from e5.errors import InputError, quoted
 from e5.gateway import wire
 from e5.gateway.client_request import ClientRequest
 from e5.gateway.openai import RoleOptions
+from e5.gateway.ranking import ranked
 from e5.gateway.roles import PromptChoice, prompt_for
-from e5.gateway.wire import MAX_TEXTS, RouteContext, list_of_texts, named_texts, ranked
+from e5.gateway.wire import MAX_TEXTS, RouteContext, list_of_texts, named_texts
 from e5.prompts import DEFAULT_TASK
 from e5.serving import Answer
 from e5.validation import wrong_value
@@ -41,7 +42,7 @@ _Input = Annotated[str, PlainValidator(_joined_parts, json_schema_input_type=Tex
 _Document = Annotated[
     Any, PlainValidator(lambda it: it, json_schema_input_type=wire.Text | dict[str, Any])
 ]
-_LIST = Field(min_length=1, max_length=MAX_TEXTS, fail_fast=True), BeforeValidator(list_of_texts)
+_LIMITED = Field(min_length=1, max_length=MAX_TEXTS, fail_fast=True)
 
 CohereMeta = TypedDict("CohereMeta", {"billed_units": dict[str, int]})
 _ByType: TypeAlias = dict[EmbeddingType, list[list[float]] | list[str]]
@@ -118,7 +119,7 @@ class CohereTextsRequest(CohereOptions):
 class CohereInputsRequest(CohereOptions):
     """Texts to embed, each as a list of parts."""
 
-    inputs: Annotated[list[_Input], *_LIST]
+    inputs: Annotated[list[_Input], _LIMITED, BeforeValidator(wire.few_texts)]
 
     fits = staticmethod(lambda body: body.get("texts") is None and body.get("inputs") is not None)
 
@@ -131,7 +132,7 @@ class RerankRequest(wire.TruncateOptions):
     """A query, and documents to rank."""
 
     query: wire.Text
-    documents: Annotated[list[_Document], *_LIST]
+    documents: Annotated[list[_Document], _LIMITED, BeforeValidator(list_of_texts)]
     rank_fields: list[str] | None = None
     model: str | None = None
     top_n: wire.Count | None = None
@@ -149,7 +150,7 @@ class RerankRequest(wire.TruncateOptions):
         model, _ = context.resolve_model(self.model)
         documents = [_document_text(i, it, self.rank_fields) for i, it in enumerate(self.documents)]
         _, fields = named_texts(documents, "documents")
-        asked = prompt_for({"task": self.task, "instruction": self.instruction})
+        choice = prompt_for({"task": self.task, "instruction": self.instruction})
         _, top = self.first_given("top_n", "top_k")
         version = _version(context)
 
@@ -178,15 +179,15 @@ class RerankRequest(wire.TruncateOptions):
             texts=[self.query, *documents],
             fields=["query", *fields],
             list_name="documents",
-            prompt=PromptChoice(asked.task or DEFAULT_TASK, "query"),
+            prompt=PromptChoice(choice.task or DEFAULT_TASK, "query"),
             build_body=build_body,
-            document_positions=() if asked.side == "symmetric" else range(1, len(documents) + 1),
+            document_positions=() if choice.side == "symmetric" else range(1, len(documents) + 1),
             truncate=self.truncates,
         )
 
 
 def _document_text(position: int, document: object, rank_fields: list[str] | None) -> object:
-    """What a document is ranked by: of an object `text`, or the named fields one after another."""
+    """The text to rank: of an object its `text`, or the named fields joined by line breaks."""
     if not isinstance(document, dict):
         return document
     if not rank_fields:

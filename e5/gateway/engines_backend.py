@@ -11,7 +11,7 @@ class EnginesBackend(InProcessBackend):
     """The service in this process, and the engines behind sockets. A `Backend` without torch."""
 
     def __init__(self, engines: Engines, weights: Path) -> None:
-        """Take engines that are connected; `connect` is the usual way."""
+        """Use engines that are connected; `connect` connects them first."""
         self._engines = engines
         model = engines.model(weights)
         super().__init__(model, Service(model, engines))

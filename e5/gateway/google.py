@@ -1,7 +1,7 @@
 """Google's embedContent and batchEmbedContents, and Vertex AI's predict.
 
 The URL names the model. Each text of a batch has its own task, so queries and documents may stand
-in one. Names may be in snake case and tasks may be numbers, as protobuf's JSON allows both.
+in one. Names may be in snake case, and tasks may be numbers: protobuf's JSON allows both.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ _NAMES: dict[object, str] = {**dict(enumerate(TASK_TYPES)), **{name: name for na
 
 
 def _task_type(value: object) -> str | None:
-    """A task's name, or None for none; a number is a place in Google's list of names."""
+    """A task's name, or None for none; a number is a position in Google's list of names."""
     if value is None:
         return None
     key = value.upper() if isinstance(value, str) else value
@@ -218,9 +218,10 @@ def _named(
     own: tuple[ContentOptions, str],
     shared: tuple[ContentOptions | None, str],
 ) -> NamedContent:
-    """A text with its own options, and those that it has not from others.
+    """A text with its options.
 
-    Before the names of its own stands a prefix; the others are in an object with a name.
+    `own` are its own options, and the prefix of their names. `shared` are those of several texts,
+    which count where it has none, and the name of their object.
     """
     given = {
         name: value

@@ -1,4 +1,4 @@
-"""What every route shares: an id, a key, limits, a deadline, counters, and one kind of refusal."""
+"""What all routes share: request ids, keys, limits, the deadline, counters and refusals."""
 
 import asyncio
 import logging
@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from e5.errors import E5Error, ServiceError
-from e5.gateway.body import BodyParser, to_json
+from e5.gateway.body import BodyParser, json_response
 from e5.gateway.keys import Keys
 from e5.gateway.limits import GatewayLimits
 from e5.gateway.metrics import GatewayMetrics
@@ -28,19 +28,19 @@ from e5.gateway.refusals import (
 
 logger = logging.getLogger(__name__)
 
-# Only then is a caller watched for hanging up: a task for it costs 20 us.
+# A request that takes longer is given up when its caller hangs up: watching costs a task of 20 us.
 WATCH_AFTER_SECONDS = 0.1
-ERROR_STYLE = "e5.error_style"  # the key in a request's ASGI scope for that of its body's kind
+ERROR_STYLE = "e5.error_style"  # the key in a request's ASGI scope for its kind's form of refusals
 REQUEST_ID = re.compile(r"[\w.:/-]{1,128}", re.ASCII)
 
 Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Guard:
-    """What stands before all routes of one gateway.
+    """Wraps the handlers of all routes of one gateway.
 
     Attributes:
-        metrics: what it counts.
+        metrics: the counters.
         draining: whether the gateway is ending: `/ready` says 503, and each answer closes its
             connection.
     """
@@ -53,8 +53,8 @@ class Guard:
         Args:
             parser: forgets a request's body when the request is answered.
             keys: a request to a route that is not keyless must carry one of them.
-            limits: of the gateway.
-            metrics: count every request.
+            limits: those of the gateway.
+            metrics: the counters.
         """
         self.metrics = metrics
         self.draining = False
@@ -70,11 +70,11 @@ class Guard:
     def around(
         self, path: str, handler: Handler, *, keyless: bool = False, style: ErrorStyle = "openai"
     ) -> Handler:
-        """A handler whose every answer is counted and has an id; a refusal has our body.
+        """A handler that checks the key, counts every answer, and turns errors into refusals.
 
         Args:
             path: the route's path, for the counters and the log.
-            handler: makes the answer, or raises.
+            handler: makes the response, or raises an error.
             keyless: whether requests need no key, and are never refused for being too many.
             style: the form of refusals, where the body's kind has none of its own.
         """
@@ -97,7 +97,7 @@ class Guard:
                 response = self._refused(request, refusal, path, request_id, style)
             except Exception as error:
                 if not isinstance(error, E5Error | RefusalError):
-                    # Not what it says: that may hold a text.
+                    # Without the message of the exception, which may hold a text.
                     frames = "".join(traceback.format_tb(error.__traceback__))
                     kind = type(error).__name__
                     logger.error("request %s to %s failed: %s\n%s", request_id, path, kind, frames)
@@ -109,7 +109,7 @@ class Guard:
                 self._parser.release(request)
             response.headers["x-request-id"] = request_id
             if self.draining:
-                response.headers["connection"] = "close"  # the next request goes to another
+                response.headers["connection"] = "close"  # another gateway gets the next request
             if response.status_code >= 502 and not keyless:
                 self.metrics.failures.labels(response.status_code).inc()
             self.metrics.requests.labels(path, response.status_code).inc()
@@ -134,11 +134,10 @@ class Guard:
         request_id: str,
         style: ErrorStyle | None,
     ) -> Response:
-        # Not the sentence: it may quote what the caller sent.
+        # Without the sentence, which may quote what the caller sent.
         logger.info("%d for %s, request %s", refusal.status, path, request_id)
         style = style_of(request.url.path, request.scope.get(ERROR_STYLE) or style)
-        content = to_json(body_of(refusal, style))
-        return Response(content, refusal.status, refusal.headers, "application/json")
+        return json_response(body_of(refusal, style), refusal.status, refusal.headers)
 
     def _count(self, change: int) -> None:
         self._in_flight += change
@@ -153,7 +152,7 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, Response])
         work: makes the response.
 
     Raises:
-        RefusalError: the caller hung up. Nobody reads it, but it is counted.
+        RefusalError: if the caller hung up. Nobody reads it, but it is counted.
     """
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
@@ -185,6 +184,6 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, Response])
 
 
 def _id_of(request: Request) -> str:
-    """The caller's own id, if it can go into a log; else a new one."""
+    """The caller's own id of the request, if it can go into a log; else a new one."""
     sent = request.headers.get("x-request-id", "")
     return sent if REQUEST_ID.fullmatch(sent) else token_hex(16)

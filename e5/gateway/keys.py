@@ -1,4 +1,4 @@
-"""The keys that open a gateway, at every place where clients put one."""
+"""The keys of a gateway, and the headers and the parameter in which clients send one."""
 
 import base64
 import hashlib
@@ -32,7 +32,7 @@ class Keys:
         if not self._digests:
             return
         sent = [_digest(key) for key in _sent_keys(request.scope)]
-        # All of them, always.
+        # Every pair is compared, so the time says nothing of which key is right.
         known = [hmac.compare_digest(one, key) for one in sent for key in self._digests]
         if not any(known):
             sentence = (
@@ -43,7 +43,7 @@ class Keys:
 
 
 def _sent_keys(scope: Scope) -> Iterator[bytes]:
-    """What may be a key in a request; its headers are looked at once."""
+    """All values in a request that may be a key."""
     for name, value in scope["headers"]:
         if name == b"authorization":
             scheme, _, rest = value.strip().partition(b" ")

@@ -3,7 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from e5.serving import FrontPlace
+from e5.serving import FrontConfig
 
 BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)  # seconds
 
@@ -11,18 +11,18 @@ BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)  
 class GatewayMetrics:
     """The counters of one gateway, each named `e5_gateway_...`."""
 
-    def __init__(self, place: FrontPlace | None = None) -> None:
+    def __init__(self, front: FrontConfig | None = None) -> None:
         """Begin at 0, or where the last front of this name has ended.
 
         Args:
-            place: of a front, which keeps its values in the shared folder and shows those of all.
-                PROMETHEUS_MULTIPROC_DIR must have named the folder when this process began. The
-                parent counts the waiting tokens.
+            front: the configuration of a front, which keeps its values in the shared folder and
+                shows the sums of all processes. PROMETHEUS_MULTIPROC_DIR must have named the folder
+                when this process began. The parent counts the waiting tokens.
         """
         self.registry = CollectorRegistry()
-        self._place = place
-        if place is not None:  # not by its number, so that there are not more files with each start
-            values.ValueClass = values.MultiProcessValue(process_identifier=lambda: place.name)
+        self._front = front
+        if front is not None:  # not by process id: a restarted front goes on with its files
+            values.ValueClass = values.MultiProcessValue(process_identifier=lambda: front.name)
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"e5_gateway_{name}", text, labels, registry=self.registry)
@@ -49,7 +49,7 @@ class GatewayMetrics:
         self._cache_hits = counter("cache_hits", "Texts whose vectors had been kept (E5_CACHE_MB).")
         self._cache_misses = counter("cache_misses", "Texts that were computed beside a cache.")
         self._waiting_tokens: Gauge | None = None
-        if place is None:
+        if front is None:
             text = "Tokens that wait for the engine, where it is in this process."
             self._waiting_tokens = gauge("queue_tokens", text)
             self._cache_bytes = gauge("cache_bytes", "Bytes that kept vectors take.")
@@ -71,8 +71,8 @@ class GatewayMetrics:
         if self._waiting_tokens is not None:
             self._waiting_tokens.set(waiting_tokens)
             self._cache_bytes.set(cache_bytes)
-        if self._place is None:
+        if self._front is None:
             return generate_latest(self.registry)
         of_all = CollectorRegistry()
-        MultiProcessCollector(of_all, path=self._place.folder)
+        MultiProcessCollector(of_all, path=self._front.folder)
         return generate_latest(of_all)

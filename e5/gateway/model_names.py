@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from e5.errors import InputError, quoted
+from e5.errors import InputError, quoted, shortened
 from e5.gateway.refusals import RefusalError
 from e5.gateway.roles import SIDES_BY_SUFFIX
 
@@ -33,7 +33,7 @@ class ModelNames:
             aliases: other names, each for one of the model's own.
 
         Raises:
-            ValueError: for an alias of a model that is not served.
+            InputError: for an alias of a model that is not served.
         """
         base, _, self.fingerprint = served.partition("@")
         hub_name = HUB_NAMES_BY_FOLDER.get(base, base)
@@ -42,8 +42,8 @@ class ModelNames:
             self._suffixes |= {name + suffix: suffix for suffix in SIDES_BY_SUFFIX}
         for alias, model in (aliases or {}).items():
             if model not in self._suffixes:
-                known = ", ".join(self._suffixes)
-                raise ValueError(f"alias {alias}: received {model!r}; use one of {known}.")
+                remedy = f"write NAME=MODEL, where MODEL is one of {', '.join(self._suffixes)}"
+                raise InputError("aliases", shortened(f"{alias}={model}"), remedy)
             self._suffixes[alias] = self._suffixes[model]
         self.names = [name for name in self._suffixes if name != served or not self.fingerprint]
 
@@ -61,8 +61,8 @@ class ModelNames:
         if suffix is None and any_owner:
             suffix = self._suffixes.get(name.rpartition("/")[2])
         if suffix is None:
-            served = f"this service has {', '.join(self.names)}"
-            raise RefusalError(404, InputError("model", quoted(name), served))
+            remedy = f"send one of {', '.join(self.names)}"
+            raise RefusalError(404, InputError("model", quoted(name), remedy))
         return name, suffix
 
     def check_fingerprint(self, version: str) -> None:
@@ -72,5 +72,7 @@ class ModelNames:
             RefusalError: 404, with the fingerprint of this model.
         """
         if FINGERPRINT.fullmatch(version) and version != self.fingerprint:
-            served = f"this service has {self.fingerprint or 'no fingerprint'}"
-            raise RefusalError(404, InputError("version", quoted(version), served))
+            remedy = (
+                f"send {self.fingerprint}, or leave it out" if self.fingerprint else "leave it out"
+            )
+            raise RefusalError(404, InputError("version", quoted(version), remedy))

@@ -7,8 +7,9 @@ from typing_extensions import TypedDict
 
 from e5.gateway import wire
 from e5.gateway.client_request import ClientRequest
+from e5.gateway.ranking import ranked
 from e5.gateway.roles import PromptChoice
-from e5.gateway.wire import MAX_TEXTS, RouteContext, ranked
+from e5.gateway.wire import MAX_TEXTS, RouteContext
 from e5.prompts import DEFAULT_TASK
 from e5.serving import Answer
 from e5.validation import wrong_value

@@ -1,7 +1,7 @@
-"""Ollama's routes: embed, its older form, and what its clients ask about models.
+"""Ollama's routes: embed, its older form, and those that describe models.
 
-Ollama's names of models have a tag, `e5-mini:latest`; without a text it loads the model, and
-answers without a vector.
+Ollama's names of models have a tag: `e5-mini:latest`. Its clients load a model by a request without
+a text, which is answered without a vector.
 """
 
 from typing import Any
@@ -100,7 +100,7 @@ class OllamaLoadRequest(InformationRequest):
 
 
 class OllamaShowRequest(InformationRequest):
-    """The name of a model to tell of."""
+    """The name of a model to describe."""
 
     model: str | None = None
     name: str | None = None
@@ -125,7 +125,7 @@ class OllamaShowRequest(InformationRequest):
 
 
 def ollama_models(model_names: ModelNames, info: BackendInfo) -> dict[str, Any]:
-    """`GET /api/tags`, and `/api/ps`: all names are of the one model, which is loaded."""
+    """`GET /api/tags` and `/api/ps`: all names of the one model, which is loaded."""
     name, _, fingerprint = info.name.partition("@")
     about = {
         "modified_at": BEFORE_ALL_TIME,

@@ -63,7 +63,7 @@ class RoleOptions(wire.EmbedOptions):
     task: wire.Role = None
 
     def prompt(self, suffix: str) -> PromptChoice:
-        """What the texts are embedded with; `suffix` is the ending of the model's name.
+        """The prompt of the texts; `suffix` is the ending of the model's name.
 
         Raises:
             InputError: for fields that contradict each other.

@@ -1,4 +1,4 @@
-"""What `GET /openapi.json` says: the routes, as OpenAPI 3.1, from their table and their models."""
+"""The description at `/openapi.json`, in OpenAPI 3.1, from the table of routes and its models."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -31,17 +31,17 @@ BACKEND_STATUSES = (429, 502, 503, 504)
 POST_STATUSES = (400, 401, 404, 405, 413, 415, *BACKEND_STATUSES)
 REFUSAL_HEADERS = {401: "WWW-Authenticate", 405: "Allow", 429: "Retry-After"}
 ANSWER_HEADERS: Mapping[str, str] = {
-    "x-e5-prompt": "What was put before the texts: `query` or `symmetric` with the instruction, "
-    "`document` for nothing, `own` for texts that bring it. Then the first text whose prompt was "
-    "`repaired`, and the first that `begins like a prompt` and is none.",
+    "x-e5-prompt": "The prompt of the texts: `query` or `symmetric` with the instruction, "
+    "`document` for none, `own` for texts that bring their prompt. Then come the first text whose "
+    "prompt was `repaired`, and the first that `begins like a prompt` but has none.",
     "x-e5-model": "The name and fingerprint of the model that computed the vectors.",
     "x-e5-truncated": "How many texts were truncated, of how many: `0/2`.",
     "x-ratelimit-limit-requests": "How many requests are answered at the same time.",
     "x-ratelimit-limit-tokens": "How many tokens may wait.",
     "x-ratelimit-remaining-requests": "How many more requests would be taken now.",
     "x-ratelimit-remaining-tokens": "How many more tokens may wait now.",
-    "x-ratelimit-reset-requests": "When more would be taken: after some seconds, such as `1s`.",
-    "x-ratelimit-reset-tokens": "The same.",
+    "x-ratelimit-reset-requests": "After how many seconds more requests may be taken: `1s`.",
+    "x-ratelimit-reset-tokens": "After how many seconds more tokens may wait: `1s`.",
 }
 ID_HEADER = {"x-request-id": "The caller's own id of the request, or a new one."}
 SECURITY_SCHEMES: Mapping[str, Mapping[str, str]] = {
@@ -62,7 +62,8 @@ ErrorObject = TypedDict(
 )
 GoogleErrorObject = TypedDict("GoogleErrorObject", {"code": int, "message": str, "status": str})
 _OF_ERROR = (
-    "The sentence on the routes of text-embeddings-inference, Ollama and Cog; else an object."
+    "The sentence on the routes of text-embeddings-inference, Hugging Face, Ollama, Cog and "
+    "Replicate and of Weaviate's containers; an object on the others."
 )
 Refusal = TypedDict(
     "Refusal",
@@ -95,7 +96,7 @@ def description(
     """The OpenAPI document.
 
     Args:
-        post_routes: the routes that compute.
+        post_routes: the routes that read a request from the body.
         get_routes: all others.
         dimensions: the number of dimensions of a whole vector.
 
@@ -158,10 +159,10 @@ def _parameters(path: str) -> list[Schema]:
 def _post(route: PostRoute, schema_of: SchemaOf) -> Schema:
     requests = [schema_of(request) for request in route.requests]
     body = requests[0] if len(requests) == 1 else {"anyOf": requests}
-    tells = any(issubclass(request, InformationRequest) for request in route.requests)
+    without_vectors = any(issubclass(it, InformationRequest) for it in route.requests)
     answer = {
         "description": "The answer.",
-        "headers": _headers(*(() if tells else ANSWER_HEADERS)),
+        "headers": _headers(*(() if without_vectors else ANSWER_HEADERS)),
         "content": _json(schema_of(route.answer)),
     }
     return {

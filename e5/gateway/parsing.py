@@ -1,8 +1,8 @@
-"""The JSON in the bytes of a body, or the sentence that says which text its sender must change.
+"""The JSON in the bytes of a body, or the error that says which text its sender must change.
 
 A fast parser reads every body. What that refuses is read again by Python's own, which also takes
 half a surrogate pair (JavaScript leaves one where it cuts an emoji), NaN, and with some help bytes
-of other encodings: so it finds the text that is wrong, where the fast one names a byte.
+of other encodings. So it finds the text that is wrong, where the fast parser names a byte.
 """
 
 import codecs

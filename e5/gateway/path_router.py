@@ -12,12 +12,12 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
 
-# What base URLs end with. Before a path that has no route, they are left out.
+# The ends of base URLs. Before a path that has no route, they are left out.
 PREFIXES = frozenset(("api", "openai", "v1", "v1beta", "v1beta1", "v2"))
-# No prefix may stand before these: a proxy that lets only `/v1` through keeps them to the operator.
+# No prefix may stand before these, so a proxy that lets only `/v1` through hides them from callers.
 UNPREFIXED = frozenset(("/metrics",))
 REPEATED = re.compile(r"((?:/[^/]+)+?)\1+(?=/|$)")
-MAX_PATH = 200  # characters of a path whose meaning is looked for; slashes count in any
+MAX_PATH = 200  # characters, without repeated slashes; a longer path is looked up as it is
 FOUND = "e5.route"  # the key in a request's ASGI scope for its route; None for a wrong method
 ALLOWED = "e5.allowed_methods"
 

@@ -1,6 +1,6 @@
-"""How much a gateway takes at a time, in the words of OpenAI's API.
+"""How much a gateway takes at a time, in the headers of OpenAI's API.
 
-Weaviate sends batches only where an answer says it, and one text a request elsewhere.
+Where answers do not have them, Weaviate sends one text in each request instead of batches.
 """
 
 import time
@@ -9,12 +9,12 @@ from collections.abc import Callable
 from e5.gateway.backend import Backend
 from e5.gateway.refusals import RETRY_AFTER_SECONDS
 
-COUNT_SECONDS = 0.01  # thousands of texts may wait
+COUNT_SECONDS = 0.01  # counting takes time: thousands of texts may wait
 RESET = b"%ds" % RETRY_AFTER_SECONDS
 
 
 class RateLimits:
-    """The headers of answers that say what may be sent next."""
+    """The headers that say how much may be sent next."""
 
     def __init__(
         self,
@@ -24,13 +24,13 @@ class RateLimits:
         *,
         count_seconds: float = COUNT_SECONDS,
     ) -> None:
-        """Remember whom to ask; nothing is asked yet.
+        """Keep the sources of the numbers; nothing is counted yet.
 
         Args:
-            backend: has the tokens that wait.
-            in_flight: requests that are answered at the same time.
-            free_requests: how many more of them would be taken now.
-            count_seconds: for so long a count of the waiting tokens is good enough.
+            backend: counts the tokens that wait.
+            in_flight: the number of requests that are answered at the same time.
+            free_requests: counts how many more of them would be taken now.
+            count_seconds: a count of the waiting tokens is used again for so long.
         """
         self._backend, self._in_flight = backend, in_flight
         self._free_requests, self._count_seconds = free_requests, count_seconds
@@ -40,8 +40,8 @@ class RateLimits:
     def headers(self) -> list[tuple[bytes, bytes]]:
         """The headers, as ASGI has them.
 
-        Tokens are those of the engine's queue, and requests those that are answered at a time. Both
-        are free again after some seconds, as `Retry-After` says where there are too many.
+        The tokens are those of the engine's queue, the requests those that are answered at the same
+        time. The time until more are taken is that of `Retry-After` in a refusal.
         """
         now = time.monotonic()
         if now >= self._count_again:

@@ -1,4 +1,4 @@
-"""What went wrong -> an HTTP status and one error body that every client can read.
+"""Errors as HTTP statuses, with one error body that every client can read.
 
 OpenAI's clients show `error.message`, Voyage's need `detail`, Cohere's read `message`, those of
 text-embeddings-inference, Ollama and Cog take `error` for a string, and Google's read its `status`.
@@ -22,7 +22,7 @@ from e5.errors import (
 
 ErrorStyle: TypeAlias = Literal["openai", "tei", "cog", "google", "replicate"]
 
-# Paths of these belong to Ollama, Hugging Face and text-embeddings-inference; those to Google.
+# The first are paths of Ollama, Hugging Face and text-embeddings-inference, the second Google's.
 TEI_PREFIXES = ("/api/", "/embed_", "/pipeline/", "/hf-inference/")
 GOOGLE_PATH = re.compile("/v1beta|/v1/(projects/|publishers/|models/.*:[a-z]+[A-Z])")
 GOOGLE_STATUSES = {
@@ -35,8 +35,8 @@ GOOGLE_STATUSES = {
 }
 
 RETRY_AFTER_SECONDS = 1.0  # after which a full queue is worth another try
-# What callers are told of a remote service's failure: its own sentence, which holds the service's
-# address, is for the operator.
+# The answer to callers when a remote service fails. The error's own sentence holds the address of
+# the service, so only the log has it.
 REMOTE_FAILURES: Mapping[Cause, tuple[int, str]] = {
     "busy": (429, "the service behind this gateway is busy; try again in a moment."),
     "unreachable": (
@@ -56,12 +56,12 @@ REMOTE_FAILURES: Mapping[Cause, tuple[int, str]] = {
 
 
 class RefusalError(Exception):
-    """An error that a caller is told, with its HTTP status.
+    """An error that the caller gets as a response.
 
     Attributes:
-        status: of HTTP.
+        status: the HTTP status.
         error: what went wrong, in the caller's names; its sentence is shown to the caller.
-        headers: of the response.
+        headers: those of the response, beside the usual ones.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class RefusalError(Exception):
 
 
 def refusal_of(error: Exception) -> RefusalError:
-    """Any exception as a refusal. What an exception of another package says is not shown.
+    """Any exception as a refusal. The message of another package's exception is not shown.
 
     A text without a vector is 400: clients would send it again for minutes after a 500.
 
@@ -116,11 +116,10 @@ def body_of(refusal: RefusalError, style: ErrorStyle) -> dict[str, Any]:
     """The error body.
 
     Args:
-        refusal: what to tell.
-        style: what `error` is: OpenAI's object, or Google's; the sentence, as Ollama and
-            text-embeddings-inference have it; as Cog has it, the sentence with the name of the
-            error before it, where the error as data stands in `metrics`; or the sentence, beside
-            Replicate's `title` and `status`.
+        refusal: the error, and the status of its response.
+        style: what `error` is. It is an object for "openai" and "google". It is the sentence for
+            "tei" (Ollama too), and for "replicate" with `title` and `status` beside it. For "cog"
+            it is the name of the error and the sentence, and `metrics` has the error as data.
 
     Example:
         >>> body_of(RefusalError(404, "no such route."), "tei")["error"]
@@ -141,19 +140,19 @@ def body_of(refusal: RefusalError, style: ErrorStyle) -> dict[str, Any]:
         text = f"{error['type']}: {sentence}"
         return body | {"status": "failed", "error": text, "metrics": {"error": error}}
     if style == "google":
-        word = GOOGLE_STATUSES.get(status, "INVALID_ARGUMENT" if status < 500 else "INTERNAL")
-        return body | {"error": {"code": status, "message": sentence, "status": word}}
+        name = GOOGLE_STATUSES.get(status, "INVALID_ARGUMENT" if status < 500 else "INTERNAL")
+        return body | {"error": {"code": status, "message": sentence, "status": name}}
     param = getattr(refusal.error, "field", None)
-    told = {"type": _openai_type(status), "param": param, "code": str(status)}
-    # Mistral's clients read them beside `message`.
-    return body | {"object": "error", **told, "error": {"message": sentence, **told}}
+    details = {"type": _openai_type(status), "param": param, "code": str(status)}
+    # Mistral's clients read the details beside `message`.
+    return body | {"object": "error", **details, "error": {"message": sentence, **details}}
 
 
 def style_of(path: str, style: ErrorStyle | None = None) -> ErrorStyle:
     """The form of a refusal.
 
     Args:
-        path: of the URL, which may have no route, or one of another protocol.
+        path: the URL's path, which may have no route.
         style: that of the route; None if there is none.
 
     Example:

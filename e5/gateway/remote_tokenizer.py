@@ -1,7 +1,7 @@
 """The tokenizer of a model that a remote service serves, from a folder of weights on this machine.
 
-A remote service gives numbers of tokens, and no token ids. So the tokenizer is read here, and it is
-taken for the service's if both count the same.
+A remote service gives numbers of tokens, and no token ids. So the tokenizer is read here, and must
+count the same tokens as the service.
 """
 
 import logging
@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # a gateway before a remote service needs no tokenizer's libr
 logger = logging.getLogger(__name__)
 
 # Tokenizers of other models do not agree on the number of tokens of all of these.
-TELLING_TEXTS = (
+PROBE_TEXTS = (
     "The capital of France is Paris.",
     "  for (int i = 0; i < 10; i++) {\n\t\tsum += values[i];\n  }",
     "Donaudampfschifffahrtsgesellschaft, Éclair, naïveté",
@@ -57,12 +57,12 @@ def check_counts(reader: "PromptTokenizer", counts: Sequence[int]) -> None:
 
     Args:
         reader: the tokenizer, with its prompts.
-        counts: of `TELLING_TEXTS` as queries, and as documents.
+        counts: of `PROBE_TEXTS` as queries, and as documents.
 
     Raises:
         RefusalError: 404.
     """
-    texts = reader.with_prompts(TELLING_TEXTS, TELLING_TEXTS)
+    texts = reader.with_prompts(PROBE_TEXTS, PROBE_TEXTS)
     if [text.num_tokens for text in reader.tokenizer.encode(texts)] != list(counts):
         raise _refusal("the tokenizer of another model")
 

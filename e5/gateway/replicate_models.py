@@ -1,6 +1,6 @@
-"""What Replicate's clients ask for beside predictions: a model, its version, a deployment.
+"""Replicate's routes beside new predictions: models, versions, deployments, recent predictions.
 
-And a prediction that was already answered. Any OWNER of a model will do.
+The OWNER in the name of a model or a deployment may be anybody.
 """
 
 from typing import Any, Literal
@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from typing_extensions import TypedDict
 
-from e5.gateway.body import json_pieces, to_json
+from e5.gateway.body import json_pieces, json_response
 from e5.gateway.model_names import ModelNames
 from e5.gateway.openai import ModelCard, model_card
 from e5.gateway.replicate_route import KeptPredictions, ReplicatePrediction
@@ -31,7 +31,7 @@ Deployment = TypedDict("Deployment", {"owner": str, "name": str, "current_releas
 
 
 class OwnedModel(ModelCard):
-    """A model that is asked for as OWNER/NAME: OpenAI's fields, and Replicate's."""
+    """A model under the name OWNER/NAME: OpenAI's fields, and Replicate's."""
 
     url: str
     owner: str
@@ -43,7 +43,7 @@ class OwnedModel(ModelCard):
 
 
 def owned_model(name: str, model_names: ModelNames) -> dict[str, Any]:
-    """`GET /v1/models/{name}`: OpenAI's fields, and Replicate's for OWNER/NAME.
+    """`GET /v1/models/{name}`: OpenAI's fields and, for OWNER/NAME, Replicate's.
 
     Raises:
         RefusalError: 404 for a model that is not served.
@@ -63,47 +63,49 @@ def owned_model(name: str, model_names: ModelNames) -> dict[str, Any]:
 
 
 def replicate_get_routes(model_names: ModelNames, predictions: KeptPredictions) -> list[GetRoute]:
-    """The routes of Replicate that tell something."""
+    """The routes of Replicate that read no body."""
 
     async def show_version(request: Request) -> Response:
         _owner_and_name(request.path_params["name"], model_names)
         model_names.check_fingerprint(request.path_params["version"])
-        return _json(_version(request.path_params["version"]))
+        return json_response(_version(request.path_params["version"]))
 
     async def list_versions(request: Request) -> Response:
         _owner_and_name(request.path_params["name"], model_names)
         results = [_version(model_names.fingerprint)]
-        return _json({"results": results, "next": None, "previous": None})
+        return json_response({"results": results, "next": None, "previous": None})
 
     async def show_deployment(request: Request) -> Response:
         owner, name = _owner_and_name(request.path_params["name"], model_names)
-        return _json({"owner": owner, "name": name, "current_release": None})
+        return json_response({"owner": owner, "name": name, "current_release": None})
 
     async def show_prediction(request: Request) -> Response:
         prediction = predictions.find(request.path_params["id"])
         return StreamingResponse(json_pieces(prediction), media_type="application/json")
 
-    version = "Shows a version of the model.", ModelVersion, show_version, (404,)
+    version = "Describes a version of the model.", ModelVersion, show_version, (404,)
+    versions = "Lists the versions of the model: one.", VersionList, list_versions, (404,)
     kept = ReplicatePrediction, show_prediction, (401, 404, 429), False
     return [
         GetRoute("/v1/models/{name:path}/versions/{version}", *version),
         GetRoute("/models/{name:path}/versions/{version}", *version),
-        GetRoute(
-            "/v1/models/{name:path}/versions",
-            "Lists the model's only version.",
-            VersionList,
-            list_versions,
-            (404,),
-        ),
+        GetRoute("/v1/models/{name:path}/versions", *versions),
+        GetRoute("/models/{name:path}/versions", *versions),
         GetRoute(
             "/deployments/{name:path}",
-            "Shows a deployment of the model.",
+            "Describes a deployment of the model.",
             Deployment,
             show_deployment,
             (404,),
         ),
         GetRoute("/predictions/{id}", "Shows a recent prediction.", *kept, "GET", "replicate"),
-        GetRoute("/predictions/{id}/cancel", "Shows it: it has ended.", *kept, "POST", "replicate"),
+        GetRoute(
+            "/predictions/{id}/cancel",
+            "Shows the prediction, which has ended.",
+            *kept,
+            "POST",
+            "replicate",
+        ),
     ]
 
 
@@ -119,7 +121,3 @@ def _version(name: str) -> dict[str, Any]:
         "cog_version": COG_VERSION,
         "openapi_schema": {"components": {"schemas": INPUTS_AND_OUTPUT}},
     }
-
-
-def _json(value: object) -> Response:
-    return Response(to_json(value), media_type="application/json")

@@ -51,7 +51,7 @@ ReplicatePrediction = TypedDict(
 
 
 class ReplicateRequest(PredictionRequest):
-    """The inputs of a prediction, as Replicate's clients send them."""
+    """A prediction to compute, as Replicate's clients send it."""
 
     fits: ClassVar[Callable[..., bool]] = staticmethod(lambda body: body.get("version") is not None)
     error_style: ClassVar[ErrorStyle | None] = "replicate"
@@ -98,10 +98,10 @@ class ReplicateRequest(PredictionRequest):
 
 
 class KeptPredictions:
-    """The latest predictions, for clients that ask for each of them once more.
+    """The latest predictions, for clients that read each of them once more.
 
-    Replicate's Go client does so unless it is told to block. Each gateway keeps its own, in memory
-    or, where it is several processes, in a folder that these share.
+    Replicate's Go client does so without `WithBlockUntilDone`. Each gateway keeps its own: in
+    memory, or in a folder that its processes share.
     """
 
     def __init__(self, limit_bytes: int, shared_folder: Path | None = None) -> None:
@@ -150,7 +150,7 @@ class _PredictionFiles:
 
     def __setitem__(self, name: str, prediction: dict[str, Any]) -> None:
         file = self._file(name)
-        with suppress(OSError):  # there is no space: it is not kept
+        with suppress(OSError):  # without space on the disk, the prediction is not kept
             file.with_suffix(".new").write_bytes(to_json(prediction))
             file.with_suffix(".new").replace(file)
 
@@ -165,6 +165,6 @@ class _PredictionFiles:
         self._file(name).unlink(missing_ok=True)
 
     def _file(self, name: str) -> Path:
-        if not PREDICTION_ID.fullmatch(name):  # a caller's word
+        if not PREDICTION_ID.fullmatch(name):  # it comes from the caller
             raise KeyError(name)
         return self._folder / f"{name}.prediction"

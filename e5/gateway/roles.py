@@ -68,7 +68,7 @@ class PromptChoice:
 
 
 def prompt_for(roles: Mapping[str, str | None], suffix: str = "") -> PromptChoice:
-    """The prompt that a request's fields ask for together.
+    """The prompt that the fields of a request choose together.
 
     Args:
         roles: the value of each field that may say a role (`input_type`, `task`, `prompt_name`), by

@@ -1,6 +1,6 @@
 """The table of the gateway's routes: Starlette's routes and `/openapi.json` are made from it.
 
-A wire format is a module with its requests and the schemas of its answers, and its lines here.
+Each wire format is a module with its requests and the schemas of its answers, and has lines here.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -30,7 +30,7 @@ from e5.gateway.wire import WireRequest
 
 @dataclass(frozen=True)
 class PostRoute:
-    """A route that takes a request.
+    """A route that reads a request from the body.
 
     Attributes:
         path: of the URL, as Starlette writes it. A parameter `name` in it is the model's name, and
@@ -40,7 +40,7 @@ class PostRoute:
         requests: the kinds of requests that it takes. A body is of the first kind that it fits, or
             of the last.
         error_style: the form of its refusals.
-        of_any_type: whether a body may be said to be something else than JSON.
+        any_content_type: whether the header Content-Type may say something else than JSON.
     """
 
     path: str
@@ -48,7 +48,7 @@ class PostRoute:
     answer: Any
     requests: tuple[type[WireRequest], ...]
     error_style: ErrorStyle = "openai"
-    of_any_type: bool = False
+    any_content_type: bool = False
 
     def kind_of(self, body: Mapping[str, Any]) -> type[WireRequest]:
         """The kind of request that a body holds."""
@@ -58,16 +58,16 @@ class PostRoute:
 
 @dataclass(frozen=True)
 class GetRoute:
-    """A route that tells something.
+    """A route that reads no body.
 
     Attributes:
         path: of the URL, as Starlette writes it.
         summary: what it does, as a sentence.
-        answer: the type of its answer; the media type as a string, if that is not JSON.
+        answer: the type of its answer, or the media type of one that is not JSON.
         handler: makes the response.
         refusals: the statuses with which it may refuse.
         keyless: whether it needs no key.
-        method: of HTTP. A route of POST here reads no body.
+        method: the HTTP method.
         error_style: the form of its refusals.
     """
 
@@ -130,17 +130,22 @@ _HUGGING_FACE_PATHS = (
 
 
 def _google_routes(models: str) -> tuple[PostRoute, ...]:
-    """What AI Studio and Vertex AI have behind a model's name; `models` is what stands before."""
+    """The routes that AI Studio and Vertex AI share; `models` stands before the model's name."""
     path = f"{models}/{{name:path}}"
     return (
         PostRoute(f"{path}:embedContent", "Embeds for Google's clients.", *_CONTENT, "google"),
-        PostRoute(f"{path}:batchEmbedContents", "Embeds for them.", *_CONTENTS, "google"),
-        PostRoute(f"{path}:countTokens", "Counts tokens for them.", *_COUNT, "google"),
+        PostRoute(
+            f"{path}:batchEmbedContents",
+            "Embeds batches for Google's clients.",
+            *_CONTENTS,
+            "google",
+        ),
+        PostRoute(f"{path}:countTokens", "Counts tokens for Google's clients.", *_COUNT, "google"),
     )
 
 
 def _vertex_ai_routes(parent: str) -> tuple[PostRoute, ...]:
-    """Those of Vertex AI, before which `/v1` or `/v1beta1` stands."""
+    """The routes of Vertex AI, before which `/v1` or `/v1beta1` stands."""
     models = f"{parent}/publishers/google/models"
     path = f"{models}/{{name:path}}:predict"
     predict = PostRoute(path, "Embeds for clients of Vertex AI.", *_PREDICT, "google")
@@ -158,12 +163,12 @@ POST_ROUTES = (
     PostRoute("/v1/rerank", "Ranks documents by cosine for clients of Cohere and Jina.", *_RERANK),
     PostRoute("/v2/rerank", "Ranks documents by cosine for Cohere's clients.", *_RERANK),
     PostRoute("/rerank", "Ranks texts by cosine for other clients.", *_EITHER_RERANK, "tei"),
-    PostRoute("/embed", "Embeds for text-embeddings-inference's.", *_TEI_OR_COHERE, "tei"),
+    PostRoute("/embed", "Embeds for clients of text-embeddings-inference.", *_TEI_OR_COHERE, "tei"),
     PostRoute("/similarity", "Computes a sentence's cosines with others.", *_SIMILARITY, "tei"),
     PostRoute("/", "Embeds or compares for Hugging Face's clients.", *_HUGGING_FACE, "tei"),
     PostRoute(
         "/predictions",
-        "Answers as this project's Cog server does, or if a version is named as Replicate does.",
+        "Answers as this project's Cog server does; with a version, as Replicate does.",
         *_EITHER_PREDICTION,
         "cog",
     ),
@@ -185,12 +190,14 @@ POST_ROUTES = (
     ),
     PostRoute("/v1/ranking", "Ranks passages by cosine for NVIDIA's clients.", *_RANKING),
     PostRoute("/v1/retrieval/nvidia/reranking", "Ranks as /v1/ranking does.", *_RANKING),
-    PostRoute("/v1/retrieval/nvidia/{name:path}/reranking", "Ranks as /v1/ranking.", *_RANKING),
+    PostRoute(
+        "/v1/retrieval/nvidia/{name:path}/reranking", "Ranks as /v1/ranking does.", *_RANKING
+    ),
     PostRoute("/v1/retrieval/{name:path}/reranking", "Ranks as /v1/ranking does.", *_RANKING),
-    # Ollama's own examples are those of curl, which says that JSON is a form.
+    # Ollama's own examples use curl, whose default Content-Type is that of a form.
     PostRoute("/api/embed", "Embeds for Ollama's clients.", *_OLLAMA_EMBED, "tei", True),
     PostRoute("/api/embeddings", "Embeds for Ollama's older clients.", *_OLLAMA_OLDER, "tei", True),
-    PostRoute("/api/show", "Tells Ollama's clients of a model.", *_OLLAMA_SHOW, "tei", True),
+    PostRoute("/api/show", "Describes the model for Ollama's clients.", *_OLLAMA_SHOW, "tei", True),
     *_google_routes("/v1beta/models"),
     *_google_routes("/v1/models"),
     *_vertex_ai_routes("/projects/{project}/locations/{location}"),

@@ -1,4 +1,4 @@
-"""`POST /search`: a query in words -> the documents of an index that are nearest to it."""
+"""`POST /search`: finds the documents of an index that are nearest to a query."""
 
 from typing import Annotated, Any
 

@@ -21,7 +21,7 @@ from e5.gateway.refusals import RefusalError, body_of
 from e5.settings import Settings
 
 KEEP_ALIVE_SECONDS = 75  # longer than clients and balancers keep a connection that they do not use
-# The first line and the headers of a request. A piece of the network's is read to its end first.
+# Of a request's first line and headers; checked after each piece that the network delivers.
 MAX_HEAD_BYTES = 64 * 1024
 UPGRADE = re.compile(rb"\r\nupgrade:[^\r\n]*(?=\r\n)", re.IGNORECASE)
 
@@ -47,7 +47,7 @@ class DrainingServer(uvicorn.Server):
 
 
 class GatewayProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP, with our body where a request is not HTTP, and without upgrades.
+    """uvicorn's HTTP/1.1 without upgrades, with our refusals of what is not HTTP.
 
     Java's client offers HTTP/2 with each request, and the parser then drops the request's body. So
     the offer is removed before that. No valid JSON holds a line that looks like it.
@@ -98,7 +98,7 @@ async def serve(
     Args:
         gateway: what answers.
         bound: listens, or is bound.
-        drain_seconds: between the first signal and the moment when no connection is taken any more.
+        drain_seconds: the seconds from the first signal until no connection is taken any more.
     """
     config = uvicorn.Config(
         gateway.app,

@@ -1,6 +1,6 @@
-"""text-embeddings-inference's embed, similarity, rerank and info; Hugging Face's clients.
+"""text-embeddings-inference's embed, similarity, rerank and info, and Hugging Face's routes.
 
-These ask `/`, or Hugging Face's older routes, whose URLs name the model.
+Clients of Hugging Face ask `/`, or older routes whose URLs name the model.
 """
 
 from typing import Annotated, Any, Literal, NotRequired, TypeAlias
@@ -12,12 +12,12 @@ from e5.errors import quoted
 from e5.gateway import wire
 from e5.gateway.backend import BackendInfo
 from e5.gateway.client_request import ClientRequest
+from e5.gateway.ranking import cosines_with_first, ranked
 from e5.gateway.roles import PromptChoice, prompt_for
-from e5.gateway.wire import MAX_TEXTS, RouteContext, named_texts, one_of, ranked
+from e5.gateway.wire import MAX_TEXTS, RouteContext, named_texts, one_of
 from e5.prompts import DEFAULT_TASK
 from e5.serving import Answer
 from e5.validation import wrong_value
-from e5.vectors import cosine_scores
 
 TEI_VERSION = "1.9.3"  # of text-embeddings-inference, whose answers these are
 
@@ -50,7 +50,7 @@ class TeiOptions(wire.EmbedOptions):
     ) -> ClientRequest:
         """The request to embed one text or a list with these options.
 
-        `prefix` stands before the options' names. Raises as `WireRequest.client_request`.
+        `prefix` stands before the names of the options. Raises as `WireRequest.client_request`.
         """
         _, suffix = context.resolve_model(None)
         prompt = prompt_for({f"{prefix}prompt_name": self.prompt_name}, suffix)
@@ -92,7 +92,7 @@ class SentencePair(wire.WireRequest):
 
 
 class SimilarityOptions(wire.TruncateOptions):
-    """The options of similarity."""
+    """The options of a comparison."""
 
     truncation_direction: Direction = None
     prompt_name: wire.Role = None
@@ -114,7 +114,7 @@ class SimilarityRequest(wire.WireRequest):
         prompt = prompt_for({"parameters.prompt_name": options.prompt_name}, suffix)
 
         def build_body(answer: Answer) -> Any:
-            return cosine_scores(answer.vectors[:1], answer.vectors[1:])[0] / 100
+            return cosines_with_first(answer.vectors)
 
         return ClientRequest(
             texts=[self.inputs.source_sentence, *sentences],
@@ -160,7 +160,7 @@ class RankTextsRequest(wire.TruncateOptions):
 
 
 def info(backend: BackendInfo, *, max_requests: int) -> dict[str, Any]:
-    """`GET /info`: what is served, in the fields of text-embeddings-inference."""
+    """`GET /info`: the model, in the fields of text-embeddings-inference."""
     base, _, fingerprint = backend.name.partition("@")
     return {
         "model_id": base,

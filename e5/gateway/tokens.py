@@ -30,7 +30,7 @@ from e5.validation import wrong_value
 if TYPE_CHECKING:
     from e5.tokenizer import AllTokens, Tokenizer
 
-# In one request: UTF-8 of the texts in NFKD. A text has few more tokens than that, at the worst.
+# The texts of one request, in NFKD as UTF-8: a text has hardly more tokens than such bytes.
 MAX_BYTES = 1_000_000
 
 
@@ -59,7 +59,7 @@ CountTokensAnswer = TypedDict("CountTokensAnswer", {"totalTokens": int})
 
 
 class TokenizeOptions(InformationRequest):
-    """What may stand beside texts to tokenise."""
+    """The options beside texts to tokenise."""
 
     model: str | None = None
     prompt_name: wire.Role = None
@@ -71,7 +71,7 @@ class TokenizeOptions(InformationRequest):
         """Each text as the model reads it, with its prompt, and its tokens.
 
         Raises:
-            InputError: naming the text that is no text, or what is too much.
+            InputError: naming the text that cannot be tokenised, or the field that is too long.
             RefusalError: 404 for a model that is not served, or without a tokenizer.
         """
         _, suffix = context.resolve_model(self.model)
@@ -96,8 +96,8 @@ class TokenizeOptions(InformationRequest):
 
         return await asyncio.to_thread(tokenize)
 
-    def ends(self, tokens: Any) -> Any:
-        """What stands for all tokens, in a list or an array, without both ends if asked so."""
+    def requested(self, tokens: Any) -> Any:
+        """A list or an array with one element a token, without both ends if the request says so."""
         return tokens[1:-1] if self.add_special_tokens is False else tokens
 
 
@@ -130,8 +130,8 @@ class TokenizeTextRequest(TokenizeOptions):
         """See `InformationRequest.information`."""
         [(_, tokens)] = await self.tokens_of([self.text], ["text"], context, backend)
         return {
-            "tokens": self.ends(tokens.ids),
-            "token_strings": self.ends(tokens.pieces),
+            "tokens": self.requested(tokens.ids),
+            "token_strings": self.requested(tokens.pieces),
             "meta": {"api_version": {"version": "1"}},
         }
 
@@ -147,12 +147,12 @@ class TokenizePromptRequest(TokenizeOptions):
     async def information(self, context: RouteContext, backend: Backend) -> Any:
         """See `InformationRequest.information`."""
         [(_, tokens)] = await self.tokens_of([self.prompt], ["prompt"], context, backend)
-        ids = self.ends(tokens.ids)
+        ids = self.requested(tokens.ids)
         return {
             "count": len(ids),
             "max_model_len": (await backend.info()).max_length,
             "tokens": ids,
-            "token_strs": self.ends(tokens.pieces) if self.return_token_strs else None,
+            "token_strs": self.requested(tokens.pieces) if self.return_token_strs else None,
         }
 
 
@@ -170,7 +170,7 @@ class CountTokensRequest(TokenizeOptions):
 
 
 class DecodeOptions(InformationRequest):
-    """What may stand beside token ids."""
+    """The options beside token ids."""
 
     model: str | None = None
     skip_special_tokens: bool | None = None
@@ -218,14 +218,14 @@ class DetokenizeRequest(DecodeOptions):
 
 
 def _text_tokens(text: str, tokens: "AllTokens", with_ends: bool) -> Iterator[dict[str, Any]]:
-    """The tokens of a text with what they stand for."""
+    """The tokens of a text, each with its part of the text."""
     first, *ids, last = tokens.ids.tolist()
     no_span = {"start": None, "stop": None}
     begins = _byte_positions(text)
     if with_ends:
         yield {"id": first, "text": tokens.pieces[0], "special": True, **no_span}
     for token_id, piece, (start, stop) in zip(ids, tokens.pieces[1:-1], tokens.spans, strict=True):
-        # Those of bytes may have a long word for their span, each of them the same one.
+        # Tokens of single bytes have the whole word as their span, each of them the same one.
         part = piece if piece.startswith("<0x") else text[start:stop]
         span = {"start": int(begins[start]), "stop": int(begins[stop])}
         yield {"id": token_id, "text": part, "special": False, **span}
@@ -234,7 +234,7 @@ def _text_tokens(text: str, tokens: "AllTokens", with_ends: bool) -> Iterator[di
 
 
 def _byte_positions(text: str) -> NDArray[np.int64]:
-    """Of each character, and of the end, its position in UTF-8."""
+    """The position of each character, and of the end, in UTF-8."""
     points = np.frombuffer(text.encode("utf-32-le"), np.uint32)
     sizes = 1 + (points >= 0x80).astype(np.int64) + (points >= 0x800) + (points >= 0x10000)
     return np.concatenate(([0], np.cumsum(sizes)))

@@ -1,7 +1,7 @@
-"""What Weaviate's modules ask of the containers and of the service that embed and rank for it.
+"""The wire formats of Weaviate's own containers and of its own service, which embed and rank.
 
-Those of `text2vec-transformers` (and of `-model2vec` and `-gpt4all`), `reranker-transformers` and
-`text2vec-weaviate`. Its other modules speak the wire formats of other services.
+They are those of the modules `text2vec-transformers`, `-model2vec`, `-gpt4all` and `-weaviate`, and
+`reranker-transformers`. Its other modules speak the wire formats of other services.
 """
 
 from typing import Any
@@ -11,11 +11,11 @@ from typing_extensions import TypedDict
 from e5.gateway import wire
 from e5.gateway.backend import BackendInfo
 from e5.gateway.client_request import ClientRequest
+from e5.gateway.ranking import cosines_with_first
 from e5.gateway.roles import PromptChoice, prompt_for
 from e5.gateway.wire import RouteContext, named_texts
 from e5.prompts import DEFAULT_TASK
 from e5.serving import Answer
-from e5.vectors import cosine_scores
 
 VectorAnswer = TypedDict(
     "VectorAnswer", {"text": str, "vector": list[float], "dim": int, "dims": int}
@@ -33,7 +33,7 @@ MetaAnswer = TypedDict("MetaAnswer", {"model": dict[str, Any]})
 
 
 class VectorConfig(wire.WireRequest):
-    """The options of one text. How the container pools tokens is not a choice here."""
+    """The options of one text. The container's choice of how tokens are pooled is ignored."""
 
     task_type: wire.Role = None
     dimensions: wire.Dimensions = None
@@ -66,7 +66,7 @@ class VectorRequest(wire.WireRequest):
 
 
 class WeaviateEmbedRequest(wire.EmbedOptions):
-    """Texts to embed, as Weaviate asks its own service."""
+    """Texts to embed, as Weaviate sends them to its own service."""
 
     input: wire.OneOrMoreTexts
     model: str | None = None
@@ -96,8 +96,8 @@ class WeaviateEmbedRequest(wire.EmbedOptions):
 class ScoresRequest(wire.WireRequest):
     """A query, and documents of which each gets a score, in their order.
 
-    Weaviate gives each score to the document at its place, so that sorted ones would land on the
-    wrong documents. `property` tells these requests from Cohere's.
+    Weaviate gives each score to the document at the same position, so sorted scores would land on
+    the wrong documents. `property` distinguishes these requests from Cohere's.
     """
 
     query: wire.Text
@@ -111,7 +111,7 @@ class ScoresRequest(wire.WireRequest):
         documents, fields = named_texts(self.documents, "documents")
 
         def build_body(answer: Answer) -> dict[str, Any]:
-            scores = (cosine_scores(answer.vectors[:1], answer.vectors[1:])[0] / 100).tolist()
+            scores = cosines_with_first(answer.vectors).tolist()
             pairs = zip(documents, scores, strict=True)
             return {
                 "query": self.query,

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
 
-import numpy as np
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -30,7 +29,7 @@ from e5.gateway.roles import PromptChoice
 from e5.serving import RequestLimits
 from e5.texts import MAX_CHARACTERS
 from e5.validation import input_error, wrong_value
-from e5.vectors import Vectors, cosine_scores
+from e5.vectors import Vectors
 
 MAX_TEXTS = RequestLimits().texts  # in one request
 TOKEN_IDS_REMEDY = (
@@ -54,7 +53,7 @@ _TEXT = {"type": "string", "minLength": 1, "maxLength": MAX_CHARACTERS, "pattern
 
 
 def list_of_texts(value: object) -> object:
-    """A list that may hold texts; the service checks what it holds."""
+    """A list that may hold texts; the service checks its elements."""
     if not isinstance(value, list):
         raise wrong_value(quoted(value), "send a list of strings")
     if not value:
@@ -66,7 +65,7 @@ def list_of_texts(value: object) -> object:
 
 
 def few_texts(value: object) -> object:
-    """A list that is not too long. To be asked before its elements: there may be millions."""
+    """A list that is not too long: checked before its elements, of which there may be millions."""
     if isinstance(value, list) and len(value) > MAX_TEXTS:
         raise wrong_value(f"{len(value)} texts", f"send at most {MAX_TEXTS} in one request")
     return value
@@ -80,7 +79,7 @@ def one_or_more_texts(value: object) -> object:
 
 
 def _integral(value: object) -> object:
-    """JSON has one kind of numbers."""
+    """A whole number as an int: JSON does not tell 3 from 3.0."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -94,6 +93,7 @@ def _truncate(value: object) -> bool | None:
 
 def one_of(*choices: str) -> PlainValidator:
     """The validator of a field that is one of some strings, in upper or lower case, or null."""
+    remedy = f"send {'one of ' * (len(choices) > 1)}{', '.join(choices)}"
 
     def choose(value: object) -> str | None:
         if value is None:
@@ -101,7 +101,7 @@ def one_of(*choices: str) -> PlainValidator:
         for choice in choices:
             if isinstance(value, str) and value.lower() == choice.lower():
                 return choice
-        raise wrong_value(quoted(value), f"send one of {', '.join(choices)}")
+        raise wrong_value(quoted(value), remedy)
 
     return PlainValidator(choose, json_schema_input_type=Literal[choices] | None)
 
@@ -120,7 +120,7 @@ Truncate = Annotated[
         _truncate, json_schema_input_type=Literal["NONE", "END", "none", "end"] | bool | None
     ),
 ]
-# Schemas of their own in /openapi.json, which adds the model's number of dimensions.
+# They have schemas of their own in /openapi.json, which adds the model's number of dimensions.
 Dimensions = TypeAliasType("Dimensions", Annotated[Count | None, WithJsonSchema(_DIMENSIONS)])
 Role = TypeAliasType("Role", Annotated[str | None, WithJsonSchema(_ROLE)])
 
@@ -148,7 +148,7 @@ class Searchable(Protocol):
 
 
 class Auditor(Protocol):
-    """What judges one vector, as `e5.audit.VectorAuditor` does."""
+    """Judges one vector, as `e5.audit.VectorAuditor` does."""
 
     async def judge(self, text: str, vector: object, role: str, task: str | None) -> dict[str, Any]:
         """The verdict on a text's vector.
@@ -160,15 +160,15 @@ class Auditor(Protocol):
 
 @dataclass(frozen=True)
 class RouteContext:
-    """What the meaning of a request depends on, beside its body.
+    """Everything but its body that the meaning of a request depends on.
 
     Attributes:
         path: the route's path.
         model_names: the model names that callers may use.
-        index: what `POST /search` searches.
-        auditor: what `POST /audit` asks.
-        path_params: what stands in the URL for the parameters of the route's path.
-        keep_prediction: keeps a prediction of this many bytes, to be asked for again.
+        index: `POST /search` searches it.
+        auditor: `POST /audit` asks it.
+        path_params: the values of the route's path parameters in the URL.
+        keep_prediction: keeps a prediction of this many bytes, so that it can be read again.
     """
 
     path: str
@@ -188,9 +188,9 @@ class WireRequest(BaseModel):
 
     model_config = ConfigDict(strict=True, frozen=True)
 
-    # Whether a body is meant as a request of this kind, where a route takes several kinds.
+    # Whether a body is a request of this kind, on a route that takes several kinds.
     fits: ClassVar[Callable[..., bool]] = staticmethod(lambda _: True)
-    # The form of refusals, where it is not that of the route.
+    # The form of its refusals; None for that of the route.
     error_style: ClassVar[ErrorStyle | None] = None
 
     @classmethod
@@ -206,7 +206,7 @@ class WireRequest(BaseModel):
             raise input_error(error) from None
 
     def client_request(self, context: RouteContext) -> ClientRequest:
-        """What the caller asks for.
+        """The request, independent of its wire format.
 
         Raises:
             InputError: naming the field.
@@ -215,11 +215,11 @@ class WireRequest(BaseModel):
         raise NotImplementedError
 
     def service_call(self, context: RouteContext) -> ServiceCall:
-        """What the service is asked for it. Raises as `client_request`."""
+        """The call of the service for this request. Raises as `client_request`."""
         return self.client_request(context).service_call()
 
     def first_given(self, *names: str) -> tuple[str, Any]:
-        """The first of these fields that the caller sent, with its value, or the first and None."""
+        """The first of these fields that was sent, and its value; else the first one and None."""
         for name in names:
             if (value := getattr(self, name)) is not None:
                 return name, value
@@ -263,8 +263,8 @@ class EmbedOptions(TruncateOptions):
     ) -> ClientRequest:
         """The request to embed the text or the texts of a field with these options.
 
-        The arguments are those of `ClientRequest`; `dimensions` are their number and, before it,
-        the caller's name of it.
+        The arguments are those of `ClientRequest`, but `dimensions` is a pair: the caller's name of
+        the field, and its value.
         """
         texts, fields = named_texts(inputs, field)
         return ClientRequest(
@@ -281,7 +281,7 @@ class EmbedOptions(TruncateOptions):
 
 
 def named_texts(inputs: str | list[Any], field: str) -> tuple[list[Any], list[str]]:
-    """One text or a list, as a list; and the caller's name of each text.
+    """One text or several as a list, and the caller's name of each text.
 
     Example:
         >>> named_texts("snow", "input"), named_texts(["snow"], "input")
@@ -290,9 +290,3 @@ def named_texts(inputs: str | list[Any], field: str) -> tuple[list[Any], list[st
     if isinstance(inputs, str):
         return [inputs], [field]
     return inputs, [f"{field}[{i}]" for i in range(len(inputs))]
-
-
-def ranked(vectors: Vectors) -> list[tuple[int, float]]:
-    """The index of each text after the first, from 0 on, and its cosine with it, the best first."""
-    scores = cosine_scores(vectors[:1], vectors[1:])[0] / 100
-    return [(int(i), float(scores[i])) for i in np.argsort(-scores, kind="stable")]

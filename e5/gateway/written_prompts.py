@@ -2,7 +2,7 @@ r"""Prompts that clients write into their texts, recognised by their words.
 
 The model was trained on `Instruct: {task}\nQuery: {query}`, and another form gives another vector.
 But clients that join strings or replace line breaks, and settings in which `\n` is two characters,
-change it on the way. Which texts may have a prompt is decided elsewhere.
+change it on the way. `ClientRequest.service_call` says which texts may have a prompt.
 """
 
 import re
@@ -18,10 +18,10 @@ _GAP = r"(?:\s|\ufeff|\\+[nrt])*"  # white space, also as it is written in code:
 _BEGINNING = re.compile(rf"{_GAP}(instruct)\s*[:\uff1a]", re.IGNORECASE)
 _QUERY = re.compile(r"(query)\s*[:\uff1a]", re.IGNORECASE)
 _END_OF_LINE = re.compile(r"(?:[\n\v\f\r\x85\u2028\u2029]|\\[nr])[ \t]*\Z")
-_OTHER_CASES = ("instructquery", "INSTRUCTQUERY")  # all words of such a text are in one case
-# How far is looked, because there may be 10 million characters in a request, and it must not take
-# long: for white space, for the end of an instruction, and at how many words `Query:`.
-_NEARBY, _LONGEST_INSTRUCTION, _MOST_WORDS = 64, 1000, 8
+_OTHER_CASES = ("instructquery", "INSTRUCTQUERY")  # texts wholly in lower or in upper case
+# A request may have 10 million characters, so this much of a text is searched: characters of white
+# space, characters of an instruction, occurrences of `Query:`.
+_NEARBY, _LONGEST_INSTRUCTION, _MOST_MATCHES = 64, 1000, 8
 
 
 @dataclass
@@ -76,13 +76,13 @@ def find_prompts(texts: Sequence[Any], prompted: Iterable[int]) -> FoundPrompts:
         prompted: the positions of those that may have a prompt. The others are documents, which
             stay as they are.
     """
-    may_have = frozenset(prompted)
-    found = FoundPrompts(list(texts), [], [], [], len(may_have))
+    positions = frozenset(prompted)
+    found = FoundPrompts(list(texts), [], [], [], len(positions))
     for i, text in enumerate(texts):
         if not begins_like_prompt(text):
             continue
         prompt = written_prompt(text)
-        if i in may_have and prompt is not None:
+        if i in positions and prompt is not None:
             found.texts[i] = prompt
             found.own.append(i)
             if prompt != text:
@@ -122,8 +122,10 @@ def written_prompt(text: str) -> str | None:
     if beginning is None:
         return None
     start = beginning.end()
-    words = islice(_QUERY.finditer(text, start, start + _LONGEST_INSTRUCTION), _MOST_WORDS)
-    certainties = [(_certainty(text, word, beginning[1]), -word.start(), word) for word in words]
+    found = islice(_QUERY.finditer(text, start, start + _LONGEST_INSTRUCTION), _MOST_MATCHES)
+    certainties = [
+        (_certainty(text, query, beginning[1]), -query.start(), query) for query in found
+    ]
     certainty, _, query = max(certainties, default=(0, 0, None))  # the first of the most certain
     if not certainty or query is None:
         return None
@@ -139,8 +141,8 @@ def _certainty(text: str, query: re.Match[str], instruct: str) -> int:
 
     Args:
         text: the whole text.
-        query: where the word stands.
-        instruct: the word with which the text begins.
+        query: the position of the word `Query:`.
+        instruct: the first word of the text.
     """
     before, word = text[max(0, query.start() - _NEARBY) : query.start()], query[1]
     if _END_OF_LINE.search(before):

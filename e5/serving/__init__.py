@@ -6,7 +6,7 @@ from e5.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from e5.serving.engines import Engines as Engines
-    from e5.serving.lifeline import FrontPlace as FrontPlace
+    from e5.serving.lifeline import FrontConfig as FrontConfig
     from e5.serving.request import Answer as Answer
     from e5.serving.request import EmbedRequest as EmbedRequest
     from e5.serving.request import RequestLimits as RequestLimits

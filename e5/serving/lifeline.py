@@ -43,8 +43,8 @@ def tie_to_parent(folder: Path | None = None) -> None:
 
 
 @dataclass(frozen=True)
-class FrontPlace:
-    """What a front is told by its parent, in JSON on its command line.
+class FrontConfig:
+    """What a front gets from its parent, as JSON on its command line.
 
     Attributes:
         name: of the process, for its log.
@@ -59,7 +59,7 @@ class FrontPlace:
     listener_descriptor: int
 
     @classmethod
-    def from_json(cls, text: str) -> "FrontPlace":
+    def from_json(cls, text: str) -> "FrontConfig":
         """Read what `to_json` wrote."""
         return cls(**json.loads(text))
 

@@ -25,7 +25,7 @@ from e5.serving.frames import (
     read_hello,
     read_state,
 )
-from e5.serving.lifeline import FrontPlace
+from e5.serving.lifeline import FrontConfig
 from e5.serving.process_metrics import ProcessMetrics
 
 logger = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class Processes:
                 process.
             num_fronts: the number of fronts.
             front_command: a command line that makes a process a front, when `--front` and a
-                `FrontPlace` stand behind it.
+                `FrontConfig` stand behind it.
             engine_command: a command line that makes a process an engine, when `--socket` and a
                 path stand behind it.
             one_by_one: whether no two engines may load at the same time.
@@ -190,8 +190,8 @@ class Processes:
                 listener.bind(self._bound.getsockname())
                 listener.set_inheritable(True)
                 engines = [str(self._socket_of(engine)) for engine in self._engines]
-                place = FrontPlace(child.name, str(self._folder), engines, listener.fileno())
-                command = [*self._front_command, "--front", place.to_json()]
+                config = FrontConfig(child.name, str(self._folder), engines, listener.fileno())
+                command = [*self._front_command, "--front", config.to_json()]
                 await child.start(command, listener=listener)
         return await child.until_ready()
 

@@ -101,7 +101,7 @@ def test_an_answer_says_what_was_done(path: str, fake: FakeBackend) -> None:
 
 
 @pytest.mark.parametrize("path", GET_PATHS)
-def test_what_is_only_told_needs_no_key(path: str, fake: FakeBackend) -> None:
+def test_routes_without_a_cost_need_no_key(path: str, fake: FakeBackend) -> None:
     response = LocalGateway(fake, keys=["k"]).get(path, headers={"origin": "http://elsewhere"})
     assert response.status_code == 200, response.text
     assert response.headers["x-request-id"]
@@ -221,7 +221,7 @@ class TestRefusals:
     @pytest.mark.slow
     @pytest.mark.parametrize("path", BODIES)
     @pytest.mark.parametrize(("error", "status"), CAUSES, ids=lambda value: str(value)[:30])
-    def test_the_status_tells_the_cause(self, path: str, error: Exception, status: int) -> None:
+    def test_each_cause_has_its_status(self, path: str, error: Exception, status: int) -> None:
         local = LocalGateway(FakeBackend(outcome=error))
         response = local.post(url_of(path), BODIES[path])
         sentence = sentence_on(response, path, status)
@@ -260,18 +260,31 @@ class TestRefusals:
     @pytest.mark.slow
     @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"])
     @pytest.mark.parametrize("path", BODIES)
-    def test_another_method_is_405_and_told_what_is_taken(
+    def test_another_method_is_405_with_those_that_are_taken(
         self, method: str, path: str, fake: FakeBackend
     ) -> None:
         if method == "GET" and (path in ("/", "/models/{name:path}") or "v1beta" in path):
             return  # they are told something
         response = LocalGateway(fake).send(method, url_of(path))
-        assert "does not take this method" in sentence_of(response, 405)
+        assert "which this route does not take" in sentence_of(response, 405)
         assert "POST" in response.headers["allow"]
 
     @pytest.mark.parametrize("path", ["/v1", "/nothing", "/v1/embeddings/x", "/%00", "/v1/%0a"])
     def test_no_route_is_404(self, path: str, fake: FakeBackend) -> None:
         assert "there is no such route" in sentence_of(LocalGateway(fake).get(path), 404)
+
+    def test_a_wrong_path_and_a_wrong_method_are_named_with_a_remedy(
+        self, fake: FakeBackend
+    ) -> None:
+        local = LocalGateway(fake)
+        assert sentence_of(local.post("/api/chat", {}), 404) == (
+            'the path: received "/api/chat", and there is no such route; '
+            "use one that GET /openapi.json lists."
+        )
+        assert sentence_of(local.post("/v1beta/models/small:generateContent", {}), 405) == (
+            "the method: received POST, which this route does not take; "
+            "send GET or HEAD, or use another route of GET /openapi.json."
+        )
 
     def test_a_model_that_is_not_here_is_404(self, fake: FakeBackend) -> None:
         local = LocalGateway(fake, aliases={"ada": "small-query"})
@@ -279,7 +292,7 @@ class TestRefusals:
             local.post("/v1/embeddings", TEXTS | {"model": "gpt"}),
             local.get("/v1/models/gpt"),
         ):
-            assert "this service has small, small-query, small-passage, ada" in sentence_of(
+            assert "send one of small, small-query, small-passage, ada" in sentence_of(
                 response, 404
             )
 
@@ -393,7 +406,7 @@ def test_metrics_count_what_was_answered() -> None:
 
 
 @pytest.mark.parametrize("error", [QueueFullError(1, 2, 3), InputError("documents[1]", "7", "no")])
-def test_errors_have_the_callers_words(error: E5Error) -> None:
+def test_errors_have_the_callers_names_of_fields(error: E5Error) -> None:
     response = LocalGateway(FakeBackend(outcome=error)).post("/v1/embeddings", TEXTS)
     sentence = sentence_of(response, response.status_code)
     assert "documents" not in sentence

@@ -39,7 +39,7 @@ Story = Callable[[LocalGateway, httpx2.AsyncClient], Awaitable[Any]]
 
 
 class TestInProcess:
-    def test_it_tells_and_answers_as_the_model(self, embedder: Embedder) -> None:
+    def test_it_describes_the_model_and_answers_as_it_does(self, embedder: Embedder) -> None:
         service = Service.of(embedder, max_queue_tokens=10_000)
         backend = InProcessBackend(embedder, service)
 

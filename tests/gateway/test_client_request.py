@@ -1,4 +1,4 @@
-"""Texts get the prompt that they need, and vectors and errors come back in the caller's words."""
+"""Texts get the prompt they need; vectors and errors return in the caller's order and names."""
 
 from collections.abc import Sequence
 from typing import Any

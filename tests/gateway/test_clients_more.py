@@ -108,7 +108,7 @@ def test_openai_can_name_a_task_and_dimensions(openai: Any, python: Embedder) ->
     assert np.allclose([answer.data[0].embedding], truth, atol=1e-6)
 
 
-def test_openai_is_told_tokens_prompt_and_fingerprint(openai: Any, python: Embedder) -> None:
+def test_openai_gets_tokens_prompt_and_fingerprint(openai: Any, python: Embedder) -> None:
     answer = openai.embeddings.with_raw_response.create(model="e5-mini-query", input=QUERY)
     assert answer.headers["x-e5-prompt"] == f'query "{DEFAULT_TASK}"'
     assert answer.headers["x-e5-model"] == python.name
@@ -157,7 +157,7 @@ def test_a_prompt_that_was_written_into_the_text_is_not_put_there_twice(
 def test_openai_asks_once_for_a_model_that_is_not_here(openai: Any, gateway: GatewayServer) -> None:
     ask = lambda: openai.embeddings.create(model="gpt-4", input=QUERY)  # noqa: E731
     sentence = one_request(gateway, "404", ask)
-    assert 'model: received "gpt-4"; this service has e5-mini, e5-mini-query' in sentence
+    assert 'model: received "gpt-4"; send one of e5-mini, e5-mini-query' in sentence
 
 
 def test_a_contradiction_between_name_and_field_is_refused(

@@ -59,7 +59,8 @@ def test_the_output_is_that_of_predict_py(
     ("body", "sentence"),
     [
         ({}, 'input: received nothing; send {"input": {"query": "..."}}.'),
-        ({"input": []}, 'input: received nothing; send {"input": {"query": "..."}}.'),
+        ({"input": []}, 'input: received []; send {"input": {"query": "..."}}.'),
+        ({"input": "snow"}, 'input: received "snow"; send {"input": {"query": "..."}}.'),
         ({"input": {"queries": ["a", None]}}, "queries[1]: received null; send a string."),
         ({"input": {"query": "a", "dimensions": 9999}}, "dimensions: received 9999"),
         ({"input": {"query": "a", "colour": "red"}}, "colour: received an unknown input"),

@@ -130,6 +130,11 @@ class TestEmbed:
         response = local.post("/v2/embed", {"inputs": [good, item]})
         assert sentence_of(response, 400).startswith("inputs[1]: received ")
 
+    def test_inputs_that_are_no_list_are_not_asked_for_strings(self, local: LocalGateway) -> None:
+        assert sentence_of(local.post("/v2/embed", {"inputs": {}}), 400) == (
+            "inputs: received {}; send a list."
+        )
+
     def test_images_and_too_many_inputs_are_refused(self, local: LocalGateway) -> None:
         for texts in ({}, {"texts": ["a"]}):
             response = local.post("/v2/embed", {"images": ["data:..."], **texts})

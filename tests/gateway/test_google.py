@@ -270,7 +270,7 @@ class TestRefusals:
             ),
         ],
     )
-    def test_so_it_is_in_vertex_ais_words(
+    def test_vertex_ai_s_form_has_the_same(
         self, local: LocalGateway, body: dict[str, Any], start: str
     ) -> None:
         response = local.post(f"{VERTEX}:predict", body)

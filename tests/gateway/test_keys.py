@@ -72,7 +72,7 @@ def test_one_right_key_among_several_is_enough(local: LocalGateway) -> None:
         {"key": "first"},
     ],
 )
-def test_anything_else_is_401_and_told_where_keys_go(
+def test_anything_else_is_401_with_the_headers_for_keys(
     local: LocalGateway, headers: dict[str, str]
 ) -> None:
     response = local.post(f"{PATH}?key=&keys=first&Key=first", TEXTS, headers)

@@ -1,11 +1,11 @@
-"""Clients of Ollama, Google and Cohere are told the model's names, and whether a key is right."""
+"""Clients of Ollama, Google and Cohere get the model's names, and learn whether a key is right."""
 
 import pytest
 from gateway_tools import FakeBackend, LocalGateway, sentence_of
 
 
 @pytest.mark.parametrize("path", ["/api/tags", "/api/ps"])
-def test_ollama_s_clients_are_told_each_name_with_its_tag(path: str, fake: FakeBackend) -> None:
+def test_ollama_s_clients_get_each_name_with_its_tag(path: str, fake: FakeBackend) -> None:
     local = LocalGateway(fake, aliases={"nomic-embed-text": "small-query"})
     listed = local.get(path).json()["models"]
     names = ["small:latest", "small-query:latest", "small-passage:latest"]
@@ -23,7 +23,7 @@ def test_the_version_is_one_that_has_these_answers(fake: FakeBackend) -> None:
     assert [int(part) for part in version.split(".")] >= [0, 11, 0]  # `dimensions` came then
 
 
-def test_google_s_clients_are_told_of_each_name(fake: FakeBackend) -> None:
+def test_google_s_clients_get_each_name(fake: FakeBackend) -> None:
     local = LocalGateway(fake)
     listed = local.get("/v1beta/models").json()["models"]
     names = ["models/small", "models/small-query", "models/small-passage"]

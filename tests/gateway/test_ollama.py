@@ -1,4 +1,4 @@
-"""Ollama's routes: vectors by both forms, loading without a text, and what is told of models."""
+"""Ollama's routes: vectors by both forms, loading without a text, and descriptions of models."""
 
 from typing import Any
 
@@ -116,7 +116,7 @@ class TestLoading:
 
 class TestModels:
     @pytest.mark.parametrize("field", ["model", "name"])
-    def test_a_model_is_told_of(self, field: str, fake: FakeBackend) -> None:
+    def test_a_model_is_described(self, field: str, fake: FakeBackend) -> None:
         shown = LocalGateway(fake).post("/api/show", {field: "small:latest", "verbose": True})
         answer = shown.json()
         assert answer["capabilities"] == ["embedding"]

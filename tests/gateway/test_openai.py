@@ -1,4 +1,4 @@
-"""OpenAI's embeddings and models, in the words of each client that sends them."""
+"""OpenAI's embeddings and models, with the fields of each client that sends them."""
 
 import base64
 from typing import Any
@@ -162,7 +162,7 @@ def test_2048_texts_keep_their_order(local: LocalGateway, embedder: Embedder) ->
     assert sentence_of(refused, 400).startswith("input: received 2049 texts; send at most 2048")
 
 
-def test_models_are_listed_and_told_one_by_one(local: LocalGateway) -> None:
+def test_models_are_listed_and_described_one_by_one(local: LocalGateway) -> None:
     for path in ("/v1/models", "/models"):
         listed = local.get(path).json()
         assert listed["object"] == "list"
@@ -207,7 +207,7 @@ def test_azure_s_path_names_the_model_whatever_the_body_says(
         assert answer.json()["model"] == name
         assert cosine(vectors_of(answer.json())[0], vector) >= 0.999999
     refused = local.post(path.format("gpt-4"), {"input": ["snow"], "model": "small"})
-    assert sentence_of(refused, 404).startswith('model: received "gpt-4"; this service has small, ')
+    assert sentence_of(refused, 404).startswith('model: received "gpt-4"; send one of small, ')
     tokens = sentence_of(local.post(path.format("small"), {"input": [[5, 6]], **more}), 400)
     assert TOKEN_IDS_REMEDY in tokens
 

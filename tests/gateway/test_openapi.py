@@ -88,7 +88,7 @@ def test_the_server_is_where_the_document_is() -> None:
         assert found == base + "v1/embeddings"
 
 
-def test_every_place_of_a_key_is_described() -> None:
+def test_every_header_and_parameter_of_a_key_is_described() -> None:
     document = described()
     schemes = document["components"]["securitySchemes"]
     assert document["security"] == [{}, *({name: []} for name in schemes)]

@@ -95,7 +95,7 @@ class TestWhatIsServed:
         assert (facts["model"], facts["keyed"]) == ("m", True)
         assert (facts["search"], facts["audit"]) == (False, True)
 
-    def test_a_model_name_cannot_leave_its_place(self) -> None:
+    def test_a_model_name_cannot_become_markup(self) -> None:
         name = "</script><script>alert(1)</script><!--"
         page = prepare_page(model=name, keyed=False, search=True, audit=True)
         assert self.facts(page.html)["model"] == name
@@ -176,7 +176,7 @@ class TestScores:
         expected = (scores - scores.min()) / (scores.max() - scores.min())
         np.testing.assert_allclose(strength.reshape(scores.shape), expected, atol=0.001)
 
-    def test_a_text_that_was_cut_is_told(self, tab: Tab) -> None:
+    def test_a_truncated_text_is_shown_as_such(self, tab: Tab) -> None:
         fill(tab, documents=["snow " * 5000, "Snow falls."])
         run(tab)
         assert sorted(row["spans"][3] for row in ranking(tab)) == [
@@ -233,7 +233,9 @@ class TestTrust:
         choose(tab, "SciFact")
         assert run(tab) == "Documents: input: received no text; send at least one."
 
-    def test_a_server_that_is_gone_is_told(self, browser: Browser, gateway: GatewayServer) -> None:
+    def test_a_server_that_does_not_answer_is_reported(
+        self, browser: Browser, gateway: GatewayServer
+    ) -> None:
         tab = browser.new_tab()
         tab.open(gateway.url)
         nothing = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}

@@ -93,7 +93,7 @@ def test_a_sentence_says_what_is_wrong(body: bytes, field: str, received: str) -
     "body",
     [b"snow", b"{", b"{'input': 'a'}", b'{"a": 1,}', b'{"a": "\t"}', b'{"a": 1}{}', b"\0\0"],
 )
-def test_what_is_no_json_at_all_is_told_in_the_parser_s_words(body: bytes) -> None:
+def test_what_is_no_json_at_all_has_the_parser_s_reason(body: bytes) -> None:
     sentence = sentence_about(body)
     assert sentence.startswith("the body: received what is not JSON (")
     assert sentence.endswith("); send JSON.")
@@ -108,7 +108,7 @@ def test_what_is_no_json_at_all_is_told_in_the_parser_s_words(body: bytes) -> No
         {str(i): i for i in range(100)},
     ],
 )
-def test_a_name_may_stand_in_several_places(value: Any) -> None:
+def test_a_name_may_be_in_several_objects(value: Any) -> None:
     assert parse_body(json.dumps(value).encode()) == value
 
 

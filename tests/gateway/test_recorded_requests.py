@@ -1,4 +1,4 @@
-"""What 80 published clients really sent is answered with the right vectors, or refused in words.
+"""What 80 published clients sent is answered with the right vectors, or refused with a sentence.
 
 `recorded_requests.jsonl` has the requests of real clients in Go, Rust, Java and JavaScript, and of
 a real Weaviate server: the client's name, method, path, headers (KEY for the key) and body. Each is

@@ -117,7 +117,7 @@ def test_every_client_finds_the_sentence_where_it_looks(status: int, style: Erro
     assert body["error_type"] in known
 
 
-def test_the_words_for_a_status_are_openais() -> None:
+def test_the_names_of_a_status_are_openais() -> None:
     def kind(status: int) -> str:
         word: str = body_of(RefusalError(status, "x."), "openai")["error"]["type"]
         return word
@@ -129,7 +129,7 @@ def test_the_words_for_a_status_are_openais() -> None:
     assert kind(502) == kind(503) == kind(504) == "server_error"
 
 
-def test_googles_words_for_a_status() -> None:
+def test_googles_names_of_a_status() -> None:
     def word(status: int) -> str:
         told: str = body_of(RefusalError(status, "x."), "google")["error"]["status"]
         return told

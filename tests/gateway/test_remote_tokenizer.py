@@ -15,7 +15,7 @@ from fake_http import Reply
 from gateway_tools import INFO, LocalGateway, sentence_of
 
 from e5.gateway.backend import RemoteBackend
-from e5.gateway.remote_tokenizer import TELLING_TEXTS
+from e5.gateway.remote_tokenizer import PROBE_TEXTS
 from e5.prompts import DEFAULT_TASK, E5_PROMPTS, Prompts, query_prompt
 
 TOKENIZE = "/tokenize"
@@ -67,7 +67,7 @@ def test_the_folders_tokenizer_gives_the_ids(service: FakeCog, mistral: Path) ->
     assert second.json()["tokens"] == list(true_ids("rain"))
     # The service is asked once whether it counts the same.
     [inputs] = service.inputs
-    assert inputs["queries"] == inputs["documents"] == list(TELLING_TEXTS)
+    assert inputs["queries"] == inputs["documents"] == list(PROBE_TEXTS)
 
 
 def test_so_do_the_prompts_of_its_files(service: FakeCog, mistral: Path, tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_tokenizer_of_another_model_is_refused(service: FakeCog) -> None:
 
 
 @pytest.mark.parametrize("folder", [None, "nothing", "empty", "damaged", "manifest"])
-def test_without_one_the_operators_way_out_is_told(
+def test_without_one_the_refusal_has_the_operators_remedy(
     folder: str | None, service: FakeCog, mistral: Path, tmp_path: Path
 ) -> None:
     for name in ("empty", "damaged"):

@@ -1,4 +1,4 @@
-"""Models, versions and deployments are told as Replicate's clients read them."""
+"""Models, versions and deployments are described as Replicate's clients read them."""
 
 from datetime import datetime
 from typing import Any
@@ -27,7 +27,7 @@ def test_a_model_with_its_owner_has_a_latest_version(
     version = model["latest_version"]
     assert version["id"] == FINGERPRINT
     assert quick.get(f"{prefix}/models/{name}/versions/{FINGERPRINT}").json() == version
-    listed = quick.get(f"/v1/models/{name}/versions").json()
+    listed = quick.get(f"{prefix}/models/{name}/versions").json()
     assert listed == {"results": [version], "next": None, "previous": None}
 
 
@@ -54,13 +54,13 @@ def test_a_deployment_has_a_name(quick: LocalGateway) -> None:
 @pytest.mark.parametrize(
     ("path", "sentence"),
     [
-        ("/v1/models/you/large", 'model: received "you/large"; this service has small, '),
-        ("/v1/models/you/large/versions", 'model: received "you/large"; this service has small, '),
-        ("/models/you/large/versions/1", 'model: received "you/large"; this service has small, '),
-        ("/deployments/you/large", 'model: received "you/large"; this service has small, '),
+        ("/v1/models/you/large", 'model: received "you/large"; send one of small, '),
+        ("/v1/models/you/large/versions", 'model: received "you/large"; send one of small, '),
+        ("/models/you/large/versions/1", 'model: received "you/large"; send one of small, '),
+        ("/deployments/you/large", 'model: received "you/large"; send one of small, '),
         (
             "/v1/models/you/small/versions/ba9876543210",
-            f'version: received "ba9876543210"; this service has {FINGERPRINT}.',
+            f'version: received "ba9876543210"; send {FINGERPRINT}, or leave it out.',
         ),
     ],
 )

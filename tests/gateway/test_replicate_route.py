@@ -87,11 +87,11 @@ def test_the_output_is_that_of_cog_s_route(local: LocalGateway, embedder: Embedd
 @pytest.mark.parametrize(
     ("path", "more", "status", "sentence"),
     [
-        ("/v1/models/you/large/predictions", {}, 404, 'model: received "you/large"; this service '),
-        ("/deployments/large/predictions", {}, 404, 'model: received "large"; this service has '),
-        ("/v1/predictions", {"version": "you/large:1"}, 404, 'model: received "you/large"; this '),
+        ("/v1/models/you/large/predictions", {}, 404, 'model: received "you/large"; send one '),
+        ("/deployments/large/predictions", {}, 404, 'model: received "large"; send one of '),
+        ("/v1/predictions", {"version": "you/large:1"}, 404, 'model: received "you/large"; send '),
         ("/v1/predictions", {"version": "ba9876543210"}, 404,
-         'version: received "ba9876543210"; this service has 0123456789ab.'),
+         'version: received "ba9876543210"; send 0123456789ab, or leave it out.'),
         ("/v1/predictions", {"version": 5}, 400, "version: received 5; send a string."),
         ("/v1/predictions", {"input": None}, 400, "input: received nothing; send "),
         ("/v1/predictions", {"webhook": "https://a.example"}, 400,
@@ -134,7 +134,7 @@ def test_cog_s_own_form_stays_where_no_version_is_named() -> None:
 
 
 class TestAskedForAgain:
-    """As Go's client does after each request, unless it is told to block."""
+    """As Go's client does after each request, without `WithBlockUntilDone`."""
 
     @pytest.mark.parametrize("path", ["/v1/predictions/{}", "/predictions/{}"])
     def test_it_is_given_once_more(self, quick: LocalGateway, path: str) -> None:
@@ -153,7 +153,7 @@ class TestAskedForAgain:
         assert local.get(made["urls"]["get"]).json() == made
 
     @pytest.mark.parametrize("method", ["GET", "POST"])
-    def test_one_that_is_not_kept_is_404_and_told_why(self, method: str) -> None:
+    def test_one_that_is_not_kept_is_404_with_the_reason(self, method: str) -> None:
         local = LocalGateway(FakeBackend(), limits=GatewayLimits(kept_prediction_bytes=100))
         made = local.post("/v1/predictions", {"input": INPUT}).json()
         url = made["urls"]["get" if method == "GET" else "cancel"]

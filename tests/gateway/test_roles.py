@@ -68,7 +68,7 @@ def test_the_ending_of_the_models_name_is_a_role() -> None:
 
 
 @pytest.mark.parametrize(("first", "second"), list(product(WORDS, WORDS)))
-def test_two_words_agree_or_are_refused(first: str, second: str) -> None:
+def test_two_roles_agree_or_are_refused(first: str, second: str) -> None:
     words = {"input_type": first, "prompt_name": second}
     if WORDS[first] == WORDS[second]:
         assert prompt_for(words) == WORDS[first]

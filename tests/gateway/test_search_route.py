@@ -1,4 +1,4 @@
-"""A query in words finds the documents of an index, by the vector that the index was made for."""
+"""A query finds the documents of an index, by the vector that the index was made for."""
 
 from typing import Any
 

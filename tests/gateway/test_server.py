@@ -231,10 +231,10 @@ class TestTheEnd:
 
 # Those of the command line alone are in tests/cli/test_gateway_command.py.
 FAULTS: dict[str, tuple[list[str], dict[str, str], str]] = {
-    "an alias of nothing": (["--alias", "ada=gpt"], {}, "gpt"),
-    "no address": (["--backend", "ftp://a"], {}, "ftp://a"),
+    "an alias of nothing": (["--alias", "ada=gpt"], {}, "--alias: received ada=gpt; write "),
+    "no address": (["--backend", "ftp://a"], {}, '--backend: received "ftp://a"; use '),
+    "no index": (["--index", "/nowhere"], {}, "--index: received /nowhere, which holds no index"),
     "no token": (["--backend", "replicate:you/e5"], {"REPLICATE_API_TOKEN": ""}, "REPLICATE_API_T"),
-    "no index": (["--index", "/nowhere"], {}, "/nowhere"),
     "no such host": ([], {"HOST": "no.such.host.invalid"}, "HOST: received 'no.such.host.in"),
 }
 

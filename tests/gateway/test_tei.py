@@ -80,7 +80,7 @@ class TestEmbed:
         ("more", "start"),
         [
             ({"truncation_direction": "Left"}, 'truncation_direction: received "Left"'),
-            ({"encoding_format": "base64"}, 'encoding_format: received "base64"'),
+            ({"encoding_format": "base64"}, 'encoding_format: received "base64"; send float.'),
             ({"prompt_name": "qeury"}, 'prompt_name: received "qeury"'),
             ({"dimensions": 65}, "dimensions: received 65; use 1 to 64"),
             ({"inputs": ["a", ""]}, "inputs[1]: received blank text"),

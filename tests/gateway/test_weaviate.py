@@ -143,7 +143,7 @@ def test_its_own_service_reads_detail(local: LocalGateway) -> None:
         assert sentence_of(response, status)
         return str(response.json()["detail"])
 
-    assert detail(404, model="Snowflake/x").startswith('model: received "Snowflake/x"; this')
+    assert detail(404, model="Snowflake/x").startswith('model: received "Snowflake/x"; send one ')
     assert detail(400, input=["a", ""]).startswith("input[1]: received blank text")
     assert detail(400, input=None) == "input: received nothing; send it."
     assert detail(400, is_search_query="yes").startswith("is_search_query: received")

@@ -189,7 +189,7 @@ def test_every_way_to_say_whether_to_truncate(body: dict[str, Any], truncate: bo
     assert TruncateOptions.parse(body).truncates is truncate
 
 
-def test_a_kind_of_request_must_say_what_it_asks_for() -> None:
+def test_a_kind_of_request_must_define_its_request() -> None:
     with pytest.raises(NotImplementedError):
         Options().service_call(RouteContext("/", ModelNames("small@0")))
 

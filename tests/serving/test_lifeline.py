@@ -13,7 +13,7 @@ from process_stand_ins import state_of
 from server import ROOT
 from waiting import wait_until
 
-from e5.serving.lifeline import FrontPlace
+from e5.serving.lifeline import FrontConfig
 
 pytestmark = pytest.mark.slow
 
@@ -62,8 +62,8 @@ def test_a_child_ends_when_its_parent_is_killed(
 
 
 def test_what_a_front_is_told_survives_the_command_line() -> None:
-    place = FrontPlace("front-1", "/run/a b", ["/run/a b/engine-1.sock"], 7)
-    assert FrontPlace.from_json(place.to_json()) == place
+    front = FrontConfig("front-1", "/run/a b", ["/run/a b/engine-1.sock"], 7)
+    assert FrontConfig.from_json(front.to_json()) == front
 
 
 def test_a_pulse_goes_on_while_nobody_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +74,7 @@ def test_a_pulse_goes_on_while_nobody_reads_it(monkeypatch: pytest.MonkeyPatch) 
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
 
         async def story() -> None:
-            pulse = asyncio.create_task(FrontPlace("front-1", "", [], 0).pulse())
+            pulse = asyncio.create_task(FrontConfig("front-1", "", [], 0).pulse())
             for _ in range(1000):
                 await asyncio.sleep(0)
             assert not pulse.done()

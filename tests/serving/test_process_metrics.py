@@ -21,8 +21,8 @@ metrics.forget("front-1")
 """
 FRONT = """
 from e5.gateway.metrics import GatewayMetrics
-from e5.serving import FrontPlace
-metrics = GatewayMetrics(FrontPlace({name!r}, {folder!r}, [], 0))
+from e5.serving import FrontConfig
+metrics = GatewayMetrics(FrontConfig({name!r}, {folder!r}, [], 0))
 metrics.requests.labels("/embed", 200).inc()
 metrics.in_flight.set(3)
 metrics.seconds.labels("/embed").observe(0.003)

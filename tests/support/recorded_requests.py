@@ -231,11 +231,11 @@ def refusal_of(request: Recorded) -> tuple[int, str] | None:
     if route == "/predictions/x":
         return 404, "only the latest predictions are kept"
     if route == "/deployments/you/e5/predictions":
-        return 404, 'received "you/e5"; this service has e5-mini, e5-mini-query'
+        return 404, 'received "you/e5"; send one of e5-mini, e5-mini-query'
     if "webhook" in fields:
         return 400, 'webhook: received "http://localhost/x"; leave it out'
     if request.model is not None and not is_served(request.model):
-        return 404, f'received "{request.model}"; this service has e5-mini, e5-mini-query'
+        return 404, f'received "{request.model}"; send one of e5-mini, e5-mini-query'
     if "version" in fields and "foo" in fields["input"]:
         return 400, "foo: received an unknown input; the inputs are "
     if fields.get("images"):
