@@ -104,9 +104,16 @@ def set_threads(threads: int | None) -> None:
 
     Also limits a cache: in bfloat16 oneDNN compiles a program for each number of rows and keeps
     1024 of them, which are 200 MB after many thousand requests. 64 are as fast.
+
+    Raises:
+        SettingsError: for more threads than torch can count.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")  # read at the first product
-    torch.set_num_threads(choose_threads(threads))
+    try:
+        torch.set_num_threads(choose_threads(threads))
+    except ValueError as error:  # too large for torch's integer
+        remedy = "use the number of cores, or unset E5_THREADS"
+        raise SettingsError("E5_THREADS", shortened(str(threads)), remedy) from error
     logger.info("%d CPU threads", torch.get_num_threads())
 
 

@@ -149,7 +149,7 @@ def _read_pairs(path: Path, rank: int) -> tuple[str, dict[str, tuple[torch.Tenso
     """What held the layers, and A and B of each adapted weight."""
     try:
         tensors = load_file(path)
-    except SafetensorError as error:
+    except (OSError, SafetensorError) as error:
         received = f"damaged, or not a safetensors file ({error})"
         raise WeightsError(path, received, COPY_AGAIN) from error
     if not tensors:

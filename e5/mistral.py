@@ -50,8 +50,8 @@ class Config(BaseModel):
     hidden_act: Literal["silu"] = "silu"
     rms_norm_eps: PositiveFloat = 1e-6
     rope_theta: PositiveFloat = 10000.0
-    max_position_embeddings: PositiveInt = 131072
-    sliding_window: PositiveInt | None = 4096
+    max_position_embeddings: int = Field(default=131072, ge=3)  # <s>, one token and </s>
+    sliding_window: int | None = Field(default=4096, ge=3)
     quantization_config: dict[str, Any] | None = None
 
     @property

@@ -23,10 +23,11 @@ from contextlib import suppress
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from e5.attention import has_flash_attention
-from e5.checkpoint import Checkpoint
+from e5.checkpoint import CONFIG, DELETE_FIRST, Checkpoint
 from e5.engine import MAX_CUDA_BATCH_TOKENS, Engine, try_to_compile
 from e5.errors import SettingsError, WeightsError, shortened
 from e5.lora import LoraAdapter
@@ -37,6 +38,9 @@ from e5.tokenizer import TokenIds
 from e5.weights import read_tensors, refuse_adapter_inside
 
 logger = logging.getLogger(__name__)
+
+# bitsandbytes stores something in them of every weight, whatever dtype the weight itself is in.
+QUANTISED_DTYPES = (torch.int8, torch.uint8)
 
 
 class ReferenceEngine(Engine):
@@ -147,8 +151,7 @@ def load_reference(
                 received = f"{str(value)!r} with weights that are quantised already"
                 raise SettingsError(f"E5_{name}", received, "unset it, or use weights in float16")
         refuse_adapter_inside(checkpoint.folder, None)
-        files = [checkpoint.folder / part for part in checkpoint.weight_files]
-        tensors = {name: tensor for file in files for name, tensor in load_file(file).items()}
+        tensors = _read_quantised(checkpoint)
     model = _from_pretrained(checkpoint, config, tensors, settings.quantize, dtype, placement)
     places = _places(model)
     layers = Counter(str(places[name]) for name in places if name.startswith("layers."))
@@ -160,6 +163,23 @@ def load_reference(
         )
     budget = settings.max_batch_tokens
     return ReferenceEngine(model, max_batch_tokens=budget, compiled=settings.compile)
+
+
+def _read_quantised(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    """The tensors that bitsandbytes quantised, and what it stored of them, by name."""
+    tensors: dict[str, torch.Tensor] = {}
+    for name in checkpoint.weight_files:
+        file = checkpoint.folder / name
+        try:
+            tensors |= load_file(file)
+        except SafetensorError as error:
+            received = f"damaged, or not a safetensors file ({error})"
+            raise WeightsError(file, received, DELETE_FIRST) from error
+    if not any(tensor.dtype in QUANTISED_DTYPES for tensor in tensors.values()):
+        received = "it has a quantization_config, and the weights are not quantised"
+        remedy = "delete that entry, or use the quantised weights"
+        raise WeightsError(checkpoint.folder / CONFIG, received, remedy)
+    return tensors
 
 
 def _placement(

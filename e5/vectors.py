@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from e5.errors import InputError, quoted
+from e5.errors import InputError, quoted, shortened
 
 Vectors: TypeAlias = NDArray[np.float32]
 
@@ -28,7 +28,7 @@ def check_dimensions(dimensions: int | None, most: int | None) -> None:
     whole = isinstance(dimensions, int | np.integer) and not isinstance(dimensions, bool)
     if dimensions is not None and not (whole and 1 <= dimensions <= (most or dimensions)):
         remedy = f"use 1 to {most}" if most else "use 1 or more"
-        raise InputError("dimensions", repr(dimensions), remedy)
+        raise InputError("dimensions", shortened(repr(dimensions)), remedy)
 
 
 def finish(vectors: Vectors, dimensions: int | None, *, normalize: bool) -> Vectors:

@@ -146,3 +146,8 @@ def test_the_model_s_dimensions_are_the_most() -> None:
     check_dimensions(5, None)  # which the service knows
     with pytest.raises(InputError, match=r"^dimensions: received 5; use 1 to 4\.$"):
         check_dimensions(5, 4)
+
+
+def test_a_long_value_is_shortened() -> None:
+    with pytest.raises(InputError, match=r"^dimensions: received 'x{56}\.\.\.; use 1 or more\.$"):
+        check_dimensions("x" * 1000, None)  # type: ignore[arg-type]
