@@ -107,7 +107,7 @@ class Checkpoint:
 
         Raises:
             WeightsError: naming the file that is missing, damaged or not in the manifest, or that
-                says of the model what this project does not do.
+                declares something of the model that this project does not do.
         """
         needed = checkpoint_files(folder)
         manifest = CheckpointManifest.read(folder)

@@ -30,8 +30,8 @@ have 32 layers on CUDA and 8 on a CPU, so that the saving in the last layer does
     card      all that is worth knowing of a borrowed card, in nine minutes; runs alone
 
 Where nothing can be installed, `PYTHONPATH=scripts:. python -m benchmarks` runs the first three
-with torch and transformers alone. Without sentence-transformers the peer's rows are left out, and
-without matplotlib the plot.
+with torch, transformers, pydantic and psutil alone. Without sentence-transformers the peer's rows
+are left out, and without matplotlib the plot.
 """
 
 import argparse
