@@ -17,7 +17,7 @@ from urllib.parse import unquote_to_bytes
 from e5.errors import InputError, shortened
 from e5.texts import MAX_CHARACTERS
 
-# A text, and the caller's name of it -> what stands in its place.
+# A text, and the caller's name of it -> the text that replaces it.
 ChangeText: TypeAlias = Callable[[str, str], str]
 
 # The beginning of each text that `escape` has changed. No other program writes the parameter.

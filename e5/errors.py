@@ -44,7 +44,7 @@ class E5Error(Exception):
         self.args = (self.message,)
 
     def renamed(self, names: Mapping[str, str]) -> Self:
-        """A copy of the error; if `names` has its `field`, with the caller's name in its place.
+        """A copy of the error whose field has the caller's name `names[field]`, if there is one.
 
         Example:
             >>> error = InputError("documents[0]", "null", "send a string")
@@ -166,7 +166,7 @@ class FieldError(E5Error):
         remedy: what to give instead, as an imperative without a full stop.
     """
 
-    parts = ("field", "received", "remedy")
+    parts: ClassVar[tuple[str, ...]] = ("field", "received", "remedy")
     sentence = "{field}: received {received}; {remedy}."
 
     field: str

@@ -28,7 +28,7 @@ _MINIMUMS = {
     "cache_mb": 0,
 }
 _TYPES_AND_REMEDIES = {
-    "compile": (bool, "use 0 or 1"),
+    "compile": (bool, "use 0 or 1; in Python, False or True"),
     "weights": (str | Path, "use the path of a folder"),
     "adapter": (str | Path | None, "use the path of a folder"),
     "device": (str | None, "use cpu or cuda"),
@@ -99,7 +99,7 @@ class Settings:
             value = getattr(self, name)
             if value is getattr(Settings, name):  # the default
                 continue
-            if not isinstance(value, int) or value < minimum:
+            if type(value) is not int or value < minimum:
                 remedy = f"use a whole number from {minimum} on"
                 raise SettingsError(f"E5_{name.upper()}", repr(value), remedy)
         for name, (allowed, remedy) in _TYPES_AND_REMEDIES.items():

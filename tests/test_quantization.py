@@ -1,4 +1,4 @@
-"""Quantised weights cost what the docs say, and are told apart from whole ones."""
+"""Quantised weights cost what the docs say, and have another fingerprint than whole ones."""
 
 import json
 import shutil
