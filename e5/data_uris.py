@@ -85,7 +85,7 @@ def read_data_uri(text: str, field: str) -> str:
     """
     if (unescaped := unescape(text, field)) is not text:
         return unescaped
-    # What is longer holds more characters than a text may have, as it is.
+    # A longer text has too many characters in any case: it is refused where texts are checked.
     uri = _parse(text) if len(text) <= MAX_URI else None
     if uri is None:
         return text

@@ -118,9 +118,9 @@ def _refuse_unsupported(path: Path, values: Mapping[str, Any], quantised_by: str
         if not _is_causal(name, value):
             served = "only causal attention is served"
         elif "pool" in name and isinstance(value, str) and not _LAST_TOKEN.fullmatch(value):
-            served = "only the vector of the last token is"
+            served = "only the vector of the last token is served"
         elif name in ALWAYS_OFF and value:
-            served = "a Mistral has nothing of the kind"
+            served = "a Mistral has no such part"
         else:
             continue
         raise WeightsError(path, f"{name} is {quoted(value)}, and {served}", SERVE_ELSEWHERE)

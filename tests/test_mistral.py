@@ -140,7 +140,7 @@ def test_theta_is_read_where_each_version_of_transformers_writes_it(
         ({"attn_mask_type": "noncausal"}, 'attn_mask_type is "noncausal"'),
         (
             {"pooling_type": "mean"},
-            'pooling_type is "mean", and only the vector of the last token is;',
+            'pooling_type is "mean", and only the vector of the last token is served;',
         ),
         ({"sentence_pooling_method": "cls"}, 'sentence_pooling_method is "cls"'),
         ({"is_encoder_decoder": True}, "is_encoder_decoder is true, and a Mistral has"),
