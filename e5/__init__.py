@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from e5.lazy import lazy_exports
 
-# How often a thread of OpenMP looks for work before it sleeps; read when torch is imported. Its own
-# 300,000 take the cores from whoever has work, and make a forward beside busy processes many times
-# slower; so few cost nothing on a quiet machine (docs/benchmarks).
+# How often an idle OpenMP thread looks for work before it sleeps; OpenMP reads it when torch is
+# imported. GNU OpenMP's default, 300,000, takes the cores from threads that have work: beside busy
+# processes a forward is then many times slower. 1,000 costs nothing on a quiet machine
+# (docs/benchmarks).
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 

@@ -15,7 +15,7 @@ from torch.torch_version import TorchVersion
 
 from e5.packing import Spans
 
-FLASH_CAPABILITY = (8, 0)  # of a card, for FlashAttention and for products in bfloat16
+FLASH_CAPABILITY = (8, 0)  # the least with FlashAttention and with products in bfloat16
 
 
 def attention(
@@ -32,7 +32,7 @@ def attention(
         key: `[total_tokens, num_key_value_heads, head_dim]`, on the flat axis.
         value: the same shape as `key`.
         spans: which rows attend to which keys.
-        key_index: flat positions of each text's tokens; None: nothing is shared.
+        key_index: flat positions of each text's tokens; None if nothing is shared.
 
     Returns:
         `[sum of query_lengths, num_heads, head_dim]`, in `query`'s dtype.
@@ -44,7 +44,7 @@ def attention(
 
 
 def uses_varlen(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether FlashAttention is used: on cards that have it, in the 16-bit dtypes it supports."""
+    """Whether FlashAttention is used: on cards that have it, in the two dtypes of 16 bits."""
     return device.type == "cuda" and dtype != torch.float32 and has_flash_attention(device)
 
 

@@ -65,8 +65,10 @@ class CheckpointManifest:
             goldens = {text: tuple(ids) for text, ids in raw["goldens"].items()}
             template = raw.get("template")
             source = str(raw["source"])
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise _unusable(path, "not a manifest of this project") from error
+            if not all(goldens.values()):
+                raise ValueError("a golden without token ids")
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+            raise _unusable(path, f"not a manifest of this project ({error})") from error
         if "template" in raw and not (isinstance(template, str) and is_template(template)):
             remedy = f"use {{query}} once and {{task}} at most once, as in {quoted(TEMPLATE)}"
             raise WeightsError(path, f"the template is {quoted(template)}", remedy)
@@ -105,7 +107,7 @@ class Checkpoint:
 
         Raises:
             WeightsError: naming the file that is missing, damaged or not in the manifest, or that
-                says of the model what this project does not do.
+                declares something of the model that this project does not do.
         """
         needed = checkpoint_files(folder)
         manifest = CheckpointManifest.read(folder)
@@ -205,8 +207,9 @@ def _weight_files(folder: Path) -> list[str]:
     try:
         weight_map = json.loads((folder / WEIGHT_INDEX).read_text(encoding="utf-8"))["weight_map"]
         parts = sorted({str(part) for part in weight_map.values()})
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise _unusable(folder / WEIGHT_INDEX, "not a safetensors index") from error
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        received = f"not a safetensors index ({error})"
+        raise _unusable(folder / WEIGHT_INDEX, received) from error
     for part in parts:
         if Path(part).name != part:
             raise _unusable(

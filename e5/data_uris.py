@@ -17,7 +17,7 @@ from urllib.parse import unquote_to_bytes
 from e5.errors import InputError, shortened
 from e5.texts import MAX_CHARACTERS
 
-# A text, and the caller's name of it -> what stands in its place.
+# A text, and the caller's name of it -> the text that replaces it.
 ChangeText: TypeAlias = Callable[[str, str], str]
 
 # The beginning of each text that `escape` has changed. No other program writes the parameter.
@@ -85,7 +85,7 @@ def read_data_uri(text: str, field: str) -> str:
     """
     if (unescaped := unescape(text, field)) is not text:
         return unescaped
-    # What is longer holds more characters than a text may have, as it is.
+    # A longer text has too many characters in any case: it is refused where texts are checked.
     uri = _parse(text) if len(text) <= MAX_URI else None
     if uri is None:
         return text

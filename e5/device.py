@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 MIN_CAPABILITY = (7, 0)  # a V100's; older cards multiply float16 slowly
 MAX_CPU_WEIGHT_BYTES = 4_000_000_000  # a CPU takes minutes for a forward of more
-MAX_WORDS = 300  # characters of what torch says of a card
+MAX_REASON = 300  # characters of torch's reason why a card cannot be used
 
 
 def choose_device(
@@ -37,7 +37,7 @@ def choose_device(
             chosen = torch.device(device)
             if chosen.type not in ("cpu", "cuda"):
                 raise RuntimeError("a device of another kind")
-        except Exception as error:  # an index of a thousand digits is none of torch's own
+        except Exception as error:  # torch raises many kinds, for an index of many digits another
             received = f"{device!r}, which cannot be used here"
             raise SettingsError("E5_DEVICE", received, "use cpu or cuda") from error
         if chosen.type == "cuda" and (failure := _failure(chosen)):
@@ -57,17 +57,17 @@ def choose_device(
 
 
 def _failure(device: torch.device) -> str:
-    """Why torch cannot use a card, in its words; "" where it can."""
+    """Torch's reason why a card cannot be used; "" if it can."""
     try:
         torch.empty(1, device=device)
     except Exception as error:  # no CUDA in torch is an AssertionError, no driver a RuntimeError
         first_line = str(error).partition("\n")[0].strip(" .")
-        return f"torch: {shortened(first_line, most=MAX_WORDS)}"
+        return f"torch: {shortened(first_line, most=MAX_REASON)}"
     return ""
 
 
 def _warn_or_refuse_cpu(weight_bytes: int) -> None:
-    """Handle a torch built for CUDA that finds no card and no E5_DEVICE."""
+    """Warn that a CUDA build of torch computes on the CPU unasked; refuse it for a large model."""
     failure = _failure(torch.device("cuda"))
     received = f"no value, and torch, which is built for CUDA, finds no card that works ({failure})"
     if weight_bytes > MAX_CPU_WEIGHT_BYTES:
@@ -104,9 +104,16 @@ def set_threads(threads: int | None) -> None:
 
     Also limits a cache: in bfloat16 oneDNN compiles a program for each number of rows and keeps
     1024 of them, which are 200 MB after many thousand requests. 64 are as fast.
+
+    Raises:
+        SettingsError: for more threads than torch can count.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")  # read at the first product
-    torch.set_num_threads(choose_threads(threads))
+    try:
+        torch.set_num_threads(choose_threads(threads))
+    except ValueError as error:  # too large for torch's integer
+        remedy = "use the number of cores, or unset E5_THREADS"
+        raise SettingsError("E5_THREADS", shortened(str(threads)), remedy) from error
     logger.info("%d CPU threads", torch.get_num_threads())
 
 
@@ -125,7 +132,7 @@ def choose_threads(threads: int | None, *, cgroups: Path = CGROUPS) -> int:
 class ForkGuard:
     """Refuses to use in a forked process what was loaded in its parent.
 
-    A fork has none of its parent's threads: OpenMP, CUDA and locks would wait for them for ever.
+    A fork has none of its parent's threads; OpenMP, CUDA and locks would wait for them for ever.
     """
 
     def __init__(self) -> None:

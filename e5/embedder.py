@@ -112,11 +112,11 @@ class Embedder:
             raise tokenizer.error(f"it gives ids up to {largest}, and the model has {known} tokens")
         if config.vocab_size == MISTRAL_VOCAB_SIZE:
             tokenizer.check(MISTRAL_GOLDENS)
-        said = [checkpoint.declarations, *([] if adapter is None else [adapter.declarations])]
+        declared = [checkpoint.declarations, *([] if adapter is None else [adapter.declarations])]
         limits = [settings.max_length, config.max_position_embeddings, config.sliding_window]
-        limits += [declarations.max_length for declarations in said]
+        limits += [declarations.max_length for declarations in declared]
         length = tokenizer.max_length = min(limit for limit in limits if limit is not None)
-        prompts = said[-1].prompts or checkpoint.prompts
+        prompts = declared[-1].prompts or checkpoint.prompts
         fingerprint = checkpoint.fingerprint(
             dtype=str(dtype),
             max_length=length,
@@ -225,8 +225,11 @@ class Embedder:
         """The vector of each text's token ids, checked.
 
         A text whose vector is not finite, or that does not fit in memory even alone, is returned as
-        a fault; all other texts get their vectors. In a fork: EngineError. `launched` is called
-        before each wait for a card: what it does takes no time from the forward.
+        a fault; all other texts get their vectors. `launched` is called before each wait for a
+        card, so what it does delays no forward.
+
+        Raises:
+            EngineError: in a process that was forked after the model was loaded.
         """
         self._fork_guard.check()
         with self._forward_lock:  # two forwards at a time would share the memory of one

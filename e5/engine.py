@@ -23,13 +23,14 @@ from e5.vectors import Vectors
 logger = logging.getLogger(__name__)
 
 CPU_BATCH_TOKENS = 2048  # more do not fit the caches: 4 % slower at the 7B model's shapes
-# Matrix products of this many rows are limited by arithmetic, no longer by reading the weights. So
-# larger batches gain nothing on a GPU, and make requests that arrive during a forward wait longer
-# (an A40 needs 0.4 s for this many tokens, by its data sheet).
+# Arithmetic, and no longer the reading of the weights, limits matrix products of this many rows. So
+# larger batches gain nothing on a GPU, and requests that arrive during a forward wait longer: 0.4 s
+# for so many tokens on an A40, by its data sheet.
 MAX_CUDA_BATCH_TOKENS = 4096
 FIRST_PROBE_TOKENS = 256  # of the first forward that measures memory; the next ones are longer
-# Below this many times the time of copying streamed layers, a forward may be waiting for a copy.
-WAITING = 1.1
+# A forward that takes less than this many times as long as copying its streamed layers may be one
+# that waits for the copying.
+COPY_WAIT_RATIO = 1.1
 
 
 class Engine:
@@ -41,8 +42,8 @@ class Engine:
         max_batch_tokens: maximum tokens computed in one forward.
         compiled: whether forwards use torch.compile.
         quantised: whether weights are stored in fewer bits than they are multiplied in.
-        launches_ahead: whether a card still computes a batch when all its kernels were launched.
-        launched: is called whenever a batch was launched, before its vectors are waited for.
+        launches_ahead: whether a card still computes a batch when the host has launched all of it.
+        launched: is called after each batch is launched, before the wait for its vectors.
 
     Another engine is a subclass that replaces `_divide` and `_vectors`.
 
@@ -65,8 +66,8 @@ class Engine:
     ) -> None:
         """Prepare forwards of a model; see the class's attributes.
 
-        `max_batch_tokens` of None chooses it for the device. `graphs` of False uses no CUDA graphs
-        for small batches, which is for comparisons.
+        If `max_batch_tokens` is None, it is chosen for the device. Without `graphs`, small batches
+        use no CUDA graphs, which is for comparisons.
 
         Raises:
             SettingsError: torch cannot compile on this machine.
@@ -119,7 +120,7 @@ class Engine:
 
     def _vectors(self, texts: Sequence[TokenIds], share_prefixes: bool) -> torch.Tensor:
         """The vectors of one batch, in order."""
-        # Graphs may share prefixes, so not for texts that must be apart.
+        # Graphs may share prefixes, so they are not used for texts that must not.
         graphs = self._graphs if share_prefixes else None
         rows = None if graphs is None else graphs(texts)
         if rows is None:
@@ -153,10 +154,10 @@ class Engine:
         """The tokens whose activations fill half of the free memory, measured by forwards.
 
         Each forward has twice the tokens of the one before it, as long as the memory holds that: so
-        a card that is almost full is measured too. What a forward takes whatever its length (a
-        layer that is copied to the card) is set aside. Of several cards the fullest counts. They
-        grow beyond `MAX_CUDA_BATCH_TOKENS` only until streamed layers, which are copied in
-        `copy_seconds`, are copied in the time of a forward.
+        a card that is almost full is measured too. Memory that does not depend on the number of
+        tokens (a layer that is copied to the card) is subtracted first. Of several cards the
+        fullest counts. The result exceeds `MAX_CUDA_BATCH_TOKENS` only where streamed layers, which
+        are copied in `copy_seconds`, need a longer forward to be copied in its time.
         """
         if any(device.type != "cuda" for device in devices):
             return CPU_BATCH_TOKENS
@@ -181,7 +182,7 @@ class Engine:
             most = max(MAX_CUDA_BATCH_TOKENS, 1.25 * tokens * copy_seconds / seconds)
             budget = max(1, int(min(most, *budgets)))
             fits = all(2 * need <= room for need, room in zip(needed, free, strict=True))
-            waits = seconds < WAITING * copy_seconds
+            waits = seconds < COPY_WAIT_RATIO * copy_seconds
             if (tokens >= MAX_CUDA_BATCH_TOKENS and not waits) or not fits:
                 return budget
             tokens *= 2
@@ -194,7 +195,7 @@ class Engine:
         return time.perf_counter() - started
 
     def _log_costs(self, layers: StreamedLayers) -> None:
-        """Say what is streamed, and the time that forwards take."""
+        """Log which layers are streamed, and the time that forwards take."""
         length = min(512, self.max_batch_tokens)
         full = [(3 + i, *[3] * (length - 1)) for i in range(self.max_batch_tokens // length)]
         query, all_texts = (
@@ -232,9 +233,9 @@ def _free_bytes(device: torch.device) -> float:
 
 
 def try_to_compile(run: Callable[[Sequence[TokenIds]], object]) -> None:
-    """Compile now, so that an error appears at the start and no caller waits for the compiler.
+    """Run a compiled forward, so that errors appear at the start and no caller waits for them.
 
-    `run` is a compiled forward.
+    torch compiles when `run` is called for the first time.
 
     Raises:
         SettingsError: torch cannot compile on this machine.

@@ -1,7 +1,7 @@
 """Every error that this package raises on purpose.
 
-An error is data, and its text is one sentence made of these, written for the person who caused it
-and safe to send to a caller. Between processes it travels as the dictionary of `to_dict`.
+An error is data, a few named parts. Its text is one sentence made of them, written for the person
+who caused it and safe to send to a caller. Between processes it travels as the result of `to_dict`.
 """
 
 import json
@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Literal, Self, TypeAlias, get_args
 Cause: TypeAlias = Literal["busy", "unreachable", "died", "deadline", "other"]
 
 MAX_SHOWN = 60  # characters of what a caller sent, in an error
-MAX_RETRY_AFTER = 1e9  # seconds; a larger value of another process is not believed
-MAX_RESTORED = 2000  # characters of each text of an error that another process sent
+MAX_RETRY_AFTER = 1e9  # seconds; a larger value from another process is not accepted
+MAX_RESTORED = 2000  # characters of each string in an error that another process sent
 
 
 class E5Error(Exception):
@@ -28,8 +28,8 @@ class E5Error(Exception):
         ('InputError', 'documents[2]: received 7; send a string.')
     """
 
-    parts: ClassVar[tuple[str, ...]] = ("message",)  # attributes that make the error
-    sentence: ClassVar[str] = "{message}"  # how they make its text
+    parts: ClassVar[tuple[str, ...]] = ("message",)  # the attributes that define the error
+    sentence: ClassVar[str] = "{message}"  # the format string that makes its text of them
 
     message: str
 
@@ -37,14 +37,14 @@ class E5Error(Exception):
         self._set(message=message)
 
     def _set(self, **values: object) -> None:
-        """Set the parts; each text is put on one line, whoever wrote it."""
+        """Set the parts, each string on one line, and make the message of them."""
         for name, value in values.items():
             setattr(self, name, one_line(value) if isinstance(value, str) else value)
         self.message = self.sentence.format_map(vars(self))
         self.args = (self.message,)
 
     def renamed(self, names: Mapping[str, str]) -> Self:
-        """A copy of the error with the caller's name of the field, found by this package's name.
+        """A copy of the error whose field has the caller's name `names[field]`, if there is one.
 
         Example:
             >>> error = InputError("documents[0]", "null", "send a string")
@@ -62,7 +62,7 @@ class E5Error(Exception):
     def from_dict(data: object) -> "E5Error | None":
         """The error that another process described by `to_dict`; None for anything else.
 
-        Nothing in `data` is trusted: each text becomes one printable line, and ends after
+        Nothing in `data` is trusted: each string becomes one printable line of at most
         `MAX_RESTORED` characters.
         """
         if not isinstance(data, dict) or not isinstance(data.get("type"), str):
@@ -85,7 +85,7 @@ class E5Error(Exception):
 
     @classmethod
     def _of(cls, values: Mapping[str, object]) -> Self:
-        """An error from its parts, whatever its constructor takes."""
+        """Make an error of its parts, without its constructor."""
         error = cls.__new__(cls)
         error._set(**values)
         return error
@@ -106,7 +106,7 @@ def quoted(value: object) -> str:
     """A value that a caller sent, for an error: as JSON, on one line of at most 60 characters.
 
     What JSON cannot express is shown as its `repr`, or if that fails as its type. The cost does not
-    grow with the value.
+    grow with the length of strings, lists and objects.
 
     Example:
         >>> quoted(None), quoted("x" * 80)[-5:]
@@ -120,23 +120,21 @@ def quoted(value: object) -> str:
 
 
 def _beginning(value: Any, budget: Iterator[int]) -> Any:
-    """The first elements of nested lists: one for each number that `budget` still gives."""
+    """A value without the end of long strings, and with as many items as `budget` has left."""
     if isinstance(value, str | bytes):
         return value[: MAX_SHOWN + 1]
     if isinstance(value, list | tuple):
         return [_beginning(item, budget) for item, _ in zip(value, budget, strict=False)]
     if isinstance(value, dict):
-        return {
-            key[: MAX_SHOWN + 1] if isinstance(key, str) else key: _beginning(value[key], budget)
-            for key, _ in zip(value, budget, strict=False)
-        }
+        items = zip(value.items(), budget, strict=False)
+        return {_beginning(key, budget): _beginning(item, budget) for (key, item), _ in items}
     return value
 
 
 def shortened(text: str, most: int = MAX_SHOWN) -> str:
     r"""A caller's text on one line of at most 60 characters; `""` if it is blank.
 
-    What would steer a terminal is escaped.
+    Characters that control a terminal are escaped.
 
     Example:
         >>> shortened("two\nlines, \x1b[31mred\u202e"), shortened("long", most=3)
@@ -150,7 +148,7 @@ def shortened(text: str, most: int = MAX_SHOWN) -> str:
 
 
 def one_line(text: str) -> str:
-    r"""A text on one line that cannot steer a terminal: unprintable characters become spaces.
+    r"""A text on one line that cannot control a terminal: unprintable characters become spaces.
 
     Example:
         >>> one_line("a\x1b[2Jb\nc")
@@ -160,12 +158,12 @@ def one_line(text: str) -> str:
 
 
 class FieldError(E5Error):
-    """An error about something that was given: an input, a setting, a file.
+    """An error about an input, a setting or a file.
 
     Attributes:
         field: the name of what was given, such as `documents[2]` or `E5_DTYPE`.
-        received: what was there instead of what is needed.
-        remedy: what to give instead.
+        received: what was given.
+        remedy: what to give instead, as an imperative without a full stop.
     """
 
     parts: ClassVar[tuple[str, ...]] = ("field", "received", "remedy")
@@ -176,7 +174,6 @@ class FieldError(E5Error):
     remedy: str
 
     def __init__(self, field: str | PathLike[str], received: str, remedy: str) -> None:
-        """Keep the three parts; `remedy` is an imperative without a full stop."""
         self._set(field=fspath(field), received=received, remedy=remedy)
 
 
@@ -221,7 +218,7 @@ class TextError(FieldError):
     def __init__(self, field: str | None, received: str, remedy: str, *, position: int) -> None:
         """`field` is the caller's name for the text; None: `text` and its position."""
         self.position = position
-        super().__init__(_text_name(position, field), received, remedy)
+        super().__init__(f"text {position}" if field is None else field, received, remedy)
 
     def at(self, position: int, field: str | None = None) -> Self:
         """The same error of the text at another position, or under the caller's name for it.
@@ -230,11 +227,8 @@ class TextError(FieldError):
             >>> str(NonFiniteError(0).at(2, "documents[2]"))[:44]
             'documents[2]: received a text whose vector h'
         """
-        return self._changed(position=position, field=_text_name(position, field))
-
-
-def _text_name(position: int, field: str | None) -> str:
-    return f"text {position}" if field is None else field
+        field = f"text {position}" if field is None else field
+        return self._changed(position=position, field=field)
 
 
 class NonFiniteError(TextError):
@@ -250,8 +244,8 @@ class OutOfMemoryError(TextError):
     """A single text that does not fit in the device's memory even alone."""
 
     def __init__(self, num_tokens: int, position: int = 0, field: str | None = None) -> None:
-        text = f"a text of {num_tokens} tokens"
-        received = f"{text}, which does not fit in the GPU's memory on its own"
+        too_large = "which does not fit in the GPU's memory on its own"
+        received = f"a text of {num_tokens} tokens, {too_large}"
         remedy = "shorten it, lower E5_MAX_LENGTH or use a larger card"
         super().__init__(field, received, remedy, position=position)
 
@@ -260,7 +254,6 @@ class RequestTooLargeError(FieldError):
     """A request of more tokens than the service's queue can ever hold."""
 
     def __init__(self, num_tokens: int, max_queue_tokens: int) -> None:
-        """`num_tokens` counts all texts of the request."""
         remedy = f"send at most {max_queue_tokens} in one (E5_MAX_QUEUE_TOKENS)"
         super().__init__("queries, documents", f"a request of {num_tokens} tokens", remedy)
 
@@ -269,7 +262,6 @@ class QueueFullError(E5Error):
     """The service's queue has no room for the request at the moment."""
 
     def __init__(self, waiting_tokens: int, num_tokens: int, max_queue_tokens: int) -> None:
-        """`waiting_tokens` were queued when a request of `num_tokens` arrived."""
         super().__init__(
             f"the queue is full ({waiting_tokens} tokens wait, {num_tokens} more would pass the "
             f"limit of {max_queue_tokens}); try again in a moment."

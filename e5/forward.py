@@ -26,7 +26,7 @@ from e5.packing import PackedBatch
 def forward(
     model: Mistral, batch: PackedBatch, *, compiled: bool = False, num_layers: int | None = None
 ) -> torch.Tensor:
-    """The normalised hidden state of each text's last token.
+    """The hidden state of each text's last token after the last norm. It is not L2-normalised.
 
     Args:
         model: weights in one floating dtype, on the device of `batch`.
@@ -36,7 +36,7 @@ def forward(
         num_layers: how many of the first layers are computed; None: all.
 
     Returns:
-        `[num_texts, hidden_size]`, float32, in the order the texts were packed.
+        float32 `[num_texts, hidden_size]`, in the order in which the texts were packed.
     """
     hidden = model.embed_tokens(batch.input_ids).float()  # [total_tokens, hidden_size]
     angles = batch.position_ids[:, None] * model.inv_freq  # float32 [total_tokens, head_dim / 2]
@@ -55,12 +55,13 @@ def forward(
             query, key, value = _before_attention(layer, hidden, rotary, rows)
             output = attention(query, key, value, batch.last_spans, batch.key_index)
             hidden = _after_attention(layer, hidden[rows], output)
-        else:  # not before: streamed layers must learn that the last one was computed
+        else:  # only now: streamed layers note that a layer was computed when the next is asked for
             break
     return _rms_norm(hidden, model.norm)
 
 
-# [total_tokens, num_heads, head_dim] of the queries, and twice [..., num_key_value_heads, ...]
+# Queries `[rows, num_heads, head_dim]`; keys and values `[total_tokens, num_key_value_heads,
+# head_dim]`.
 Heads: TypeAlias = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 

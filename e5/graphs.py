@@ -1,9 +1,9 @@
 """CUDA graphs: small batches without the time that the host needs to launch kernels.
 
-A forward of few tokens waits for the host, which launches about a thousand kernels one by one: on
-an H100 15 ms, where the card needs 8.5. A graph launches them all at once, but only for the shapes
-it was captured with. So a batch is padded with filler texts to the next size that has a graph.
-Attention keeps texts apart, so the filler texts change nothing.
+A forward of few tokens waits for the host, which launches about a thousand kernels one by one: that
+takes 15 ms beside an H100, which computes them in 8.5. A graph launches them all at once, but only
+for the shapes it was captured with. So a batch is padded with filler texts to the next size that
+has a graph. Attention keeps texts apart, so the filler texts change no vector.
 """
 
 import sys
@@ -17,17 +17,18 @@ import torch.nn.functional as F
 from e5.packing import MAX_KEYS_PER_TOKEN, MIN_SHARED, PackedBatch, pack, shared_tokens
 from e5.tokenizer import TokenIds
 
-# Tokens of a batch. Every card has graphs of the first four, which also spare the host work. Of the
-# others it has those whose kernels it computes faster than the host launches them.
+# Numbers of tokens of a batch. Graphs of up to ALWAYS_CAPTURED tokens are captured on every card,
+# because they also save work of the host; larger ones only where the card computes the kernels
+# faster than the host launches them.
 SIZES = (32, 64, 128, 256, 384, 512, 768, 1024)
-ALWAYS = 256
+ALWAYS_CAPTURED = 256
 TOKENS_PER_TEXT = 8  # a graph of n tokens has n/8 texts, filler texts included
-# Up to this size nothing is shared: a card needs as long for 64 tokens as for 32.
+# Up to this size no prefixes are shared: a card takes as long for 64 tokens as for 32.
 UNSHARED_SIZE = 64
 
 
 def size_for(texts: Sequence[TokenIds], sizes: Sequence[int] = SIZES) -> int | None:
-    """The smallest size that holds `texts` and two filler texts; None: they are too many.
+    """The smallest size that holds `texts` and two filler texts; None if there is none.
 
     Example:
         >>> size_for([(1, 415, 2)]), size_for([(1, 415, 2)] * 3), size_for([(1,) * 1023])
@@ -45,8 +46,8 @@ def size_for(texts: Sequence[TokenIds], sizes: Sequence[int] = SIZES) -> int | N
 def padded(texts: Sequence[TokenIds], size: int) -> PackedBatch:
     """`texts`, then filler texts: always `size` tokens and `size // TOKENS_PER_TEXT` texts.
 
-    Every shape and every plain number of the batch depends on `size` alone. Where texts share
-    prefixes, `key_index` goes on behind the keys of the last text, and no text reads that.
+    Every shape and every plain number of the batch depends on `size` alone. Above `UNSHARED_SIZE`
+    zeros follow in `key_index` after the keys of the last text; no text reads them.
     """
     # All filler texts but the last have one token, so that the last one shares nothing.
     short = size // TOKENS_PER_TEXT - len(texts) - 1
@@ -66,7 +67,7 @@ def _min_shared(size: int) -> int:
 
 
 def _computed(texts: Sequence[TokenIds], size: int) -> int:
-    """The tokens that are computed for `texts` in a batch of a size."""
+    """The number of tokens that are computed for `texts` in a batch of this size."""
     previous = [(), *texts]
     return sum(
         len(text) - shared_tokens(previous[i], text, _min_shared(size))
@@ -85,7 +86,7 @@ class Graphs:
         """Capture `run` on a CUDA device, the largest size first, whose memory the others reuse."""
         self._captured = {}
         self.sizes = [
-            size for size in SIZES if size <= ALWAYS or _host_is_slower(run, size, device)
+            size for size in SIZES if size <= ALWAYS_CAPTURED or _host_is_slower(run, size, device)
         ]
         pool = torch.cuda.graph_pool_handle()
         for size in reversed(self.sizes):
@@ -96,7 +97,7 @@ class Graphs:
                 self._captured[size] = graph, batch, run(batch)
 
     def __call__(self, texts: Sequence[TokenIds]) -> torch.Tensor | None:
-        """The vectors of `texts`, valid until the next call; None if they are too many."""
+        """The vectors of `texts`, valid until the next call; None if no graph is large enough."""
         size = size_for(texts, self.sizes)
         if size is None:
             return None
@@ -111,7 +112,7 @@ class Graphs:
 def _host_is_slower(
     run: Callable[[PackedBatch], torch.Tensor], size: int, device: torch.device
 ) -> bool:
-    """Whether a card has computed a batch by the time that the host has launched its kernels."""
+    """Whether a card has almost computed a batch when the host has launched its last kernel."""
     batch = padded([], size).to(device)
     try:
         for _ in range(2):  # the first run does one-time work

@@ -34,8 +34,8 @@ PORTABLE = 1  # cudaHostRegisterPortable: pinned for all cards
 class StreamedLayers(nn.ModuleList):
     """The layers of a model. Iterating yields each one ready to be computed on the card.
 
-    A layer may be used until the next one is asked for. An iteration may end early; two must not
-    run at the same time. The weights of a streamed layer, as modules and in `state_dict`, are those
+    A layer may be used until the next one is yielded. An iteration may end early; two must not run
+    at the same time. The weights of a streamed layer, as modules and in `state_dict`, are those
     in host memory.
 
     Attributes:
@@ -55,7 +55,7 @@ class StreamedLayers(nn.ModuleList):
         self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]  # torch's
         self._pinned: dict[int, torch.Tensor] = {}
         cudart = torch.cuda.cudart()  # type: ignore[no-untyped-call]  # torch's
-        # Otherwise a copy that was begun could write where other tensors lie by then.
+        # Otherwise a copy that has begun could write into memory that other tensors have by then.
         weakref.finalize(self, _release, cudart, self._stream, self._pinned).atexit = False
         for number in self.streamed:
             layer = self[number]

@@ -23,15 +23,16 @@ from e5.lora_targets import targeted_modules
 from e5.mistral import ARCHITECTURES
 from e5.tensor_names import without_wrappers
 
-# The name of A or B: what holds the MistralModel, the layer, and the adapter's own name if it is
-# left in (`lora_A.default.weight`).
+# The name of an A or a B: the prefix of the MistralModel, the layer, and the adapter's own name if
+# it was not removed (`lora_A.default.weight`).
 FACTOR = re.compile(
     r"(?P<root>(?:.*\.)?)(?P<layer>layers\.\d+\.[\w.]+)"
     r"\.lora_(?P<factor>[AB])\.(?:(?P<adapter>[^.]+)\.)?weight"
 )
 FACTOR_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-# Settings that say how the adapter was trained, or are read here. Others would change the formula.
-KNOWN = {
+# Settings that only say how the adapter was trained, or that are read here. All others are refused,
+# because they would change the formula.
+KNOWN_SETTINGS = {
     *("auto_mapping", "base_model_name_or_path", "corda_config", "ensure_weight_tying"),
     *("eva_config", "exclude_modules", "fan_in_fan_out", "inference_mode", "init_lora_weights"),
     *("layers_pattern", "layers_to_transform", "loftq_config", "lora_alpha", "lora_dropout"),
@@ -43,10 +44,10 @@ HUB_NAME_PATTERN = re.compile(r"[\w.-]+/[\w.-]+")
 MERGE_WITH_PEFT = (
     "merge the adapter with peft (merge_and_unload) and serve the result by E5_WEIGHTS"
 )
-# Values of init_lora_weights that peft knows: which leave the base as it was, and which take from
-# it what they give to the adapter. peft's own conversion writes `true`.
-BASE_IS_KEPT = ("eva", "gaussian", "mica", "orthogonal")
-BASE_IS_CHANGED = re.compile(r"pissa|olora|corda|loftq|lora_ga")
+# peft's values of init_lora_weights: those that leave the base as it was, and those that change it
+# before the training. peft's own conversion of an adapter of the latter kind writes `true`.
+KEEPS_BASE = ("eva", "gaussian", "mica", "orthogonal")
+CHANGES_BASE = re.compile(r"pissa|olora|corda|loftq|lora_ga")
 COPY_AGAIN = "copy or save the adapter again"
 
 
@@ -60,7 +61,7 @@ class LoraAdapter:
         config: its configuration, checked.
         declarations: what the folder's other files say of the model that was trained.
         scale: the factor s of each product B A.
-        root: the name of what held the layers when it was trained, such as `model.`.
+        root: the prefix of the layers' names in the model that was trained, such as `model.`.
         pairs: name of an adapted weight -> A `[r, in_features]` and B `[out_features, r]`.
     """
 
@@ -110,7 +111,7 @@ class LoraAdapter:
             product = torch.Size((len(b), a.shape[1]))
             if shapes.get(name) != product:
                 actual = list(shapes[name]) if name in shapes else "no such tensor"
-                received = f"{_shown(name)} asks for {list(product)}, and the weights have {actual}"
+                received = f"{_shown(name)} needs {list(product)}, and the weights have {actual}"
                 raise WeightsError(file, received, "use an adapter of this model")
         matrices = [
             name.removesuffix(".weight") for name, shape in shapes.items() if len(shape) == 2
@@ -146,16 +147,16 @@ def _few(names: list[str]) -> str:
 
 
 def _read_pairs(path: Path, rank: int) -> tuple[str, dict[str, tuple[torch.Tensor, torch.Tensor]]]:
-    """What held the layers, and A and B of each adapted weight."""
+    """The prefix of the layers' names, and A and B of each adapted weight by its name."""
     try:
         tensors = load_file(path)
-    except SafetensorError as error:
+    except (OSError, SafetensorError) as error:
         received = f"damaged, or not a safetensors file ({error})"
         raise WeightsError(path, received, COPY_AGAIN) from error
     if not tensors:
         raise WeightsError(path, "it holds no tensors", "save the adapter again")
     names: dict[tuple[str, str], str] = {}  # weight, A or B -> the name of its tensor
-    origins: dict[tuple[str, str | None], str] = {}  # what held the layers, the adapter's name
+    origins: dict[tuple[str, str | None], str] = {}  # prefix, adapter's name -> the first tensor
     for name, tensor in tensors.items():
         match = FACTOR.fullmatch(without_wrappers(name))
         if match is None:
@@ -212,7 +213,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         remedy = "set r to a whole number above 0 and lora_alpha to a number"
         raise WeightsError(path, received, remedy)
     for name, value in config.items():
-        if name not in KNOWN and value not in (None, False, {}, [], "none"):
+        if name not in KNOWN_SETTINGS and value not in (None, False, {}, [], "none"):
             received = f"it sets {name}, which is not merged here"
             raise WeightsError(path, received, MERGE_WITH_PEFT)
     mapping = config.get("auto_mapping") or {}
@@ -226,14 +227,14 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 def _check_initialisation(path: Path, given: object) -> None:
     """Refuse an adapter whose training began with a change of the base, unless it was converted."""
-    word = given.lower() if isinstance(given, str) else ""
-    if given is None or isinstance(given, bool) or word in BASE_IS_KEPT:
+    method = given.lower() if isinstance(given, str) else ""
+    if given is None or isinstance(given, bool) or method in KEEPS_BASE:
         return
     received = f"init_lora_weights is {quoted(given)}"
-    if not BASE_IS_CHANGED.match(word):
+    if not CHANGES_BASE.match(method):
         received = f"{received}, and what that does to the base is not known here"
         raise WeightsError(path, received, MERGE_WITH_PEFT)
     received = f"{received}, which changed the base before the training, so that it fits no other"
     merge = "merge it where it was trained (merge_and_unload) and serve the result by E5_WEIGHTS"
     convert = "save it with path_initial_model_for_weight_conversion, which makes it plain LoRA"
-    raise WeightsError(path, received, merge if word == "loftq" else f"{convert}, or {merge}")
+    raise WeightsError(path, received, merge if method == "loftq" else f"{convert}, or {merge}")

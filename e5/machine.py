@@ -1,6 +1,6 @@
 """The cores, the memory and the cards of this machine that a process may use.
 
-Needs no torch: the process that starts the others asks here.
+It needs no torch, because the process that starts the others uses it.
 """
 
 import math

@@ -50,8 +50,8 @@ class Config(BaseModel):
     hidden_act: Literal["silu"] = "silu"
     rms_norm_eps: PositiveFloat = 1e-6
     rope_theta: PositiveFloat = 10000.0
-    max_position_embeddings: PositiveInt = 131072
-    sliding_window: PositiveInt | None = 4096
+    max_position_embeddings: int = Field(default=131072, ge=3)  # <s>, one token and </s>
+    sliding_window: int | None = Field(default=4096, ge=3)
     quantization_config: dict[str, Any] | None = None
 
     @property
@@ -86,7 +86,7 @@ class Config(BaseModel):
             raise _refusal(path, f"{heads}, which is not a multiple of {groups}")
         if config.head_size == 0 or config.head_size % 2:
             size = f"a head has {config.head_size} dimensions"
-            raise _refusal(path, f"{size}, and rotary embedding turns pairs")
+            raise _refusal(path, f"{size}, and rotary embedding rotates pairs of them")
         return config
 
 
@@ -118,9 +118,9 @@ def _refuse_unsupported(path: Path, values: Mapping[str, Any], quantised_by: str
         if not _is_causal(name, value):
             served = "only causal attention is served"
         elif "pool" in name and isinstance(value, str) and not _LAST_TOKEN.fullmatch(value):
-            served = "only the vector of the last token is"
+            served = "only the vector of the last token is served"
         elif name in ALWAYS_OFF and value:
-            served = "a Mistral has nothing of the kind"
+            served = "a Mistral has no such part"
         else:
             continue
         raise WeightsError(path, f"{name} is {quoted(value)}, and {served}", SERVE_ELSEWHERE)
@@ -179,7 +179,7 @@ class Mistral(nn.Module):
 
     Attributes:
         config: its sizes.
-        inv_freq: float32 `[head_size / 2]`, the angle by which a position turns each pair of
+        inv_freq: float32 `[head_size / 2]`, the angle by which a position rotates each pair of
             dimensions: theta^(-2i/head_size) (Su et al. 2021, eq. 15). Computed, never loaded.
     """
 
@@ -191,7 +191,7 @@ class Mistral(nn.Module):
         self.config = config
         with torch.device("meta"):
             tokens = torch.empty(config.vocab_size, config.hidden_size)
-            # Embedding() would draw numbers: on the meta device by torch.compile's whole machinery.
+            # Embedding() draws random numbers, for which the meta device imports torch.compile.
             self.embed_tokens: nn.Embedding = nn.Embedding.from_pretrained(tokens)  # type: ignore[no-untyped-call]  # torch's
             self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
             self.norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)

@@ -35,7 +35,7 @@ MAX_KEYS_PER_TOKEN = 8
 
 
 class _OnDevice:
-    """The base of dataclasses of tensors."""
+    """Base of the dataclasses that hold tensors."""
 
     def to(self, device: torch.device, *, non_blocking: bool = True) -> Self:
         """The same values with their tensors on `device`."""
@@ -51,7 +51,7 @@ class _OnDevice:
 class Spans(_OnDevice):
     """Which query rows attend to which keys: text i owns `query_lengths[i]` rows and all its keys.
 
-    Its rows are the last `query_lengths[i]` of its `key_lengths[i]` tokens. The tensors are the
+    These rows are the last `query_lengths[i]` of its `key_lengths[i]` tokens. The tensors are the
     int32 cumulative sums `[num_texts + 1]` of the tuples; `max_seqlen_q` and `max_seqlen_k` are the
     maxima of the tuples, as plain numbers: torch.compile would compile again for every tuple.
     """

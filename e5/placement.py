@@ -12,10 +12,10 @@ from e5.layers import BUFFERS
 from e5.machine import available_host_bytes
 from e5.mistral import Config, Mistral
 
-# How many times the estimate of its activations a forward needs at most: one of a single text, and
-# one whose texts share prefixes.
-ALONE, SHARING = 1.1, 1.5
-CUDA_BYTES = 2**28  # what CUDA takes when kernels are used for the first time
+# The most that a forward needs, as a multiple of the estimate of its activations: of a single text,
+# and of texts that share prefixes.
+SINGLE_TEXT_FACTOR, SHARED_PREFIX_FACTOR = 1.1, 1.5
+CUDA_BYTES = 2**28  # what CUDA takes of a card when kernels run for the first time
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,13 @@ class MemoryNeeds:
         sizes = config.hidden_size + config.intermediate_size
         token = 8 * config.hidden_size + 2 * dtype.itemsize * sizes
         tokens = max_length + max(SIZES)  # graphs keep the memory of the largest one
-        whole = rest + config.num_hidden_layers * layer + ALONE * token * tokens
-        least = rest + BUFFERS * layer + SHARING * token * max(max_length, batch_tokens)
+        whole = rest + config.num_hidden_layers * layer + SINGLE_TEXT_FACTOR * token * tokens
+        longest = max(max_length, batch_tokens)
+        least = rest + BUFFERS * layer + SHARED_PREFIX_FACTOR * token * longest
         return cls(config.num_hidden_layers, layer, whole, least)
 
     def layers_that_stay(self, free: float) -> int:
-        """How many layers stay on a card with so many bytes; below 0 if none can even be streamed.
+        """How many layers stay on a card with `free` bytes; below 0 if it cannot even stream all.
 
         Example, for cards of 12 and 16 GB, of which CUDA itself takes 0.65 GiB:
             >>> needs = MemoryNeeds.of(Config(), torch.float16, max_length=4096, batch_tokens=4096)
@@ -70,7 +71,7 @@ class MemoryNeeds:
         """
         if self.whole <= free:
             return self.num_layers
-        # To stream fewer than three would take as much room as to stream none.
+        # The buffers take the room of two layers: streaming two or fewer would save none.
         most = max(0, self.num_layers - BUFFERS - 1)
         return min(most, int((free - self.least) // self.layer))
 
@@ -90,7 +91,7 @@ def choose_streamed_layers(
 ) -> Sequence[int]:
     """The numbers of the layers that have no room on a device; none on a CPU.
 
-    From now on this process takes no more of the card than `card_gb`, if that is given.
+    If `card_gb` is given, this process takes no more of the card from now on.
 
     Raises:
         SettingsError: the card or the host has too little memory, or `card_gb` is set for a CPU.
@@ -111,15 +112,15 @@ def choose_streamed_layers(
     received = "no value" if card_gb is None else f"{card_gb:g}"
     stay = needs.layers_that_stay(free)
     if stay < 0:
-        has, asks = free / 1e9, needs.least / 1e9
-        received += f", and of the {asks:.1f} GB of a card that are needed {has:.1f} are left"
+        needed, left = needs.least / 1e9, free / 1e9
+        received += f", and of the {needed:.1f} GB of a card that are needed {left:.1f} are left"
         remedy = "free or allow more, or lower E5_MAX_BATCH_TOKENS and E5_MAX_LENGTH"
         raise SettingsError("E5_CARD_GB", received, remedy)
     streamed = spread(needs.num_layers - stay, needs.num_layers)
-    asks, has = (len(streamed) + 1) * needs.layer / 1e9, available_host_bytes() / 1e9
-    if streamed and asks > has:  # one more layer, which is being moved
-        received += f", and of the {asks:.1f} GB of host memory that {len(streamed)} layers without"
-        received += f" room on the card need {has:.1f} are left"
+    needed, left = (len(streamed) + 1) * needs.layer / 1e9, available_host_bytes() / 1e9
+    if streamed and needed > left:  # one more layer, which is being moved
+        received += f", and of the {needed:.1f} GB of host memory that {len(streamed)} layers"
+        received += f" without room on the card need {left:.1f} are left"
         remedy = "allow more of the card, or give the host or the container more memory"
         raise SettingsError("E5_CARD_GB", received, remedy)
     if card_gb is not None:

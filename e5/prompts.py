@@ -3,7 +3,7 @@
 A query is embedded with an instruction, a document without one. In a *symmetric* task (similarity,
 classification, clustering, duplicates, translation) both are the same sort of text and both carry
 the instruction. The registry is `tasks.json`, which also says where its names and texts come from.
-A checkpoint may name prompts of its own, which then stand in place of the registry's.
+A checkpoint may name prompts of its own, which then replace the registry's.
 """
 
 import json
@@ -16,8 +16,9 @@ from string import Formatter
 from e5.errors import quoted
 
 TEMPLATE = "Instruct: {task}\nQuery: {query}"
-# E5's prompt, or one that differs in blanks: what stands before and behind the instruction.
-_OF_E5S_FORM = re.compile(r"(Instruct: *)[^\n]*[^\s](\s+Query: *)")
+# E5's prompt, or one that differs from it in blanks only; the groups are what stands before and
+# after the instruction.
+_E5_FORM = re.compile(r"(Instruct: *)[^\n]*[^\s](\s+Query: *)")
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Prompts:
         template: the template of a query's prompt.
         before_document: the text that stands before a document, unless the task is symmetric.
         before_query_by_name: for a task's name in lower case, the text that stands before a query
-            in place of the template. That of `web_search_query` also serves queries without a task.
+            instead of the template. That of `web_search_query` also serves queries without a task.
     """
 
     template: str = TEMPLATE
@@ -102,7 +103,7 @@ def prompts_from_names(texts: Mapping[str, str], default: str | None = None) -> 
         if by_name.setdefault(name.strip().lower(), text) != text:
             raise ValueError(f"it has two prompts of the name {quoted(name)}")
         if re.search(r"\{\w*\}", text):
-            raise ValueError(f"the prompt {quoted(name)} has a place to be filled: {quoted(text)}")
+            raise ValueError(f"the prompt {quoted(name)} has a placeholder: {quoted(text)}")
     query = by_name.pop("query", "")
     document, passage, corpus = (by_name.pop(side, "") for side in _SIDES_OF_DOCUMENTS)
     before_document = document or passage or corpus
@@ -134,7 +135,7 @@ def prompts_from_names(texts: Mapping[str, str], default: str | None = None) -> 
 
 def _template(name: str, text: str) -> str | None:
     """The template that a task's prompt fills; None if it does not show where."""
-    if match := _OF_E5S_FORM.fullmatch(text):
+    if match := _E5_FORM.fullmatch(text):
         return f"{match[1]}{{task}}{match[2]}{{query}}"
     task = resolve_task(name)
     before, found, behind = text.partition(task.instruction)

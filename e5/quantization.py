@@ -1,4 +1,4 @@
-"""Weights in 8 or 4 bits, by bitsandbytes: what transformers is told, and a safe import.
+"""Weights in 8 or 4 bits, by bitsandbytes: the configuration for transformers, and a safe import.
 
 bitsandbytes has both, needs no data to calibrate, and runs on old cards (8 bits from compute
 capability 7.5 on, 4 bits from 6.0) and on CPUs. torchao, the other such library that transformers
@@ -28,16 +28,20 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def quantization(name: str, dtype: torch.dtype) -> Any:
-    """What `from_pretrained` is told for a value of `E5_QUANTIZE`; products are in `dtype`."""
+    """The `quantization_config` of `from_pretrained` for a value of `E5_QUANTIZE`.
+
+    Matrix products are computed in `dtype`.
+    """
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(**_OPTIONS[name], bnb_4bit_compute_dtype=dtype)
 
 
 def import_bitsandbytes(field: str) -> None:
-    """Import bitsandbytes without a look at the hub; SettingsError about `field` if it is missing.
+    """Import bitsandbytes without network; SettingsError about `field` if it is not installed.
 
-    On some processors it fetches a kernel while it is imported, if the package `kernels` is there.
+    On some processors it would fetch a kernel from the hub while it is imported, if the package
+    `kernels` is installed.
     """
     if find_spec("bitsandbytes") is None:
         received = "quantised weights, and bitsandbytes is not installed"

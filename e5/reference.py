@@ -3,11 +3,11 @@
 `E5_ENGINE=transformers` chooses this engine. It pads texts and computes a task's instruction for
 each query, so it is slower than the packed engine. But it runs where that one does not: on older
 cards, over several cards, with a part of the weights in host memory or on disk, and with quantised
-weights. It is also the truth that `scripts/accept` holds the packed engine to.
+weights. `scripts/accept` compares the packed engine with it.
 
-`MistralModel.from_pretrained` gets the weights from `e5.weights`. So what nobody verified (an
+`MistralModel.from_pretrained` gets tensors from here, and no folder. So what nobody verified (an
 adapter beside the weights, pickled copies, other entries of config.json) has no effect, and nothing
-is fetched. transformers and accelerate take seconds to import: that is done when a model is loaded.
+is fetched. Importing transformers and accelerate takes seconds, so only loading a model does it.
 """
 
 import atexit
@@ -23,10 +23,11 @@ from contextlib import suppress
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from e5.attention import has_flash_attention
-from e5.checkpoint import Checkpoint
+from e5.checkpoint import CONFIG, DELETE_FIRST, Checkpoint
 from e5.engine import MAX_CUDA_BATCH_TOKENS, Engine, try_to_compile
 from e5.errors import SettingsError, WeightsError, shortened
 from e5.lora import LoraAdapter
@@ -37,6 +38,9 @@ from e5.tokenizer import TokenIds
 from e5.weights import read_tensors, refuse_adapter_inside
 
 logger = logging.getLogger(__name__)
+
+# bitsandbytes stores the weights, or what belongs to them, in one of these.
+QUANTISED_DTYPES = (torch.int8, torch.uint8)
 
 
 class ReferenceEngine(Engine):
@@ -56,18 +60,18 @@ class ReferenceEngine(Engine):
         """
         self.model, self.hidden_size, self.compiled = model, model.config.hidden_size, compiled
         self.quantised = hasattr(model, "hf_quantizer")
-        places = _places(model)
-        cards = [place for place in dict.fromkeys(places.values()) if isinstance(place, int)]
+        used = list(dict.fromkeys(_devices_by_module(model).values()))
+        cards = [device for device in used if isinstance(device, int)]
         devices = [torch.device("cuda", card) for card in cards] or [torch.device("cpu")]
         self._input_device = devices[0]
-        # SDPA has no kernel for grouped heads on these cards but one that needs gigabytes for a
-        # long text. With a whole mask transformers repeats the heads, and it takes another.
+        # On older cards SDPA's kernel for grouped heads needs gigabytes for a long text. If the
+        # mask is whole, transformers repeats the heads, and SDPA chooses another kernel.
         self._whole_masks = any(
             not has_flash_attention(torch.device("cuda", card)) for card in cards
         )
         self._module = model
         if compiled:
-            if self.quantised or len(set(places.values())) > 1:
+            if self.quantised or len(used) > 1:
                 received = "1 with a model that is quantised or on more than one device"
                 raise SettingsError("E5_COMPILE", received, "unset E5_COMPILE")
             self._module = torch.compile(model, dynamic=True, fullgraph=True)
@@ -78,9 +82,9 @@ class ReferenceEngine(Engine):
     def _divide(
         self, texts: Collection[TokenIds], share_prefixes: bool
     ) -> Iterator[Sequence[TokenIds]]:
-        """Divide distinct texts into batches that have the token budget with their padding.
+        """Divide distinct texts into batches that keep the token budget, padding included.
 
-        Nothing is shared in a batch. Without `share_prefixes` each text is alone and not padded.
+        No prefixes are shared. Without `share_prefixes` each text is alone and not padded.
         """
         start, by_length = 0, sorted(texts, key=len)
         for i, text in enumerate(by_length):
@@ -95,7 +99,8 @@ class ReferenceEngine(Engine):
     def _vectors(self, texts: Sequence[TokenIds], _: bool = True) -> torch.Tensor:
         lengths = torch.tensor([len(text) for text in texts])
         longest = int(lengths.max())
-        # Padded with a token of its own, because 0 x NaN is NaN in a masked position too.
+        # Each text is padded with its own last token: another token could be NaN, and 0 x NaN is
+        # NaN, in a masked position too.
         input_ids = torch.tensor([text + text[-1:] * (longest - len(text)) for text in texts])
         mask = torch.arange(longest) < lengths[:, None]
         if self._whole_masks:  # padding stands after all tokens, so causal is enough
@@ -123,7 +128,7 @@ def load_reference(
     Args:
         checkpoint: the verified folder.
         config: its configuration, with `quantization_config` if bitsandbytes quantised the weights.
-        settings: what of them concerns this engine.
+        settings: those that concern this engine are used.
         device: `cpu`, one card, or `cuda`, which means all cards.
         dtype: of the weights that are not quantised.
         adapter: merged before weights are quantised.
@@ -134,10 +139,10 @@ def load_reference(
         WeightsError: as `e5.weights.load_model` does, or for quantised weights that transformers
             cannot read.
     """
-    skeleton = Mistral(config)  # sizes without values
-    placement = _placement(skeleton, settings, device, dtype)
+    empty = Mistral(config)  # shapes without values
+    placement = _placement(empty, settings, device, dtype)
     if config.quantization_config is None:
-        shapes = {name: weight.shape for name, weight in skeleton.named_parameters()}
+        shapes = {name: weight.shape for name, weight in empty.named_parameters()}
         tensors = dict(read_tensors(checkpoint, shapes, adapter=adapter))
         for name in adapter.pairs if adapter is not None else ():
             tensors[name] = tensors[name].to(dtype)
@@ -147,11 +152,10 @@ def load_reference(
                 received = f"{str(value)!r} with weights that are quantised already"
                 raise SettingsError(f"E5_{name}", received, "unset it, or use weights in float16")
         refuse_adapter_inside(checkpoint.folder, None)
-        files = [checkpoint.folder / part for part in checkpoint.weight_files]
-        tensors = {name: tensor for file in files for name, tensor in load_file(file).items()}
+        tensors = _read_quantised(checkpoint)
     model = _from_pretrained(checkpoint, config, tensors, settings.quantize, dtype, placement)
-    places = _places(model)
-    layers = Counter(str(places[name]) for name in places if name.startswith("layers."))
+    devices = _devices_by_module(model)
+    layers = Counter(str(devices[name]) for name in devices if name.startswith("layers."))
     if device.type == "cuda" and layers.keys() & {"cpu", "disk"}:
         logger.warning(
             "layers by card, in host memory (cpu) and on disk: %s; each forward moves those that "
@@ -162,21 +166,38 @@ def load_reference(
     return ReferenceEngine(model, max_batch_tokens=budget, compiled=settings.compile)
 
 
+def _read_quantised(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    """The tensors that bitsandbytes quantised, and what it stored of them, by name."""
+    tensors: dict[str, torch.Tensor] = {}
+    for name in checkpoint.weight_files:
+        file = checkpoint.folder / name
+        try:
+            tensors |= load_file(file)
+        except SafetensorError as error:
+            received = f"damaged, or not a safetensors file ({error})"
+            raise WeightsError(file, received, DELETE_FIRST) from error
+    if not any(tensor.dtype in QUANTISED_DTYPES for tensor in tensors.values()):
+        received = "it has a quantization_config, and the weights are not quantised"
+        remedy = "delete that entry, or use the quantised weights"
+        raise WeightsError(checkpoint.folder / CONFIG, received, remedy)
+    return tensors
+
+
 def _placement(
-    skeleton: Mistral, settings: Settings, device: torch.device, dtype: torch.dtype
+    empty: Mistral, settings: Settings, device: torch.device, dtype: torch.dtype
 ) -> dict[str, Any]:
-    """What `from_pretrained` is told of where the model goes."""
+    """The arguments of `from_pretrained` that say on which devices the model goes."""
     given = settings.card_gb
     if device.type != "cuda":
         if given is not None:
             received = f"{given:g}, and the model runs on the CPU"
             raise SettingsError("E5_CARD_GB", received, "unset E5_CARD_GB")
         return {"device_map": {"": device}}
-    memory = card_memory(device, given, _forward_bytes(skeleton.config, settings, dtype))
-    first = (skeleton.embed_tokens, skeleton.layers[0])
+    memory = card_memory(device, given, _forward_bytes(empty.config, settings, dtype))
+    first = (empty.embed_tokens, empty.layers[0])
     needed = sum(weight.numel() for part in first for weight in part.parameters()) * dtype.itemsize
-    if max(size for place, size in memory.items() if place != "cpu") < needed:
-        # accelerate would leave the whole model to the CPU.
+    if max(size for name, size in memory.items() if name != "cpu") < needed:
+        # accelerate would put the whole model on the CPU.
         received = f"{given or 'no value'}, and no card has room for a layer beside a forward"
         remedy = "allow more, or set E5_MAX_LENGTH and E5_MAX_BATCH_TOKENS to less"
         raise SettingsError("E5_CARD_GB", received, remedy)
@@ -188,8 +209,8 @@ def card_memory(device: torch.device, card_gb: float | None, reserved: int) -> d
 
     Args:
         device: one card, or `cuda`, which means all.
-        card_gb: gigabytes of a card that this process may use, from now on; None: what is free.
-        reserved: bytes of a card that weights must leave.
+        card_gb: gigabytes of a card that this process may use from now on; None: what is free.
+        reserved: bytes of each card that weights must not take.
     """
     from accelerate.utils import get_max_memory
 
@@ -222,7 +243,7 @@ def _from_pretrained(
     dtype: torch.dtype,
     placement: Mapping[str, Any],
 ) -> Any:
-    """The model of these tensors; one sentence if transformers cannot make it."""
+    """Make the model of these tensors; SettingsError or WeightsError if transformers cannot."""
     if quantize or config.quantization_config:
         import_bitsandbytes("E5_QUANTIZE" if quantize else "E5_WEIGHTS")
     from transformers import MistralConfig, MistralModel
@@ -234,7 +255,7 @@ def _from_pretrained(
     values["rope_parameters"] = {"rope_type": "default", "rope_theta": config.rope_theta}
     if config.quantization_config is not None:
         values["quantization_config"] = config.quantization_config
-    offloaded = tempfile.mkdtemp(prefix="e5-offloaded-")  # what accelerate leaves on disk
+    offloaded = tempfile.mkdtemp(prefix="e5-offloaded-")  # for what accelerate puts on disk
     try:
         model, report = MistralModel.from_pretrained(
             None,
@@ -268,12 +289,12 @@ def _from_pretrained(
     return model
 
 
-def _places(model: Any) -> dict[str, int | str]:
-    """Where the parts of a model are: the number of a card, `cpu` or `disk`, by name."""
-    found = {}
-    for name, place in getattr(model, "hf_device_map", {"": model.device}).items():
-        if place != "disk" and not isinstance(place, int):
-            device = torch.device(place)
-            place = (device.index or 0) if device.type == "cuda" else device.type
-        found[name] = place
-    return found
+def _devices_by_module(model: Any) -> dict[str, int | str]:
+    """The device of each part of a model: the number of a card, `cpu` or `disk`."""
+    devices = {}
+    for name, device in getattr(model, "hf_device_map", {"": model.device}).items():
+        if device != "disk" and not isinstance(device, int):
+            known = torch.device(device)
+            device = (known.index or 0) if known.type == "cuda" else known.type
+        devices[name] = device
+    return devices

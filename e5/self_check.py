@@ -25,7 +25,7 @@ from e5.tokenizer import TokenIds
 logger = logging.getLogger(__name__)
 
 MIN_COSINE = 0.999
-# bitsandbytes' 8 bits: which columns are multiplied in 16 bits depends on the whole batch.
+# Lower, because bitsandbytes decides for a whole batch which columns 8 bits do not serve.
 MIN_QUANTISED_COSINE = 0.99
 # Computed again in float32 on the CPU: these layers, for these texts of at most this length.
 CHECKED_LAYERS, CHECKED_TEXTS, CHECKED_LENGTH = 2, 3, 32

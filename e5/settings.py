@@ -12,15 +12,15 @@ from pathlib import Path
 
 from e5.errors import SettingsError, quoted
 
-# The values of settings that have a few.
-CHOICES = {
+# The settings that have a few values.
+_CHOICES = {
     "dtype": ("float16", "bfloat16", "float32"),
     "engine": ("packed", "transformers"),
     "quantize": ("int8", "nf4"),
 }
-FLAGS = {"0": False, "false": False, "1": True, "true": True}
-# Whole numbers and their minimums.
-NUMBERS = {
+_FLAGS = {"0": False, "false": False, "1": True, "true": True}
+# The settings that are whole numbers, with their minimums.
+_MINIMUMS = {
     "threads": 1,
     "max_length": 3,
     "max_batch_tokens": 1,
@@ -28,16 +28,16 @@ NUMBERS = {
     "cache_mb": 0,
 }
 _TYPES_AND_REMEDIES = {
-    "compile": (bool, "use 0 or 1"),
+    "compile": (bool, "use 0 or 1; in Python, False or True"),
     "weights": (str | Path, "use the path of a folder"),
     "adapter": (str | Path | None, "use the path of a folder"),
     "device": (str | None, "use cpu or cuda"),
 }
-# Numbers that need not be whole: the smallest, the largest, and the remedy for others.
-MAX_CARD_GB = 1000.0  # more than any card has: a number of megabytes or bytes
-_CARD_GB_REMEDY = f"use a number of gigabytes above 0 and up to {MAX_CARD_GB:g}, such as 8"
+_MAX_CARD_GB = 1000.0  # more than any card has, so that a number of megabytes is refused
+_CARD_GB_REMEDY = f"use a number of gigabytes above 0 and up to {_MAX_CARD_GB:g}, such as 8"
+# The settings that are numbers of any kind: the smallest, the largest, and the remedy for others.
 _AMOUNTS = {
-    "card_gb": (sys.float_info.min, MAX_CARD_GB, _CARD_GB_REMEDY),
+    "card_gb": (sys.float_info.min, _MAX_CARD_GB, _CARD_GB_REMEDY),
     "drain_seconds": (0.0, 3600.0, "use seconds from 0 to 3600"),
 }
 # Variables that Kubernetes sets in every pod if a service's name begins with e5, and the one that
@@ -67,10 +67,10 @@ class Settings:
             measured from free memory on CUDA, at most 4096 or what hides the copying of streamed
             layers; 2048 on a CPU.
         max_queue_tokens: tokens that may wait before requests are refused (`E5_MAX_QUEUE_TOKENS`).
-        drain_seconds: seconds for which a gateway that is told to end says so by `/ready` and still
-            takes requests (`E5_DRAIN_SECONDS`).
-        cache_mb: megabytes (10^6 bytes) in which a service keeps the vectors of texts that it was
-            asked for, so that they are not computed again (`E5_CACHE_MB`).
+        drain_seconds: seconds for which a gateway still takes requests after SIGTERM, while its
+            `/ready` already answers 503 (`E5_DRAIN_SECONDS`).
+        cache_mb: megabytes (10^6 bytes) in which a service keeps vectors, so that the same texts
+            are not computed again (`E5_CACHE_MB`).
     """
 
     weights: str | Path = "weights/e5-mistral-7b-instruct"
@@ -90,16 +90,16 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuse values that are wrong on every machine."""
-        for name, choices in CHOICES.items():
+        for name, choices in _CHOICES.items():
             value = getattr(self, name)
             if value is not getattr(Settings, name) and value not in choices:
                 remedy = f"use one of {', '.join(choices)}"
                 raise SettingsError(f"E5_{name.upper()}", repr(value), remedy)
-        for name, minimum in NUMBERS.items():
+        for name, minimum in _MINIMUMS.items():
             value = getattr(self, name)
             if value is getattr(Settings, name):  # the default
                 continue
-            if not isinstance(value, int) or value < minimum:
+            if type(value) is not int or value < minimum:
                 remedy = f"use a whole number from {minimum} on"
                 raise SettingsError(f"E5_{name.upper()}", repr(value), remedy)
         for name, (allowed, remedy) in _TYPES_AND_REMEDIES.items():
@@ -143,9 +143,9 @@ class Settings:
                 remedy = f"use one of {', '.join(known)}"
                 raise SettingsError(variable, "a setting that does not exist", remedy)
             if name == "compile" and text:
-                values[name] = FLAGS.get(text.lower(), text)
+                values[name] = _FLAGS.get(text.lower(), text)
             elif text:
-                kind = int if name in NUMBERS else float if name in _AMOUNTS else str
+                kind = int if name in _MINIMUMS else float if name in _AMOUNTS else str
                 try:
                     values[name] = kind(text)
                 except ValueError as error:

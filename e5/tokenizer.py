@@ -52,7 +52,7 @@ LOCAL_NORMALIZERS = {"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents"}
 
 @dataclass(frozen=True)
 class TokenizedText:
-    """One text's token ids, and the least number of tokens that it had before truncation."""
+    """One text's token ids; before truncation the text had at least `num_tokens` tokens."""
 
     token_ids: TokenIds
     num_tokens: int
@@ -69,8 +69,8 @@ class AllTokens:
 
     Attributes:
         ids: int64 `[num_tokens]`: `<s>`, the text's own, `</s>`.
-        pieces: what the vocabulary calls each of them.
-        spans: of each of the text's own tokens, where its characters begin and end in the text.
+        pieces: the vocabulary's string for each of them.
+        spans: for each of the text's own tokens, the start and the end of its characters in it.
     """
 
     ids: NDArray[np.int64]

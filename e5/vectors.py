@@ -10,15 +10,15 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from e5.errors import InputError, quoted
+from e5.errors import InputError, quoted, shortened
 
 Vectors: TypeAlias = NDArray[np.float32]
 
 
 def check_dimensions(dimensions: int | None, most: int | None) -> None:
-    """Refuse, by an InputError, to keep fewer dimensions than 1 or more than `most`; None is all.
+    """Raise an InputError unless `dimensions` is None, which means all, or from 1 to `most`.
 
-    Where `most` is None, because it is not known yet, any number from 1 on passes.
+    If `most` is None, because it is not known yet, any number from 1 on passes.
 
     Example:
         >>> check_dimensions(5000, 4096)
@@ -28,7 +28,7 @@ def check_dimensions(dimensions: int | None, most: int | None) -> None:
     whole = isinstance(dimensions, int | np.integer) and not isinstance(dimensions, bool)
     if dimensions is not None and not (whole and 1 <= dimensions <= (most or dimensions)):
         remedy = f"use 1 to {most}" if most else "use 1 or more"
-        raise InputError("dimensions", repr(dimensions), remedy)
+        raise InputError("dimensions", shortened(repr(dimensions)), remedy)
 
 
 def finish(vectors: Vectors, dimensions: int | None, *, normalize: bool) -> Vectors:
@@ -46,7 +46,7 @@ def finish(vectors: Vectors, dimensions: int | None, *, normalize: bool) -> Vect
 
 
 def as_int8(vectors: Vectors) -> NDArray[np.int8]:
-    """Each vector times 127 over its largest element, rounded: cosines stay within rounding.
+    """Each vector scaled so that its largest element is 127, and rounded: cosines hardly change.
 
     Example:
         >>> as_int8(np.array([[1, -0.5, 0, 0.25]], np.float32))

@@ -26,8 +26,8 @@ from e5.mistral import Config, Mistral
 from e5.tensor_names import common_prefixes, without_wrappers
 
 COMPUTED_TENSOR = re.compile(r"(^|\.)rotary_emb\.(inv_freq|cos_cached|sin_cached)$")
-# Parts that stand beside a model, and that no vector needs.
-OTHER_PART = re.compile(r"(^|\.)lm_head\.weight$")
+# The language-model head, which stands beside a MistralModel and which no vector needs.
+LM_HEAD = re.compile(r"(^|\.)lm_head\.weight$")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -43,7 +43,7 @@ def load_model(
 
     Tensors are read, converted and moved to the device one at a time, so memory peaks at the loaded
     model plus one tensor. Norm weights stay in float32, because norms are computed in float32.
-    The layers of the numbers `streamed` stay in host memory; see `StreamedLayers`.
+    The layers whose numbers are in `streamed` stay in host memory; see `StreamedLayers`.
 
     Raises:
         SettingsError: the memory of streamed layers cannot be pinned.
@@ -77,7 +77,7 @@ def read_tensors(
     Args:
         checkpoint: where the tensors are.
         shapes: those of the model's tensors, by name.
-        adapter: adapted tensors are float32.
+        adapter: merged into the tensors that it adapts, which are then float32.
 
     Raises:
         WeightsError: as `load_model` does.
@@ -95,8 +95,8 @@ def read_tensors(
             with safe_open(path, framework="pt") as file:
                 tensor = file.get_tensor(stored_name)
             if tensor.shape != shapes[name]:
-                has, asked = list(tensor.shape), list(shapes[name])
-                received = f"tensor {stored_name} has shape {has}, and config.json asks for {asked}"
+                found, needed = list(tensor.shape), list(shapes[name])
+                received = f"tensor {stored_name} has shape {found}, and config.json needs {needed}"
                 raise WeightsError(path, received, "use the config.json of these weights")
             if tensor.dtype not in FLOATS:
                 is_quantised = f"is {tensor.dtype}, and quantised ones are not served"
@@ -122,7 +122,8 @@ def _tensor_names(path: Path) -> list[str]:
 def _stored_names(paths: Sequence[Path], expected: Collection[str]) -> dict[Path, dict[str, str]]:
     """Of each file, the tensors that are loaded: stored name -> name in the model.
 
-    Two tensors of one name, and one that the model lacks, are a WeightsError.
+    Raises:
+        WeightsError: for two tensors of one name, or one that the model does not have.
     """
     stored: dict[str, tuple[str, Path]] = {}  # by the name without wrappers
     for path in paths:
@@ -146,7 +147,7 @@ def _stored_names(paths: Sequence[Path], expected: Collection[str]) -> dict[Path
     for plain, (name, path) in stored.items():
         if plain.startswith(prefix) and plain.removeprefix(prefix) in expected:
             names[path][name] = plain.removeprefix(prefix)
-        elif not COMPUTED_TENSOR.search(plain) and not (prefix and OTHER_PART.search(plain)):
+        elif not COMPUTED_TENSOR.search(plain) and not (prefix and LM_HEAD.search(plain)):
             received = f"tensor {name} is not part of a MistralModel"
             raise WeightsError(path, received, "save only the `.model` of a MistralForCausalLM")
     return names

@@ -132,12 +132,27 @@ def test_a_folder_without_a_manifest_loads_and_says_that_it_was_not_verified(
         '{"source": "", "files": {}}',
         '{"source": "", "goldens": {}, "files": ["config.json"]}',
         '{"source": "", "goldens": {"a": 5}, "files": {}}',
+        '{"source": "", "goldens": {"a": []}, "files": {}}',
     ],
 )
 def test_a_malformed_manifest_is_refused_by_name(bare: Path, text: str) -> None:
     (bare / MANIFEST).write_text(text)
     with pytest.raises(WeightsError, match=f"{bare / MANIFEST}: not a manifest"):
         load(bare)
+
+
+@pytest.mark.parametrize("name", [MANIFEST, WEIGHT_INDEX])
+def test_a_file_that_may_not_be_read_is_named(
+    verified: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_text(path: Path, encoding: str) -> str:
+        if path.name == name:
+            raise PermissionError(13, "Permission denied")
+        return path.read_bytes().decode(encoding)
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    with pytest.raises(WeightsError, match=f"{name}: not a .*Permission denied"):
+        load(verified)
 
 
 @pytest.mark.parametrize(

@@ -310,7 +310,7 @@ def test_the_length_is_the_one_that_sentence_transformers_takes(
     assert Declarations.read(tmp_path).max_length == length
 
 
-# The prompts; what they mean is told in tests/test_prompts.py
+# The prompts; tests/test_prompts.py tests what they mean
 
 
 @pytest.mark.parametrize(

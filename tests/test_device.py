@@ -228,6 +228,11 @@ class TestThreads:
         assert choose_threads(12, cgroups=quota) == 12
 
 
+def test_more_threads_than_torch_can_count_are_refused() -> None:
+    with pytest.raises(SettingsError, match=r"^E5_THREADS: received 10{20}; use the number of c"):
+        set_threads(10**20)
+
+
 def test_a_model_runs_with_the_threads_that_were_set_and_says_so(
     checkpoint: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -105,9 +105,9 @@ class TestAfterTheModel:
     def test_dimensions_are_cut_before_normalising(self, embedder: Embedder) -> None:
         raw = embedder.encode_query(TEXTS)
         assert_same(embedder.encode_query(TEXTS, dimensions=10), raw[:, :10])
-        cut = embedder.encode_query(TEXTS, dimensions=10, normalize=True)
-        assert cut.shape == (len(TEXTS), 10)
-        assert_same(cut, raw[:, :10] / np.linalg.norm(raw[:, :10], axis=1, keepdims=True))
+        short = embedder.encode_query(TEXTS, dimensions=10, normalize=True)
+        assert short.shape == (len(TEXTS), 10)
+        assert_same(short, raw[:, :10] / np.linalg.norm(raw[:, :10], axis=1, keepdims=True))
 
     @pytest.mark.parametrize("dimensions", [1, 64])
     def test_the_ends_of_the_range_of_dimensions_are_allowed(

@@ -20,7 +20,15 @@ from varlen_on_cpu import as_on_a_card
 from e5.checkpoint import Checkpoint
 from e5.engine import Engine
 from e5.forward import forward
-from e5.graphs import ALWAYS, SIZES, TOKENS_PER_TEXT, UNSHARED_SIZE, Graphs, padded, size_for
+from e5.graphs import (
+    ALWAYS_CAPTURED,
+    SIZES,
+    TOKENS_PER_TEXT,
+    UNSHARED_SIZE,
+    Graphs,
+    padded,
+    size_for,
+)
 from e5.mistral import Mistral
 from e5.packing import MAX_KEYS_PER_TOKEN, PackedBatch, Spans, pack
 from e5.tokenizer import TokenIds
@@ -240,7 +248,7 @@ class TestGraphs:
     def test_only_sizes_that_the_host_launches_more_slowly_are_captured(self, limit: int) -> None:
         card = Card(as_fast_up_to=limit)
         graphs = card.graphs()
-        assert graphs.sizes == [size for size in SIZES if size <= max(limit, ALWAYS)]
+        assert graphs.sizes == [size for size in SIZES if size <= max(limit, ALWAYS_CAPTURED)]
         assert card.captured == graphs.sizes[::-1]
         assert graphs([(1,) * (max(graphs.sizes) - 1)]) is None
 

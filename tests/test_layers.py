@@ -241,7 +241,7 @@ def test_only_streamed_layers_are_loaded_into_host_memory(
     card = torch.device("cpu", 0)  # is the CPU, under another name
     load_model(Checkpoint.find(checkpoint), device=card, dtype=torch.float32, streamed=(1,))
     for name, weight in whole.named_parameters():
-        (target,) = [place for tensor, place in moved if torch.equal(tensor, weight)]
+        (target,) = [device for tensor, device in moved if torch.equal(tensor, weight)]
         assert target == (CPU if name.startswith("layers.1.") else card), name
 
 

@@ -194,7 +194,7 @@ def test_what_the_config_does_not_name_is_refused(
         (torch.zeros(4, 64, dtype=torch.int8), r"is torch\.int8 with 2 axes, and A and B are"),
         (torch.zeros(4, 64).to(torch.float8_e4m3fn), r"is torch\.float8_e4m3fn with 2 axes"),
         (torch.zeros(4, 64, 1), r"is torch\.float32 with 3 axes"),
-        (torch.zeros(4, 63), r"asks for \[64, 63\], and the weights have \[64, 64\]"),
+        (torch.zeros(4, 63), r"needs \[64, 63\], and the weights have \[64, 64\]"),
         (torch.zeros(3, 64), "do not both have rank r = 4"),
     ],
 )
@@ -319,7 +319,7 @@ def test_a_tensor_of_another_kind_is_refused(copy: Path) -> None:
 def test_one_for_other_shapes_is_refused(adapter: Path, tmp_path: Path) -> None:
     narrow = save_checkpoint(tmp_path / "narrow", hidden_size=32)
     with pytest.raises(
-        WeightsError, match=r"asks for \[.*the weights have \[.*; use an adapter of this model"
+        WeightsError, match=r"needs \[.*the weights have \[.*; use an adapter of this model"
     ):
         load(narrow, adapter=str(adapter))
     flat = save_checkpoint(tmp_path / "flat", num_layers=1)

@@ -26,8 +26,8 @@ SHAPES = st.fixed_dictionaries(
         "rope_parameters": st.sampled_from([10000.0, 1e6, 7.5]).map(
             lambda theta: {"rope_theta": theta, "rope_type": "default"}
         ),
-        "max_position_embeddings": st.integers(1, 9999),
-        "sliding_window": st.none() | st.integers(1, 9999),
+        "max_position_embeddings": st.integers(3, 9999),
+        "sliding_window": st.none() | st.integers(3, 9999),
     }
 )
 
@@ -92,6 +92,8 @@ def test_theta_is_read_where_each_version_of_transformers_writes_it(
         ({"hidden_size": "big"}, 'hidden_size is "big", and it '),
         ({"hidden_size": "64"}, 'hidden_size is "64", and it '),
         ({"hidden_size": 0}, "hidden_size is 0, and it should be greater than 0; "),
+        ({"max_position_embeddings": 2}, "max_position_embeddings is 2, and it should be "),
+        ({"sliding_window": 1}, "sliding_window is 1, and it should be greater than or equal to 3"),
         ({"vocab_size": 1.5}, "vocab_size is 1.5, and it "),
         ({"num_key_value_heads": None}, "num_key_value_heads is null, and it "),
         ({"num_key_value_heads": 3}, "which is not a multiple of num_key_value_heads, 3; "),
@@ -138,7 +140,7 @@ def test_theta_is_read_where_each_version_of_transformers_writes_it(
         ({"attn_mask_type": "noncausal"}, 'attn_mask_type is "noncausal"'),
         (
             {"pooling_type": "mean"},
-            'pooling_type is "mean", and only the vector of the last token is;',
+            'pooling_type is "mean", and only the vector of the last token is served;',
         ),
         ({"sentence_pooling_method": "cls"}, 'sentence_pooling_method is "cls"'),
         ({"is_encoder_decoder": True}, "is_encoder_decoder is true, and a Mistral has"),

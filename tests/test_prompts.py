@@ -324,8 +324,8 @@ class TestPromptsByName:
             ({"query": LAW, "web_search_query": WEB}, None, "the task of all that name none"),
             ({"law": LAW, "web_search_query": WEB}, "law", "the task of all that name none"),
             ({"STS": "a", "sts": "b", "query": "q"}, None, 'two prompts of the name "sts"'),
-            ({"query": "Instruct: {task}\nQuery: {query}"}, None, "has a place to be filled"),
-            ({"query": "q: ", "law": "{}"}, None, 'the prompt "law" has a place to be filled'),
+            ({"query": "Instruct: {task}\nQuery: {query}"}, None, "has a placeholder"),
+            ({"query": "q: ", "law": "{}"}, None, 'the prompt "law" has a placeholder'),
         ],
     )
     def test_what_is_not_certain_is_an_error_that_says_why(

@@ -1,5 +1,6 @@
-"""Quantised weights cost what the docs say, and are told apart from whole ones."""
+"""Quantised weights cost what the docs say, and have another fingerprint than whole ones."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -109,6 +110,23 @@ class TestRefusals:
         text = (folder / CONFIG).read_text()
         (folder / CONFIG).write_text(text.replace('"bitsandbytes"', f'"{method}"'))
         with pytest.raises(WeightsError, match=rf'config.json: .*\(quant_method "{method}"\)'):
+            load(folder, engine="transformers")
+
+    def test_weights_that_are_damaged(self, folders: dict[str, Path], tmp_path: Path) -> None:
+        folder = Path(shutil.copytree(folders["nf4"], tmp_path / "damaged"))
+        file = folder / "model.safetensors"
+        file.write_bytes(file.read_bytes()[:1000])
+        with pytest.raises(WeightsError, match=r"model\.safetensors: damaged, or not a saf"):
+            load(folder, engine="transformers")
+
+    @pytest.mark.parametrize("how", ["load_in_8bit", "load_in_4bit"])
+    def test_whole_weights_that_config_json_calls_quantised(self, how: str, tmp_path: Path) -> None:
+        folder = Path(shutil.copytree(MINI, tmp_path / "whole"))
+        (folder / "manifest.json").unlink()
+        config = json.loads((folder / CONFIG).read_text())
+        config["quantization_config"] = {"quant_method": QUANTISED_BY, how: True}
+        (folder / CONFIG).write_text(json.dumps(config))
+        with pytest.raises(WeightsError, match=r"config\.json: .*, and the weights are not quant"):
             load(folder, engine="transformers")
 
     @pytest.mark.slow

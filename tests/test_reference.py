@@ -306,8 +306,8 @@ class TestPlaces:
     ) -> None:
         engine = placed(checkpoint, monkeypatch, host_bytes)
         model: Any = engine.model
-        places = set(model.hf_device_map.values())
-        assert places == ({"cpu", "disk"} if host_bytes else {"disk"})
+        devices = set(model.hf_device_map.values())
+        assert devices == ({"cpu", "disk"} if host_bytes else {"disk"})
         assert_same(engine.compute(self.IDS), unmodified.encode_document(TEXTS))
 
     @pytest.mark.parametrize(
@@ -328,7 +328,7 @@ class TestPlaces:
         options: dict[str, Any],
         layers: dict[int | str, int],
     ) -> None:
-        assert places_of_7b(monkeypatch, sizes, options) == layers
+        assert devices_of_7b(monkeypatch, sizes, options) == layers
 
 
 class TestRefusals:
@@ -407,10 +407,10 @@ def model_of_7b() -> Any:
         return MistralModel(MistralConfig()).half()
 
 
-def places_of_7b(
+def devices_of_7b(
     monkeypatch: pytest.MonkeyPatch, sizes: list[float], options: dict[str, Any]
 ) -> dict[int | str, int]:
-    """The number of layers in each place, on cards of these gigabytes that hold nothing yet."""
+    """The number of layers on each device, on cards of these gigabytes that hold nothing yet."""
     from transformers.integrations.accelerate import get_balanced_memory, infer_auto_device_map
 
     FakeCards(monkeypatch, sizes)
@@ -420,6 +420,6 @@ def places_of_7b(
     memory["cpu"] = 10**12
     model, whole = model_of_7b(), {"MistralDecoderLayer"}
     memory = get_balanced_memory(model, memory, whole)
-    places = infer_auto_device_map(model, memory, whole)
-    found = [place for name, place in places.items() if name.startswith("layers.")]
-    return {place: found.count(place) for place in found} or {places[""]: 32}
+    devices = infer_auto_device_map(model, memory, whole)
+    found = [device for name, device in devices.items() if name.startswith("layers.")]
+    return {device: found.count(device) for device in found} or {devices[""]: 32}

@@ -190,6 +190,7 @@ def test_variables_of_kubernetes_and_of_the_installation_do_not_matter(variable:
     [
         {"max_length": "512"},
         {"max_length": 5.5},
+        {"cache_mb": True},
         {"weights": None},
         {"engine": None},
         {"card_gb": "8"},
@@ -216,3 +217,8 @@ def test_a_flag_is_0_or_1(text: str, flag: bool) -> None:
 def test_another_flag_is_refused(text: str) -> None:
     with pytest.raises(SettingsError, match=rf"^E5_COMPILE: received .{text}.; use 0 or 1"):
         Settings.from_env({"E5_COMPILE": text})
+
+
+def test_a_number_is_no_flag_in_python() -> None:
+    with pytest.raises(SettingsError, match=r"^E5_COMPILE: received 1; .* in Python, False or Tr"):
+        Settings(compile=1)  # type: ignore[arg-type]

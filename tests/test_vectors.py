@@ -46,15 +46,15 @@ def true_scores(queries: Vectors, documents: Vectors) -> list[list[float]]:
 class TestFinish:
     """The first dimensions are kept, then divided by their norm."""
 
-    @given(vectors=ANY_VECTORS, cut=st.integers(1, 8) | st.none(), normalize=st.booleans())
+    @given(vectors=ANY_VECTORS, kept=st.integers(1, 8) | st.none(), normalize=st.booleans())
     def test_it_equals_a_plain_loop(
-        self, vectors: Vectors, cut: int | None, normalize: bool
+        self, vectors: Vectors, kept: int | None, normalize: bool
     ) -> None:
         before = vectors.copy()
-        rows = [row[:cut] for row in vectors.tolist()]
+        rows = [row[:kept] for row in vectors.tolist()]
         truth = [unit(row) for row in rows] if normalize else rows
-        width = min(cut or vectors.shape[1], vectors.shape[1])
-        finished = finish(vectors, cut, normalize=normalize)
+        width = min(kept or vectors.shape[1], vectors.shape[1])
+        finished = finish(vectors, kept, normalize=normalize)
         assert finished.shape == (len(vectors), width)
         assert finished.dtype == np.float32
         np.testing.assert_allclose(
@@ -146,3 +146,8 @@ def test_the_model_s_dimensions_are_the_most() -> None:
     check_dimensions(5, None)  # which the service knows
     with pytest.raises(InputError, match=r"^dimensions: received 5; use 1 to 4\.$"):
         check_dimensions(5, 4)
+
+
+def test_a_long_value_is_shortened() -> None:
+    with pytest.raises(InputError, match=r"^dimensions: received 'x{56}\.\.\.; use 1 or more\.$"):
+        check_dimensions("x" * 1000, None)  # type: ignore[arg-type]

@@ -86,11 +86,11 @@ def without(tensors: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tens
 @pytest.mark.parametrize(
     ("name", "tensor", "reason"),
     [
-        ("norm.weight", torch.zeros(33), r"has shape \[33\], and config\.json asks for \[32\]"),
+        ("norm.weight", torch.zeros(33), r"has shape \[33\], and config\.json needs \[32\]"),
         (
             "norm.weight",
             torch.zeros(1, 32),
-            r"has shape \[1, 32\], and config\.json asks for \[32\]",
+            r"has shape \[1, 32\], and config\.json needs \[32\]",
         ),
         ("norm.weight", torch.zeros(32, dtype=torch.int8), "quantised ones are not served"),
         ("lm_head.weight", torch.zeros(32), "not part of a MistralModel; save only the"),

@@ -27,11 +27,11 @@ have 32 layers on CUDA and 8 on a CPU, so that the saving in the last layer does
     long      documents of many characters
     search    recall, size and milliseconds of an index
     million   the same for a million made-up vectors
-    card      all that is worth knowing of a borrowed card, in nine minutes; runs alone
+    card      what matters of a borrowed card, in nine minutes; cannot be combined with others
 
 Where nothing can be installed, `PYTHONPATH=scripts:. python -m benchmarks` runs the first three
-with torch and transformers alone. Without sentence-transformers the peer's rows are left out, and
-without matplotlib the plot.
+with torch, transformers, pydantic and psutil alone. Without sentence-transformers the peer's rows
+are left out, and without matplotlib the plot.
 """
 
 import argparse

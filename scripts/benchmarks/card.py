@@ -1,11 +1,11 @@
-"""All that is worth knowing of a card that is there for a quarter of an hour, in nine minutes.
+"""Measures in nine minutes what matters of a card that is borrowed for a quarter of an hour.
 
     ./scripts/benchmark --sections card --out FILE
 
 Each part runs in a process of its own, which is ended when the part's time is over. The file is
-written after each row. A part that fails says why, and the others go on; of one that is cut off the
-rows until then are kept. Weights are random, in the 7B model's shapes, and made on the device. On a
-CPU everything is small: that rehearses the run, and its figures mean nothing.
+written after each row. A part that fails says why, and the others go on; a part that is ended keeps
+the rows that it has printed. Weights are random, in the 7B model's shapes, and made on the device.
+On a CPU everything is small: that rehearses the run, and its figures mean nothing.
 """
 
 import argparse
@@ -158,7 +158,7 @@ def _run(
         lines = re.sub(r".*\r", "", log.read()).replace(str(ROOT), ".").splitlines()
     last = lines[-LOG_LINES:]
     if over.is_set():
-        return f"cut off after {seconds:.0f} s", last
+        return f"ended after {seconds:.0f} s", last
     return "complete" if code == 0 else f"ended with {code}: {last[-1] if last else ''}", last
 
 

@@ -61,7 +61,7 @@ def decoder_layers(model: MistralModel) -> list[MistralDecoderLayer]:
 
 
 def forward(model: MistralModel, texts: Sequence[Sequence[int]]) -> torch.Tensor:
-    """The normalised hidden state of each text's last token, with gradients: `[num_texts, hidden]`.
+    """The last norm's output for each text's last token, `[num_texts, hidden]`, with gradients.
 
     The tokens lie on one flat axis, the shortest text first. Only attention pads, for a few texts
     of similar length at a time, and on the right, where causal attention does not look. The last

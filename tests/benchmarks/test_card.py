@@ -65,7 +65,7 @@ def test_a_part_that_fails_says_why_and_the_next_ones_are_run(tmp_path: Path) ->
 def test_a_part_that_hangs_is_ended_with_all_that_it_has_begun(tmp_path: Path) -> None:
     hangs = """sleep 600 & echo "{\\"child\\": $!}"; printf '{"half": '; wait"""
     report = run_parts({"hangs": shell(hangs, 2)}, tmp_path / "card.json")
-    assert report["hangs"]["result"] == "cut off after 2 s"
+    assert report["hangs"]["result"] == "ended after 2 s"
     (row,) = rows_of(report, "hangs")
     wait_until(lambda: has_ended(row["child"]))
 
