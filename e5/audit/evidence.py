@@ -106,6 +106,19 @@ class Evidence:
         self.compute([combination], rows)
         return np.array([self._nearest_to(combination, row)[1] for row in rows])
 
+    def distances_to_owners(
+        self, combination: Combination, rows: Sequence[int], owners: Sequence[int]
+    ) -> Floats:
+        """1 minus the cosine of each row's vector with what the combination gives for other rows.
+
+        `[num_rows, num_owners]`. A row whose role is not known counts with the nearer of its two
+        vectors.
+        """
+        units, ways = self._units[rows], (0, -1)
+        given = [self._decoding.expected(self.candidates(combination, owners, i)) for i in ways]
+        distances: Floats = 1 - np.max([units @ each.T for each in given], axis=0)
+        return distances
+
     def expected(self, combination: Combination, rows: Sequence[int]) -> Floats:
         """The directions that the combination gives, `[num_rows, dimensions]`."""
         self.compute([combination], rows)

@@ -20,7 +20,7 @@ from e5.audit.hypotheses import (
 from e5.audit.report import UNKNOWN
 from e5.audit.sample import Sample
 from e5.audit.search import Search, choose_probes
-from e5.audit.storage import Decoding, Floats
+from e5.audit.storage import Decoding
 
 MAX_ROUNDS = 3  # of searches, each among the rows that are still unexplained
 MAX_OWNERS = (
@@ -206,27 +206,20 @@ class Findings:
         known = list(dict.fromkeys([*self.accepted, RIGHT]))
         pool = [c for c in self.pool if c not in known and len(c) < 2 and not evidence.is_set(c)]
         # Others are compared on the probes, where they are known, and the best of them on all rows.
-        near = [
-            _distances(units[left], evidence.expected(each, self.probes)).min(1) for each in pool
-        ]
+        near = [evidence.distances_to_owners(each, left, self.probes).min(1) for each in pool]
         order = np.argsort([np.log10(each + 1e-7).mean() for each in near], kind="stable")
         limits = 2 * (evidence.decoding.noise + evidence.rounding) + CONVERSION
         for each in [*known, *(pool[i] for i in order[:MAX_OWNERS])]:
             if evidence.is_set(each):
                 continue
-            distances = _distances(units[left], evidence.expected(each, rows))
+            distances = evidence.distances_to_owners(each, left, rows)
             for row, found in zip(left, distances, strict=True):
                 owner, least = rows[int(found.argmin())], found.min()
                 own = evidence.distances(each, [row])[0]
                 if least <= limits[row] and own > DISTINCT * least + HARMLESS:
-                    shared = _distances(units[[row]], units[[owner]]).item() <= limits[row]
+                    shared = bool(1 - units[row] @ units[owner] <= limits[row])
                     self.rows[row] = Finding(each, owner, shared)
             left = [row for row in left if self.rows[row].combination is None]
             if not left:
                 break
         return list(left)
-
-
-def _distances(units: Floats, others: Floats) -> Floats:
-    """1 minus the cosine of each with each."""
-    return 1 - units @ others.T

@@ -131,8 +131,7 @@ class _Summary:
             return min(float(evidence.distances(each, [row])[0]) for each in some)
         if found.owner is None:
             return float(evidence.distances(found.combination, [row])[0])
-        owner = evidence.expected(found.combination, [found.owner])[0]
-        return float(1 - owner @ evidence.decoding.units[row])
+        return float(evidence.distances_to_owners(found.combination, [row], [found.owner])[0, 0])
 
     def _nearest(self, chosen: Sequence[int]) -> list[Combination]:
         """The combinations that come nearest to the rows of the verdict, the best first."""
