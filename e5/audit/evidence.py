@@ -30,7 +30,7 @@ class Evidence:
         rules: PromptRules,
         update: Callable[[int], object] = lambda _: None,
     ) -> None:
-        """Compute nothing yet; `update` is told how many computations were done."""
+        """Compute nothing yet; `update` receives how many computations were done."""
         self.rows, self.rounding = range(len(sample.texts)), source.rounding
         self._sample, self._source, self._rules, self._update = sample, source, rules, update
         self._candidates: dict[tuple[Combination, int], list[Vectors]] = {}
