@@ -97,7 +97,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     roles = ("query", "document", "auto")
     role = "What the texts are for; with auto, the default, each may be a query or a document."
     add("--role", choices=roles, default="auto", help=role)
-    add("--task", help="The task of the queries; the default is web search.")
+    task = "The task of the queries: web search by default, '' if they have no prompt."
+    add("--task", help=task)
     sample = "How many rows are judged; the default is 64."
     add("--sample", type=int, metavar="ROWS", default=64, help=sample)
     reference = (
@@ -140,7 +141,7 @@ def _address(options: argparse.Namespace) -> Any:
 def _endpoint(options: argparse.Namespace, address: Any, source: "VectorSource") -> "Gathered":
     from e5.audit import sample_endpoint
 
-    task, prompts = options.task or DEFAULT_TASK, source.prompts
+    task, prompts = DEFAULT_TASK if options.task is None else options.task, source.prompts
     return asyncio.run(
         sample_endpoint(
             address, task=task, prompts=prompts, count=options.sample, role=options.role
