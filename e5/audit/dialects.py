@@ -71,22 +71,22 @@ class Dialect:
             >>> DIALECTS["openai"].url("https://a/openai/deployments/e5/embeddings?v=1", None)
             'https://a/openai/deployments/e5/embeddings?v=1'
         """
-        base, mark, query = given.partition("?")
+        base, question_mark, query = given.partition("?")
         base, (first, _, rest) = base.rstrip("/"), self.route.partition("/")
         last = base.rpartition("/")[2]
         if re.split("[/:]", last)[-1] == re.split("[/:]", self.route)[-1]:
-            return f"{base}{mark}{query}"
+            return f"{base}{question_mark}{query}"
         if "{model}" in self.route and not model:
             raise InputError("model", "nothing", "name it: it is part of the URL")
         # Many clients' base URLs end in the route's version, such as v1.
         has_first = last == first or (VERSION.fullmatch(last) and VERSION.fullmatch(first))
         route = rest if has_first else self.route
         name = (model or "").removeprefix("models/")
-        return f"{base}/{route.replace('{model}', quote(name))}{mark}{query}"
+        return f"{base}/{route.replace('{model}', quote(name))}{question_mark}{query}"
 
 
 def _openai(question: Question) -> dict[str, Any]:
-    # A model's name is the only place where this dialect can have a role.
+    # Only a model's name can say the role in this dialect.
     model = question.called(question.model, question.model)
     return _with_model(model, {"input": list(question.texts), "encoding_format": "float"})
 

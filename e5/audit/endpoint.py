@@ -23,7 +23,7 @@ from e5.prompts import E5_PROMPTS, Prompts, around_query
 from e5.vectors import finish
 
 STEADY = 0.999  # the least cosine of two vectors of one text; 16 bits keep 0.9995
-PLACE = " in "  # between a text's name and that of its request
+SEPARATOR = " in "  # between a text's name and that of its batch
 _MAX_NAMED = 3  # texts in a remark
 _KEY = re.compile(r"[!-~]+")
 
@@ -154,10 +154,10 @@ async def sample_endpoint(
             asked = [i for i, row in enumerate(rows) if not row.problem]
             batches = [("a batch", asked), ("the reversed batch", asked[::-1])]
             remarks = list[str]()
-            for place, order in batches if len(asked) > 1 else ():
+            for batch, order in batches if len(asked) > 1 else ():
                 sent = [texts[i] for i in order]
                 vectors, remark = await _together(endpoint, sent, bar.update)
-                rows += map(partial(_row, place=PLACE + place), sent, vectors)
+                rows += map(partial(_row, suffix=SEPARATOR + batch), sent, vectors)
                 remarks += [] if remark is None or remark in remarks else [remark]
     finally:
         await endpoint.aclose()
@@ -174,7 +174,7 @@ async def sample_endpoint(
 
 def _selected(sample: Sample, rows: Sequence[int]) -> Sample:
     """Some rows of a sample, under their texts' names."""
-    names = [sample.ids[row].partition(PLACE)[0] for row in rows]
+    names = [sample.ids[row].partition(SEPARATOR)[0] for row in rows]
     texts, roles = [sample.texts[row] for row in rows], [sample.roles[row] for row in rows]
     return Sample(names, texts, sample.vectors[rows], roles)
 
@@ -217,14 +217,13 @@ async def _together(
             refusal, size = refusal or error, -(-size // 2)
         else:
             update(len(texts))
-            if refusal is None:
-                return found, None
-            return found, f"it takes {size} texts in a request, and no more: {refusal}"
-    return [], f"it takes one text in a request, and no more: {refusal}"
+            limit = f"the endpoint takes {size} texts in a request, and no more: {refusal}"
+            return found, None if refusal is None else limit
+    return [], f"the endpoint takes one text in a request, and no more: {refusal}"
 
 
-def _row(text: OwnText, vector: Any, place: str = "") -> GatheredRow:
-    return GatheredRow(f"{text.name}{place}", text.text, text.side, vector)
+def _row(text: OwnText, vector: Any, suffix: str = "") -> GatheredRow:
+    return GatheredRow(f"{text.name}{suffix}", text.text, text.side, vector)
 
 
 def _compare(sample: Sample) -> tuple[list[int], list[int], list[str]]:

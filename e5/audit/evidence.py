@@ -30,7 +30,7 @@ class Evidence:
         rules: PromptRules,
         update: Callable[[int], object] = lambda _: None,
     ) -> None:
-        """Compute nothing yet; `update` is told how many computations were done."""
+        """Compute nothing yet; `update` receives how many computations were done."""
         self.rows, self.rounding = range(len(sample.texts)), source.rounding
         self._sample, self._source, self._rules, self._update = sample, source, rules, update
         self._candidates: dict[tuple[Combination, int], list[Vectors]] = {}
@@ -105,6 +105,19 @@ class Evidence:
         """1 minus the cosine of each row's vector with the combination's."""
         self.compute([combination], rows)
         return np.array([self._nearest_to(combination, row)[1] for row in rows])
+
+    def distances_to_owners(
+        self, combination: Combination, rows: Sequence[int], owners: Sequence[int]
+    ) -> Floats:
+        """1 minus the cosine of each row's vector with what the combination gives for other rows.
+
+        `[num_rows, num_owners]`. A row whose role is not known counts with the nearer of its two
+        vectors.
+        """
+        units, ways = self._units[rows], (0, -1)
+        given = [self._decoding.expected(self.candidates(combination, owners, i)) for i in ways]
+        distances: Floats = 1 - np.max([units @ each.T for each in given], axis=0)
+        return distances
 
     def expected(self, combination: Combination, rows: Sequence[int]) -> Floats:
         """The directions that the combination gives, `[num_rows, dimensions]`."""

@@ -9,23 +9,14 @@ import numpy as np
 from e5.audit.decision import ARITHMETIC, CONVERSION, HARMLESS, Decision, Explanation
 from e5.audit.evidence import Evidence
 from e5.audit.fitting import choose_decoding
-from e5.audit.hypotheses import (
-    HYPOTHESES,
-    RIGHT,
-    Combination,
-    instead,
-    label,
-    simplicity,
-)
+from e5.audit.hypotheses import HYPOTHESES, RIGHT, Combination, instead, label, simplicity
 from e5.audit.report import UNKNOWN
 from e5.audit.sample import Sample
 from e5.audit.search import Search, choose_probes
-from e5.audit.storage import Decoding, Floats
+from e5.audit.storage import Decoding
 
 MAX_ROUNDS = 3  # of searches, each among the rows that are still unexplained
-MAX_OWNERS = (
-    3  # combinations beside the accepted ones, under which the vectors of other rows are looked for
-)
+MAX_OWNERS = 3  # combinations beside the accepted ones that are tried with other rows' texts
 DISTINCT = 10.0  # times as near as to its own text a vector must be to another row's
 
 
@@ -50,8 +41,8 @@ class Finding:
             return UNKNOWN
         if self.owner is None:
             return label(self.combination)
-        storage = "duplicated" if self.shared else "shuffled"
-        return f"{label(self.combination)} + {storage}" if self.combination else storage
+        order = "duplicated" if self.shared else "shuffled"
+        return f"{label(self.combination)} + {order}" if self.combination else order
 
 
 class Findings:
@@ -73,7 +64,7 @@ class Findings:
         self.pool: list[Combination] = [RIGHT]
         self._evidence, self._nearest = evidence, dict[int, float]()
         self._fits: list[Combination] = []  # that give other scales to stored numbers, equally well
-        self._engine = 0.0  # 1 minus the cosine that the maker's arithmetic costs, once it is known
+        self._engine = 0.0  # 1 minus the cosine that the engine's rounding costs, once it is known
         usable = np.flatnonzero(decodings[0].units.any(1)).tolist()
         self.probes = choose_probes(sample, usable)
         if not usable:
@@ -123,8 +114,8 @@ class Findings:
         new = False
         for each in found:
             best = self._most_general(each, [*self.probes, *rows])
-            rivals = [c for c in self._fits if evidence.differ(c, best, rows)]
-            if rivals := [*each.rivals, *rivals]:
+            fits = [c for c in self._fits if evidence.differ(c, best, rows)]
+            if rivals := [*each.rivals, *fits]:
                 self.rivals += [best, *rivals]
             elif best not in self.accepted:
                 self.accepted.append(best)
@@ -189,7 +180,7 @@ class Findings:
         return None if nearest is None else pool[nearest]
 
     def _engine_rounding(self) -> float:
-        """What the arithmetic of the vectors' maker seems to cost, in the median."""
+        """1 minus the cosine that the engine's rounding seems to cost, in the median."""
         if self._evidence.decoding.fitted:
             return 0.0  # a part of it went into the scales
         noise = self._evidence.decoding.noise
@@ -197,36 +188,29 @@ class Findings:
         median = float(np.median(rest))
         return max(median, 0.0) if median < ARITHMETIC else 0.0
 
-    def _find_owners(self, left: Sequence[int]) -> list[int]:
+    def _find_owners(self, left: list[int]) -> list[int]:
         """Find rows whose vectors are those of other rows' texts; returns what is left."""
         if not left:
-            return []
+            return left
         evidence, units = self._evidence, self._evidence.decoding.units
         rows = np.flatnonzero(units.any(1)).tolist()
         known = list(dict.fromkeys([*self.accepted, RIGHT]))
         pool = [c for c in self.pool if c not in known and len(c) < 2 and not evidence.is_set(c)]
         # Others are compared on the probes, where they are known, and the best of them on all rows.
-        near = [
-            _distances(units[left], evidence.expected(each, self.probes)).min(1) for each in pool
-        ]
+        near = [evidence.distances_to_owners(each, left, self.probes).min(1) for each in pool]
         order = np.argsort([np.log10(each + 1e-7).mean() for each in near], kind="stable")
         limits = 2 * (evidence.decoding.noise + evidence.rounding) + CONVERSION
         for each in [*known, *(pool[i] for i in order[:MAX_OWNERS])]:
             if evidence.is_set(each):
                 continue
-            distances = _distances(units[left], evidence.expected(each, rows))
+            distances = evidence.distances_to_owners(each, left, rows)
             for row, found in zip(left, distances, strict=True):
                 owner, least = rows[int(found.argmin())], found.min()
                 own = evidence.distances(each, [row])[0]
                 if least <= limits[row] and own > DISTINCT * least + HARMLESS:
-                    shared = _distances(units[[row]], units[[owner]]).item() <= limits[row]
+                    shared = bool(1 - units[row] @ units[owner] <= limits[row])
                     self.rows[row] = Finding(each, owner, shared)
             left = [row for row in left if self.rows[row].combination is None]
             if not left:
                 break
-        return list(left)
-
-
-def _distances(units: Floats, others: Floats) -> Floats:
-    """1 minus the cosine of each with each."""
-    return 1 - units @ others.T
+        return left

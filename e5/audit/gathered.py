@@ -90,10 +90,11 @@ def judge(
 ) -> AuditReport:
     """The verdict on what was gathered; of an endpoint's vectors that differ, the worse one.
 
-    `task` is that of the queries; None is what is known of it, or web search. The other arguments
-    and the errors are those of `audit`.
+    `task` is that of the queries, "" for queries without a prompt; None is what is known of it, or
+    web search. The other arguments and the errors are those of `audit`.
     """
-    task = task or gathered.task or DEFAULT_TASK
+    if task is None:
+        task = DEFAULT_TASK if gathered.task is None else gathered.task
     report = audit(gathered.sample, source, task=task, progress=progress)
     if gathered.batched is None:
         return report

@@ -14,13 +14,8 @@ from e5.prompts import TASKS, Prompts, around_query, resolve_task
 # In the order in which a verdict joins the names.
 GROUPS = ("ends", "tokens", "prompt", "text", "length", "pooling", "weights")
 # Under causal attention the last token of a text's own knows nothing of the </s> behind it. So two
-# mistakes give one vector, and both names are told.
+# mistakes give one vector, and a report gives both names.
 SAME_VECTORS = {"no_eos": "last_content_token"}
-# What only the unmodified model computes.
-UNMODIFIED = {
-    *("mean", "mean_with_instruction_masked", "before_norm", "padding_read"),
-    *("bidirectional", "adapter_missing"),
-}
 LENGTHS = (128, 256, 512, 1024, 2048)
 
 Pooling: TypeAlias = Literal[
@@ -131,8 +126,8 @@ class Hypothesis:
 
     @property
     def packed(self) -> bool:
-        """Whether the packed forward can compute it."""
-        return self.name not in UNMODIFIED
+        """Whether the packed forward can compute it; the rest needs the unmodified model."""
+        return self.group not in ("pooling", "weights") or self.name == "first_token"
 
 
 # At most one hypothesis of each group, in the order of the groups; () is right.
@@ -252,7 +247,7 @@ def _whole_prompt(name: str, change: Callable[[str], str], variant: int = 1) -> 
     def changed(way: Computation, _: TextRole, __: PromptRules) -> Computation:
         if not way.prefix:
             return replace(way, text=change(way.text))
-        # A mark before the text keeps blanks there from being taken for the prompt's outer ones.
+        # The bars keep blanks between prompt and text from being taken for outer ones.
         prefix, suffix = change(way.prefix + "|")[:-1], change("|" + way.suffix)[1:]
         return replace(way, prefix=prefix, text=change("|" + way.text)[1:], suffix=suffix)
 
@@ -288,7 +283,7 @@ PADDING: Sequence[Hypothesis] = [
     _set("padding_read", "pooling", variant=1, pooling="padding_attended"),
 ]
 
-# All but those of the two lists above, which are compared on fewer rows.
+# All others; those of the two lists above are compared on fewer rows.
 HYPOTHESES: Sequence[Hypothesis] = [
     _set("no_eos", "ends", eos=0),
     _set("no_bos", "ends", bos=0),

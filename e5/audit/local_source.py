@@ -65,7 +65,8 @@ class LocalSource:
         """Whether the source can compute this: an adapter must be set to be left out."""
         if computation.weights == "without_adapter" and self._settings.adapter is None:
             return False
-        return self._loads_more or _is_packed(computation)
+        is_packed = computation.weights == "right" and computation.pooling in PACKED_POOLINGS
+        return self._loads_more or is_packed
 
     def compute(self, computations: Sequence[Computation]) -> list[Vectors]:
         """See `VectorSource.compute`; identical token ids are computed once."""
@@ -164,10 +165,6 @@ class LocalSource:
         return (bos * computation.bos + body + eos * computation.eos) or eos
 
 
-def _is_packed(computation: Computation) -> bool:
-    return computation.weights == "right" and computation.pooling in PACKED_POOLINGS
-
-
 def _batches(texts: Collection[MaskedText]) -> Iterator[list[MaskedText]]:
     """Texts of like lengths, with about `BATCH_TOKENS` tokens."""
     batch: list[MaskedText] = []
@@ -211,15 +208,11 @@ class _TokenVariants:
         for i, piece in enumerate(pieces):
             if i % 2:  # the regular expression's group
                 ids.append(self._special_ids[piece])
+            elif piece and not (leading_space or i):
+                ids += self._without_space.encode(piece, add_special_tokens=False).ids
             elif piece:
-                ids += self._right(piece) if leading_space or i else self._no_space(piece)
+                ids += self._tokenizer.encode([piece])[0].token_ids[1:-1]
         return tuple(ids)
-
-    def _right(self, piece: str) -> TokenIds:
-        return self._tokenizer.encode([piece])[0].token_ids[1:-1]
-
-    def _no_space(self, piece: str) -> TokenIds:
-        return tuple(self._without_space.encode(piece, add_special_tokens=False).ids)
 
 
 def _without_space(described: dict[str, Any]) -> dict[str, Any]:

@@ -33,13 +33,13 @@ def neighbour_ndcg(given: Floats, right: Floats, roles: Sequence[TextRole]) -> f
     if count < 2:
         return 1.0
     sides = np.array(roles)
-    asks, answers = sides == "query", sides == "document"
-    if not (asks.any() and answers.any()) or (sides == "auto").any():
-        asks = answers = np.ones(count, bool)
-    allowed = asks[:, None] & answers & ~np.eye(count, dtype=bool)
+    searching, searched = sides == "query", sides == "document"
+    if not (searching.any() and searched.any()) or (sides == "auto").any():
+        searching = searched = np.ones(count, bool)
+    allowed = searching[:, None] & searched & ~np.eye(count, dtype=bool)
     found = [
         _ndcg((given[i] @ given[others].T).round(TIES), (right[i] @ right[others].T).round(TIES))
-        for i in np.flatnonzero(asks)
+        for i in np.flatnonzero(searching)
         if len(others := np.flatnonzero(allowed[i]))
     ]
     return float(np.mean(found)) if found else 1.0

@@ -53,7 +53,7 @@ class AuditReport:
 
     @property
     def exit_code(self) -> int:
-        """0 for right, 1 for wrong, 2 if it cannot be told."""
+        """0 for right, 1 for wrong, 2 for unknown."""
         names = {part.split()[0] for part in self.verdict.split(" + ")} - set(KEPT)
         return {frozenset({RIGHT_LABEL}): 0, frozenset({UNKNOWN}): 2}.get(frozenset(names), 1)
 

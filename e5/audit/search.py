@@ -40,20 +40,18 @@ IMPROVEMENT = 0.7
 def choose_probes(sample: Sample, rows: Sequence[int]) -> list[int]:
     """At most `MAX_PROBES` of the rows: those in which hypotheses differ most, and some others."""
     texts = sample.texts
-    marks = [
+    longest = sorted(rows, key=lambda row: -len(texts[row]))[:4]
+    groups = [
         [row for row in rows if "\n" in texts[row]],
         [row for row in rows if texts[row] != texts[row].strip()],
         [row for row in rows if "<" in texts[row]],
         [row for row in rows if texts[row] != texts[row].lower()],
         [row for row in rows if sample.roles[row] == "query"],
         [row for row in rows if sample.roles[row] == "document"],
-        sorted(rows, key=lambda row: -len(texts[row]))[:4],
-        sorted(rows, key=lambda row: len(texts[row]))[:2],
+        longest,
+        sorted(rows, key=lambda row: len(texts[row])),
     ]
-    chosen: dict[int, None] = {}
-    for marked in marks:
-        chosen |= dict.fromkeys(marked[:2])
-    chosen |= dict.fromkeys(sorted(rows, key=lambda row: -len(texts[row]))[:4])
+    chosen = dict.fromkeys([row for group in groups for row in group[:2]] + longest)
     others = [row for row in rows if row not in chosen]
     room = max(MAX_PROBES - len(chosen), 0)
     spaced = np.linspace(0, len(others) - 1, min(room, len(others))).round().astype(int)

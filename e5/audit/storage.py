@@ -137,13 +137,13 @@ def _floats(stored: Vectors, numbers: Floats) -> Decoding:
             return _binary(np.where(numbers > 0, 1.0, -1.0) * (numbers != 0).any(1)[:, None])
         return Decoding(("int8",), numbers, _grid_noise(numbers, steps[:, None]))
     as_float32 = np.where(numbers != 0, stored, 0).astype(np.float32)
-    with np.errstate(over="ignore"):
-        is_float16 = (as_float32.astype(np.float16) == as_float32).all()
     if not (as_float32.view(np.uint32) & 0xFFFF).any():
         exponents = np.frexp(as_float32)[1]
         return Decoding(("bfloat16",), numbers, _grid_noise(numbers, np.exp2(exponents - 8.0)))
-    if is_float16:
-        spacing = np.spacing(np.abs(as_float32.astype(np.float16))).astype(np.float64)
+    with np.errstate(over="ignore"):
+        as_float16 = as_float32.astype(np.float16)
+    if (as_float16 == as_float32).all():
+        spacing = np.spacing(np.abs(as_float16)).astype(np.float64)
         return Decoding(("float16",), numbers, _grid_noise(numbers, spacing))
     return Decoding((), numbers, np.zeros(len(numbers)))
 
@@ -199,7 +199,7 @@ def storage_names(stored: Vectors, whole: Vectors, decoding: Decoding) -> list[s
     by_kept = norms / np.linalg.norm(whole[:, :dimensions].astype(np.float64), axis=1)
     whole_norms = np.linalg.norm(whole.astype(np.float64), axis=1)
     if np.allclose(norms, 1, atol=NORMS) or np.allclose(by_kept * whole_norms, 1, atol=NORMS):
-        names.append("normalised")  # after the dimensions were cut, or before
+        names.append("normalised")  # after the other dimensions were dropped, or before
     elif not np.allclose(by_kept, 1, atol=10 * NORMS):
         names.append("scaled")
     return names

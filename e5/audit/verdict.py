@@ -78,8 +78,8 @@ class _Summary:
         labels = [each.label for each in findings.rows]
         if set(labels) == {UNKNOWN} and self._is_another_model():
             labels = [OTHER_MODEL] * len(rows)
-        told = {UNKNOWN, OTHER_MODEL}
-        labels = [name if name in told else " + ".join([name, *kept]) for name in labels]
+        without_storage = {UNKNOWN, OTHER_MODEL}
+        labels = [name if name in without_storage else " + ".join([name, *kept]) for name in labels]
         counts = Counter(labels)
         right = " + ".join([RIGHT_LABEL, *kept])
         verdict = max(counts, key=lambda name: (name != right, counts[name]))
@@ -93,7 +93,6 @@ class _Summary:
         alternatives = [verdict.replace(*p) for p in SAME_VECTORS.items() if p[0] in parts]
         alternatives += [label(each) for each in self._alternatives(chosen, nearest)]
         whole = unit_rows(self._whole.astype(np.float64))
-        names = [part.split()[0] for part in verdict.split(" + ")]
         return AuditReport(
             verdict=verdict,
             cosine=cosine,
@@ -107,7 +106,7 @@ class _Summary:
             alternatives=list(dict.fromkeys(alternatives)),
             storage=storage,
             ndcg=neighbour_ndcg(evidence.decoding.units, whole, self._sample.roles),
-            advice=advice_on(names, alternatives),
+            advice=advice_on([part.split()[0] for part in parts], alternatives),
         )
 
     def _storage(self) -> list[str]:
@@ -131,8 +130,7 @@ class _Summary:
             return min(float(evidence.distances(each, [row])[0]) for each in some)
         if found.owner is None:
             return float(evidence.distances(found.combination, [row])[0])
-        owner = evidence.expected(found.combination, [found.owner])[0]
-        return float(1 - owner @ evidence.decoding.units[row])
+        return float(evidence.distances_to_owners(found.combination, [row], [found.owner])[0, 0])
 
     def _nearest(self, chosen: Sequence[int]) -> list[Combination]:
         """The combinations that come nearest to the rows of the verdict, the best first."""

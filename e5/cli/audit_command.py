@@ -8,7 +8,8 @@ Vectors of a sample are compared with those that E5_WEIGHTS would give by each k
 endpoint is asked for the vectors of the audit's own texts, alone and together. Nothing is sent
 anywhere but to the URLs that are named.
 
-Exit status: 0 if the vectors are right, 1 if they are wrong, 2 if it cannot be told.
+Exit status: 0 if the vectors are right, 1 if they are wrong or the audit failed, 2 if the verdict
+is unknown or the options do not go together.
 """
 
 import argparse
@@ -85,20 +86,19 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--escape", help="The character before a quote inside quotes in CSV, often \\.")
     add("--encoding", help="The encoding of CSV and JSON; the default is utf-8.")
     add("--url", help="The endpoint to audit, in place of FILE_OR_FOLDER.")
-    add("--dialect", choices=tuple(DIALECTS), help="What the endpoint speaks.")
+    add("--dialect", choices=tuple(DIALECTS), help="The wire format of the endpoint.")
     add("--model", help="The model's name at the endpoint.")
     query_name = (
-        "What the endpoint calls queries: a model's name (openai, ollama), a prompt's name "
-    )
-    query_name += (
-        "(tei) or a role. Without it, the audit writes the prompt into these three's texts."
+        "What the endpoint calls queries: a model's name (openai, ollama), a prompt's name (tei) "
+        "or a role. Without it, the audit writes the prompt into the queries for these three."
     )
     add("--query-name", metavar="NAME", help=query_name)
     add("--key-env", metavar="VAR", help="The environment variable that holds the endpoint's key.")
     roles = ("query", "document", "auto")
-    role = "What the texts are for; auto, the default, finds it out, and asks endpoints for both."
+    role = "What the texts are for; with auto, the default, each may be a query or a document."
     add("--role", choices=roles, default="auto", help=role)
-    add("--task", help="The task of the queries; the default is web search.")
+    task = "The task of the queries: web search by default, '' if they have no prompt."
+    add("--task", help=task)
     sample = "How many rows are judged; the default is 64."
     add("--sample", type=int, metavar="ROWS", default=64, help=sample)
     reference = (
@@ -111,10 +111,10 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error("name a FILE_OR_FOLDER, or an endpoint by --url")
     if options.url is not None and options.dialect is None:
         parser.error("--url needs --dialect")
-    others, place = (_FILE_OPTIONS, "files") if options.url else (_URL_OPTIONS, "--url")
+    others, purpose = (_FILE_OPTIONS, "files") if options.url else (_URL_OPTIONS, "--url")
     for name in others:
         if getattr(options, name) is not None:
-            parser.error(f"--{name.replace('_', '-')} is for {place}")
+            parser.error(f"--{name.replace('_', '-')} is for {purpose}")
     return options
 
 
@@ -141,14 +141,12 @@ def _address(options: argparse.Namespace) -> Any:
 def _endpoint(options: argparse.Namespace, address: Any, source: "VectorSource") -> "Gathered":
     from e5.audit import sample_endpoint
 
-    story = sample_endpoint(
-        address,
-        task=options.task or DEFAULT_TASK,
-        prompts=source.prompts,
-        count=options.sample,
-        role=options.role,
+    task, prompts = DEFAULT_TASK if options.task is None else options.task, source.prompts
+    return asyncio.run(
+        sample_endpoint(
+            address, task=task, prompts=prompts, count=options.sample, role=options.role
+        )
     )
-    return asyncio.run(story)
 
 
 def _source(options: argparse.Namespace) -> "VectorSource":
@@ -163,7 +161,7 @@ def _source(options: argparse.Namespace) -> "VectorSource":
 
 
 def _notes(gathered: "Gathered") -> list[str]:
-    """Which rows are not in the sample, and what is to be known of where it comes from."""
+    """Which rows are not in the sample, and the remarks about where it comes from."""
     lines = list(gathered.remarks)
     if gathered.left_out:
         named = [f"{row.id}: {row.reason}" for row in gathered.left_out[:_MAX_NAMED]]

@@ -250,7 +250,9 @@ class TestRefusals:
         assert gathered.batched is None
         assert len(gathered.remarks) == 1
         texts = "one text" if size == 1 else f"{size} texts"
-        assert gathered.remarks[0].startswith(f"it takes {texts} in a request, and no more: ")
+        assert gathered.remarks[0].startswith(
+            f"the endpoint takes {texts} in a request, and no more: "
+        )
         if size > 1:
             assert len(texts_in(endpoint.asked[-2].body)) == size
 

@@ -1,10 +1,12 @@
 """Rows are explained one by one: mixtures, vectors of other texts, what nothing explains."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from mistakes import combination, roles_to_audit, sample_of, texts_to_audit, vectors_under
 
-from e5.audit import LocalSource
+from e5.audit import LocalSource, TextRole
 from e5.audit.evidence import Evidence
 from e5.audit.findings import Findings
 from e5.audit.hypotheses import RIGHT, PromptRules
@@ -28,8 +30,8 @@ def no_eos(mini: LocalSource) -> Vectors:
     return vectors_under(mini, combination("no_eos"), TEXTS, ROLES)
 
 
-def found(mini: LocalSource, vectors: Vectors) -> Findings:
-    sample = sample_of(TEXTS, ROLES, vectors)
+def found(mini: LocalSource, vectors: Vectors, roles: Sequence[TextRole] = ROLES) -> Findings:
+    sample = sample_of(TEXTS, roles, vectors)
     evidence = Evidence(sample, mini, PromptRules(mini.prompts, RULES_TASK))
     ways = decodings(sample.vectors, mini.dimensions)
     evidence.decoding = ways[0]
@@ -75,6 +77,13 @@ class TestOwners:
     def test_all_shifted_by_one(self, mini: LocalSource, no_eos: Vectors) -> None:
         findings = found(mini, np.roll(no_eos, 1, axis=0))
         assert [each.label for each in findings.rows] == ["no_eos + shuffled"] * COUNT
+        assert [each.owner for each in findings.rows] == [(i - 1) % COUNT for i in range(COUNT)]
+
+    def test_all_shifted_by_one_where_no_role_is_known(
+        self, mini: LocalSource, right: Vectors
+    ) -> None:
+        findings = found(mini, np.roll(right, 1, axis=0), ["auto"] * COUNT)
+        assert [each.label for each in findings.rows] == ["shuffled"] * COUNT
         assert [each.owner for each in findings.rows] == [(i - 1) % COUNT for i in range(COUNT)]
 
     def test_one_vector_for_several_texts(self, mini: LocalSource, right: Vectors) -> None:

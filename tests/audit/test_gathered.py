@@ -95,3 +95,11 @@ class TestJudge:
         assert judge(gathered, source, progress=False).verdict == "right"
         found = judge(gathered, source, task="sts_query", progress=False)
         assert found.verdict.startswith("other_instruction")
+
+    def test_a_blank_task_means_queries_without_a_prompt(
+        self, source: EncoderSource, right: Sample, embedder: Embedder
+    ) -> None:
+        vectors = embedder.encode_query(list(self.TEXTS), task="")
+        queries = replace(right, vectors=vectors, roles=["query"] * 3)
+        assert judge(Gathered(queries), source, task="", progress=False).verdict == "right"
+        assert judge(Gathered(queries), source, progress=False).verdict == "no_instruction"
