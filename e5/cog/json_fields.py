@@ -1,4 +1,4 @@
-"""The fields of an answer, and how they become JSON: arrays in one go, instead of number by number.
+"""The fields of an answer, and how they become JSON: whole arrays, instead of number by number.
 
 Cog hands each answer to `json.dumps`, and offers no other way.
 """

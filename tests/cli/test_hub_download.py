@@ -156,7 +156,7 @@ def test_a_file_that_does_not_arrive_whole_is_named_and_not_kept(
     assert main(["download-weights", "--folder", str(folder)]) == 1
     error = capsys.readouterr().err
     assert name in error
-    assert "run again" in error
+    assert "run it again" in error
     assert is_one_sentence(error)
     assert not names_in(folder) & {name, MANIFEST, STAGING}
 
@@ -231,7 +231,7 @@ def test_without_network_one_sentence_says_so(
     assert main(["download-weights", "--folder", str(tmp_path / "weights")]) == 1
     error = capsys.readouterr().err
     assert "the hub cannot be reached" in error
-    assert "run again" in error
+    assert "run it again" in error
     assert is_one_sentence(error)
     assert not hub.fetched
 

@@ -148,7 +148,7 @@ def test_who_waits_is_told_when_the_connection_ends(
 
     with caplog.at_level(logging.WARNING):
         run(story)
-    assert any("is gone, with 3 requests" in said for said in caplog.messages)
+    assert any("has ended, with 3 requests unanswered" in said for said in caplog.messages)
 
 
 def test_what_an_engine_says_of_itself_is_believed_until_it_says_more(
