@@ -58,7 +58,7 @@ def test_a_model_that_nobody_looked_at_is_taken_with_a_warning(
 
 
 @pytest.mark.parametrize("name", ["mistral", "../weights", "a/b/c", "", "somebody/", "x\x1b/y"])
-def test_a_name_of_no_model_is_refused_in_one_sentence(
+def test_a_name_that_no_model_has_is_refused_in_one_sentence(
     hub: FakeHub, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["download-weights", name]) == 1

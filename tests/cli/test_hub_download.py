@@ -250,7 +250,7 @@ def test_where_the_hubs_client_is_set_offline_one_sentence_says_so(
     assert not hub.fetched
 
 
-def test_a_hub_without_the_revision_is_told_of_in_one_sentence(
+def test_a_hub_without_the_revision_is_refused_in_one_sentence(
     hub: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hub.revision = "0" * 40
@@ -261,7 +261,7 @@ def test_a_hub_without_the_revision_is_told_of_in_one_sentence(
     assert is_one_sentence(error)
 
 
-def test_a_disk_too_small_is_told_of_before_anything_is_fetched(
+def test_a_disk_too_small_is_refused_before_anything_is_fetched(
     hub: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hub.claimed_sizes[FIRST] = 10**18

@@ -83,7 +83,7 @@ def test_relative_weights_and_adapters_are_the_caller_s(
 
 
 @pytest.mark.slow
-def test_too_few_open_files_are_said_before_cog_starts() -> None:
+def test_too_few_open_files_are_refused_before_cog_starts() -> None:
     few = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (256, 512))  # noqa: E731
     done = subprocess.run(
         [sys.executable, "-m", "e5", "serve"], preexec_fn=few, capture_output=True, text=True

@@ -80,7 +80,7 @@ def test_a_limit_of_threads_that_the_environment_sets_is_kept(limit: str, thread
           for text in ("0", "all", "")),
     ],
 )  # fmt: skip
-def test_what_cannot_be_is_refused_in_one_sentence(
+def test_a_division_that_is_not_possible_is_refused_in_one_sentence(
     asked: tuple[str | None, str | None], settings: dict[str, object], cards: str, sentence: str
 ) -> None:
     with pytest.raises(E5Error) as refusal:
