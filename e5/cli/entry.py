@@ -8,7 +8,7 @@ from importlib import import_module
 
 from e5.cli.extras import SUBCOMMANDS, missing_extras
 
-FEW_OPEN_FILES, MANY_OPEN_FILES = 1000, 4096
+_FEW_OPEN_FILES, _MANY_OPEN_FILES = 1000, 4096
 _RESUMABLE = ("embed-corpus", "build-index", "download-weights")
 
 
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(f"e5-mistral-service {version('e5-mistral-service')}")
         return 0
-    allow_open_files()
+    _allow_open_files()
     from e5.errors import E5Error
 
     try:
@@ -43,14 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def allow_open_files() -> None:
+def _allow_open_files() -> None:
     """Raise the limit of open files of this process, if it is low, as far as the system lets it.
 
     macOS allows 256, which are too few for Cog's server, for many callers and for a large index.
     """
     limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit != resource.RLIM_INFINITY and limit < FEW_OPEN_FILES:
-        wanted = MANY_OPEN_FILES if most == resource.RLIM_INFINITY else min(most, MANY_OPEN_FILES)
+    if limit != resource.RLIM_INFINITY and limit < _FEW_OPEN_FILES:
+        wanted = _MANY_OPEN_FILES if most == resource.RLIM_INFINITY else min(most, _MANY_OPEN_FILES)
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 

@@ -29,7 +29,7 @@ def serve_command(arguments: Sequence[str]) -> NoReturn:
         InputError: for a HOST or PORT that cannot be listened on, and for too few open files.
     """
     command_parser("serve", __doc__).parse_args(arguments)
-    check_open_files()
+    _check_open_files()
     with bound_socket(os.environ, default_port=5000) as bound:
         host, port = url_host(bound), str(bound.getsockname()[1])
     environment = _environment(os.environ, port)
@@ -38,7 +38,7 @@ def serve_command(arguments: Sequence[str]) -> NoReturn:
     os.execve(sys.executable, command, environment)
 
 
-def check_open_files() -> None:
+def _check_open_files() -> None:
     """Refuse to start where Cog's server would end because it may not open enough files.
 
     Raises:
