@@ -44,7 +44,7 @@ def tie_to_parent(folder: Path | None = None) -> None:
 
 @dataclass(frozen=True)
 class FrontPlace:
-    """What a front gets from its parent, as JSON on its command line.
+    """What a front is told by its parent, in JSON on its command line.
 
     Attributes:
         name: of the process, for its log.

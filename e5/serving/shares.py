@@ -40,7 +40,7 @@ def divide_machine(
     cores: int | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Shares:
-    """Give each engine a card, and a share of the cores.
+    """Give each engine a card, if there are any, and a share of the cores.
 
     Args:
         engines: how many engines, or `all` for one on each card; by default as many as cards, or 1.

@@ -61,7 +61,7 @@ def test_a_child_ends_when_its_parent_is_killed(
     assert folder.exists() != has_folder
 
 
-def test_what_a_front_gets_survives_the_command_line() -> None:
+def test_what_a_front_is_told_survives_the_command_line() -> None:
     place = FrontPlace("front-1", "/run/a b", ["/run/a b/engine-1.sock"], 7)
     assert FrontPlace.from_json(place.to_json()) == place
 
