@@ -28,17 +28,15 @@ def download_weights_command(arguments: Sequence[str]) -> int:
     parser = command_parser("download-weights", __doc__)
     name = f"{', '.join(MODELS)}, or OWNER/NAME of the hub. The default is %(default)s."
     parser.add_argument("name", nargs="?", default=E5, help=name)
-    folder = "The folder of the weights. The default is the model's name in weights."
-    parser.add_argument("--folder", type=Path, help=folder)
-    verified = (
-        "Download nothing; compare FOLDER, by default that of the weights, with its manifest."
-    )
+    into = "The folder of the weights. The default is the model's name in weights."
+    parser.add_argument("--folder", type=Path, help=into)
+    verified = "Download nothing; compare FOLDER, by default that of --folder, with its manifest."
     parser.add_argument("--verify", metavar="FOLDER", nargs="?", const="", help=verified)
     options = parser.parse_args(arguments)
     from e5.cli.hub_download import download, verify
 
     model = find_model(options.name)
-    folder = options.folder or weights / model.repository.partition("/")[2]
+    folder: Path = options.folder or weights / model.repository.partition("/")[2]
     if options.verify is not None:
         verify(Path(options.verify) if options.verify else folder)
         return 0

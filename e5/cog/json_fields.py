@@ -15,8 +15,9 @@ class JsonFields(dict[str, Any]):
     """An output's fields. Whoever iterates over them, as json does, sees lists instead of arrays.
 
     Example:
-        >>> json.dumps(JsonFields(scores=np.array([[0.5]], np.float32)))
-        '{"scores": [[0.5]]}'
+        >>> fields = JsonFields(scores=np.array([[0.5]], np.float32))
+        >>> list(fields.items()), fields.to_json()
+        ([('scores', [[0.5]])], '{"scores":[[0.5]]}')
     """
 
     def items(self) -> Any:
