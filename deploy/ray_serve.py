@@ -1,4 +1,4 @@
-"""The gateway on a Ray cluster: a GPU a replica, and as many replicas as what waits asks for.
+"""The gateway on a Ray cluster: a GPU for each replica, and more replicas while more tokens wait.
 
     export RAY_SERVE_ENABLE_HA_PROXY=1 RAY_SERVE_HAPROXY_RETRY_ON="conn-failure empty-response"
     ray start --head                                # with both variables, on each machine

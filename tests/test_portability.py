@@ -84,29 +84,26 @@ def old_tools(tmp_path: Path) -> str:
     return f"{readlink.parent}{os.pathsep}{os.environ['PATH']}"
 
 
-def test_a_command_starts_with_old_tools_and_few_open_files(old_tools: str, tmp_path: Path) -> None:
-    """The soft limit of macOS is 256; Cog's server opens a thousand files."""
+def test_a_command_starts_with_old_tools(old_tools: str, tmp_path: Path) -> None:
     project = tmp_path / "a project"
     (project / ".venv/bin").mkdir(parents=True)
     shutil.copytree(ROOT / "e5/cli", project / "e5/cli")
     (project / "scripts").mkdir()
     for name in ("serve", "launch"):
         shutil.copy(ROOT / "scripts" / name, project / "scripts")
-    python = (
-        'case $2 in */extras.py) echo serve ;; *) echo "$* $(ulimit -S -n) $E5_WEIGHTS" ;; esac'
-    )
+    python = 'case $2 in */extras.py) echo serve ;; *) echo "$* $E5_WEIGHTS" ;; esac'
     for name, body in {"scripts/install": "", ".venv/bin/python": python}.items():
         (project / name).write_text(f"#!/bin/sh\n{body}\n")
         (project / name).chmod(0o755)
     done = subprocess.run(
-        ["bash", "-c", 'ulimit -S -n 256 && exec "./a project/scripts/serve" one'],
+        ["bash", "a project/scripts/serve", "one"],
         cwd=tmp_path,
         env={**os.environ, "PATH": old_tools, "E5_WEIGHTS": ""},
         capture_output=True,
         text=True,
     )
     weights = project / "weights/e5-mistral-7b-instruct"
-    assert (done.stdout, done.stderr) == (f"-m e5 serve one 4096 {weights}\n", "")
+    assert (done.stdout, done.stderr) == (f"-m e5 serve one {weights}\n", "")
 
 
 @pytest.mark.parametrize("command", ["accept", "benchmark"])

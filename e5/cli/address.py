@@ -1,6 +1,6 @@
 """Where a server listens: HOST and PORT of the environment, tried before anything is loaded.
 
-They mean the same to Cog's server and to the gateway, which read them in different ways.
+Cog's server and the gateway would read them in different ways; here they mean the same for both.
 """
 
 import errno
@@ -27,9 +27,9 @@ def bound_socket(
 ) -> socket.socket:
     """A socket at the address that HOST and PORT name, which does not listen yet.
 
-    A blank variable counts as absent; then it is 127.0.0.1 and `default_port`. Of a name the first
-    IPv4 address counts, and without any the first IPv6 address. A name that is not resolved within
-    `lookup_seconds` is refused.
+    Without a variable, or if it is blank, it is 127.0.0.1 or `default_port`. A name stands for its
+    first IPv4 address, or for its first IPv6 address if it has no other. A name that is not
+    resolved within `lookup_seconds` is refused.
 
     Raises:
         InputError: for a HOST or PORT that cannot be listened on, whatever the reason.
@@ -52,7 +52,7 @@ def bound_socket(
 
 
 def begin_to_listen(bound: socket.socket) -> None:
-    """Take connections; InputError if another process began to listen there since `bound_socket`.
+    """Listen; InputError if another process began to listen there since `bound_socket`.
 
     The kernel lets several sockets have one address until the first of them listens.
     """

@@ -28,23 +28,31 @@ def download_weights_command(arguments: Sequence[str]) -> int:
     parser = command_parser("download-weights", __doc__)
     name = f"{', '.join(MODELS)}, or OWNER/NAME of the hub. The default is %(default)s."
     parser.add_argument("name", nargs="?", default=E5, help=name)
-    folder = "The folder of the weights. The default is the model's name in weights."
-    parser.add_argument("--folder", type=Path, help=folder)
-    verified = "Download nothing; compare a folder with its manifest.json."
-    parser.add_argument("--verify", nargs="?", type=Path, const=weights / E5, help=verified)
+    into = "The folder of the weights. The default is the model's name in weights."
+    parser.add_argument("--folder", type=Path, help=into)
+    verified = "Download nothing; compare FOLDER, by default that of --folder, with its manifest."
+    parser.add_argument("--verify", metavar="FOLDER", nargs="?", const="", help=verified)
     options = parser.parse_args(arguments)
     from e5.cli.hub_download import download, verify
 
+    model = find_model(options.name)
+    folder: Path = options.folder or weights / model.repository.partition("/")[2]
     if options.verify is not None:
-        verify(options.verify)
-    else:
-        model = find_model(options.name)
-        download(model, options.folder or weights / model.repository.partition("/")[2])
+        verify(Path(options.verify) if options.verify else folder)
+        return 0
+    if model.revision is None:
+        print(
+            f"warning: {model.repository} is not one of {', '.join(MODELS)}: its newest revision "
+            "is taken, with the prompts that its files name (else E5's) and </s> at the end of "
+            "each text. Compare with its model card.",
+            file=sys.stderr,
+        )
+    download(model, folder)
     return 0
 
 
 def find_model(name: str) -> HubModel:
-    """A model of the table, or with a warning any `owner/name` of the hub.
+    """A model of the table, or any `owner/name` of the hub, without a revision.
 
     Raises:
         E5Error: for a name that is neither.
@@ -58,10 +66,4 @@ def find_model(name: str) -> HubModel:
             f"{quoted(name)}: no model of this name; use one of {', '.join(MODELS)}, or the "
             "OWNER/NAME of another on the hub."
         )
-    print(
-        f"warning: {name} is not one of {', '.join(MODELS)}: its newest revision is taken, with "
-        "the prompts that its files name (else E5's) and </s> at the end of each text. Compare "
-        "with its model card.",
-        file=sys.stderr,
-    )
     return HubModel(name, revision=None, template=None)

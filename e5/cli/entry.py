@@ -1,5 +1,6 @@
 """The command `e5`: chooses a subcommand, imports its module only then, and prints its errors."""
 
+import resource
 import sys
 from argparse import SUPPRESS, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
@@ -7,6 +8,7 @@ from importlib import import_module
 
 from e5.cli.extras import SUBCOMMANDS, missing_extras
 
+_FEW_OPEN_FILES, _MANY_OPEN_FILES = 1000, 4096
 _RESUMABLE = ("embed-corpus", "build-index", "download-weights")
 
 
@@ -23,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(f"e5-mistral-service {version('e5-mistral-service')}")
         return 0
+    _allow_open_files()
     from e5.errors import E5Error
 
     try:
@@ -38,6 +41,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"interrupted{remedy if chosen.command in _RESUMABLE else ''}", file=sys.stderr)
         return 130
     return status
+
+
+def _allow_open_files() -> None:
+    """Raise the limit of open files of this process, if it is low, as far as the system lets it.
+
+    macOS allows 256, which are too few for Cog's server, for many callers and for a large index.
+    """
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit != resource.RLIM_INFINITY and limit < _FEW_OPEN_FILES:
+        wanted = _MANY_OPEN_FILES if most == resource.RLIM_INFINITY else min(most, _MANY_OPEN_FILES)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def _parser() -> ArgumentParser:

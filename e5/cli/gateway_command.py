@@ -29,7 +29,7 @@ from e5.settings import Settings
 
 if TYPE_CHECKING:
     from e5.audit import VectorAuditor
-    from e5.gateway import InProcessBackend
+    from e5.embedder import Embedder
 
 # As browsers write it: in lower case, without a path, and without the scheme's own port.
 ORIGIN = re.compile(r"\*|null|(?!https://.*:443$|http://.*:80$)[a-z][a-z0-9+.-]*://[^\sA-Z/?#@*]+")
@@ -164,7 +164,7 @@ async def _serve(
         backend = await RemoteBackend.find(options.backend, weights=settings.weights)
     else:
         backend = in_process = InProcessBackend.load(settings)
-        auditor = _auditor(in_process, settings)
+        auditor = _auditor(in_process.model, settings)
     info = await backend.info()
     if index is not None:
         index.check_model(info.name)
@@ -193,13 +193,10 @@ def _checked(options: argparse.Namespace) -> tuple[list[str], dict[str, str], li
     return keys, aliases, [_origin(text) for text in options.cors]
 
 
-def _auditor(backend: "InProcessBackend", settings: Settings) -> "VectorAuditor":
+def _auditor(embedder: "Embedder", settings: Settings) -> "VectorAuditor":
     """The auditor of vectors, with the model in this process."""
     from e5.audit import LocalSource, VectorAuditor
-    from e5.embedder import Embedder
 
-    embedder = backend.model
-    assert isinstance(embedder, Embedder)
     return VectorAuditor(lambda: LocalSource(embedder, settings, rounding=2e-5, loads_more=False))
 
 

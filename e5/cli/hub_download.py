@@ -51,7 +51,7 @@ def download(model: HubModel, folder: Path) -> None:
                 digests[name] = digest
             else:
                 (folder / name).unlink()
-                print(f"{name}: not the hub's file; deleted, to be fetched again")
+                print(f"{name}: not the hub's file; it was deleted, and is fetched again")
     missing = {name: file for name, file in files.items() if name not in digests}
     size, free = sum(file.size or 0 for file in missing.values()), shutil.disk_usage(folder).free
     needed, available = f"{size / 1e9:.1f} GB", f"{free / 1e9:.1f} GB"
@@ -71,7 +71,7 @@ def download(model: HubModel, folder: Path) -> None:
             if digest is None:
                 raise E5Error(
                     f"{name}: arrived damaged, its checksum is not the one the hub reports; "
-                    "the file was deleted, run again to fetch it anew."
+                    "the file was deleted; run it again to fetch it anew."
                 )
             digests[name] = digest
             (folder / name).parent.mkdir(exist_ok=True)
@@ -155,5 +155,5 @@ def _hub_errors(subject: str) -> Iterator[None]:
             text = str(cause).partition("\n")[0].rstrip(".") or type(cause).__name__
             reason = f"the hub cannot be reached at {constants.ENDPOINT} ({text})"
         raise E5Error(
-            f"{subject}: {reason}; finished files are kept, run again to go on."
+            f"{subject}: {reason}; finished files are kept; run it again to continue."
         ) from error

@@ -91,7 +91,7 @@ def read_text(file: Path, option: str) -> str:
     try:
         content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
     except OSError as error:
-        received = f"{file}, which cannot be read ({type(error).__name__})"
+        received = f"{file}, which cannot be read ({error.strerror})"
         raise InputError(option, received, "name a text file") from error
     marked = (name for mark, name in BYTE_ORDER_MARKS.items() if content.startswith(mark))
     encoding = next(marked, "utf-8")

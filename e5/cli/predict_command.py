@@ -54,6 +54,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.json and options.inputs:
         parser.error("write the inputs by -i or as the INPUTS of --json")
+    if not (options.json or options.inputs):
+        raise InputError("-i", "no input", 'write at least one, as in -i query="what is snow"')
     return options
 
 
@@ -114,7 +116,7 @@ def _read_inputs(
 
 
 def _read_value(value: str, option: str) -> str:
-    """A value; the content of a file that it names, as a data URI, which is what Cog makes of it.
+    """A value; after an @ the content of the file that it names, as a data URI, as Cog sends it.
 
     The predictor reads it, here as in the image, and refuses what is no text.
     """
@@ -135,7 +137,7 @@ def _read_file(name: str, option: str) -> bytes:
 
 
 def _parsed(text: str) -> Any:
-    """The value of JSON; another text as it is, because the service says what it wants instead."""
+    """The value of JSON; any other text unchanged, because the service says what it wants."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:

@@ -20,7 +20,6 @@ from e5.settings import Settings
 NUM_SLOTS = 256  # as @concurrent in predict.py, which only the image reads
 # Cog keeps two files open for each slot, and one for each caller; Python needs some.
 MIN_OPEN_FILES = 3 * NUM_SLOTS + 100
-MANY_OPEN_FILES = 4096
 
 
 def serve_command(arguments: Sequence[str]) -> NoReturn:
@@ -30,7 +29,7 @@ def serve_command(arguments: Sequence[str]) -> NoReturn:
         InputError: for a HOST or PORT that cannot be listened on, and for too few open files.
     """
     command_parser("serve", __doc__).parse_args(arguments)
-    allow_open_files()
+    _check_open_files()
     with bound_socket(os.environ, default_port=5000) as bound:
         host, port = url_host(bound), str(bound.getsockname()[1])
     environment = _environment(os.environ, port)
@@ -39,21 +38,17 @@ def serve_command(arguments: Sequence[str]) -> NoReturn:
     os.execve(sys.executable, command, environment)
 
 
-def allow_open_files() -> None:
-    """Raise the limit of open files of this process, if it is too low and may be raised.
+def _check_open_files() -> None:
+    """Refuse to start where Cog's server would end because it may not open enough files.
 
     Raises:
-        InputError: if it may not be raised enough.
+        InputError: with the limit, which `e5` has raised as far as the system lets it.
     """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= MIN_OPEN_FILES:
-        return
-    most = MANY_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MANY_OPEN_FILES)
-    if most < MIN_OPEN_FILES:
-        received = f"{hard} open files, and Cog's {NUM_SLOTS} slots need {MIN_OPEN_FILES}"
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit != resource.RLIM_INFINITY and limit < MIN_OPEN_FILES:
+        received = f"{limit} open files, and Cog's {NUM_SLOTS} slots need {MIN_OPEN_FILES}"
         remedy = "allow 1024 (ulimit -n 1024, docker run --ulimit nofile=1024)"
         raise InputError("ulimit -n", received, remedy)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _environment(environ: Mapping[str, str], port: str) -> dict[str, str]:

@@ -18,8 +18,8 @@ from e5.prompts import resolve_task
 from e5.texts import check_texts
 from e5.vectors import Vectors, similarity
 
-# Requests of one call at a time: while one is computed, one is tokenised, one answered and one on
-# its way. Even at four tokens a character they fit into the service's queue of a million tokens.
+# Requests of one call at a time: one is computed, one tokenised, one answered and one on its way.
+# Even at four tokens a character they fit into the service's queue of a million tokens.
 REQUESTS_PER_CALL = 4
 # Requests of one client, however many calls wait: an eighth of Cog's slots; an answer takes 6 MB.
 REQUESTS_PER_CLIENT = 32
@@ -140,7 +140,7 @@ class AsyncClient:
             except (InputError, TextError) as error:
                 raise renumbered(error, field, rows) from error
             if vectors is None:
-                width = options.dimensions or await self.dimensions()  # the answer told them
+                width = options.dimensions or await self.dimensions()  # known from the answer
                 vectors = np.empty((len(texts), width), np.float32)
             if answer.vectors.shape != vectors[rows].shape:
                 raise ServiceError(
@@ -151,7 +151,7 @@ class AsyncClient:
 
         async def embed(rows: slice) -> int:
             if rows.start and self._model is None:
-                await tasks[0]  # the first request of a client goes alone: it may be of no use
+                await tasks[0]  # a client's first request goes alone: all would fail as it does
             async with own_permits, permits:
                 await fill(rows)
             return int(rows.stop - rows.start)
@@ -186,7 +186,7 @@ class AsyncClient:
         return answer
 
     async def _identify(self) -> RemoteAnswer:
-        """The answer to a request of one letter, sent once for all calls that wait for it."""
+        """The answer to a request of one text, sent once for all calls that wait for it."""
         if self._identifying is None:
             question = self._ask({"documents": ["a"], "encoding_format": "base64"})
             self._identifying = asyncio.create_task(question)

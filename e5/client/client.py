@@ -80,7 +80,7 @@ class Client:
 
     @property
     def name(self) -> str:
-        """The name of the service's model, asked unless an answer told it already.
+        """The name of the model; until the first answer, the service is asked for it.
 
         Every later answer must come from the same model.
         """
@@ -88,7 +88,7 @@ class Client:
 
     @property
     def dimensions(self) -> int:
-        """The number of dimensions of a whole vector, asked unless an answer told it already."""
+        """The number of dimensions of a whole vector; the service is asked as for `name`."""
         return self._run(AsyncClient.dimensions)
 
     def encode_query(
@@ -123,12 +123,12 @@ class Client:
         return similarity(queries, documents)
 
     def _encode(self, field: str, texts: str | Sequence[str], options: Options) -> Vectors:
-        checked, _ = check_texts(texts, field)  # here: an iterator may use this client itself
+        checked, _ = check_texts(texts, field)  # in this thread: an iterator may use this client
         bar = tqdm(
             total=len(checked), desc="embed", unit="text", delay=2, leave=False, disable=None
         )
         with bar:
-            # The number of callers' threads limits the requests at a time, so nothing else does.
+            # No further limit of requests at a time: the number of callers' threads is one.
             vectors = self._run(
                 lambda client: client._embed(field, checked, options, nullcontext(), bar.update)
             )

@@ -31,7 +31,7 @@ REMEDIES_BY_HEALTH = {
 }
 
 
-# How Cog begins the error of a prediction that raised one. Where its worker is gone, it does not.
+# How Cog begins the error of a prediction that raised one, unlike that of a worker that died.
 RAISED = "Prediction failed: "
 DIED_TWICE = (
     "the service's worker died while it had this request, and so did the next one; send fewer or "
@@ -44,7 +44,7 @@ class WorkerDiedError(RequestFailedError):
 
 
 class CogProtocol(Transport):
-    """How to talk to a Cog server that runs this service, or to a gateway. See `RemoteService`."""
+    """The protocol of a Cog server with this service, and of a gateway. See `RemoteService`."""
 
     reports_health = True
     late_remedy = "allow a longer deadline, or send shorter texts"
@@ -64,7 +64,7 @@ class CogProtocol(Transport):
         except WorkerDiedError:
             if not self._retry_seconds:
                 raise
-            # Perhaps the request killed it: a live worker gets it once more, and then none.
+            # The request may have killed it, so it is sent only once more, to a live worker.
             await retry(self._find_alive, self.name, self._retry_seconds)
         try:
             return await self._try_until(content, end)
@@ -110,7 +110,7 @@ class CogProtocol(Transport):
         if status == 409:
             raise RequestFailedError("no free slot (HTTP 409)", cause="busy", may_retry=True)
         if status == 503 or (status == 502 and not has_failed):
-            # It still starts, or a proxy waits for it.
+            # The service still starts, or a proxy cannot reach it yet.
             if await self.health() == "SETUP_FAILED":
                 remedy = REMEDIES_BY_HEALTH["SETUP_FAILED"]
                 raise RequestFailedError("its setup failed", remedy, "unreachable")
@@ -135,9 +135,9 @@ class CogProtocol(Transport):
 
 
 def _is_lost(prediction: Mapping[str, Any]) -> bool:
-    """Whether Cog failed a prediction before the service had recorded anything of it.
+    """Whether Cog failed a prediction of which the service had recorded nothing.
 
-    What the service raises is recorded by it, and so are the metrics of what it has answered.
+    The service records each error that it raises, and the metrics of each answer.
     """
     metrics = prediction.get("metrics")
     has_metrics = isinstance(metrics, dict) and not metrics.keys() <= {"predict_time"}

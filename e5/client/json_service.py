@@ -43,8 +43,8 @@ class JsonService(Transport):
         A service that is busy is asked again for a minute; nothing else is sent twice.
 
         Raises:
-            InputError: for a wrong key (`api_key`), or a URL that answers nothing of the kind.
-            ServiceError: the service does not answer (`cause` tells why), or refuses the body
+            InputError: for a wrong key (`api_key`), or a URL (`url`) that has no such service.
+            ServiceError: the service does not answer (`cause` says why), or refuses the body
                 (`cause` is "other", and the error has its sentence).
         """
         content = json.dumps(body).encode()
@@ -59,7 +59,7 @@ class JsonService(Transport):
         try:
             response = await self.request("POST", "", end=end, content=content)
         except RequestFailedError as error:
-            error.may_retry = False  # a wrong address is told at once
+            error.may_retry = False  # a wrong address is an error at once
             raise
         if not 200 <= response.status < 300:
             raise self._refusal(response)
@@ -99,7 +99,7 @@ def check_service_url(url: str) -> str:
 
 
 def _sentence(body: bytes) -> str:
-    """What a refusal says, at the places where services say it."""
+    """What a refusal says, in one of the fields in which services say it."""
     parsed = parse_object(body)
     for said in (parsed.get("error"), parsed.get("message"), parsed.get("detail")):
         text = said.get("message") if isinstance(said, dict) else said

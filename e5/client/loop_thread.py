@@ -53,7 +53,7 @@ class LoopThread:
         def cancel() -> None:
             for task in tasks:
                 task.cancel()
-                task.add_done_callback(ended.put)  # once more: the first may have been taken
+                task.add_done_callback(ended.put)  # again: `run` may have taken the first one
             if not tasks:
                 ended.put(None)
 
@@ -70,7 +70,7 @@ class LoopThread:
         return tasks[0].result()
 
     def stop(self, *, wait: bool = True) -> None:
-        """Cancel what is under way, clean up and end the loop. A forked process has none."""
+        """Cancel what is under way, clean up and end the loop; nothing in a forked process."""
         if os.getpid() != self._process:
             return
         atexit.unregister(self.stop)

@@ -125,7 +125,7 @@ def read_error(prediction: Mapping[str, Any]) -> E5Error:
 
 
 def read_schema_refusal(answer: Mapping[str, Any]) -> InputError | None:
-    """The first complaint of Cog's own validation, HTTP 422; None where there is none."""
+    """The first error of Cog's own validation, HTTP 422; None for any other body."""
     try:
         first = answer["detail"][0]
         field, reason = short_line(first["loc"][-1]), short_line(first["msg"])

@@ -1,4 +1,4 @@
-"""A running service, one request at a time: its address decides how to talk to it."""
+"""A running service, one request at a time: its address decides which protocol it speaks."""
 
 import re
 import time
@@ -25,7 +25,7 @@ class RemoteService:
 
     Attributes:
         name: the name of the service in errors: its address.
-        reports_health: whether `health` tells if the service can compute; false for Replicate.
+        reports_health: whether `health` says if the service can compute; false for Replicate.
     """
 
     def __init__(
@@ -82,12 +82,12 @@ class RemoteService:
         A text that is a data URI is embedded as it stands here, and not what it holds.
 
         Args:
-            inputs: of the service, with `encoding_format="base64"`.
+            inputs: the service's inputs, with `encoding_format="base64"`.
 
         Raises:
             E5Error: the service's own error; EngineError where it failed for another reason.
             ServiceError: the service is busy, cannot be reached, is not ready in time, or is none
-                of this kind; `cause` tells which.
+                of this kind; `cause` says which.
             RuntimeError: it was closed.
         """
         inputs = change_texts(inputs, escape)

@@ -46,11 +46,11 @@ ADDRESS = re.compile(
 # texts.
 WAIT_SECONDS = 10
 MIN_CANCEL_AFTER = 5  # seconds; Replicate refuses less
-# Any request but the one for a new prediction is given up after so long without a byte.
+# Any request but the one for a new prediction fails after so long without a byte.
 SILENT_SECONDS = 10.0
 ENDED = ("succeeded", "failed", "canceled", "aborted")
 TOKEN_REMEDY = "set it to a token of replicate.com/account/api-tokens"
-FAILURES_BY_STATUS: dict[int, tuple[str, str]] = {  # and the remedy of each
+FAILURES_BY_STATUS: dict[int, tuple[str, str]] = {  # each with its remedy
     401: ("Replicate does not accept REPLICATE_API_TOKEN", TOKEN_REMEDY),
     402: (
         "the account of REPLICATE_API_TOKEN has no credit",
@@ -70,7 +70,7 @@ FAILURES_BY_STATUS: dict[int, tuple[str, str]] = {  # and the remedy of each
 
 
 class ReplicateProtocol(Transport):
-    """How to talk to a model or a deployment on Replicate that runs this service.
+    """The protocol of a model or a deployment on Replicate that runs this service.
 
     See `RemoteService`. The token is shown in no error and no log.
     """
@@ -118,12 +118,12 @@ class ReplicateProtocol(Transport):
         return read_prediction(prediction)
 
     async def health(self) -> str:
-        """READY where Replicate knows the token's account; "" otherwise. Starts no model."""
+        """READY if Replicate knows the token's account, else "". This starts no model."""
         response = await self.brief_request("GET", "/v1/account")
         return "READY" if response and response.status == 200 else ""
 
     async def aclose(self) -> None:
-        """Close the connections, once Replicate has been asked to cancel what was given up."""
+        """Close the connections, once all requests to cancel a prediction are answered."""
         await asyncio.gather(*self._cancellations)
         await super().aclose()
 

@@ -27,17 +27,17 @@ BRIEF_SECONDS = 5.0  # Cog gives its own health check as long
 # Cog frees a slot only after the answer is sent, so most 409s are over in milliseconds; a model
 # that is still being loaded takes minutes.
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 5.0
-ENOUGH_SECONDS = 1.0  # for an answer, before the time is up
+ENOUGH_SECONDS = 1.0  # that an attempt needs: with less time left, none is made
 
 
 @dataclass(frozen=True)
 class ClientLimits:
-    """How large an answer may be; and in seconds, how Replicate is waited for.
+    """How large an answer may be; and, in seconds, how long Replicate is waited for.
 
     Attributes:
         answer_bytes: the size of the largest body that is read; ten times the vectors of a whole
             request.
-        create_silence: the request for a new prediction is given up after so long without a byte.
+        create_silence: the time without a byte after which the request for a new prediction fails.
         first_poll: the pause before Replicate is asked whether a prediction has ended. Each further
             pause is twice as long, up to eight times the first one.
     """
@@ -62,8 +62,8 @@ class Transport:
     The base of both protocols; see `RemoteService`.
     """
 
-    late_remedy: str  # where no answer comes within the deadline
-    address_remedy: str  # where there is no connection, or what answers does not speak HTTP
+    late_remedy: str  # if no answer comes within the deadline
+    address_remedy: str  # if there is no connection, or what answers does not speak HTTP
 
     def __init__(
         self,
@@ -117,12 +117,12 @@ class Transport:
         """Send one request, and read the whole answer. A redirect is an answer like any other.
 
         Args:
-            method: of HTTP.
+            method: the method of HTTP.
             path: under the server's URL, so that the request goes nowhere else.
             end: when the whole answer must be there, by `time.monotonic`.
             content: the body, JSON.
-            headers: beside those that all requests carry.
-            silence: seconds without a byte after which it is given up, before `end`.
+            headers: further headers, beside those that all requests carry.
+            silence: seconds without a byte after which it fails, before `end`.
             is_billed: whether it must not be sent again once the server may have read it.
 
         Raises:
@@ -203,7 +203,7 @@ async def retry(
 
 
 def retry_after(response: HttpResponse) -> float | None:
-    """Seconds to wait, as an HTTP 429 names them in a header, or Replicate in its sentence."""
+    """The seconds to wait that a header of an HTTP 429 names, or Replicate's sentence."""
     detail = str(parse_object(response.body).get("detail"))
     named = re.findall(r"resets in ~?(\d{1,4})s", detail)
     headers = [response.headers.get(name, "") for name in ("retry-after", "ratelimit-reset")]

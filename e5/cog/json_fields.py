@@ -1,4 +1,4 @@
-"""The fields of an answer, and how they become JSON: arrays in one go, instead of number by number.
+"""The fields of an answer, and how they become JSON: whole arrays, instead of number by number.
 
 Cog hands each answer to `json.dumps`, and offers no other way.
 """
@@ -15,8 +15,9 @@ class JsonFields(dict[str, Any]):
     """An output's fields. Whoever iterates over them, as json does, sees lists instead of arrays.
 
     Example:
-        >>> json.dumps(JsonFields(scores=np.array([[0.5]], np.float32)))
-        '{"scores": [[0.5]]}'
+        >>> fields = JsonFields(scores=np.array([[0.5]], np.float32))
+        >>> list(fields.items()), fields.to_json()
+        ([('scores', [[0.5]])], '{"scores":[[0.5]]}')
     """
 
     def items(self) -> Any:

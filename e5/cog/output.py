@@ -38,7 +38,7 @@ class Output(BaseModel):
 
     @classmethod
     def of(cls, answer: Answer, *, encoding_format: str) -> "Output":
-        """Build it without validation: `embeddings` and `scores` stay arrays until written."""
+        """Build it without validation: `embeddings` and `scores` are arrays, not lists."""
         as_base64 = encoding_format == "base64"
         vectors, scores = answer.vectors, answer.scores
         return cls.model_construct(
@@ -62,10 +62,10 @@ class Output(BaseModel):
 async def build_output(
     answer: Answer, *, encoding_format: str, large_outputs: asyncio.Semaphore
 ) -> Output:
-    """`Output.of`, in a way that lets other requests go on.
+    """`Output.of`, without blocking other requests for long.
 
-    Cog parses again what was written, 0.1 us a number, and blocks this process meanwhile. So large
-    outputs in numbers are handed to it one at a time: each holds `large_outputs` while it exists.
+    Cog parses the JSON once more, 0.1 us a number, and blocks this process meanwhile. So it gets
+    large outputs in numbers one at a time: each holds `large_outputs` until Cog has dropped it.
     """
     build = partial(Output.of, answer, encoding_format=encoding_format)
     if answer.num_floats < FEW_NUMBERS:

@@ -39,10 +39,10 @@ class PredictionFolders:
 
     Attributes:
         root: the folder in which Cog makes them.
-        empty_seconds: after the end, until a folder without files is removed.
+        empty_seconds: the time from a prediction's end to the removal of its empty folders.
         numbers_per_second: folders are kept longer by the answer's numbers divided by this; Cog
             writes 200 times as many in a second.
-        file_seconds: after its last change, until a file is removed; by then it was sent.
+        file_seconds: the time from a file's last change to its removal; by then Cog has sent it.
     """
 
     root: Path = COG_PREDICTIONS
@@ -51,7 +51,7 @@ class PredictionFolders:
     file_seconds: float = 60.0
 
     def __post_init__(self) -> None:
-        self._ended: list[tuple[float, str]] = []  # a heap of times of removal and names
+        self._ended: list[tuple[float, str]] = []  # a heap: when to remove which folder
         threading.Thread(target=self._remove, name="e5-predictions", daemon=True).start()
 
     def remove_later(self, num_floats: int = 0) -> None:
@@ -60,7 +60,7 @@ class PredictionFolders:
             self._plan(name, self.empty_seconds + num_floats / self.numbers_per_second)
 
     def check(self) -> None:
-        """Make a folder as Cog does; FileError where that fails."""
+        """Make a folder as Cog does, and remove it; FileError if that fails."""
         trial = self.root / f"e5-{uuid4().hex}"
         try:
             trial.mkdir(parents=True)
@@ -70,7 +70,7 @@ class PredictionFolders:
             raise FileError(self.root, received, "make it writable, with room for files") from error
 
     def check_room(self, num_bytes: int) -> None:
-        """FileError if an answer of so many bytes goes through a file for which there is no room.
+        """FileError if an answer of so many bytes needs a file for which there is no room.
 
         Cog would fail the prediction too, but then it loses the slot for good.
         """
@@ -94,7 +94,7 @@ class PredictionFolders:
                     self._plan(name, self.empty_seconds)
 
     def _remove_unless_new(self, folder: Path) -> bool:
-        """Remove a prediction's files and folders; True at the first file that is too new."""
+        """Remove a prediction's files and folders; returns whether a file is too new for that."""
         if _remove_empty(folder):
             return False
         with suppress(OSError):  # what the system does not let us remove stays
@@ -108,7 +108,7 @@ class PredictionFolders:
 
 
 def _remove_empty(folder: Path) -> bool:
-    """Remove a prediction's folders if they are as Cog makes them: looking costs twice as much."""
+    """Remove a prediction's folders if they are empty; to look first would cost twice as much."""
     try:
         for name in ("inputs", "outputs", ""):
             os.rmdir(f"{folder}/{name}")

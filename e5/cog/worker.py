@@ -27,7 +27,7 @@ class CogWorker:
     """The process's log, health and predictions, as Cog wants them; `predict.py` shows its use."""
 
     def __init__(self, record_metric: RecordMetric, folders: PredictionFolders) -> None:
-        """Check the folders, by FileError; `record_metric` is a method of the Cog runner."""
+        """Raise FileError for folders that cannot be used; `record_metric` is the Cog runner's."""
         folders.check()
         self.record_metric = record_metric
         self.large_outputs = asyncio.Semaphore(1)
@@ -36,7 +36,7 @@ class CogWorker:
 
     @classmethod
     def start(cls, record_metric: RecordMetric) -> "CogWorker":
-        """Prepare this process too: log, end with Cog's server, and write answers quickly."""
+        """A worker whose process logs, ends with Cog's server, and writes answers quickly."""
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
         end_with_parent()
         patch_json_dumps()
@@ -83,7 +83,7 @@ class CogWorker:
             (self.folders.root.parent / f"e5-running-{port}").write_text(str(self.num_running))
 
     def is_healthy(self) -> bool:
-        """Whether Cog can make its folders."""
+        """Whether Cog can still make its folders."""
         try:
             self.folders.check()
         except E5Error:
@@ -123,7 +123,7 @@ class Prediction:
 
 
 def end_with_parent() -> None:
-    """From now on, exit when the parent process has ended, in whatever state this process is.
+    """From now on, exit when the parent process has ended, whatever this process is doing.
 
     Cog's server does not end its worker when it is killed, or stopped while the worker still loads;
     the worker would keep the weights in memory.

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from e5.serving import Answer, EmbedRequest
 from e5.settings import Settings
 
 if TYPE_CHECKING:  # they bring torch, or the tokenizer's library
+    from e5.embedder import Embedder
     from e5.prompt_tokenizer import PromptTokenizer
     from e5.serving import ServedModel, Service
 
@@ -87,19 +88,22 @@ class Backend(Protocol):
         """Close what the backend holds."""
 
 
-class InProcessBackend:
-    """The model in this process. A `Backend`.
+_Model = TypeVar("_Model", bound="ServedModel")
+
+
+class InProcessBackend(Generic[_Model]):
+    """A service in this process, of its own model (`load`) or of engines. A `Backend`.
 
     Attributes:
         model: what is served.
     """
 
-    def __init__(self, model: "ServedModel", service: "Service") -> None:
+    def __init__(self, model: _Model, service: "Service") -> None:
         self.model = model
         self._service = service
 
     @classmethod
-    def load(cls, settings: Settings) -> "InProcessBackend":
+    def load(cls, settings: Settings) -> "InProcessBackend[Embedder]":
         """Load the checkpoint and run its self-check.
 
         Raises:
@@ -114,7 +118,7 @@ class InProcessBackend:
             max_queue_tokens=settings.max_queue_tokens,
             cache_bytes=settings.cache_bytes,
         )
-        return cls(embedder, service)
+        return InProcessBackend(embedder, service)
 
     async def info(self) -> BackendInfo:
         """See `Backend.info`."""

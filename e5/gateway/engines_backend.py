@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from e5.gateway.backend import InProcessBackend
-from e5.serving import Engines, Service
+from e5.serving import Engines, ServedModel, Service
 
 
-class EnginesBackend(InProcessBackend):
+class EnginesBackend(InProcessBackend[ServedModel]):
     """The service in this process, and the engines behind sockets. A `Backend` without torch."""
 
     def __init__(self, engines: Engines, weights: Path) -> None:

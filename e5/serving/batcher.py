@@ -96,7 +96,7 @@ class Batcher:
 
     @property
     def waiting_tokens(self) -> int:
-        """The number of tokens in the queue, not given to a forward yet."""
+        """See `EngineQueue.waiting_tokens`."""
         with self._changed:
             return self._queue.tokens
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Literal, TypeAlias
 
 ChildKind: TypeAlias = Literal["engine", "front"]
-# Why a process ended: by itself or by others; or by its parent, for what was seen of it.
+# Why a process ended: by itself or by others ("ended"), or because its parent killed it.
 EndCause: TypeAlias = Literal["ended", "silent", "unhealthy", "refused"]
 
 
@@ -16,18 +16,18 @@ class Child:
     """A process that may be started again and again.
 
     Attributes:
-        kind: what it is.
-        number: which one of its kind, from 1 on.
+        kind: whether it is an engine or a front.
+        number: its number among those of its kind, from 1 on.
         is_ready: whether it can answer.
         missed_ticks: how often the parent looked since the process last showed that it is well.
         cause: why its last process ended, or will end.
-        is_unhealthy: whether an engine says so of itself.
+        is_unhealthy: whether an engine said last that it does not work.
         waiting_tokens: the number of tokens that wait for an engine, as it said last.
-        cache_bytes: the number of bytes that its kept vectors take, as it said last.
+        cache_bytes: the number of bytes that an engine's kept vectors take, as it said last.
     """
 
     def __init__(self, kind: ChildKind, number: int, environ: Mapping[str, str]) -> None:
-        """Know a child, which is not started yet; `environ` are its environment variables."""
+        """Describe a child; `start` starts it, with the environment variables `environ`."""
         self.kind, self.number = kind, number
         self.is_ready = asyncio.Event()
         self._environ = environ
@@ -47,17 +47,17 @@ class Child:
 
     @property
     def process_id(self) -> int:
-        """That of its last process; 0 if it was never started."""
+        """The id of its last process; 0 if it was never started."""
         return 0 if self._process is None else self._process.pid
 
     @property
     def exit_status(self) -> int | None:
-        """That of its last process, negative after a signal; None while it runs."""
+        """The exit status of its last process, negative after a signal; None while it runs."""
         return 0 if self._process is None else self._process.returncode
 
     @property
     def ending(self) -> str:
-        """How its last process ended, for a log."""
+        """How its last process ended, in words for a log."""
         status = self.exit_status or 0
         return f"by {signal.Signals(-status).name}" if status < 0 else f"with exit status {status}"
 
@@ -84,7 +84,7 @@ class Child:
                 return
         except BlockingIOError:
             return
-        except OSError:  # it had not read something when it ended
+        except OSError:  # the process ended without reading something
             pass
         asyncio.get_running_loop().remove_reader(lifeline)
         lifeline.close()

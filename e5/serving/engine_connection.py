@@ -1,4 +1,4 @@
-"""A front's connection to one engine: requests go out, and replies find who waits for them."""
+"""A front's connection to one engine: sends requests, and gives each reply to who waits for it."""
 
 import asyncio
 import logging
@@ -49,12 +49,12 @@ class EngineConnection(FrameProtocol):
     """The connection to one engine, and the requests that wait for its replies.
 
     Attributes:
-        path: of the engine's socket.
+        path: the path of the engine's socket.
         hello: what the engine serves; None until it has said it.
         state: what the engine said last of itself.
         heard: the monotonic time at which it said that.
         own_tokens: the number of tokens of this process's requests that it has not replied to.
-        turn: grows with each request; that of the last one.
+        turn: the number of the last request that was sent to it, of all that this process sends.
         ended: set once the connection has ended.
     """
 
@@ -67,7 +67,7 @@ class EngineConnection(FrameProtocol):
         """Begin without a connection.
 
         Args:
-            path: of the engine's socket.
+            path: the path of the engine's socket.
             greet: called with what the engine serves; raises FrameError to refuse it.
             leave: called when the connection has ended.
         """
@@ -110,7 +110,7 @@ class EngineConnection(FrameProtocol):
         return MAX_JSON_BYTES if kind is FrameKind.ERROR else 0
 
     def frame_received(self, received: Frame) -> None:
-        """Take what the engine says of itself, or give its reply to who waits."""
+        """Take what the engine says of itself, or give its reply to who waits for it."""
         kind, number, payload = received
         if self.hello is None:
             hello = read_hello(payload)
@@ -141,9 +141,10 @@ class EngineConnection(FrameProtocol):
             future.set_exception(outcome)
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002
-        """Tell everyone who waits that no reply comes."""
+        """Raise ConnectionEndedError in all who wait for a reply."""
         level = logging.WARNING if self._pending else logging.INFO
-        logger.log(level, "%s is gone, with %d requests", self._peer, len(self._pending))
+        log = "the connection to %s has ended, with %d requests unanswered"
+        logger.log(level, log, self._peer, len(self._pending))
         self.ended.set()
         self._leave(self)
         for pending in self._pending.values():

@@ -41,7 +41,7 @@ class EngineQueue(Protocol):
 
     @property
     def waiting_tokens(self) -> int:
-        """The number of tokens that are not given to a forward yet."""
+        """The number of tokens that wait for a forward."""
 
     @property
     def max_queue_tokens(self) -> int:
@@ -52,7 +52,7 @@ class EngineQueue(Protocol):
         """See `Service.cache_bytes`."""
 
     def check_capacity(self, num_tokens: int) -> None:
-        """Refuse a request of `num_tokens` or more with the error with which `embed` would."""
+        """Raise what `embed` would raise now for a request of at least `num_tokens`."""
 
     async def embed(self, sequences: Sequence[TokenIds]) -> BatchedVectors:
         """Queue the texts and wait for their vectors; cancelling takes them out of the queue.

@@ -1,10 +1,10 @@
-"""The process of one engine: loads the model, and answers fronts by a unix socket.
+"""The process of one engine: loads the model, and answers fronts through a unix socket.
 
     python -m e5.serving.engine_server --socket /run/private/engine-0
 
 The settings are those of the environment. It listens once the model has passed its self-check, in a
-folder that only its user can enter. It ends when its standard input does, so that a parent that was
-killed leaves nobody; on SIGTERM it answers what it has taken, and then ends.
+folder that only its user can enter. It ends when its standard input does, so that it does not
+outlive a parent that was killed; on SIGTERM it answers what it has taken, and then ends.
 """
 
 import argparse
@@ -61,11 +61,11 @@ class EngineServer:
 
         Args:
             model: what the queue computes with.
-            queue: of the engine.
-            max_unread_bytes: of answers that a front has not read, after which no more of its
-                requests are taken.
-            last_answers_seconds: for so long, once all is answered, fronts may take their last
-                answers; one that was stopped takes none.
+            queue: the queue of the engine.
+            max_unread_bytes: the number of bytes of unread answers after which no more requests of
+                a front are taken.
+            last_answers_seconds: when it ends, how long fronts may take to read their last
+                answers; a front that was stopped reads none.
         """
         tokenizer = model.prompt_tokenizer.tokenizer
         self.hello = EngineHello(
@@ -87,7 +87,7 @@ class EngineServer:
 
     @property
     def state(self) -> EngineState:
-        """How it is; an engine that ends says that it is not healthy, so that nobody asks it."""
+        """Its state; an engine that ends says that it is not healthy, so that nobody asks it."""
         healthy = self.queue.healthy and not self.is_ending
         return EngineState(healthy, self.queue.waiting_tokens, self.queue.cache_bytes)
 
@@ -108,7 +108,7 @@ class EngineServer:
             remedy = "choose a short path in a folder of your own"
             raise FileError(path, f"no socket can be made there ({error})", remedy) from error
         self._path = path
-        self._telling = loop.create_task(self._tell())
+        self._reporting = loop.create_task(self._report_states())
 
     async def stop(self) -> None:
         """Answer what was taken, and close all connections.
@@ -121,7 +121,7 @@ class EngineServer:
         for connection in self.connections:
             connection.send(state_frame(self.state))
         await self._until(lambda: not any(each.tasks for each in self.connections))
-        self._telling.cancel()
+        self._reporting.cancel()
         for connection in self.connections:
             connection.end()
         with suppress(TimeoutError):
@@ -139,18 +139,18 @@ class EngineServer:
             self._changed.clear()
             await self._changed.wait()
 
-    async def _tell(self) -> None:
-        """Tell every front several times a second how the engine is."""
+    async def _report_states(self) -> None:
+        """Send the engine's state to every front several times a second."""
         while True:
             await asyncio.sleep(STATE_SECONDS)
-            told = state_frame(self.state)
+            report = state_frame(self.state)
             for connection in self.connections:
                 if not connection.is_unread:
-                    connection.send(told)
+                    connection.send(report)
 
 
 class _FrontConnection(FrameProtocol):
-    """The connection of one front, and its requests that are computed."""
+    """The connection to one front, and those of its requests that are being computed."""
 
     def __init__(self, server: EngineServer) -> None:
         super().__init__("a front")
@@ -167,7 +167,7 @@ class _FrontConnection(FrameProtocol):
         self.send(state_frame(self._server.state))
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002
-        """Give up what the front asked."""
+        """Cancel the front's requests."""
         self._server.connections.discard(self)
         self._server.changed()
         for task in self.tasks.values():
@@ -192,12 +192,12 @@ class _FrontConnection(FrameProtocol):
         return super().max_bytes(kind, number)
 
     def data_received(self, data: bytes) -> None:
-        """Take requests, as long as the engine does not end."""
+        """Take requests, unless the engine is ending."""
         if not self._server.is_ending:
             super().data_received(data)
 
     def frame_received(self, received: Frame) -> None:
-        """Begin a request, or give one up."""
+        """Begin a request, or cancel one."""
         number = received.number
         if received.kind is FrameKind.CANCEL:
             if number in self.tasks:  # else its reply is on the way

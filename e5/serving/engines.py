@@ -25,7 +25,7 @@ from e5.tokenizer import TokenIds, Tokenizer
 MAX_SILENT_SECONDS = 5.0
 RECONNECT_SECONDS = 0.1  # between two tries to connect to an engine that is not there
 MAX_RECONNECT_SECONDS = 5.0  # to one that was refused
-OF_EACH_ENGINE = {"max_batch_tokens"}  # what engines may say differently: it depends on the card
+MAY_DIFFER = {"max_batch_tokens"}  # between engines: it depends on the card
 
 NO_ENGINE = "no engine can compute now; try again in a moment."
 TWO_ENDED = "two engines ended while they computed this request; it is not sent to a third."
@@ -43,7 +43,7 @@ class EnginesModel:
 
 
 class Engines:
-    """The engines behind some sockets. An `EngineQueue` of the event loop that opened it.
+    """The engines behind some sockets. An `EngineQueue` for the event loop that connected it.
 
     Example, inside a coroutine:
         >>> engines = await Engines.connect([Path("/run/private/engine-0")])
@@ -115,7 +115,7 @@ class Engines:
         return sum(each.state.cache_bytes for each in self._connections.values())
 
     def check_capacity(self, num_tokens: int) -> None:
-        """Refuse a request of `num_tokens` or more as the engine would that it would go to."""
+        """See `EngineQueue.check_capacity`; compared with the queue of the engine to be asked."""
         self._check_size(num_tokens)
         waiting, limit = self._best().state.waiting_tokens, self.hello.max_queue_tokens
         if waiting + num_tokens > limit:
@@ -149,7 +149,7 @@ class Engines:
             raise RequestTooLargeError(num_tokens, limit)
 
     def _best(self) -> EngineConnection:
-        """The engine with the fewest tokens; of several, the one that was not asked for longest."""
+        """The engine with the fewest waiting tokens; of several, the one asked longest ago."""
         if not self._connections:
             raise ServiceError(NO_ENGINE, cause="unreachable")
         return min(
@@ -189,7 +189,7 @@ class Engines:
         """Take an engine that has said what it serves; FrameError if its answers would differ."""
         if not self._hello.done():
             self._hello.set_result(hello)
-        first, compared = self.hello, EngineHello.model_fields.keys() - OF_EACH_ENGINE
+        first, compared = self.hello, EngineHello.model_fields.keys() - MAY_DIFFER
         differing = [name for name in compared if getattr(hello, name) != getattr(first, name)]
         if differing:
             found = f"it serves {hello.name}, and the first engine {first.name}"

@@ -3,7 +3,7 @@
 A frame is a header (u32 length of the payload, u8 kind, u64 number) and the payload, all in the
 machine's own byte order, because both ends run on one machine. Nothing on the wire is code, and
 each length is checked before memory is taken for it. Each ASK gets exactly one reply, which
-carries its number: ANSWER, ERROR, or CANCEL if the front gave the request up before that.
+carries its number: ANSWER, ERROR, or CANCEL if the front cancelled the request before that.
 
     engine -> front       HELLO   what is served, as JSON; the first frame
                           STATE   u8 whether it is healthy, u64 waiting tokens, u64 bytes of its
@@ -77,10 +77,10 @@ class EngineHello(BaseModel):
     """What an engine serves, and how much it takes.
 
     Attributes:
-        version: of the wire.
+        version: the version of these frames.
         name: the model's name with its fingerprint.
-        tokenizer_sha256: of the tokenizer's file: a front must have the same.
-        prompts: the model's, as the fields of `Prompts`.
+        tokenizer_sha256: the checksum of the tokenizer's file; a front must have the same file.
+        prompts: the model's prompts.
         dimensions: the number of dimensions of a whole vector.
         max_length: the number of tokens after which texts are truncated.
         max_batch_tokens: the largest number of tokens that are computed in one forward.
@@ -101,7 +101,7 @@ class EngineHello(BaseModel):
 
 @dataclass(frozen=True)
 class EngineState:
-    """How an engine is: whether it works, the tokens that wait for it, the bytes of its cache."""
+    """Whether an engine works, the number of tokens that wait for it, the bytes of its cache."""
 
     healthy: bool
     waiting_tokens: int
@@ -116,7 +116,7 @@ def frame(kind: FrameKind, number: int = 0, *payload: bytes | memoryview) -> Pie
 
 
 def hello_frame(hello: EngineHello) -> Pieces:
-    """The first frame of an engine."""
+    """The first frame that an engine sends."""
     return frame(FrameKind.HELLO, 0, hello.model_dump_json().encode())
 
 
@@ -129,21 +129,21 @@ def read_hello(payload: bytearray) -> EngineHello:
 
 
 def state_frame(state: EngineState) -> Pieces:
-    """How an engine is."""
+    """The frame with the state of an engine."""
     return frame(
         FrameKind.STATE, 0, STATE.pack(state.healthy, state.waiting_tokens, state.cache_bytes)
     )
 
 
 def read_state(payload: bytearray) -> EngineState:
-    """How an engine is."""
+    """The state of an engine; FrameError for a payload of another size."""
     if len(payload) != STATE.size:
         raise FrameError(f"a STATE of {len(payload)} bytes")
     return EngineState(*STATE.unpack(payload))
 
 
 def ask_frame(number: int, sequences: Sequence[TokenIds]) -> Pieces:
-    """A request for the vectors of these texts."""
+    """The frame that asks for the vectors of these texts."""
     numbers = array("I", [len(sequences), *map(len, sequences)])
     numbers.extend(chain.from_iterable(sequences))
     return frame(FrameKind.ASK, number, memoryview(numbers).cast("B"))
@@ -158,9 +158,9 @@ def read_ask(payload: bytearray, *, max_length: int, vocab_size: int) -> list[To
     """The token ids of each text.
 
     Args:
-        payload: of the frame.
-        max_length: no text has more tokens.
-        vocab_size: each id is below it.
+        payload: the payload of the ASK.
+        max_length: the largest number of tokens of a text.
+        vocab_size: the number of token ids, from 0 on.
 
     Raises:
         FrameError: for anything that a front never sends; an engine that computed it could
@@ -182,7 +182,7 @@ def read_ask(payload: bytearray, *, max_length: int, vocab_size: int) -> list[To
 
 
 def answer_frame(number: int, batched: BatchedVectors) -> Pieces:
-    """The vectors of a request."""
+    """The frame with the vectors of a request."""
     cached = -1 if batched.cached is None else batched.cached
     meta = META.pack(batched.queue_ms, batched.forward_ms, batched.batch_texts, cached)
     rows = np.ascontiguousarray(batched.vectors, np.float32).reshape(-1).view(np.uint8)
@@ -206,7 +206,7 @@ def read_answer(payload: bytearray, num_texts: int, dimensions: int) -> BatchedV
 
 
 def error_frame(number: int, error: E5Error) -> Pieces:
-    """The error of a request."""
+    """The frame with the error of a request."""
     return frame(FrameKind.ERROR, number, json.dumps(error.to_dict()).encode())
 
 
@@ -222,7 +222,7 @@ def read_engine_error(payload: bytearray, num_texts: int) -> E5Error:
 
 
 class FrameReader:
-    """Cuts what arrives, in pieces of any size, into frames."""
+    """Divides what arrives, in pieces of any size, into frames."""
 
     def __init__(self, max_bytes: Callable[[FrameKind, int], int]) -> None:
         """`max_bytes` says how long the payload of a frame of a kind and number may be.
@@ -253,7 +253,7 @@ class FrameReader:
 
 
 class FrameProtocol(asyncio.Protocol):
-    """One end of a connection, which the first bytes that are no frame end; the log says it."""
+    """One end of a connection, which is closed at the first bytes that are no frame."""
 
     transport: asyncio.Transport
 

@@ -25,7 +25,7 @@ def tie_to_parent(folder: Path | None = None) -> None:
     """From now on, end at once when the parent has ended, in whatever state both are.
 
     Args:
-        folder: removed then, because the parent no longer can.
+        folder: a folder to remove then, because the parent no longer can.
     """
     with suppress(OSError, AttributeError):  # of another system than Linux
         # A child that is stopped does not see that its input ends: the kernel wakes it.
@@ -48,8 +48,8 @@ class FrontConfig:
 
     Attributes:
         name: of the process, for its log.
-        folder: what all processes share.
-        engines: the sockets of all engines.
+        folder: the private folder that all processes share.
+        engines: the paths of all engines' sockets.
         listener_descriptor: the file descriptor of `listener`.
     """
 

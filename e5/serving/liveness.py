@@ -6,7 +6,7 @@ from collections.abc import Callable
 FIRST_FORWARD_SECONDS = 900.0  # no forward has ended yet: kernels may have to be built
 MIN_FORWARD_SECONDS = 60.0  # a forward that takes less is never called hung
 SLOWEST_FACTOR = 50  # a forward hangs if a token takes this many times the slowest so far
-MAX_BAD_FORWARDS = 16  # in a row, in which no text got a finite vector
+MAX_BAD_FORWARDS = 16  # one after another, without a finite vector
 
 
 class Liveness:

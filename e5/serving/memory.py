@@ -11,9 +11,9 @@ class MemoryTrimmer:
     """Returns free memory to the system from time to time."""
 
     def __init__(self, pause_seconds: float = 10.0, library: object | None = None) -> None:
-        """Begin with a pause; `library` is the C library, by default that of this process.
+        """Trim after `pause_seconds` for the first time; `library` is the C library.
 
-        A call of it takes some milliseconds, and other threads that allocate wait for it.
+        Trimming takes some milliseconds, in which other threads that allocate wait.
         """
         self._pause_seconds = pause_seconds
         # man 3 malloc_trim: only glibc has it
@@ -21,7 +21,7 @@ class MemoryTrimmer:
         self._last = time.monotonic()
 
     def trim(self) -> bool:
-        """Give free pages back, unless that was done a moment ago; whether it was done now."""
+        """Give free pages back, unless that was done a moment ago; returns whether it was done."""
         if self._malloc_trim is None or time.monotonic() - self._last < self._pause_seconds:
             return False
         self._last = time.monotonic()

@@ -1,7 +1,7 @@
-"""What the parent of engines and fronts counts, in files that each front shows with its own.
+"""What the parent of engines and fronts counts. Each front's /metrics shows it with its own.
 
-prometheus-client keeps the values of several processes in the files of one folder if an environment
-variable names one when it is imported.
+prometheus-client keeps the values of several processes in files of one folder, if an environment
+variable names the folder when it is imported.
 """
 
 import os
@@ -33,7 +33,7 @@ class ProcessMetrics:
         for kind in get_args(ChildKind):
             for cause in get_args(EndCause):
                 self.restarts.labels(kind, cause)  # 0 from the beginning
-        # One process writes these: any mode that adds nothing to them will do.
+        # Only this process writes these, so any mode that changes no value will do.
         self.processes = Gauge(
             "e5_gateway_processes",
             "Processes that can answer.",
@@ -57,7 +57,7 @@ class ProcessMetrics:
         )
 
     def forget(self, name: str) -> None:
-        """Remove what a process that has ended measured; what it counted stays."""
+        """Remove the gauges of a process that has ended; its counters stay."""
         from prometheus_client.multiprocess import mark_process_dead
 
         mark_process_dead(name)

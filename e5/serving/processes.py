@@ -32,23 +32,23 @@ logger = logging.getLogger(__name__)
 
 PACKAGE_FOLDER = Path(__file__).parents[2]  # where children find this package
 ENGINE_COMMAND = (sys.executable, "-m", "e5.serving.engine_server")
-# The exit statuses of a child that has written why it does not start.
+# With these a child ends that does not start and has written why.
 STATUSES_WITH_REASON = (1, 2)
 
 
 @dataclass(frozen=True)
 class ProcessLimits:
-    """How long the parent waits for what.
+    """How long the parent waits for its children.
 
     Attributes:
         tick_seconds: the pause between two looks at the children.
-        silent_ticks: a child that shows nothing, or that it is not well, for so many looks is
-            killed. Looks are counted, not seconds: while the machine sleeps, there are none.
+        silent_ticks: the number of looks after which a child is killed that shows no sign of life,
+            or says that it is not well. Seconds would go on while the machine sleeps.
         loading_ticks: the same, for a child that was started and cannot answer yet.
-        ending_seconds: what an engine may take to end once all fronts have ended.
+        ending_seconds: the time in which an engine must end once all fronts have ended.
         first_pause: seconds before a child is started again.
-        longest_pause: to which they double while it lives no longer than this.
-        failed_starts: if a child ends so often in a row before it can answer, all end.
+        longest_pause: the pause doubles up to this, until a child has lived for longer than it.
+        failed_starts: all end if a child ends so often in a row before it can answer.
     """
 
     tick_seconds: float = 0.25
@@ -75,20 +75,18 @@ class Processes:
         one_by_one: bool = False,
         limits: ProcessLimits = ProcessLimits(),
     ) -> None:
-        """Know the processes; `run` starts them.
+        """Describe the processes; `run` starts them.
 
         Args:
-            folder: a private one, which they share.
-            bound: has the address on which the fronts listen; it does not listen itself.
+            folder: a private folder, which they share.
+            bound: a socket that has the address on which the fronts listen, and does not listen.
             engines: for each engine, the environment variables in which it differs from this
                 process.
             num_fronts: the number of fronts.
-            front_command: a command line that makes a process a front, when `--front` and a
-                `FrontConfig` stand behind it.
-            engine_command: a command line that makes a process an engine, when `--socket` and a
-                path stand behind it.
+            front_command: the command line of a front, without `--front` and its `FrontConfig`.
+            engine_command: the command line of an engine, without `--socket` and its path.
             one_by_one: whether no two engines may load at the same time.
-            limits: how long it waits for what.
+            limits: how long the parent waits for its children.
         """
         self._folder, self._bound, self._limits = folder, bound, limits
         self._front_command, self._engine_command = front_command, engine_command
@@ -103,7 +101,7 @@ class Processes:
         self._children = [*self._engines, *self._fronts]
         self._loading = asyncio.Semaphore(1 if one_by_one else len(engines))
         self._served: str | None = None  # the model, as the first engine named it
-        self._is_asked = asyncio.Event()
+        self._must_end = asyncio.Event()
         self._is_forced = False
 
     async def run(self, announce: Callable[[str], None]) -> int:
@@ -113,20 +111,20 @@ class Processes:
         second one ends all at once.
 
         Args:
-            announce: is told the name of the model when all processes can answer.
+            announce: called with the name of the model when all processes can answer.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.end)
         ticking = loop.create_task(self._tick())
-        asked = loop.create_task(self._is_asked.wait())
+        ending = loop.create_task(self._must_end.wait())
         keeping = [loop.create_task(self._keep(child)) for child in self._children]
         announcing = loop.create_task(self._announce(announce))
-        await asyncio.wait([asked, ticking, *keeping], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([ending, ticking, *keeping], return_when=asyncio.FIRST_COMPLETED)
         gave_up = [task for task in (ticking, *keeping) if task.done()]
-        for task in (asked, announcing, *keeping):
+        for task in (ending, announcing, *keeping):
             task.cancel()
-        await asyncio.gather(asked, announcing, *keeping, return_exceptions=True)
+        await asyncio.gather(ending, announcing, *keeping, return_exceptions=True)
         is_clean = await self._end()
         ticking.cancel()
         for task in gave_up:
@@ -139,10 +137,10 @@ class Processes:
         announce(str(self._served))
 
     async def _keep(self, child: Child) -> None:
-        """Start a child again and again; return when that is of no use and it has said why.
+        """Start a child again and again; return when it cannot start and has written why.
 
         Raises:
-            EngineError: when that is of no use, and it has not said why.
+            EngineError: when it cannot start, and has not written why.
         """
         clock, limits = asyncio.get_running_loop().time, self._limits
         num_failed, pause, was_ever_ready = 0, limits.first_pause, False
@@ -235,15 +233,15 @@ class Processes:
                 self._metrics.processes.labels(kind).set(num_ready)
 
     def end(self) -> None:
-        """End as by a signal: in order the first time, and at once the second time."""
-        if self._is_asked.is_set():
+        """Do what a signal does: let all end in order; at the second call, end them at once."""
+        if self._must_end.is_set():
             self._is_forced = True
             for child in self._children:
                 child.kill("ended")
-        self._is_asked.set()
+        self._must_end.set()
 
     async def _end(self) -> bool:
-        """End the fronts, then the engines; returns whether nothing was lost by it."""
+        """End the fronts, then the engines; returns whether every request was answered."""
         serving = [front for front in self._fronts if front.is_ready.is_set()]
         for front in self._fronts:
             front.signal(signal.SIGTERM if front in serving else signal.SIGKILL)
@@ -287,5 +285,5 @@ class _Watcher(FrameProtocol):
             self._engine.missed_ticks = 0
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002
-        """Note that it can be connected to again."""
+        """Let `Processes` connect again."""
         self.has_ended.set()

@@ -139,13 +139,13 @@ class Answer:
 
     Attributes:
         vectors: float32 `[num_texts, dimensions]`, queries first, then documents.
-        scores: float32 `[num_queries, num_documents]`, cosine x 100; empty without both, or of
-            a remote service.
-        tokens: the number of tokens read of each text, in the order of the vectors.
+        scores: float32 `[num_queries, num_documents]`, cosine x 100; empty without queries, without
+            documents, and in the answer of a remote service.
+        tokens: the number of tokens of each text that were read, in the order of the vectors.
         truncated: whether each text was truncated.
         model: name and fingerprint of the model.
         metrics: `queue_ms`, `forward_ms`, `tokens`, `batch_texts`, and `cached` where there is a
-            cache; {} of a remote service.
+            cache; {} in the answer of a remote service.
     """
 
     vectors: Vectors

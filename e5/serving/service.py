@@ -14,14 +14,14 @@ from e5.vectors import check_dimensions, cosine_scores, finish
 if TYPE_CHECKING:  # it brings torch
     from e5.embedder import Embedder
 
-# Tokenising fewer takes less time than a thread does; tokenising more would block other requests.
+# Fewer are tokenised in less time than a thread takes to start; more would block other requests.
 FEW_CHARACTERS = 10_000
 MAX_TOKENIZING = 2  # large requests at the same time: each takes up to 45 bytes a character
 LONGEST_TOKEN = 32  # characters; no vocabulary of these models has a longer token
 
 
 class ServedModel(Protocol):
-    """What a service knows of its model: an `Embedder`, or what engines elsewhere say of theirs."""
+    """What a service knows of its model: an `Embedder`, or what other processes say of theirs."""
 
     @property
     def name(self) -> str:
@@ -117,7 +117,7 @@ class Service:
             QueueFullError: too many tokens are already waiting.
             RequestTooLargeError: the request has more tokens than the queue can ever hold.
             EngineError: the engine broke; `healthy` is False from then on.
-            ServiceError: no engine is there, where engines are other processes.
+            ServiceError: the engines are other processes, and none of them can be reached.
         """
         model, fields = self._model, request.fields
         check_dimensions(request.dimensions, model.dimensions)

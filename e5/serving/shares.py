@@ -14,7 +14,7 @@ from e5.settings import Settings
 logger = logging.getLogger(__name__)
 
 ALL = "all"
-MOST = 256  # processes of a kind
+MAX_PROCESSES = 256  # of a kind
 FRONTS_PER_ENGINE = 2
 
 
@@ -40,19 +40,19 @@ def divide_machine(
     cores: int | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Shares:
-    """Give each engine a card, or a share of the cores where there is no card.
+    """Give each engine a card, if there are any, and a share of the cores.
 
     Args:
         engines: how many engines, or `all` for one on each card; by default as many as cards, or 1.
         fronts: how many fronts; by default two for each engine, and at most one for each core.
-        settings: those of each engine.
+        settings: the settings of each engine.
         cards: finds the cards; see `find_cards`.
         cores: the number of cores; by default those that this process may run on.
         environ: may limit the threads of each engine by OMP_NUM_THREADS.
 
     Raises:
-        InputError: for numbers that are none, or more engines than cards, about the field `engines`
-            or `fronts`; for a device that names one card, about `E5_DEVICE`.
+        InputError: about `engines` or `fronts`, if it is no number or there are more engines than
+            cards; about `E5_DEVICE`, if it names one card.
 
     Example:
         >>> divide_machine("2", None, Settings(), cards=lambda: ["0", "1"], cores=16,
@@ -71,7 +71,7 @@ def divide_machine(
     found = [] if settings.device == "cpu" else cards()
     if not found and (engines == ALL or settings.device == "cuda"):
         received = f"{engines or 'no value'}, and no card can be used here"
-        remedy = "run a number of engines on the cores by E5_DEVICE=cpu, such as --engines 2"
+        remedy = "use a number such as 2, with E5_DEVICE=cpu, for engines on the cores"
         raise InputError("engines", received, remedy)
     if found and wanted is not None and wanted > len(found):
         received = f"{wanted}, which are more engines than there are cards ({len(found)})"
@@ -90,8 +90,8 @@ def divide_machine(
 
 def _number(field: str, text: str | None, other: str = "") -> int:
     text = text or ""
-    if not (text.isdecimal() and len(text) < 10 and 1 <= int(text) <= MOST):
-        remedy = f"use {other}a whole number from 1 to {MOST}"
+    if not (text.isdecimal() and len(text) < 10 and 1 <= int(text) <= MAX_PROCESSES):
+        remedy = f"use {other}a whole number from 1 to {MAX_PROCESSES}"
         raise InputError(field, quoted(text), remedy)
     return int(text)
 

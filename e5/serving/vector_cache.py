@@ -1,6 +1,6 @@
 """Vectors of texts that were asked for before, so that they need not be computed again.
 
-A text is known by its token ids: in one process nothing else shapes its vector.
+The token ids are the key: in one process a vector depends on nothing else.
 """
 
 import threading
@@ -19,7 +19,7 @@ ENTRY_BYTES = 384
 
 
 def key_of(token_ids: Sequence[int]) -> bytes:
-    """What a text is known by: 256 bits, of which nobody can make the same for two texts."""
+    """The key of a text: a hash of 256 bits, so that no two texts have the same."""
     return blake2b(array("I", token_ids).tobytes(), digest_size=32).digest()
 
 

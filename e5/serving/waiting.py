@@ -19,7 +19,7 @@ from e5.tokenizer import TokenIds
 
 @dataclass(eq=False)
 class QueuedRequest:
-    """The texts of one request, as token ids, and how many of them were given to forwards."""
+    """The texts of one request, as token ids, and how many of them forwards have taken."""
 
     sequences: Sequence[TokenIds]
 
@@ -27,7 +27,7 @@ class QueuedRequest:
         self.num_taken = 0  # texts
         # The number of tokens of the texts that were not taken yet.
         self.waiting_tokens = sum(map(len, self.sequences))
-        self.was_skipped = False  # it was the first of the queue, and the last forward had none
+        self.was_skipped = False  # it was the first, and the last forward took none of its texts
 
     @property
     def is_over(self) -> bool:
@@ -36,7 +36,7 @@ class QueuedRequest:
 
     @property
     def is_taken(self) -> bool:
-        """Whether all its texts were given to forwards."""
+        """Whether forwards have taken all its texts."""
         return self.num_taken == len(self.sequences)
 
 
@@ -72,7 +72,7 @@ class RequestQueue(Generic[R]):
 
     @property
     def tokens(self) -> int:
-        """The number of tokens that were not given to a forward yet."""
+        """The number of tokens that wait for a forward."""
         return sum(request.waiting_tokens for request in self.requests if not request.is_over)
 
     def take(self, token_budget: int) -> list[RequestSlice[R]]:

@@ -15,7 +15,7 @@ from e5.serving.processes import Processes, ProcessLimits
 from e5.serving.shares import divide_machine, must_load_one_by_one
 from e5.settings import Settings
 
-MAX_FOLDER = 80  # characters; the whole path of a socket may have 107
+MAX_FOLDER = 80  # characters of the parent's path; the path of a socket may have 107
 
 
 @contextmanager
@@ -23,19 +23,19 @@ def private_folder() -> Iterator[Path]:
     """A folder that only this user can enter, for sockets and counters; it is removed at the end.
 
     Raises:
-        FileError: if there is no place for one.
+        FileError: if none can be made.
     """
-    places = [os.environ.get("XDG_RUNTIME_DIR", ""), tempfile.gettempdir(), "/tmp"]
-    for place in filter(None, places):
-        if len(place) > MAX_FOLDER:
+    parents = [os.environ.get("XDG_RUNTIME_DIR", ""), tempfile.gettempdir(), "/tmp"]
+    for parent in filter(None, parents):
+        if len(parent) > MAX_FOLDER:
             continue
         with suppress(OSError):
-            folder = Path(tempfile.mkdtemp(prefix="e5-gateway-", dir=place))
+            folder = Path(tempfile.mkdtemp(prefix="e5-gateway-", dir=parent))
             break
     else:
         raise FileError(Path("/tmp"), "no folder can be made there", "free some space")
     try:
-        # What tidies up /tmp leaves folders alone that somebody has locked.
+        # Services that tidy up /tmp leave locked folders alone.
         descriptor = os.open(folder, os.O_RDONLY)
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         yield folder
@@ -45,9 +45,9 @@ def private_folder() -> Iterator[Path]:
 
 
 def reserve_port(bound: socket.socket) -> None:
-    """Let sockets with SO_REUSEPORT share the port of one that does not listen, and no others.
+    """Let only sockets with SO_REUSEPORT have the port of a socket that does not listen.
 
-    Another gateway, which tries the port without that, finds it in use from now on.
+    Another gateway, which does not set that, finds the port in use from now on.
     """
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
@@ -67,7 +67,7 @@ def run_processes(
 
     Args:
         bound: see `Processes`. From now on others may listen on its address only as fronts do.
-        settings: those of each engine.
+        settings: the settings of each engine.
         engines: see `divide_machine`.
         fronts: see `divide_machine`.
         front_command: see `Processes`; it gets the private folder.
@@ -77,7 +77,7 @@ def run_processes(
     Raises:
         InputError: as `divide_machine`.
         WeightsError: as `must_load_one_by_one`.
-        EngineError: if a process ends again and again before it can answer, and has not said why.
+        EngineError: if a process cannot start, and has not written why.
     """
     shares = divide_machine(engines, fronts, settings)
     one_by_one = must_load_one_by_one(Path(settings.weights), len(shares.engines))

@@ -138,12 +138,12 @@ def test_a_link_local_address_without_its_interface_is_named() -> None:
     ["0", "-1", "65536", "5000/tcp", "tcp://10.0.0.1:5000", "five", "5e3", "0x50", "+80", "80.0",
      "5000,5001", "²", "9" * 50],
 )  # fmt: skip
-def test_a_port_that_is_none_is_named(port: str) -> None:
+def test_a_port_that_is_no_number_of_a_port_is_refused(port: str) -> None:
     assert refusal(PORT=port) == f"PORT: received '{port}'; use 1 to 65535."
 
 
 @pytest.mark.parametrize("port", ["", " ", "9" * 5000])
-def test_a_number_of_a_port_has_16_bits(port: str) -> None:
+def test_the_number_of_a_port_has_16_bits(port: str) -> None:
     assert port_number("8080") == 8080
     with pytest.raises(InputError, match=r"^PORT: received '.*'; use 1 to 65535\.$"):
         port_number(port)

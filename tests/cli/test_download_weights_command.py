@@ -44,6 +44,21 @@ def test_outside_a_clone_the_weights_go_to_the_caller_s_folder(
     assert f"weights/{E5}: all " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("arguments", [["--folder", "mine"], ["somebody/mine"]])
+def test_without_a_folder_of_its_own_verify_reads_that_of_the_other_arguments(
+    arguments: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(download_weights_command, "HOME", tmp_path / "site-packages")
+    monkeypatch.chdir(tmp_path)
+    assert main(["download-weights", *arguments, "--verify"]) == 1
+    error = capsys.readouterr().err
+    assert "mine: there is no such weights folder" in error
+    assert "warning" not in error
+
+
 def test_a_model_that_nobody_looked_at_is_taken_with_a_warning(
     hub: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -58,7 +73,7 @@ def test_a_model_that_nobody_looked_at_is_taken_with_a_warning(
 
 
 @pytest.mark.parametrize("name", ["mistral", "../weights", "a/b/c", "", "somebody/", "x\x1b/y"])
-def test_a_name_of_no_model_is_refused_in_one_sentence(
+def test_a_name_that_no_model_has_is_refused_in_one_sentence(
     hub: FakeHub, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["download-weights", name]) == 1

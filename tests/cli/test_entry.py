@@ -1,6 +1,7 @@
 """The command `e5`: help, version, errors in one sentence, and what an installed wheel does."""
 
 import os
+import resource
 import subprocess
 import sys
 import sysconfig
@@ -60,6 +61,22 @@ def test_each_subcommand_has_a_module_and_its_help(
     usage, _, rest = capsys.readouterr().out.partition("\n\n")
     assert usage.startswith(f"usage: e5 {command} ")
     assert rest.splitlines()[0].endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [((256, -1), 4096), ((256, 2000), 2000), ((867, 868), 868), ((1024, -1), 1024)],
+)
+def test_every_subcommand_may_open_many_files(
+    limits: tuple[int, int], expected: int, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The soft limit of macOS is 256."""
+    set_to = [limits[0]]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
+    monkeypatch.setattr(resource, "setrlimit", lambda _, values: set_to.append(values[0]))
+    with pytest.raises(SystemExit):
+        run("serve", "--help")
+    assert set_to[-1] == expected
 
 
 def test_the_version_is_that_of_the_package(run: Run) -> None:

@@ -46,7 +46,7 @@ from ports import free_port
         (
             ["--engines", "all"],
             {"E5_DEVICE": "cpu"},
-            "--engines: received all, and no card can be used here; run a number of engines on ",
+            "--engines: received all, and no card can be used here; use a number such as 2, ",
         ),
         (
             ["--engines", "2"],

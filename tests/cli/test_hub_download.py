@@ -156,7 +156,7 @@ def test_a_file_that_does_not_arrive_whole_is_named_and_not_kept(
     assert main(["download-weights", "--folder", str(folder)]) == 1
     error = capsys.readouterr().err
     assert name in error
-    assert "run again" in error
+    assert "run it again" in error
     assert is_one_sentence(error)
     assert not names_in(folder) & {name, MANIFEST, STAGING}
 
@@ -231,7 +231,7 @@ def test_without_network_one_sentence_says_so(
     assert main(["download-weights", "--folder", str(tmp_path / "weights")]) == 1
     error = capsys.readouterr().err
     assert "the hub cannot be reached" in error
-    assert "run again" in error
+    assert "run it again" in error
     assert is_one_sentence(error)
     assert not hub.fetched
 
@@ -250,7 +250,7 @@ def test_where_the_hubs_client_is_set_offline_one_sentence_says_so(
     assert not hub.fetched
 
 
-def test_a_hub_without_the_revision_is_told_of_in_one_sentence(
+def test_a_hub_without_the_revision_is_refused_in_one_sentence(
     hub: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hub.revision = "0" * 40
@@ -261,7 +261,7 @@ def test_a_hub_without_the_revision_is_told_of_in_one_sentence(
     assert is_one_sentence(error)
 
 
-def test_a_disk_too_small_is_told_of_before_anything_is_fetched(
+def test_a_disk_too_small_is_refused_before_anything_is_fetched(
     hub: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hub.claimed_sizes[FIRST] = 10**18

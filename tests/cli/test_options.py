@@ -53,7 +53,7 @@ def test_a_path_is_made_absolute_and_a_uri_is_kept(
 
 def test_a_file_of_lines_has_at_least_one(tmp_path: Path) -> None:
     file = tmp_path / "keys"
-    with pytest.raises(InputError, match=r"^--keys: received .*cannot be read \(FileNotFound"):
+    with pytest.raises(InputError, match=r"^--keys: received .*cannot be read \(No such file"):
         read_lines(file, "--keys", "key")
     for blank in (b"", b"\n \r\n\x0c\n", b"\xef\xbb\xbf", b"\xff\xfe", "\ufeff\n".encode("utf-32")):
         file.write_bytes(blank)

@@ -34,6 +34,8 @@ def test_inputs_are_those_of_cog_predict_and_the_answer_is_the_server_s(
     [
         (["-i", "query=snow", "-i", "dimensions=many"], MINI, 'dimensions: received "many"; '),
         (["-i", "colour=red"], MINI, "colour: received an unknown input; "),
+        ([], Path("nowhere"), "-i: received no input; write at least one, as in -i query="),
+        (["--json"], Path("nowhere"), "-i: received no input; write at least one, as in -i query="),
         (["-i", "query"], MINI, "-i query: received no value; write -i query=VALUE."),
         (["-i", "query=a", "-i", "query=b"], MINI, "-i query: received twice; write it once."),
         (

@@ -14,7 +14,6 @@ from ports import free_port
 from server import ROOT, serve
 from waiting import SECONDS, wait_until
 
-from e5.cli.serve_command import allow_open_files
 from e5.settings import Settings
 
 MINI = ROOT / "weights/e5-mini"
@@ -83,22 +82,8 @@ def test_relative_weights_and_adapters_are_the_caller_s(
     assert environment.get("E5_ADAPTER", "") == (expected.format(tmp_path) if given else "")
 
 
-@pytest.mark.parametrize(
-    ("limits", "expected"),
-    [((256, -1), 4096), ((256, 2000), 2000), ((867, 868), 868), ((1024, 1024), 1024)],
-)
-def test_open_files_are_allowed_where_there_are_too_few(
-    limits: tuple[int, int], expected: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    set_to = [limits[0]]
-    monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
-    monkeypatch.setattr(resource, "setrlimit", lambda _, values: set_to.append(values[0]))
-    allow_open_files()
-    assert set_to[-1] == expected
-
-
 @pytest.mark.slow
-def test_too_few_open_files_are_said_before_cog_starts() -> None:
+def test_too_few_open_files_are_refused_before_cog_starts() -> None:
     few = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (256, 512))  # noqa: E731
     done = subprocess.run(
         [sys.executable, "-m", "e5", "serve"], preexec_fn=few, capture_output=True, text=True

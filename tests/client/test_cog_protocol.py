@@ -161,7 +161,7 @@ def test_a_server_that_is_not_there_yet_is_waited_for(caplog: pytest.LogCaptureF
         (b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", "check the URL and the proxy"),
     ],
 )
-def test_an_answer_that_is_none_is_said_at_once(reply: Reply, part: str) -> None:
+def test_an_answer_that_is_not_the_service_s_is_an_error_at_once(reply: Reply, part: str) -> None:
     with fake_cog(always(reply)) as cog:
         sentence = error_of(cog)
         assert part in sentence
@@ -194,7 +194,7 @@ def test_a_failure_without_an_error_of_ours_is_an_engine_error() -> None:
         assert len(cog.inputs) == 1
 
 
-def test_what_cog_fails_after_the_service_has_answered_is_no_death() -> None:
+def test_a_failure_of_cog_after_the_service_answered_is_not_a_worker_s_death() -> None:
     """Such as an answer for whose file there is no space."""
     failure = {"status": "failed", "error": "No space.", "metrics": {"tokens": 3}}
     with fake_cog(always((200, failure))) as cog:
@@ -204,13 +204,13 @@ def test_what_cog_fails_after_the_service_has_answered_is_no_death() -> None:
 
 
 @pytest.mark.parametrize("reply", [CRASHED, NOT_SENT])
-def test_what_a_dying_worker_had_is_given_to_a_live_one(reply: Reply) -> None:
+def test_a_request_whose_worker_died_is_sent_to_a_live_one(reply: Reply) -> None:
     with fake_cog(first(1, reply)) as cog:
         assert embed(cog.url).vectors.tolist() == [[7, 1, 0, 0]]
         assert cog.inputs == [INPUTS] * 2
 
 
-def test_it_is_given_to_a_live_one_as_soon_as_there_is_one() -> None:
+def test_it_is_sent_as_soon_as_a_worker_is_alive() -> None:
     with fake_cog(first(1, CRASHED)) as cog, ThreadPoolExecutor(1) as pool:
         cog.health = (200, {"status": "UNHEALTHY"})
         asked = pool.submit(embed, cog.url)
@@ -220,7 +220,7 @@ def test_it_is_given_to_a_live_one_as_soon_as_there_is_one() -> None:
         assert cog.inputs == [INPUTS] * 2
 
 
-def test_a_request_of_which_two_workers_died_is_given_to_no_third() -> None:
+def test_a_request_of_which_two_workers_died_is_sent_to_no_third() -> None:
     with fake_cog(always(CRASHED)) as cog:
         with pytest.raises(EngineError, match=r"^the service's worker died while it had this requ"):
             embed(cog.url)
@@ -228,7 +228,7 @@ def test_a_request_of_which_two_workers_died_is_given_to_no_third() -> None:
 
 
 @pytest.mark.parametrize("health", ["UNHEALTHY", "STARTING", None])
-def test_where_no_worker_lives_it_is_said_that_it_died(health: str | None) -> None:
+def test_if_no_worker_is_alive_the_error_says_that_it_died(health: str | None) -> None:
     seen = f"/health-check says {health}" if health else "nothing answers"
     with fake_cog(always(NOT_SENT)) as cog:
         cog.health = (200, {"status": health}) if health else (404, b"")
@@ -238,7 +238,7 @@ def test_where_no_worker_lives_it_is_said_that_it_died(health: str | None) -> No
         assert len(cog.inputs) == 1
 
 
-def test_a_worker_that_is_dead_at_the_second_try_is_not_called_two() -> None:
+def test_a_worker_that_is_still_dead_is_not_counted_as_two() -> None:
     def reply(number: int, _: object) -> Reply:
         cog.health = (200, {"status": "READY" if number == 0 else "UNHEALTHY"})
         return CRASHED
@@ -256,7 +256,7 @@ def test_a_schema_s_refusal_names_the_field() -> None:
         assert caught.value.field == "documents[0]"
 
 
-def test_a_failed_setup_is_said_at_once() -> None:
+def test_a_failed_setup_is_an_error_at_once() -> None:
     with fake_cog(always(NOT_READY)) as cog:
         cog.health = (200, {"status": "SETUP_FAILED", "setup": {"logs": "Traceback ..."}})
         sentence = error_of(cog)
@@ -264,7 +264,7 @@ def test_a_failed_setup_is_said_at_once() -> None:
         assert len(cog.inputs) == 1
 
 
-def test_a_host_that_does_not_exist_is_said_at_once() -> None:
+def test_a_host_that_does_not_exist_is_an_error_at_once() -> None:
     error = refusal(FakeCog("http://no-such-host.invalid"), deadline=60)
     assert "check the URL and the proxy" in str(error)
     assert error.cause == "unreachable"
@@ -381,7 +381,7 @@ def test_it_is_retried_for_the_seconds_allowed_and_no_longer() -> None:
 
 
 @pytest.mark.slow
-def test_the_cause_tells_what_is_not_there_from_what_is_late() -> None:
+def test_the_cause_distinguishes_a_service_that_is_absent_from_one_that_is_late() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         cog = FakeCog(f"http://127.0.0.1:{silent.getsockname()[1]}")
         assert refusal(cog, deadline=1).cause == "deadline"
@@ -457,7 +457,7 @@ def test_a_gateway_is_asked_again_no_sooner_than_it_says() -> None:
         assert time.monotonic() - started >= 1
 
 
-def test_a_wrong_key_is_said_at_once() -> None:
+def test_a_wrong_key_is_an_error_at_once() -> None:
     with fake_cog(always(failed("ServiceError: no key.", status=401))) as cog:
         error = refusal(cog)
         assert "send the right key (api_key of Client)" in str(error)

@@ -58,7 +58,7 @@ def test_an_interrupt_cancels_the_prediction_before_the_call_ends() -> None:
         assert len(api.cancels) == 1
 
 
-def test_a_client_is_of_use_after_an_interrupt() -> None:
+def test_a_client_can_be_used_after_an_interrupt() -> None:
     entered, released = threading.Event(), threading.Event()
 
     def reply(number: int, inputs: Inputs) -> Reply:
@@ -120,7 +120,7 @@ def run_script(url: str, code: str) -> None:
         ),
     ],
 )
-def test_a_client_that_was_not_closed_ends_without_a_word(code: str) -> None:
+def test_a_client_that_was_not_closed_ends_silently(code: str) -> None:
     released = threading.Event()
 
     def reply(_: int, inputs: Inputs) -> Reply:

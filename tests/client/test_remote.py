@@ -77,13 +77,13 @@ def test_a_deadline_that_cannot_be_kept_is_refused(deadline: Any) -> None:
 
 
 @pytest.mark.parametrize("seconds", [-1, float("nan"), "60"])
-def test_a_time_to_retry_that_is_none_is_refused(seconds: Any) -> None:
+def test_a_time_to_retry_that_is_no_number_of_seconds_is_refused(seconds: Any) -> None:
     with pytest.raises(InputError, match=r"^retry_seconds: received .*; use seconds, 0 for none"):
         RemoteService("http://127.0.0.1", retry_seconds=seconds)
 
 
 @pytest.mark.parametrize("address", [None, 7, b"http://host", "", "host:5000", "replicate"])
-def test_an_address_that_is_none_is_refused_with_both_kinds_of_them(address: Any) -> None:
+def test_an_address_of_no_kind_is_refused_and_the_remedy_names_each_kind(address: Any) -> None:
     with pytest.raises(InputError) as caught:
         RemoteService(address)
     assert "as in http://127.0.0.1:5000, or replicate:owner/name." in str(caught.value)

@@ -164,7 +164,7 @@ def test_it_is_waited_for(creates: list[Reply], polls: list[Reply]) -> None:
 
 @pytest.mark.parametrize("ended", ["create", "poll"])
 @pytest.mark.parametrize("status", ["aborted", "canceled"])
-def test_what_was_ended_by_somebody_else_is_said_at_once(status: str, ended: str) -> None:
+def test_a_prediction_that_somebody_else_ended_is_an_error_at_once(status: str, ended: str) -> None:
     last: Reply = (200, {"status": status, "output": None})
     with fake_replicate([last if ended == "create" else STARTING], [last]) as api:
         error = refusal()
@@ -198,7 +198,7 @@ def test_a_failure_is_the_service_s_own_error_and_billed_once(
 
 
 @pytest.mark.parametrize("output", [None, "https://replicate.delivery/out.json", [], {"x": 1}])
-def test_an_output_that_is_none_of_ours_is_said(output: Any) -> None:
+def test_an_output_that_is_not_the_service_s_is_an_error(output: Any) -> None:
     with fake_replicate([(200, {"status": "succeeded", "output": output})]):
         assert "its output is not that of this service" in str(refusal())
 
@@ -216,7 +216,7 @@ def test_an_output_that_is_none_of_ours_is_said(output: Any) -> None:
         ((200, b"<html>"), 'Replicate answered HTTP 200: "<html>"; check REPLICATE_BASE_URL'),
     ],
 )
-def test_what_may_have_begun_is_not_sent_again(reply: Reply, part: str) -> None:
+def test_a_prediction_that_may_have_begun_is_not_created_again(reply: Reply, part: str) -> None:
     with fake_replicate([reply, SUCCEEDED]) as api:
         error = refusal()
     assert part in str(error)
@@ -225,7 +225,7 @@ def test_what_may_have_begun_is_not_sent_again(reply: Reply, part: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_silent_create_is_given_up_and_not_sent_again() -> None:
+def test_a_create_without_an_answer_fails_and_is_not_sent_again() -> None:
     ended = threading.Event()
 
     def silent() -> Any:

@@ -47,7 +47,7 @@ def refusal(address: str = MODEL) -> ServiceError:
         7,
     ],
 )
-def test_a_prediction_elsewhere_is_not_asked_after(elsewhere: Any) -> None:
+def test_a_prediction_at_another_server_is_not_asked_for(elsewhere: Any) -> None:
     urls: dict[str, Any] = {}
     with fake_replicate([(201, {"status": "starting", "urls": urls})]) as api:
         is_text = isinstance(elsewhere, str)
@@ -76,7 +76,7 @@ def test_a_redirect_is_not_followed() -> None:
         ("a b", "a value that cannot be a token"),
     ],
 )
-def test_without_a_token_it_says_so(
+def test_without_a_token_an_error_says_so(
     token: str | None, received: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("REPLICATE_API_TOKEN", raising=False)
@@ -152,7 +152,7 @@ def test_what_names_no_model_is_refused(address: str) -> None:
         RemoteService(address, deadline=1)
 
 
-def test_a_base_that_is_no_url_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_base_url_that_is_no_url_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REPLICATE_API_TOKEN", TOKEN)
     monkeypatch.setenv("REPLICATE_BASE_URL", "api.replicate.com")
     with pytest.raises(InputError, match=r"^REPLICATE_BASE_URL: received") as caught:
@@ -164,7 +164,7 @@ def test_a_base_that_is_no_url_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     "model",
     [{"latest_version": None}, {"latest_version": {"id": "../x"}}, {"latest_version": 7}, {"x": 1}],
 )
-def test_a_model_without_a_version_is_said(model: Any) -> None:
+def test_a_model_without_a_version_is_refused(model: Any) -> None:
     with fake_replicate() as api:
         api.model = (200, model)
         assert "the model has no version; push one" in str(refusal("replicate:you/e5"))

@@ -282,7 +282,7 @@ def test_a_pause_is_as_long_as_asked_for(
     ("seconds", "named", "goes_on"),
     [(0, 0, False), (0.5, 0, True), (10, 8.5, True), (10, 9.5, False), (10, 30, False)],
 )
-def test_a_pause_after_which_no_answer_could_come_is_none(
+def test_no_pause_is_made_after_which_no_answer_could_come(
     seconds: float, named: float, goes_on: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(random, "uniform", lambda least, _most: least)

@@ -27,7 +27,7 @@ def probes() -> Iterator[dict[str, Any]]:
 
 @pytest.mark.parametrize("kind", BY_KIND)
 @pytest.mark.parametrize("version", ["1.27", "1.37"])
-def test_it_is_valid(kind: str, version: str) -> None:
+def test_the_manifest_is_valid(kind: str, version: str) -> None:
     assert kubernetes_validate.validate(BY_KIND[kind], version, strict=True) == version
 
 
@@ -72,7 +72,7 @@ def test_the_gateway_has_the_routes_and_the_metric() -> None:
     assert f"\n{name} " in gateway.get("/metrics").text
 
 
-def test_it_runs_as_nobody_on_a_read_only_root_with_one_gpu() -> None:
+def test_the_pod_runs_as_nobody_on_a_read_only_root_with_one_gpu() -> None:
     assert POD["spec"]["securityContext"]["runAsNonRoot"] is True
     assert CONTAINER["securityContext"] == {
         "allowPrivilegeEscalation": False,

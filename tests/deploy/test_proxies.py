@@ -158,7 +158,7 @@ def test_a_caller_without_an_id_that_a_log_can_hold_gets_one(
     wait_until(lambda: f" {found} GET /health 200 " in proxy.log)
 
 
-def test_a_caller_who_hangs_up_is_not_computed_for(proxy: Proxy) -> None:
+def test_the_request_of_a_caller_who_hangs_up_is_not_computed(proxy: Proxy) -> None:
     gateway, url = proxy.survivor, proxy.door.client.base_url
     texts = [f"{number} {'snow and rain ' * 300}" for number in range(100)]
     body = json.dumps({"model": "e5-mini", "input": texts}).encode()

@@ -35,7 +35,9 @@ def local(embedder: Embedder, checkpoint: Path) -> Iterator[LocalGateway]:
 class RunningGateway(LocalGateway):
     """Sends every request to a gateway that runs, and counts what that counts."""
 
-    def __init__(self, running: GatewayServer, backend: InProcessBackend, **names: Any) -> None:
+    def __init__(
+        self, running: GatewayServer, backend: InProcessBackend[Embedder], **names: Any
+    ) -> None:
         super().__init__(backend, **names)
         self._running = running
 

@@ -255,7 +255,7 @@ def test_an_engine_that_gives_another_number_of_vectors_is_broken(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["take", "_store", "_compute"])
-def test_a_mistake_of_the_thread_leaves_nobody_waiting(
+def test_after_a_mistake_in_the_thread_nobody_waits_for_ever(
     method: str, sound: Embedder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def story() -> None:

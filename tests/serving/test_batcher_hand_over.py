@@ -112,7 +112,7 @@ def test_vectors_are_handed_over_at_once_where_nothing_waits(launching: Launchin
     run(story)
 
 
-def test_what_waits_and_is_cancelled_holds_nobody_up(launching: LaunchingEngine) -> None:
+def test_a_cancelled_request_delays_no_other(launching: LaunchingEngine) -> None:
     async def story() -> None:
         batcher = Batcher(launching.embedder, max_queue_tokens=1_000)
         first, second = await two_requests(launching, batcher)
@@ -227,7 +227,7 @@ def test_many_requests_at_the_same_time_get_their_own_vectors(launching: Launchi
     run(story)
 
 
-def test_on_a_cpu_nobody_waits_for_the_next_forward(engine: WatchedEngine) -> None:
+def test_on_a_cpu_no_answer_waits_for_the_next_forward(engine: WatchedEngine) -> None:
     async def story() -> None:
         batcher = Batcher(engine.embedder, max_queue_tokens=1_000)
         engine.hold()

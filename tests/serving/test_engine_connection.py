@@ -56,7 +56,7 @@ BROKEN: dict[str, Callable[[WatchedEngine, int], bytes]] = {
 
 
 @pytest.mark.parametrize("what", BROKEN)
-def test_what_is_no_reply_ends_the_connection_and_the_request_goes_elsewhere(
+def test_a_frame_that_is_no_reply_ends_the_connection_and_the_request_goes_to_another_engine(
     engine: WatchedEngine, what: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def story() -> None:
@@ -77,7 +77,7 @@ def test_what_is_no_reply_ends_the_connection_and_the_request_goes_elsewhere(
 
 
 @LOOPS
-def test_the_reply_to_what_was_given_up_is_dropped(engine: WatchedEngine, loop: str) -> None:
+def test_the_reply_to_a_cancelled_request_is_dropped(engine: WatchedEngine, loop: str) -> None:
     """The engine may have replied before it heard so; whatever it says, others get theirs."""
 
     async def story() -> None:
@@ -109,7 +109,7 @@ def test_the_reply_to_what_was_given_up_is_dropped(engine: WatchedEngine, loop: 
     run_on(loop, story)
 
 
-def test_half_an_answer_is_none(engine: WatchedEngine) -> None:
+def test_half_an_answer_is_not_used(engine: WatchedEngine) -> None:
     async def story() -> None:
         sound = server_of(engine)
         dying = FakeEngine(sound.hello, lambda number: answer_of(engine, number)[:-1])
@@ -124,7 +124,7 @@ def test_half_an_answer_is_none(engine: WatchedEngine) -> None:
     run(story)
 
 
-def test_who_waits_is_told_when_the_connection_ends(
+def test_all_who_wait_get_an_error_when_the_connection_ends(
     engine: WatchedEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def story() -> None:
@@ -148,10 +148,10 @@ def test_who_waits_is_told_when_the_connection_ends(
 
     with caplog.at_level(logging.WARNING):
         run(story)
-    assert any("is gone, with 3 requests" in said for said in caplog.messages)
+    assert any("has ended, with 3 requests unanswered" in said for said in caplog.messages)
 
 
-def test_what_an_engine_says_of_itself_is_believed_until_it_says_more(
+def test_the_last_state_of_an_engine_counts(
     engine: WatchedEngine,
 ) -> None:
     async def story() -> None:

@@ -41,7 +41,7 @@ def vectors_of(reply: Frame | None, num_texts: int, engine: WatchedEngine) -> Ve
     return read_answer(reply.payload, num_texts, engine.embedder.dimensions).vectors
 
 
-def test_it_says_what_it_serves_and_then_how_it_is(engine: WatchedEngine) -> None:
+def test_it_sends_what_it_serves_and_then_its_state(engine: WatchedEngine) -> None:
     async def story() -> None:
         server = server_of(engine, max_queue_tokens=500)
         async with serving(server) as [path]:
@@ -128,7 +128,7 @@ def test_a_full_queue_is_the_engines_own_error(engine: WatchedEngine) -> None:
     run(story)
 
 
-def test_a_mistake_in_the_queue_is_told_without_its_words(
+def test_a_mistake_in_the_queue_is_an_error_that_does_not_quote_it(
     engine: WatchedEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def fail(sequences: object) -> BatchedVectors:  # noqa: ARG001
@@ -173,7 +173,7 @@ BROKEN = {
 
 
 @LOOPS
-def test_what_is_no_frame_ends_its_connection_and_no_other(
+def test_bytes_that_are_no_frame_end_their_connection_and_no_other(
     engine: WatchedEngine, caplog: pytest.LogCaptureFixture, loop: str
 ) -> None:
     chance = random.Random(3)
@@ -210,7 +210,7 @@ def test_what_is_no_frame_ends_its_connection_and_no_other(
 
 
 @LOOPS
-def test_what_is_given_up_leaves_the_queue_and_is_confirmed(
+def test_a_cancelled_request_leaves_the_queue_and_is_confirmed(
     engine: WatchedEngine, loop: str
 ) -> None:
     chance = random.Random(4)
@@ -241,7 +241,7 @@ def test_what_is_given_up_leaves_the_queue_and_is_confirmed(
 
 
 @LOOPS
-def test_who_hangs_up_gives_up_what_it_asked(engine: WatchedEngine, loop: str) -> None:
+def test_a_front_that_hangs_up_cancels_its_requests(engine: WatchedEngine, loop: str) -> None:
     chance = random.Random(5)
     first, dropped, last = ([some_text(10, chance)] for _ in range(3))
 
@@ -268,7 +268,7 @@ def test_who_hangs_up_gives_up_what_it_asked(engine: WatchedEngine, loop: str) -
 
 
 @LOOPS
-def test_who_does_not_read_is_not_read_and_costs_nobody_else(
+def test_a_front_that_reads_no_answers_is_not_read_and_delays_no_other(
     engine: WatchedEngine, loop: str
 ) -> None:
     chance = random.Random(6)
@@ -297,7 +297,7 @@ def test_who_does_not_read_is_not_read_and_costs_nobody_else(
 
 
 @LOOPS
-def test_who_ends_answers_what_was_taken_and_nothing_that_comes_after(
+def test_an_engine_that_ends_answers_what_it_took_and_nothing_that_comes_later(
     engine: WatchedEngine, loop: str
 ) -> None:
     chance = random.Random(7)
@@ -340,7 +340,7 @@ def test_who_ends_answers_what_was_taken_and_nothing_that_comes_after(
     assert texts[2] not in engine.forwards
 
 
-def test_who_was_stopped_does_not_keep_an_engine_from_ending(engine: WatchedEngine) -> None:
+def test_a_front_that_is_stopped_does_not_keep_an_engine_from_ending(engine: WatchedEngine) -> None:
     async def story() -> None:
         server = server_of(engine, last_answers_seconds=0.05)
         with private_folder() as folder:

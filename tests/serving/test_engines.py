@@ -214,7 +214,9 @@ def test_requests_of_all_fronts_share_a_forward(engine: WatchedEngine) -> None:
     run(story)
 
 
-def test_what_an_engine_has_kept_is_counted_as_in_one_process(engine: WatchedEngine) -> None:
+def test_the_vectors_that_an_engine_has_kept_are_counted_as_in_one_process(
+    engine: WatchedEngine,
+) -> None:
     texts = [(1, 7, 2), (1, 8, 9, 2)]
 
     async def story() -> None:
@@ -272,7 +274,7 @@ def test_engines_that_are_equal_take_turns(sound: Embedder) -> None:
     run(story)
 
 
-def test_what_is_given_up_here_is_given_up_there(engine: WatchedEngine) -> None:
+def test_a_request_that_is_cancelled_here_is_cancelled_in_the_engine(engine: WatchedEngine) -> None:
     chance = random.Random(7)
     first_texts, dropped_texts, last_texts = ([some_text(10, chance)] for _ in range(3))
 

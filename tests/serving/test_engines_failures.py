@@ -131,7 +131,7 @@ def test_without_an_engine_nothing_is_healthy_and_nobody_waits(engine: WatchedEn
     run(story)
 
 
-def test_an_engine_that_says_nothing_or_that_it_failed_is_asked_last(sound: Embedder) -> None:
+def test_an_engine_that_is_silent_or_has_failed_is_asked_last(sound: Embedder) -> None:
     engine = WatchedEngine(sound)
     texts = [(1, 7, 2)]
     truth = engine.alone(texts)

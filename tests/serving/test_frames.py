@@ -85,7 +85,7 @@ def payload_of(pieces: Pieces) -> bytearray:
 
 
 @given(st.lists(FRAMES, max_size=6), st.data())
-def test_frames_come_out_whole_however_they_are_cut(
+def test_frames_are_read_whole_however_the_bytes_are_divided(
     frames: list[Pieces], data: st.DataObject
 ) -> None:
     stream = b"".join(b"".join(pieces) for pieces in frames)
@@ -98,7 +98,7 @@ def test_frames_come_out_whole_however_they_are_cut(
 
 
 @given(st.binary(max_size=60), st.sampled_from(FrameKind), st.lists(st.integers(0, 2**32 - 1)))
-def test_what_is_no_frame_is_refused_and_does_nothing_else(
+def test_bytes_that_are_no_frame_are_refused(
     noise: bytes, kind: FrameKind, numbers: Sequence[int]
 ) -> None:
     words = np.array(numbers, np.uint32).tobytes()
@@ -286,7 +286,7 @@ class Listening(FrameProtocol):
 
 
 @LOOPS
-def test_an_end_takes_frames_until_the_first_that_is_none(
+def test_a_connection_takes_frames_until_the_first_bytes_that_are_none(
     loop: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def story() -> None:

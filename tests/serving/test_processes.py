@@ -151,7 +151,7 @@ class TestTheBeginning:
         ("status", "words"),
         [(-9, "by SIGKILL"), (0, "with exit status 0"), (3, "with exit status 3")],
     )
-    def test_of_one_that_does_not_say_why_the_parent_says_how_it_ended(
+    def test_the_parent_says_how_a_process_ended_that_does_not_say_why(
         self, stage: Stage, status: int, words: str
     ) -> None:
         stage.fault.write_text(str(status))
@@ -212,7 +212,7 @@ class TestDeaths:
 
         assert stage.run(story, frames=(WELL, frames), limits=IMPATIENT) == 0
 
-    def test_one_that_sends_what_is_no_frame_is_killed(
+    def test_an_engine_that_sends_bytes_that_are_no_frame_is_killed(
         self, stage: Stage, caplog: pytest.LogCaptureFixture
     ) -> None:
         async def story() -> None:
@@ -221,7 +221,7 @@ class TestDeaths:
         assert stage.run(story, frames=(WELL, [hello(), "ff" * 13]), limits=IMPATIENT) == 0
         assert "engine-2 sent a frame of the unknown kind 255" in caplog.text
 
-    def test_one_that_does_not_come_back_ends_all(self, stage: Stage) -> None:
+    def test_all_end_if_a_process_cannot_start_again(self, stage: Stage) -> None:
         async def story() -> None:
             stage.fault.write_text("-9")
             stage.engines[0].signal(signal.SIGKILL)

@@ -68,8 +68,8 @@ def test_a_limit_of_threads_that_the_environment_sets_is_kept(limit: str, thread
     [
         (("3", None), {}, "0 1", "engines: received 3, which are more engines than there are cards "
          "(2); use at most 2, or all."),
-        (("all", None), {}, "", "engines: received all, and no card can be used here; run a number "
-         "of engines on the cores by E5_DEVICE=cpu, such as --engines 2."),
+        (("all", None), {}, "", "engines: received all, and no card can be used here; use a number "
+         "such as 2, with E5_DEVICE=cpu, for engines on the cores."),
         (("all", None), {"device": "cpu"}, "0 1", "engines: received all, and no card can be used"),
         (("2", None), {"device": "cuda"}, "", "engines: received 2, and no card can be used here"),
         (("2", None), {"device": "cuda:1"}, "0 1", "E5_DEVICE: received 'cuda:1', which one engine "
@@ -80,7 +80,7 @@ def test_a_limit_of_threads_that_the_environment_sets_is_kept(limit: str, thread
           for text in ("0", "all", "")),
     ],
 )  # fmt: skip
-def test_what_cannot_be_is_refused_in_one_sentence(
+def test_a_division_that_is_not_possible_is_refused_in_one_sentence(
     asked: tuple[str | None, str | None], settings: dict[str, object], cards: str, sentence: str
 ) -> None:
     with pytest.raises(E5Error) as refusal:

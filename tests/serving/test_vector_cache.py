@@ -91,7 +91,7 @@ def test_of_two_vectors_of_one_text_the_first_stays() -> None:
 
 
 @pytest.mark.parametrize("entries", [1_000, 5_500])  # the table is just large enough, or too large
-def test_the_bytes_that_are_said_are_no_fewer_than_those_that_are_taken(entries: int) -> None:
+def test_the_reported_bytes_are_no_fewer_than_those_that_are_taken(entries: int) -> None:
     max_bytes = bytes_of(entries, 16)
     tracemalloc.start()
     try:
@@ -180,7 +180,7 @@ def test_many_requests_at_the_same_time_get_their_own_vectors(engine: WatchedEng
     run(story)
 
 
-def test_what_was_given_out_may_be_changed(engine: WatchedEngine) -> None:
+def test_vectors_that_were_returned_may_be_changed(engine: WatchedEngine) -> None:
     async def story() -> None:
         batcher = Batcher(engine.embedder, max_queue_tokens=1_000, cache_bytes=10**6)
         first, again, last = [(await batcher.embed([(1, 12, 2)])).vectors.copy(), None, None]

@@ -68,7 +68,7 @@ def test_each_text_is_taken_once_in_order_and_a_forward_has_its_budget(
 
 
 @given(HISTORIES)
-def test_the_first_of_the_queue_makes_progress_in_one_of_two_forwards(
+def test_the_first_request_makes_progress_in_one_of_two_forwards(
     arrivals: list[list[Cancellable]],
 ) -> None:
     queue, skipped = RequestQueue[Cancellable](), None

@@ -12,14 +12,14 @@ from e5.serving.whole_machine import private_folder, reserve_port
 
 
 class TestTheFolder:
-    def test_only_its_user_can_enter_it_and_it_is_removed(self) -> None:
+    def test_only_its_user_can_enter_the_folder_and_it_is_removed(self) -> None:
         with private_folder() as folder:
             assert folder.stat().st_mode & 0o777 == 0o700
             (folder / "something").write_text("")
         assert not folder.exists()
 
     @pytest.mark.parametrize("place", ["", "/nowhere", "/" + "long/" * 30])
-    def test_a_runtime_folder_that_cannot_be_used_is_not(
+    def test_a_runtime_folder_that_cannot_be_used_is_passed_over(
         self, place: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         monkeypatch.setenv("XDG_RUNTIME_DIR", place)
@@ -39,7 +39,7 @@ class TestThePort:
             each.bind(("127.0.0.1", port))
             yield each
 
-    def test_fronts_share_it_and_another_gateway_finds_it_in_use(self) -> None:
+    def test_fronts_share_the_port_and_another_gateway_finds_it_in_use(self) -> None:
         port, as_fronts = free_port(), (socket.SO_REUSEADDR, socket.SO_REUSEPORT)
         with self.bound(port, socket.SO_REUSEADDR) as reserved:
             reserve_port(reserved)
