@@ -285,5 +285,7 @@ class FrameProtocol(asyncio.Protocol):
 
     def send(self, pieces: Pieces) -> None:
         """Send a frame, unless the connection is closing."""
-        if not self.transport.is_closing():
-            self.transport.writelines(pieces)
+        # asyncio's `writelines` never calls `pause_writing` in CPython before 3.12.9 and 3.13.2.
+        for piece in pieces:
+            if not self.transport.is_closing():
+                self.transport.write(piece)
