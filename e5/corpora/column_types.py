@@ -149,7 +149,7 @@ def as_named(value: Any, name: str) -> Any:
 
     Example:
         >>> as_named("7", "number"), as_named("seven", "number").reason
-        (7.0, '"seven", which is no number')
+        (7.0, '"seven", which the type number does not hold')
         >>> as_named(["a", 7], "text")
         '["a", 7]'
     """
@@ -161,7 +161,8 @@ def as_named(value: Any, name: str) -> Any:
         if isinstance(converted, str):
             converted.encode()
     except (TypeError, ValueError, RecursionError):
-        return Unkept(f"{quoted(value)}, which is no {name}")
+        shown = quoted(value) if not isinstance(value, date | Decimal) else _as_text(value)
+        return Unkept(f"{shown}, which the type {name} does not hold")
     return value if isinstance(value, Unkept) else converted
 
 

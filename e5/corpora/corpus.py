@@ -4,6 +4,7 @@ Reading can begin at the position of any row, and gives the same documents from 
 """
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -32,6 +33,7 @@ from e5.texts import check_text, check_unicode
 
 RESERVED = ("id", "text", "embedding", "embedding.list.element", "score")
 NESTED = (dict, list)
+OTHER_BYTES = re.compile("[\udc80-\udcff]")  # how readers decode bytes that are not UTF-8
 HASHED_BYTES = 2**16  # of a file's start, and of its end, that are hashed to detect a change
 
 
@@ -108,7 +110,10 @@ class Corpus:
         for attribute, column in self.columns:
             if columns and column in lacking and column not in partitions:
                 received = f"{column!r}, which {file} does not have"
-                raise InputError(attribute, received, f"it has {', '.join(columns[:20])}")
+                remedy = f"it has {', '.join(columns[:20])}"
+                if attribute == "keep" and ":" in column:
+                    remedy += f"; the types that can be named are {', '.join(NAMED_TYPES)}"
+                raise InputError(attribute, received, remedy)
             if columns.count(column) > 1:
                 received = f"{column!r}, which {file} has {columns.count(column)} times"
                 raise InputError(attribute, received, "rename one of them")
@@ -151,9 +156,13 @@ class Corpus:
             if value is not None and not isinstance(value, str):
                 return DeadLetter(name, f"{column}: holds {type(value).__name__}, not text")
             texts.append(value or "")
-        columns = ", ".join(self.text_columns)
+        columns, joined = ", ".join(self.text_columns), " ".join(texts).strip()
+        if other_bytes := OTHER_BYTES.search(joined):
+            reason = f"not UTF-8 (character {other_bytes.start()})"
+            remedy = "if the file has another encoding, name it by --encoding"
+            return DeadLetter(name, f"{columns}: {reason}; {remedy}")
         try:
-            text = check_text(" ".join(texts).strip(), columns)
+            text = check_text(joined, columns)
         except InputError as error:
             return DeadLetter(name, f"{columns}: {error.received}")
         kept = (self._kept(row.get(column), column, file_row, has_types) for column in self.keep)

@@ -25,7 +25,7 @@ from e5.corpora.arrow_values import BYTES_TYPES, TEXT_TYPES, int96_times, values
 from e5.corpora.json_values import decode, elements
 from e5.corpora.row_starts import csv_row_starts, line_starts
 from e5.corpora.streams import lines, open_stream
-from e5.errors import InputError
+from e5.errors import InputError, quoted
 
 TEXT_FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 FORMATS = (".parquet", *(f"{name}{end}" for name in TEXT_FORMATS for end in ("", ".gz", ".zst")))
@@ -295,4 +295,4 @@ def _json_row(line: bytes) -> SourceRow:
 
 
 def _object(value: Any) -> Mapping[str, Any] | str:
-    return value if isinstance(value, dict) else f"a JSON {type(value).__name__}, not an object"
+    return value if isinstance(value, dict) else f"JSON, but not an object: {quoted(value)}"

@@ -105,7 +105,7 @@ class Index:
         if difference := known.difference(manifest, VECTOR_RULES + ROW_RULES):
             rule, ours, theirs = difference
             received = f"{shards.location}, made with {rule} {theirs}"
-            remedy = f"{location} holds {ours}: name another index"
+            remedy = f"name another index: {location} was made with {ours}"
             raise InputError("shards", received, remedy)
         replace(known, files={}).write(*_manifest_file(location))
         index = cls(location)

@@ -151,7 +151,7 @@ def test_what_is_kept_otherwise_is_said_and_can_be_named(
     assert "kept as" not in caplog.text
     assert done.err.splitlines()[-1] == (
         "1 values of year cannot be kept, and are null; "
-        'the first is in a.csv:1: "soon", which is no integer'
+        'the first is in a.csv:1: "soon", which the type integer does not hold'
     )
     assert run("build-index", out, index).status == 0
     found = json.loads(run("search", index, "snow", "--json", "--where", "version = '1.10'").out)

@@ -237,7 +237,7 @@ class TestKept:
         corpus = write_files(tmp_path / "in", {"a.jsonl": rows_of(3)})
         folder = ShardFolder(str(tmp_path / "out"))
         mirror(corpus, folder, embedder)
-        with pytest.raises(InputError, match=r"made with keep .*year.*give this one as --reuse"):
+        with pytest.raises(InputError, match=r"with keep \[.*'year'.*\], not \[\]; .* as --reuse"):
             mirror(Corpus(corpus.location, id_column="id"), folder, embedder)
 
 
