@@ -114,7 +114,7 @@ def test_duplicates_are_named_in_the_last_lines(packages: Path, run: Run) -> Non
     more.write_text(json.dumps({"name": "p3", "text": "newer"}) + "\n")
     done = run("embed-corpus", packages / "in", packages / "out", "--id-column", "name")
     assert done.status == 3
-    assert "1 rows have an id that comes again later; the last row of an id counts: " in done.err
+    assert "1 rows got no vector, because a later row has the same id: " in done.err
     assert "all.tsv:3 (p3)" in done.err
 
 
