@@ -115,7 +115,7 @@ def kinds_of_type(kind: pa.DataType) -> set[Kind] | None:
 
 
 def kind_of(value: Any) -> Kind | None:
-    """The kind of a value that a reader gave, `Kind.SMALL` for `UntypedText("7")`; of null None."""
+    """The kind of a value from a reader: `Kind.SMALL` for `UntypedText("7")`, None for null."""
     if found := KINDS_BY_CLASS.get(type(value)):
         return found
     match value:
@@ -140,7 +140,7 @@ def column_type(kinds: Set[Kind]) -> pa.DataType:
 
 
 def as_column(values: Iterable[Any], kind: pa.DataType) -> pa.Array:
-    """Values as an array of a type that `column_type` gave; a ValueError if it holds not all."""
+    """Values as an array of a type that `column_type` gave; a ValueError if one does not fit."""
     return pa.array([_converted(value, kind) for value in values], kind)
 
 

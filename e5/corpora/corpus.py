@@ -54,8 +54,8 @@ class Corpus:
         id_column: None makes ids from row numbers: `file:row`.
         keep: the kept columns, which are copied into the shards and the index.
         text_format: how CSV, TSV and JSON are written.
-        named_types: of kept columns, as which type they are kept: `text` (lists and objects as
-            JSON), `integer`, `number`, `boolean` or `date`. What is no such value is kept as null.
+        named_types: the types of some kept columns: `text` (lists and objects as JSON), `integer`,
+            `number`, `boolean` or `date`. A value that its type does not hold is kept as null.
     """
 
     location: str
@@ -91,7 +91,7 @@ class Corpus:
         """Identities of the files, by path below `location`, in order; none for an empty folder.
 
         An identity is the size in bytes, the time of the last change, and a digest of the file's
-        start and end. What is listed, logged and raised is as of `corpus_files`.
+        start and end. `corpus_files` says which files count, and what is logged and raised.
         """
         filesystem, found = corpus_files(self.location, quiet=quiet)
         with ThreadPoolExecutor() as pool:

@@ -1,6 +1,6 @@
 """Files of rows, read as a stream: Parquet, JSON lines, JSON arrays, CSV and TSV.
 
-The reader of a format lists the columns, and reads rows from any one on. Text files may be
+The reader of a format lists the columns, and reads rows from any position on. Text files may be
 compressed.
 """
 
@@ -276,7 +276,7 @@ class _Csv(_TextReader):
 
 
 def holds_text(kind: pa.DataType | None) -> bool:
-    """Whether a column of an Arrow type can hold text; True for one without a type."""
+    """Whether a column of an Arrow type can hold text; True for a column without a type."""
     if kind is not None and pa.types.is_dictionary(kind):
         kind = kind.value_type
     if isinstance(kind, pa.JsonType):

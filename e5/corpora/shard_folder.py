@@ -273,7 +273,7 @@ class ShardFolder:
             self._filesystem.delete_file(path)
 
     def _of_release_1(self) -> InputError:
-        received = f"{self.location}, which release 1 made: that is no longer continued"
+        received = f"{self.location}, which release 1 made and later releases do not continue"
         return InputError("shards", received, "name another folder, and give this one as --reuse")
 
 

@@ -21,8 +21,8 @@ def names(index: Index) -> list[str]:
 @pytest.mark.slow  # it starts a process, because LanceDB reads its settings when it is imported
 def test_making_a_table_warns_of_nothing(tmp_path: Path) -> None:
     write_shards(tmp_path / "out", clustered(10, 64))
-    command = [sys.executable, "-m", "e5", "build-index", tmp_path / "out", tmp_path / "index"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-m", "e5", "build-index", "out", "index"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "WARN" not in done.stderr
 
 
