@@ -91,11 +91,14 @@ class Corpus:
         """Identities of the files, by path below `location`, in order; none for an empty folder.
 
         An identity is the size in bytes, the time of the last change, and a digest of the file's
-        start and end. `corpus_files` says which files count, and what is logged and raised.
+        start and end, and of `text_format` unless it is the default: a file that is read otherwise
+        may hold other documents. `corpus_files` says which files count, what is logged and what
+        is raised.
         """
         filesystem, found = corpus_files(self.location, quiet=quiet)
+        read_as = "" if self.text_format == TextFormat() else repr(self.text_format)
         with ThreadPoolExecutor() as pool:
-            identities = pool.map(lambda info: _identity(filesystem, info), found.values())
+            identities = pool.map(lambda info: _identity(filesystem, info, read_as), found.values())
             return dict(zip(found, identities, strict=True))
 
     def check(self, reader: Reader, file: str) -> dict[str, FolderText | None]:
@@ -256,10 +259,11 @@ class Reading(ExitStack):
                     yield ReadRow(ReadPosition(number, offset), item)
 
 
-def _identity(filesystem: fs.FileSystem, info: fs.FileInfo) -> str:
+def _identity(filesystem: fs.FileSystem, info: fs.FileInfo, read_as: str) -> str:
     with errors_naming(info.base_name), filesystem.open_input_file(info.path) as file:
         content = file.read(HASHED_BYTES)
         file.seek(max(0, info.size - HASHED_BYTES))
         content += file.read(HASHED_BYTES)
     changed = info.mtime_ns if info.mtime_ns is not None else ""
-    return f"{info.size}-{changed}-{hashlib.sha256(content).hexdigest()[:16]}"
+    digest = hashlib.sha256(content + read_as.encode()).hexdigest()[:16]
+    return f"{info.size}-{changed}-{digest}"
