@@ -25,7 +25,10 @@ def build_index_command(arguments: Sequence[str]) -> int:
     started = time.perf_counter()
     with caller_errors(_OPTIONS):
         index = Index.build(ShardFolder(options.out), options.index)
-    kind = "searched whole" if index.is_flat else "IVF-RQ"
-    seconds = time.perf_counter() - started
-    print(f"{len(index):,} documents by {index.manifest.model}, {kind}, in {seconds:.1f} s")
+    rows = "documents" if index.manifest.passages is None else "passages"
+    compared = "all of them" if index.is_flat else "some of them (IVF-RQ)"
+    print(
+        f"{options.index} holds {len(index):,} {rows} by {index.manifest.model}; "
+        f"a search compares {compared}; done in {time.perf_counter() - started:.1f} s"
+    )
     return 0

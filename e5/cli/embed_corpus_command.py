@@ -175,17 +175,19 @@ def _print_report(report: "Report", out: str) -> None:
         f"{report.dead_letters:,} dead letters\n"
         f"{out} holds {report.documents:,} documents; {summary.computed:,} vectors computed, "
         f"{summary.reused:,} reused; {report.removed:,} documents removed\n"
-        f"seconds, side by side: {', '.join(stages)}"
+        f"seconds of each stage, which overlap: {', '.join(stages)}"
     )
     if report.duplicates:
         named = ", ".join(one_line(row) for row in report.duplicates[:MAX_NAMED])
         more = ", ..." if len(report.duplicates) > MAX_NAMED else ""
-        number = f"{len(report.duplicates):,} rows have an id that comes again later"
-        print(f"{number}; the last row of an id counts: {named}{more}", file=sys.stderr)
+        number = f"{len(report.duplicates):,} rows"
+        reason = "a later row has the same id"
+        print(f"{number} got no vector, because {reason}: {named}{more}", file=sys.stderr)
     for sentence in report.unkept:
         print(one_line(sentence), file=sys.stderr)
     if report.dead_letters:
         print(f"{report.dead_letters:,} dead letters in {out}/{DEAD_LETTERS}", file=sys.stderr)
     if report.changing:
         files = ", ".join(one_line(file) for file in report.changing[:MAX_NAMED])
-        print(f"{files}: still changing; run it again when they rest", file=sys.stderr)
+        remedy = "run the command again when they no longer change"
+        print(f"{files}: changed during the run; {remedy}", file=sys.stderr)

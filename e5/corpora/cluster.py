@@ -141,7 +141,7 @@ class Cluster:
 def _gave_up(error: RayError) -> EngineError:
     logger.info("Ray gave up", exc_info=error)
     reason = str(error).strip().splitlines()[-1]
-    return EngineError(f"the cluster gave up, run again to go on: {reason}")
+    return EngineError(f"the cluster gave up; run the command again to continue: {reason}")
 
 
 class Worker:

@@ -115,7 +115,7 @@ def kinds_of_type(kind: pa.DataType) -> set[Kind] | None:
 
 
 def kind_of(value: Any) -> Kind | None:
-    """The kind of a value that a reader gave, `Kind.SMALL` for `UntypedText("7")`; of null None."""
+    """The kind of a value from a reader: `Kind.SMALL` for `UntypedText("7")`, None for null."""
     if found := KINDS_BY_CLASS.get(type(value)):
         return found
     match value:
@@ -140,7 +140,7 @@ def column_type(kinds: Set[Kind]) -> pa.DataType:
 
 
 def as_column(values: Iterable[Any], kind: pa.DataType) -> pa.Array:
-    """Values as an array of a type that `column_type` gave; a ValueError if it holds not all."""
+    """Values as an array of a type that `column_type` gave; a ValueError if one does not fit."""
     return pa.array([_converted(value, kind) for value in values], kind)
 
 
@@ -149,7 +149,7 @@ def as_named(value: Any, name: str) -> Any:
 
     Example:
         >>> as_named("7", "number"), as_named("seven", "number").reason
-        (7.0, '"seven", which is no number')
+        (7.0, '"seven", which the type number does not hold')
         >>> as_named(["a", 7], "text")
         '["a", 7]'
     """
@@ -161,7 +161,8 @@ def as_named(value: Any, name: str) -> Any:
         if isinstance(converted, str):
             converted.encode()
     except (TypeError, ValueError, RecursionError):
-        return Unkept(f"{quoted(value)}, which is no {name}")
+        shown = quoted(value) if not isinstance(value, date | Decimal) else _as_text(value)
+        return Unkept(f"{shown}, which the type {name} does not hold")
     return value if isinstance(value, Unkept) else converted
 
 

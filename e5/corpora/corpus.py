@@ -4,6 +4,7 @@ Reading can begin at the position of any row, and gives the same documents from 
 """
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -32,6 +33,7 @@ from e5.texts import check_text, check_unicode
 
 RESERVED = ("id", "text", "embedding", "embedding.list.element", "score")
 NESTED = (dict, list)
+OTHER_BYTES = re.compile("[\udc80-\udcff]")  # how readers decode bytes that are not UTF-8
 HASHED_BYTES = 2**16  # of a file's start, and of its end, that are hashed to detect a change
 
 
@@ -52,8 +54,8 @@ class Corpus:
         id_column: None makes ids from row numbers: `file:row`.
         keep: the kept columns, which are copied into the shards and the index.
         text_format: how CSV, TSV and JSON are written.
-        named_types: of kept columns, as which type they are kept: `text` (lists and objects as
-            JSON), `integer`, `number`, `boolean` or `date`. What is no such value is kept as null.
+        named_types: the types of some kept columns: `text` (lists and objects as JSON), `integer`,
+            `number`, `boolean` or `date`. A value that its type does not hold is kept as null.
     """
 
     location: str
@@ -89,11 +91,14 @@ class Corpus:
         """Identities of the files, by path below `location`, in order; none for an empty folder.
 
         An identity is the size in bytes, the time of the last change, and a digest of the file's
-        start and end. What is listed, logged and raised is as of `corpus_files`.
+        start and end, and of `text_format` unless it is the default: a file that is read otherwise
+        may hold other documents. `corpus_files` says which files count, what is logged and what
+        is raised.
         """
         filesystem, found = corpus_files(self.location, quiet=quiet)
+        read_as = "" if self.text_format == TextFormat() else repr(self.text_format)
         with ThreadPoolExecutor() as pool:
-            identities = pool.map(lambda info: _identity(filesystem, info), found.values())
+            identities = pool.map(lambda info: _identity(filesystem, info, read_as), found.values())
             return dict(zip(found, identities, strict=True))
 
     def check(self, reader: Reader, file: str) -> dict[str, FolderText | None]:
@@ -108,7 +113,10 @@ class Corpus:
         for attribute, column in self.columns:
             if columns and column in lacking and column not in partitions:
                 received = f"{column!r}, which {file} does not have"
-                raise InputError(attribute, received, f"it has {', '.join(columns[:20])}")
+                remedy = f"it has {', '.join(columns[:20])}"
+                if attribute == "keep" and ":" in column:
+                    remedy += f"; the types that can be named are {', '.join(NAMED_TYPES)}"
+                raise InputError(attribute, received, remedy)
             if columns.count(column) > 1:
                 received = f"{column!r}, which {file} has {columns.count(column)} times"
                 raise InputError(attribute, received, "rename one of them")
@@ -151,9 +159,13 @@ class Corpus:
             if value is not None and not isinstance(value, str):
                 return DeadLetter(name, f"{column}: holds {type(value).__name__}, not text")
             texts.append(value or "")
-        columns = ", ".join(self.text_columns)
+        columns, joined = ", ".join(self.text_columns), " ".join(texts).strip()
+        if other_bytes := OTHER_BYTES.search(joined):
+            reason = f"not UTF-8 (character {other_bytes.start()})"
+            remedy = "if the file has another encoding, name it by --encoding"
+            return DeadLetter(name, f"{columns}: {reason}; {remedy}")
         try:
-            text = check_text(" ".join(texts).strip(), columns)
+            text = check_text(joined, columns)
         except InputError as error:
             return DeadLetter(name, f"{columns}: {error.received}")
         kept = (self._kept(row.get(column), column, file_row, has_types) for column in self.keep)
@@ -247,10 +259,11 @@ class Reading(ExitStack):
                     yield ReadRow(ReadPosition(number, offset), item)
 
 
-def _identity(filesystem: fs.FileSystem, info: fs.FileInfo) -> str:
+def _identity(filesystem: fs.FileSystem, info: fs.FileInfo, read_as: str) -> str:
     with errors_naming(info.base_name), filesystem.open_input_file(info.path) as file:
         content = file.read(HASHED_BYTES)
         file.seek(max(0, info.size - HASHED_BYTES))
         content += file.read(HASHED_BYTES)
     changed = info.mtime_ns if info.mtime_ns is not None else ""
-    return f"{info.size}-{changed}-{hashlib.sha256(content).hexdigest()[:16]}"
+    digest = hashlib.sha256(content + read_as.encode()).hexdigest()[:16]
+    return f"{info.size}-{changed}-{digest}"

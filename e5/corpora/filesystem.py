@@ -16,6 +16,7 @@ import fsspec
 import pyarrow as pa
 from pyarrow import fs
 
+from e5.corpora.streams import FormatError
 from e5.errors import InputError
 
 READ_ERRORS = (OSError, csv.Error, pa.ArrowException)  # of a damaged or unreachable file
@@ -68,7 +69,8 @@ def errors_naming(file: str) -> Iterator[None]:
         yield
     except READ_ERRORS as error:
         received = f"a file that cannot be read ({error})"
-        raise InputError(file, received, "repair it and run again") from error
+        remedy = error.remedy if isinstance(error, FormatError) else "repair it and run again"
+        raise InputError(file, received, remedy) from error
 
 
 def read_file(filesystem: fs.FileSystem, path: str) -> bytes | None:

@@ -1,6 +1,6 @@
 """Files of rows, read as a stream: Parquet, JSON lines, JSON arrays, CSV and TSV.
 
-The reader of a format lists the columns, and reads rows from any one on. Text files may be
+The reader of a format lists the columns, and reads rows from any position on. Text files may be
 compressed.
 """
 
@@ -25,7 +25,7 @@ from e5.corpora.arrow_values import BYTES_TYPES, TEXT_TYPES, int96_times, values
 from e5.corpora.json_values import decode, elements
 from e5.corpora.row_starts import csv_row_starts, line_starts
 from e5.corpora.streams import lines, open_stream
-from e5.errors import InputError
+from e5.errors import InputError, quoted
 
 TEXT_FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 FORMATS = (".parquet", *(f"{name}{end}" for name in TEXT_FORMATS for end in ("", ".gz", ".zst")))
@@ -276,7 +276,7 @@ class _Csv(_TextReader):
 
 
 def holds_text(kind: pa.DataType | None) -> bool:
-    """Whether a column of an Arrow type can hold text; True for one without a type."""
+    """Whether a column of an Arrow type can hold text; True for a column without a type."""
     if kind is not None and pa.types.is_dictionary(kind):
         kind = kind.value_type
     if isinstance(kind, pa.JsonType):
@@ -295,4 +295,4 @@ def _json_row(line: bytes) -> SourceRow:
 
 
 def _object(value: Any) -> Mapping[str, Any] | str:
-    return value if isinstance(value, dict) else f"a JSON {type(value).__name__}, not an object"
+    return value if isinstance(value, dict) else f"JSON, but not an object: {quoted(value)}"

@@ -29,8 +29,7 @@ INDEX_MANIFEST = "index.json"
 MAX_RESULTS = 10_000
 MIN_RANKED = 100  # results of each ranking, at least, where two rankings are merged
 BATCH_ROWS = 1024  # rows that are converted and written at once
-# Of reciprocal rank fusion, which gives 1 / (60 + rank): Cormack, Clarke and Buettcher (2009).
-RANK_OFFSET = 60
+RANK_OFFSET = 60  # of reciprocal rank fusion: Cormack, Clarke and Buettcher (2009)
 
 TableRow: TypeAlias = Mapping[str, Any]  # values by column, and `_distance`
 
@@ -105,7 +104,7 @@ class Index:
         if difference := known.difference(manifest, VECTOR_RULES + ROW_RULES):
             rule, ours, theirs = difference
             received = f"{shards.location}, made with {rule} {theirs}"
-            remedy = f"{location} holds {ours}: name another index"
+            remedy = f"name another index: {location} was made with {ours}"
             raise InputError("shards", received, remedy)
         replace(known, files={}).write(*_manifest_file(location))
         index = cls(location)
@@ -158,8 +157,8 @@ class Index:
                 of range, or a condition that cannot be used.
             OSError: if the index cannot be read.
         """
-        find_all = partial(self.find_all, task=task, top=top, where=where)
-        return find_all(encoder, [text], hybrid=hybrid, per_document=per_document)[0]
+        find = partial(self.find_all, encoder, [text], hybrid=hybrid, per_document=per_document)
+        return find(task=task, top=top, where=where)[0]
 
     def find_all(
         self,
@@ -267,17 +266,13 @@ class Index:
                 NGRAMS: pa.array(ngrams, pa.string()),
                 VECTOR: pa.FixedSizeListArray.from_arrays(flat, self.dimensions),
             }
-            names = self._table.stored_names.items()
-            made |= {stored: batch.column(own) for own, stored in names}
-            schema = self._table.schema
-            yield pa.RecordBatch.from_arrays([made[n] for n in schema.names], schema=schema)
+            made |= {name: batch.column(own) for own, name in self._table.stored_names.items()}
+            yield pa.RecordBatch.from_pydict(made, schema=self._table.schema)
 
     def _hit(self, row: TableRow) -> Hit:
         """A row under its columns' own names; one of them may be `_distance`."""
-        columns = [
-            (own, row[name]) for own, name in self._table.stored_names.items() if name in row
-        ]
-        values = {name: value for name, value in columns if name not in ("id", "text")}
+        stored = self._table.stored_names
+        values = {own: row[stored[own]] for own in stored if own not in ("id", "text")}
         return Hit(row["id"], 100 * (1 - row["_distance"]), row["text"], values)
 
 

@@ -50,7 +50,8 @@ def elements(stream: BinaryIO, max_bytes: int) -> Iterator[Any]:
     if not (first := text.next()):
         return
     if first != "[":
-        raise FormatError("it holds no JSON array; if each line is an object, name it .jsonl")
+        remedy = "write an array of objects; if each line is an object, name the file .jsonl"
+        raise FormatError("it holds no JSON array", remedy)
     text.skip()
     if text.next() != "]":
         yield text.value()
@@ -91,9 +92,8 @@ class _Text:
         while True:
             try:
                 value, end = decode(self._text, self._begin)
-                is_whole = self._text[end : end + 1] in (
-                    *", \t\r\n]",
-                )  # else digits may be missing
+                # At the end of what is read, digits may be missing.
+                is_whole = self._text[end : end + 1] in tuple(", \t\r\n]")
             except RecursionError as error:
                 raise self.error("lists or objects are nested too deep") from error
             except JSONDecodeError as error:

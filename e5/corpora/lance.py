@@ -7,12 +7,15 @@ the words of all texts, one of the n-grams of those that have some.
 
 import logging
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+# Otherwise LanceDB warns whoever makes a table that there was none.
+os.environ.setdefault("LANCEDB_LOG", "error")
 import lancedb
 import numpy as np
 import pyarrow as pa

@@ -48,15 +48,15 @@ def corpus_files(
         raise InputError("corpus", location, "give a file or folder that exists")
     hidden = [name for name in found if is_hidden(name)] if is_folder else []
     if hidden and not quiet:
-        logger.info("%d files are hidden by their names and left out", len(hidden))
+        reason = "their names or those of their folders begin with . or _"
+        logger.info("%d files are left out, because %s", len(hidden), reason)
     visible = sorted(found.keys() - set(hidden))
     known = [name for name in visible if name.lower().endswith(FORMATS)]
     others = [name for name in visible if not name.lower().endswith(FORMATS)]
     if others and not known:
         received = f"{location}, without a file of a known format"
         raise InputError("corpus", received, f"give files that end in {', '.join(FORMATS)}")
-    if others:
-        remarks.append(f"{len(others)} files of other formats are left out: {others[:5]}")
+    remarks += _remark(others, "files are left out, because their formats are not known")
     for remark in () if quiet else remarks:
         logger.warning("%s", remark)
     return filesystem, {name: found[name] for name in known}
@@ -115,8 +115,9 @@ def _local_paths(root: str) -> tuple[list[str], list[str]]:
                         raise
                     repeated.append(path)  # a link to itself
     best = {target: path for (_, _, path), target in sorted(files, reverse=True)}
-    loops = "paths only lead around a loop of links, or where a shorter path leads"
-    remarks = [*_remark(repeated, loops), *_remark(invalid, "names are not UTF-8, rename them")]
+    loops = "they lead around a loop of links, or where a shorter path leads"
+    remarks = _remark(repeated, f"paths are left out, because {loops}")
+    remarks += _remark(invalid, "names are left out, because they are not UTF-8; rename them")
     return list(best.values()), remarks
 
 
@@ -134,9 +135,9 @@ def _is_utf_8(name: str) -> bool:
 
 
 def _remark(paths: list[str], text: str) -> list[str]:
-    """The sentence for paths that are left out, if any of them is not hidden."""
+    """The sentence that counts and names paths, if any of them is not hidden."""
     visible = sorted(path for path in paths if not is_hidden(path))
     shown = [os.fsencode(path).decode(errors="backslashreplace") for path in visible[:MAX_LISTED]]
     ellipsis = ", ..." if len(visible) > MAX_LISTED else ""
     names = ", ".join(map(shortened, shown))
-    return [f"{len(visible)} {text}; left out: {names}{ellipsis}"] if visible else []
+    return [f"{len(visible)} {text}: {names}{ellipsis}"] if visible else []

@@ -1,7 +1,7 @@
 """Words in scripts that put no blanks between them -> n-grams, which an inverted index can find.
 
 Chinese, Japanese, Thai, Lao, Khmer and Burmese put none, Korean adds particles to its words. A run
-of such letters is cut into all of its parts of two letters (`東京都` into `東京 京都`), or of three
+of such letters is split into all of its parts of two letters (`東京都` into `東京 京都`), or three
 where letters are parts of syllables, as in Thai. A document has the parts that are one letter
 shorter as well: short words are found by them, and a query that has longer ones ignores them.
 """
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from unicodedata import normalize
 
-# Ideographs, kana, bopomofo, hangul, yi and their kin: a letter is a syllable or a word.
+# Ideographs, kana, bopomofo, hangul, yi and related scripts: a letter is a syllable or a word.
 _SYLLABLES = (
     "\u1100-\u11ff\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3031-\u3035\u3038-\u303c\u3041-\u309f"
     "\u30a1-\u30fa\u30fc-\u318f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\ua4cf\ua960-\ua97f"
@@ -60,7 +60,7 @@ def ngrams_of_query(text: str) -> str:
 
 
 def _normalized(text: str) -> str:
-    """One spelling of what is the same letter: composed, of full width, in no variant."""
+    """The text with one spelling for each letter, whatever its composition, width or variant."""
     return normalize("NFKC", _VARIATION.sub("", text))
 
 

@@ -10,7 +10,7 @@ NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # the value of a folder for rows that h
 
 
 def partition_columns(file: str, wanted: Container[str]) -> dict[str, FolderText | None]:
-    """Those of the wanted columns that the folders of a file's path name, with all rows' value.
+    """The wanted columns that folders of a file's path name, with the value of all its rows.
 
     Names and values are percent-decoded.
 

@@ -161,9 +161,9 @@ class _Sampling:
                 rows, mark = _reservoir(reader, count, self.draw), ":"
             else:
                 rows, mark = _rows_at(reader, starts), "@"
-            for place, row in rows:
+            for number_or_offset, row in rows:
                 keys |= dict.fromkeys(row if isinstance(row, Mapping) else ())
-                yield self._sampled(row, f"{name}{mark}{place}")
+                yield self._sampled(row, f"{name}{mark}{number_or_offset}")
             if not has_head:
                 self._check(list(keys), name)
 
@@ -195,11 +195,11 @@ class _Sampling:
                 received = f"{column!r}, which {file} has {times} times"
                 raise InputError(attribute, received, "rename one of them")
 
-    def _sampled(self, row: SourceRow, place: str) -> SampledRow:
+    def _sampled(self, row: SourceRow, default_id: str) -> SampledRow:
         if not isinstance(row, Mapping):
-            return SampledRow(place, "", None, str(row))
+            return SampledRow(default_id, "", None, str(row))
         own = None if self._corpus.id_column is None else row.get(self._corpus.id_column)
-        name = place if own is None or own == "" or isinstance(own, Unkept) else str(own)
+        name = default_id if own is None or own == "" or isinstance(own, Unkept) else str(own)
         vector, texts = row.get(self._vector_column), list[str]()
         for column in self._corpus.text_columns:
             value = row.get(column)

@@ -29,8 +29,8 @@ def csv_row_starts(
 ) -> list[int] | None:
     """The offset of the next row after each of ascending offsets, each once.
 
-    Whether an offset lies inside quotes is told by the number of quotes before it, which are
-    counted. So quotes must stand only around whole values, and twice inside of them.
+    An offset lies inside quotes if the number of quotes before it is odd. So quotes must stand only
+    around whole values, and twice inside of them.
 
     Args:
         opened: a CSV file in UTF-8.

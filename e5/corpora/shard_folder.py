@@ -135,8 +135,11 @@ class ShardFolder:
         untyped = replace(found, keep=dict.fromkeys(found.keep, "null"))
         if difference := untyped.difference(wanted, (*VECTOR_RULES, "normalize", *ROW_RULES)):
             rule, was, now = difference
-            remedy = "go on as it was made, or name another folder and give this one as --reuse"
-            received = f"{self.location}, made with {rule} {was}, for {now}"
+            if rule == "keep":
+                was, now = repr(list(found.keep)), repr(list(wanted.keep))
+            reuse = " and give this one as --reuse" if rule in ROW_RULES else ""
+            remedy = f"use what it was made with, or name another folder{reuse}"
+            received = f"{self.location}, made with {rule} {was}, not {now}"
             raise InputError("shards", received, remedy)
         for column, name in corpus.named_types.items():
             if (kept_as := found.keep[column]) != str(NAMED_TYPES[name]):
@@ -270,7 +273,7 @@ class ShardFolder:
             self._filesystem.delete_file(path)
 
     def _of_release_1(self) -> InputError:
-        received = f"{self.location}, which release 1 made: that is no longer continued"
+        received = f"{self.location}, which release 1 made and later releases do not continue"
         return InputError("shards", received, "name another folder, and give this one as --reuse")
 
 

@@ -18,7 +18,15 @@ CHUNK_BYTES = 2**18
 
 
 class FormatError(OSError):
-    """A file whose content is not in the format or encoding that it is read in."""
+    """A file whose content is not in the format or encoding that it is read in.
+
+    Attributes:
+        remedy: what to do about it.
+    """
+
+    def __init__(self, reason: str, remedy: str = "repair it and run again") -> None:
+        super().__init__(reason)
+        self.remedy = remedy
 
 
 def open_stream(
@@ -43,7 +51,8 @@ def open_stream(
                 yield from read if is_utf8 else map(str.encode, codecs.iterdecode(read, encoding))
             except UnicodeError as error:
                 reason = f"it is not in the encoding that it is read in ({error})"
-                raise FormatError(reason) from error
+                remedy = "name its encoding by --encoding, or save it as UTF-8"
+                raise FormatError(reason, remedy) from error
 
     with open_bytes() as source:
         _check_mark(source.read(4), encoding, is_utf8=is_utf8)
@@ -67,8 +76,8 @@ def _check_mark(start: bytes, encoding: str, *, is_utf8: bool) -> None:
     if marked is None or wanted.startswith(marked) or (is_utf8 and marked == "utf-8"):
         return
     raise FormatError(
-        f"it begins with the byte-order mark of {marked}, and is read as {encoding}; "
-        f"say --encoding {marked}"
+        f"it begins with the byte-order mark of {marked}, and is read as {encoding}",
+        f"read it with --encoding {marked}, or save it as {encoding}",
     )
 
 

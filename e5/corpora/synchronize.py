@@ -162,7 +162,7 @@ class _Run:
                 raise InputError("reuse", received, "name a folder of shards")
             if difference := theirs.difference(manifest, (*VECTOR_RULES, "normalize")):
                 rule, was, now = difference
-                received = f"{other.location}, made with {rule} {was}, for {now}"
+                received = f"{other.location}, made with {rule} {was}, not {now}"
                 raise InputError("reuse", received, "leave it out")
         if not files:
             self._check_empty()

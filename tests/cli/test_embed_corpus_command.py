@@ -114,7 +114,7 @@ def test_duplicates_are_named_in_the_last_lines(packages: Path, run: Run) -> Non
     more.write_text(json.dumps({"name": "p3", "text": "newer"}) + "\n")
     done = run("embed-corpus", packages / "in", packages / "out", "--id-column", "name")
     assert done.status == 3
-    assert "1 rows have an id that comes again later; the last row of an id counts: " in done.err
+    assert "1 rows got no vector, because a later row has the same id: " in done.err
     assert "all.tsv:3 (p3)" in done.err
 
 
@@ -151,7 +151,7 @@ def test_what_is_kept_otherwise_is_said_and_can_be_named(
     assert "kept as" not in caplog.text
     assert done.err.splitlines()[-1] == (
         "1 values of year cannot be kept, and are null; "
-        'the first is in a.csv:1: "soon", which is no integer'
+        'the first is in a.csv:1: "soon", which the type integer does not hold'
     )
     assert run("build-index", out, index).status == 0
     found = json.loads(run("search", index, "snow", "--json", "--where", "version = '1.10'").out)

@@ -37,7 +37,7 @@ def test_from_documents_to_a_search(tmp_path: Path, embedder: Embedder, run: Run
     done = run("embed-corpus", corpus.location, out, "--id-column", "id")
     assert done.status == 0
     assert done.out.startswith("41 documents, ")
-    assert run("build-index", out, index).out.startswith(f"41 documents by {embedder.name}")
+    assert f"holds 41 documents by {embedder.name}; " in run("build-index", out, index).out
     done = run("search", index, rows[7], "--task", "", "--top", 3)
     assert done.status == 0
     head, first, *others = done.out.splitlines()

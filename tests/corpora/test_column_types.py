@@ -162,6 +162,6 @@ def test_a_named_type_holds_what_is_such_a_value(
         found = as_named(value, name)
         assert (found, type(found)) == (expected, type(expected))
     for value in unkept:
-        assert as_named(value, name).reason.endswith(f", which is no {name}")
+        assert as_named(value, name).reason.endswith(f", which the type {name} does not hold")
     far = Unkept("too far")
     assert (as_named(None, name), as_named(far, name)) == (None, far)

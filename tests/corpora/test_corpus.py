@@ -69,8 +69,8 @@ def test_a_compressed_file_is_unpacked_once_by_ascending_readings(
 def test_a_bad_row_is_a_dead_letter_and_its_neighbours_are_documents(tmp_path: Path) -> None:
     bad = {
         b"{not json": "not JSON",
-        b'["a", "list"]': "a JSON list, not an object",
-        b"7": "a JSON int, not an object",
+        b'["a", "list"]': 'JSON, but not an object: ["a", "list"]',
+        b"7": "JSON, but not an object: 7",
         b'{"id": 1, "text": 7}': "text: holds int, not text",
         b'{"id": 2, "text": null}': "text: blank text",
         b'{"id": 3, "text": " \\n"}': "text: blank text",
@@ -81,7 +81,7 @@ def test_a_bad_row_is_a_dead_letter_and_its_neighbours_are_documents(tmp_path: P
         b'{"id": "\\udfff", "text": 7}': "id: holds invalid Unicode",
         b'{"id": NaN, "text": "good"}': "id: holds no id",
         b'{"id": true, "text": "good"}': "id: holds no id",
-        b'{"id": 7, "text": "\xff"}': "text: a lone surrogate",
+        b'{"id": 7, "text": "\xff"}': "text: not UTF-8 (character 0);",
         b'{"text": "no id"}': "id: holds no id",
         b'{"id": {"a": 1}, "text": "good"}': "id: holds no id",
         b"[" * 100_000: "not JSON",
@@ -127,7 +127,7 @@ def test_hidden_files_are_left_out_and_counted(
         write_rows(tmp_path / name, [{"text": name}])
     with caplog.at_level("INFO"):
         assert read_all(Corpus(str(tmp_path))) == [Document("a.jsonl:0", "a.jsonl")]
-    assert "3 files are hidden by their names and left out" in caplog.text
+    assert "3 files are left out, because their names" in caplog.text
     named = Corpus(str(tmp_path / "_temporary" / "b.jsonl"))  # who names it wants it
     assert len(read_all(named)) == 1
 
@@ -197,7 +197,7 @@ def test_what_is_left_out_of_a_folder_is_said_unless_it_was_said_before(
     for quiet, said in ((False, True), (True, False)):
         caplog.clear()
         assert list(Corpus(str(tmp_path)).files(quiet=quiet)) == ["a.jsonl"]
-        for left_out in ("latest", r"\xff.jsonl", r"['new\nline.txt']"):
+        for left_out in ("latest", r"\xff.jsonl", ": new line.txt"):
             assert (left_out in caplog.text) == said
     for path in ("\udcff.jsonl", "\udcff"):
         with pytest.raises(
@@ -248,7 +248,31 @@ def test_endings_may_be_in_capitals_and_other_files_are_named(
     (tmp_path / "notes.txt").write_text("left out")
     found = read_all(Corpus(str(tmp_path)))
     assert found == [Document("A.CSV:0", "one"), Document("B.Jsonl.GZ:0", "two")]
-    assert "1 files of other formats are left out: ['notes.txt']" in caplog.text
+    assert "1 files are left out, because their formats are not known: notes.txt" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "remedy"),
+    [
+        ("a.csv", "text\none\n".encode("utf-16"), "read it with --encoding utf-16"),
+        ("a.json", b'{"text": "one"}', "write an array of objects"),
+        ("a.csv.gz", b"text\none\n", "repair it and run again"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named_with_its_own_remedy(
+    name: str, content: bytes, remedy: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=rf"^{name}: received a file that cannot") as refused:
+        read_all(Corpus(str(tmp_path)))
+    assert refused.value.remedy.startswith(remedy)
+    assert ";" not in refused.value.received
+
+
+def test_a_type_that_does_not_exist_is_answered_with_those_that_do(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,n\none,1\n")
+    with pytest.raises(InputError, match=r"^keep: received 'n:float'.*; the types .* number,"):
+        read_all(Corpus(str(tmp_path), keep=("n:float",)))
 
 
 def test_only_the_last_ending_names_the_format(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from pyarrow import fs
 from e5.corpora.documents import Unkept
 from e5.corpora.filesystem import READ_ERRORS
 from e5.corpora.formats import FORMATS, Reader, ReadPosition, TextFormat, holds_text, open_reader
+from e5.corpora.streams import FormatError
 from e5.errors import InputError
 
 VALUES = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.sampled_from(
@@ -149,8 +150,9 @@ class TestJsonArrays:
     @pytest.mark.parametrize("content", ['{"text": "a"}', '{"text": "a"}\n{"text": "b"}\n', "7"])
     def test_a_file_without_an_array_is_refused(self, content: str, tmp_path: Path) -> None:
         (tmp_path / "a.json").write_text(content)
-        with pytest.raises(OSError, match=r"it holds no JSON array; .* name it \.jsonl"):
+        with pytest.raises(FormatError, match="it holds no JSON array") as refused:
             read(tmp_path / "a.json")
+        assert refused.value.remedy.endswith("name the file .jsonl")
 
     def test_elements_that_are_no_objects_cost_only_themselves(self, tmp_path: Path) -> None:
         (tmp_path / "a.json").write_text(
@@ -158,8 +160,8 @@ class TestJsonArrays:
         )
         assert read(tmp_path / "a.json") == [
             {"text": "a", "n": 1.5},
-            "a JSON int, not an object",
-            "a JSON NoneType, not an object",
+            "JSON, but not an object: 7",
+            "JSON, but not an object: null",
             {"text": "b"},
         ]
         (tmp_path / "a.json").write_text(" ")

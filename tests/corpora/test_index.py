@@ -264,11 +264,11 @@ def test_vectors_of_another_kind_are_refused(tmp_path: Path) -> None:
     Index.build(ShardFolder(str(tmp_path / "out")), location)
     (tmp_path / "b").mkdir()
     write_shards(tmp_path / "b" / "out", clustered(10, 32))
-    with pytest.raises(InputError, match=r"made with dimensions 32; .* holds 64: name another"):
+    with pytest.raises(InputError, match=r"made with dimensions 32; name another .* made with 64"):
         Index.build(ShardFolder(str(tmp_path / "b" / "out")), location)
     manifest = tmp_path / "out" / "_manifest.json"
     manifest.write_text(manifest.read_text().replace("0123456789ab", "ba9876543210"))
-    with pytest.raises(InputError, match=r"made-up@ba9876543210'; .* holds 'made-up@0123456789ab'"):
+    with pytest.raises(InputError, match=r"made-up@ba9876543210'; .* with 'made-up@0123456789ab'"):
         Index.build(ShardFolder(str(tmp_path / "out")), location)
 
 
@@ -294,7 +294,7 @@ def test_shards_of_the_same_names_made_by_other_rules_are_refused(
     other = ["another"] if rule == "text_columns" else "another"
     path = tmp_path / "out" / "_manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {rule: other}))
-    with pytest.raises(InputError, match=f"made with {rule} .*another'.*; .*name another index"):
+    with pytest.raises(InputError, match=f"made with {rule} .*another'.*; name another index"):
         Index.build(out, location)
 
 

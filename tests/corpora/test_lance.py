@@ -1,5 +1,7 @@
 """A table finds what an exact search finds, however it has grown."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,14 @@ def names(index: Index) -> list[str]:
     """Names of the indexes of vectors."""
     found = [made.name for made in index._table._table.list_indices()]
     return sorted(name for name in found if name != KEYWORD_INDEX)
+
+
+@pytest.mark.slow  # it starts a process, because LanceDB reads its settings when it is imported
+def test_making_a_table_warns_of_nothing(tmp_path: Path) -> None:
+    write_shards(tmp_path / "out", clustered(10, 64))
+    command = [sys.executable, "-m", "e5", "build-index", "out", "index"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "WARN" not in done.stderr
 
 
 @pytest.mark.slow

@@ -22,7 +22,9 @@ def touch(*paths: Path) -> None:
         path.write_text("text")
 
 
-LOOPS = "paths only lead around a loop of links, or where a shorter path leads; left out: "
+LOOPS = (
+    "paths are left out, because they lead around a loop of links, or where a shorter path leads: "
+)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +99,7 @@ def test_names_that_are_not_utf_8_are_named_and_cost_nobody_else_anything(tmp_pa
         with open(root + b"/" + name, "w"):
             pass
     names = "caf\\xe9.jsonl, fold\\xe9r, \N{LATIN SMALL LETTER E WITH ACUTE}\\xff.txt"
-    expected = [f"3 names are not UTF-8, rename them; left out: {names}"]
+    expected = [f"3 names are left out, because they are not UTF-8; rename them: {names}"]
     assert listed(tmp_path) == (["good.jsonl"], expected)
 
 

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mirror_tools import Files, documents_in, documents_of, rows_of, write_files
 
 from e5.corpora.corpus import Corpus
 from e5.corpora.documents import PassageSize
+from e5.corpora.formats import TextFormat
 from e5.corpora.index import Index
 from e5.corpora.loop import Loop
 from e5.corpora.plan import Unit
@@ -237,8 +239,21 @@ class TestKept:
         corpus = write_files(tmp_path / "in", {"a.jsonl": rows_of(3)})
         folder = ShardFolder(str(tmp_path / "out"))
         mirror(corpus, folder, embedder)
-        with pytest.raises(InputError, match=r"made with keep .*year.*give this one as --reuse"):
+        with pytest.raises(InputError, match=r"with keep \[.*'year'.*\], not \[\]; .* as --reuse"):
             mirror(Corpus(corpus.location, id_column="id"), folder, embedder)
+
+
+def test_a_file_that_is_read_in_another_encoding_is_read_again(
+    tmp_path: Path, embedder: Embedder
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.csv").write_bytes("text\ncaf\xe9\nplain\n".encode("latin-1"))
+    corpus, folder = Corpus(str(tmp_path / "in")), ShardFolder(str(tmp_path / "out"))
+    assert mirror(corpus, folder, embedder).dead_letters == 1
+    corpus = replace(corpus, text_format=TextFormat(encoding="latin-1"))
+    report = mirror(corpus, folder, embedder)
+    assert (report.summary.computed, report.documents, report.dead_letters) == (1, 2, 0)
+    assert mirror(corpus, folder, embedder).summary.computed == 0
 
 
 def test_passages_of_a_removed_document_are_removed(tmp_path: Path, embedder: Embedder) -> None:

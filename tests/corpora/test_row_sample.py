@@ -157,7 +157,7 @@ class TestValues:
     def test_a_line_that_is_no_row_says_why(self, tmp_path: Path) -> None:
         (tmp_path / "a.jsonl").write_text('{"text": "a", "embedding": [1]}\nnull\n{"text"\n')
         found = sample_rows(Corpus(str(tmp_path)), "embedding", 5)
-        assert [row.problem[:8] for row in found] == ["", "a JSON N", "not JSON"]
+        assert [row.problem[:8] for row in found] == ["", "JSON, bu", "not JSON"]
 
     @pytest.mark.parametrize(
         ("column", "value"),

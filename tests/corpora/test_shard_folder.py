@@ -91,11 +91,11 @@ def test_all_files_but_shards_have_names_that_readers_skip(
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"task": "sts_query"}, "task '', for 'sts_query'"),
-        ({"dimensions": 8}, "dimensions 64, for 8"),
-        ({"normalize": True}, "normalize False, for True"),
-        ({"dtype": "float32"}, "dtype 'float16', for 'float32'"),
-        ({"passage_size": PassageSize(20)}, "passages None, for 20"),
+        ({"task": "sts_query"}, "task '', not 'sts_query'"),
+        ({"dimensions": 8}, "dimensions 64, not 8"),
+        ({"normalize": True}, "normalize False, not True"),
+        ({"dtype": "float32"}, "dtype 'float16', not 'float32'"),
+        ({"passage_size": PassageSize(20)}, "passages None, not 20"),
     ],
 )
 def test_other_rules_are_refused_and_both_named(
@@ -103,8 +103,15 @@ def test_other_rules_are_refused_and_both_named(
 ) -> None:
     corpus = write_corpus(tmp_path / "in" / "a.jsonl", texts(5))
     embed(corpus, tmp_path / "out", embedder)
-    with pytest.raises(InputError, match=named):
-        embed(corpus, tmp_path / "out", embedder, replace(Recipe(), **change))  # type: ignore[arg-type]
+    recipe = replace(Recipe(), **change)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=named) as refused:
+        embed(corpus, tmp_path / "out", embedder, recipe)
+    # The remedy names --reuse only where another folder may take vectors from this one.
+    if "--reuse" in refused.value.remedy:
+        other = ShardFolder(str(tmp_path / "other"), recipe)
+        mirror(corpus, other, embedder, reuse=[ShardFolder(str(tmp_path / "out"))])
+    else:
+        assert "passage_size" not in change
 
 
 def test_the_order_of_kept_columns_does_not_matter(tmp_path: Path, embedder: Embedder) -> None:
