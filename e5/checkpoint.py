@@ -38,7 +38,7 @@ def _unusable(file: str | Path, received: str) -> WeightsError:
 
 @dataclass(frozen=True)
 class CheckpointManifest:
-    """What a weights folder must contain.
+    """What a checkpoint must contain.
 
     Attributes:
         source: where the files came from, as text for people.

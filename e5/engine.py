@@ -24,8 +24,8 @@ logger = logging.getLogger(__name__)
 
 CPU_BATCH_TOKENS = 2048  # more do not fit the caches: 4 % slower at the 7B model's shapes
 # Arithmetic, and no longer the reading of the weights, limits matrix products of this many rows. So
-# larger batches gain nothing on a GPU, and requests that arrive during a forward wait longer: 0.4 s
-# for so many tokens on an A40, by its data sheet.
+# larger batches gain nothing on a card, and requests that arrive during a forward wait longer:
+# 0.4 s for so many tokens on an A40, by its data sheet.
 MAX_CUDA_BATCH_TOKENS = 4096
 FIRST_PROBE_TOKENS = 256  # of the first forward that measures memory; the next ones are longer
 # A forward that takes less than this many times as long as copying its streamed layers may be one
@@ -132,7 +132,7 @@ class Engine:
         return forward(self.model, batch, compiled=self.compiled)
 
     def _forward(self, texts: Sequence[TokenIds], share_prefixes: bool = True) -> Iterator[Vectors]:
-        """Vectors of `texts`, in order; in halves if the GPU's memory does not hold them all."""
+        """Vectors of `texts`, in order; in halves if the card's memory does not hold them all."""
         try:
             rows = self._vectors(texts, share_prefixes)
             self.launched()
@@ -145,7 +145,7 @@ class Engine:
         torch.cuda.empty_cache()
         if len(texts) == 1:
             raise OutOfMemoryError(len(texts[0]))
-        logger.warning("out of GPU memory with %d texts: halving the batch", len(texts))
+        logger.warning("out of the card's memory with %d texts: halving the batch", len(texts))
         half = len(texts) // 2
         yield from self._forward(texts[:half], share_prefixes)
         yield from self._forward(texts[half:], share_prefixes)

@@ -197,7 +197,7 @@ class FileError(FieldError):
 
 
 class WeightsError(FileError):
-    """A weights folder that is missing, incomplete, damaged or not a Mistral checkpoint."""
+    """A checkpoint that is missing, incomplete, damaged or not of a Mistral."""
 
 
 class TokenizerError(FileError):
@@ -244,7 +244,7 @@ class OutOfMemoryError(TextError):
     """A single text that does not fit in the device's memory even alone."""
 
     def __init__(self, num_tokens: int, position: int = 0, field: str | None = None) -> None:
-        too_large = "which does not fit in the GPU's memory on its own"
+        too_large = "which does not fit in the card's memory on its own"
         received = f"a text of {num_tokens} tokens, {too_large}"
         remedy = "shorten it, lower E5_MAX_LENGTH or use a larger card"
         super().__init__(field, received, remedy, position=position)

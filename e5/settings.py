@@ -61,7 +61,7 @@ class Settings:
             on a CPU that multiplies it in hardware, else float32.
         threads: CPU threads of the model (`E5_THREADS`); default the cores that may be used.
         compile: fuse small kernels by torch.compile (`E5_COMPILE`, 0 or 1): more tokens a second on
-            a GPU, for some 12 s at the start.
+            a card, for some 12 s at the start.
         max_length: maximum tokens of a text, `<s>` and `</s>` included (`E5_MAX_LENGTH`).
         max_batch_tokens: maximum tokens computed in one forward (`E5_MAX_BATCH_TOKENS`); default
             measured from free memory on CUDA, at most 4096 or what hides the copying of streamed

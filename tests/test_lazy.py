@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from a_package.inner import NAME as NAME
     from a_package.gone import GONE as GONE
 
-__all__, __getattr__, __dir__ = lazy_exports(__name__)
+__all__, __getattr__, __dir__ = lazy_exports(__name__, extra="some-extra")
 """
 
 
@@ -54,7 +54,10 @@ def test_any_other_name_is_an_attribute_error(package: str) -> None:
     assert not hasattr(module, "OTHER")
 
 
-def test_a_module_that_is_missing_is_named(package: str) -> None:
+def test_a_module_that_is_missing_is_named_with_the_extra_that_has_it(package: str) -> None:
     module = importlib.import_module(package)
-    with pytest.raises(ModuleNotFoundError, match=r"a_package\.gone"):
+    with pytest.raises(ModuleNotFoundError, match=r"a_package\.gone") as raised:
         module.GONE  # noqa: B018
+    assert raised.value.__notes__ == [
+        'a_package.GONE needs more packages: run pip install "e5-mistral-service[some-extra]"'
+    ]

@@ -18,7 +18,7 @@ from e5.settings import Settings
 
 @cache
 def load(weights: str) -> Encoder:
-    """Load the embedder of a weights folder once for all components, by the `E5_*` settings."""
+    """Load the embedder of a checkpoint once for all components, by the `E5_*` settings."""
     from e5.embedder import Embedder  # it imports torch, which pipelines over a service do not need
 
     return Embedder.load(replace(Settings.from_env(), weights=weights))
@@ -30,7 +30,7 @@ class _EncoderComponent:
 
     Attributes:
         encoder: an `Encoder`; or, for pipelines that are saved, `Client` or `load` to make one.
-        location: the argument to make it with: a URL, or a weights folder.
+        location: the argument to make it with: a URL, or the folder of a checkpoint.
         task: the task of the queries. Documents get its prompt if it is a registered symmetric one.
         normalize: L2-normalise the vectors.
         dimensions: keep the first n, before normalising; None keeps all.

@@ -1,4 +1,4 @@
-"""Download the weights of a model, or verify a folder of weights.
+"""Download the weights of a model, or verify a checkpoint.
 
     e5 download-weights                      14 GB into weights/e5-mistral-7b-instruct
     e5 download-weights NAME                 another model that this project knows

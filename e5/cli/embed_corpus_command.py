@@ -82,7 +82,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     runner = "What computes: a loop in this process, the default, or a Ray cluster."
     add("--runner", choices=("loop", "ray"), default="loop", help=runner)
     add("--ray-address", help="A running Ray cluster; the default starts one on this machine.")
-    workers = "The number of Ray workers, one GPU each, or the least and the most (1:8)"
+    workers = "The number of Ray workers, one card each, or the least and the most (1:8)"
     add("--workers", metavar="N|MIN:MAX", help=f"{workers}; the default is 1.")
     options = parser.parse_args(arguments)
     if options.runner == "loop" and (options.workers or options.ray_address):

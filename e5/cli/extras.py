@@ -18,7 +18,7 @@ SUBCOMMANDS = {
     "build-index": "Make an index of a folder of shards, or update it.",
     "search": "Search an index.",
     "audit": "Say whether vectors are right, and if not, what was done to them.",
-    "download-weights": "Download the weights of a model, or verify a folder of weights.",
+    "download-weights": "Download the weights of a model, or verify a checkpoint.",
 }
 
 # The modules that each extra installs.

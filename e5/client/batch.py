@@ -8,7 +8,7 @@ from e5.texts import check_flag, check_task
 from e5.vectors import check_dimensions
 
 # Of one request. 256 vectors of 4096 dimensions are 5.6 MB in base64; from 6 MiB on Cog puts an
-# answer into a file. 50,000 characters are some 12,000 tokens, three full forwards on a GPU.
+# answer into a file. 50,000 characters are some 12,000 tokens, three full forwards on a card.
 REQUEST_TEXTS = 256
 REQUEST_CHARACTERS = 50_000
 

@@ -1,4 +1,4 @@
-"""Embeds units on many machines: Ray Data hands them to a pool of actors, one GPU each.
+"""Embeds units on many machines: Ray Data hands them to a pool of actors, one card each.
 
 An actor reads, tokenises and writes one unit while it computes another. If an actor dies, it is
 replaced and its units are done again. A document that workers died on twice becomes a dead letter.
@@ -59,12 +59,12 @@ class Cluster:
 
     @property
     def gpus(self) -> float:
-        """GPUs of each actor: 0 for device `cpu`, or if Ray runs here and finds no GPU; else 1."""
+        """Cards of each actor: 0 for device `cpu`, or if Ray runs here without a card; else 1."""
         cpu = self.settings.device == "cpu" or not (self.address or torch.cuda.is_available())
         return 0 if cpu else 1
 
     def describe(self) -> Model:
-        """The model that a worker would load. Joins the cluster, and waits for a free GPU.
+        """The model that a worker would load. Joins the cluster, and waits for a free card.
 
         Raises:
             EngineError: if there is no cluster at the address.

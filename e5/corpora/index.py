@@ -191,7 +191,7 @@ class Index:
         if fingerprint_of(model) != self.manifest.fingerprint:
             remedy = (
                 f"this index was made by {self.manifest.model}: search with the same weights, "
-                "E5_ENGINE, E5_DTYPE (float16 where a GPU made it) and E5_MAX_LENGTH"
+                "E5_ENGINE, E5_DTYPE (float16 where a card made it) and E5_MAX_LENGTH"
             )
             raise InputError("model", model, remedy)
 

@@ -242,7 +242,7 @@ class RemoteBackend:
         )
 
     async def tokenizer(self) -> "PromptTokenizer":
-        """The tokenizer of the folder of weights, if it is that of the service's model.
+        """The tokenizer of the checkpoint, if it is that of the service's model.
 
         It is read, and compared with the service's numbers of tokens, when it is first needed.
         """

@@ -1,4 +1,4 @@
-"""The tokenizer of a model that a remote service serves, from a folder of weights on this machine.
+"""The tokenizer of a model that a remote service serves, from a checkpoint on this machine.
 
 A remote service gives numbers of tokens, and no token ids. So the tokenizer is read here, and must
 count the same tokens as the service.
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from e5.errors import E5Error, SettingsError
+from e5.errors import E5Error, SettingsError, TokenizerError
 from e5.gateway.refusals import RefusalError
 
 if TYPE_CHECKING:  # a gateway before a remote service needs no tokenizer's library
@@ -26,10 +26,11 @@ PROBE_TEXTS = (
     "1234567890 3.14159 2026-11-29T01:02:03Z",
     "HTTPServerErrorHandler pneumonoultramicroscopic <s> </s>",
 )
+_FOLDER = "a folder with the served model's tokenizer.json"
 
 
 def read_tokenizer(folder: str | Path | None, max_length: int) -> "PromptTokenizer":
-    """The tokenizer in a folder of weights, with the template of its prompts.
+    """The tokenizer of a checkpoint, with the template of its prompts.
 
     Args:
         folder: as `E5_WEIGHTS` names it; it needs no weights.
@@ -41,8 +42,10 @@ def read_tokenizer(folder: str | Path | None, max_length: int) -> "PromptTokeniz
     try:
         from e5.prompt_tokenizer import PromptTokenizer
     except ModuleNotFoundError as error:
-        received = f"no package {error.name} on the gateway"
-        raise _refusal(received, first="run pip install tokenizers, and ") from error
+        received = f"its package {error.name} is not installed"
+        remedy = f"run pip install {error.name} there, and set E5_WEIGHTS to {_FOLDER}"
+        missing = TokenizerError("the gateway's tokenizer", received, remedy)
+        raise RefusalError(404, missing) from error
     if folder is None or not (Path(folder) / "tokenizer.json").is_file():
         raise _refusal("no tokenizer.json")
     try:
@@ -67,7 +70,7 @@ def check_counts(reader: "PromptTokenizer", counts: Sequence[int]) -> None:
         raise _refusal("the tokenizer of another model")
 
 
-def _refusal(received: str, first: str = "") -> RefusalError:
+def _refusal(received: str) -> RefusalError:
     """The refusal, without the folder's path, which is not for callers."""
-    remedy = f"{first}set it, on the gateway, to a folder with the served model's tokenizer.json"
+    remedy = f"set it, on the gateway, to {_FOLDER}"
     return RefusalError(404, SettingsError("E5_WEIGHTS", received, remedy))

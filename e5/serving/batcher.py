@@ -1,6 +1,6 @@
 """Merges the token ids of concurrent requests into common forwards, which one thread runs.
 
-On a GPU one short text takes as long as fifty, because either way all weights are read once. So
+On a card one short text takes as long as fifty, because either way all weights are read once. So
 whenever the engine is free, it takes waiting texts, up to its token budget; it never waits for more
 to come.
 

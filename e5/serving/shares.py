@@ -102,7 +102,7 @@ def must_load_one_by_one(
     """Whether engines that load at the same time could need more than the free host memory.
 
     Raises:
-        WeightsError: for a folder of weights that does not exist or lacks a file.
+        WeightsError: for a checkpoint that does not exist or lacks a file.
     """
     size = sum((weights / name).stat().st_size for name in checkpoint_files(weights))
     has, needs = free(), num_engines * size

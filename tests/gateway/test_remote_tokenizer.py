@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -119,3 +120,16 @@ def test_a_service_that_cannot_be_asked_is_another_refusal(mistral: Path) -> Non
         url = service.url
     [response] = asked(url, mistral, {"prompt": "a"})
     assert "cannot be reached" in sentence_of(response, 503)
+
+
+def test_without_the_package_tokenizers_it_says_what_to_install(
+    service: FakeCog, mistral: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tokenizers", None)  # as if it were not installed
+    for name in ("e5.prompt_tokenizer", "e5.tokenizer"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    [response] = asked(service.url, mistral, {"prompt": "a"})
+    assert sentence_of(response, 404) == (
+        "the gateway's tokenizer: its package tokenizers is not installed; run pip install "
+        "tokenizers there, and set E5_WEIGHTS to a folder with the served model's tokenizer.json."
+    )
