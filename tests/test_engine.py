@@ -88,7 +88,7 @@ class TestOutOfMemory:
         with caplog.at_level(logging.WARNING):
             vectors = embedder.encode_document(TEXTS)
         assert_same(vectors, self.expected)
-        assert "out of GPU memory with 6 texts: halving the batch" in caplog.messages
+        assert "out of the card's memory with 6 texts: halving the batch" in caplog.messages
 
     def test_what_fits_is_not_split(
         self, embedder: Embedder, caplog: pytest.LogCaptureFixture

@@ -189,7 +189,7 @@ class TestRelease1:
         embed(corpus, out, embedder)
         make_release_1(out, kind)
         before = files(out)
-        with pytest.raises(InputError, match=r"which release 1 made: .* give this one as --reuse"):
+        with pytest.raises(InputError, match=r"release 1 made and .* this one as --reuse"):
             embed(corpus, out, embedder)
         assert files(out) == before
         new = ShardFolder(str(tmp_path / "new"))
