@@ -5,6 +5,7 @@ Nothing is downloaded and nothing is mocked: the engine under test is the real o
 
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,9 @@ from e5.settings import Settings
 
 # The models are small, and two test processes share the cores: a second thread only waits.
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
+# A shell lets its background jobs ignore Ctrl-C, and so would all programs that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # On a busy machine an example takes as long as it takes, and so does making one.
 PATIENT = hypothesis.settings(
