@@ -39,4 +39,4 @@ if TYPE_CHECKING:
     from e5.prompts import Task as Task
     from e5.settings import Settings as Settings
 
-__all__, __getattr__, __dir__ = lazy_exports(__name__, extra="serve")
+__all__, __getattr__, __dir__ = lazy_exports(__name__)

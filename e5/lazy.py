@@ -5,20 +5,24 @@ So `import e5.corpora` costs nothing, and a name loads only what that name needs
 
 import ast
 import inspect
+import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
+_DISTRIBUTION = "e5-mistral-service"
+
 
 def lazy_exports(
-    package: str, extra: str | None = None
+    package: str,
 ) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
     """The `__all__`, `__getattr__` and `__dir__` of a package (PEP 562), called by its `__init__`.
 
     The names are those that the `__init__` imports for type checkers, below `if TYPE_CHECKING:`.
-    A name that needs packages which are not installed raises ModuleNotFoundError; `extra` is the
-    extra of pyproject.toml that has them, which the error names.
+    A name that needs a package which is not installed raises ModuleNotFoundError, with a note about
+    the extras of pyproject.toml that have the package.
     """
     modules_by_name = {
         alias.name: str(node.module)
@@ -35,12 +39,23 @@ def lazy_exports(
         try:
             value = getattr(import_module(modules_by_name[name]), name)
         except ModuleNotFoundError as error:
-            if extra:
-                install = f'pip install "e5-mistral-service[{extra}]"'
-                error.add_note(f"{package}.{name} needs more packages: run {install}")
+            if extras := _extras_with(str(error.name).partition(".")[0]):
+                install = " or ".join(f'pip install "{_DISTRIBUTION}[{each}]"' for each in extras)
+                error.add_note(f"{package}.{name} needs it: run {install}")
             raise
         setattr(sys.modules[package], name, value)  # the next access does not call this function
         return value
 
     names = sorted(modules_by_name)
     return names, get, lambda: names
+
+
+def _extras_with(module: str) -> list[str]:
+    """The extras of the installed distribution that require a module, by name."""
+    from importlib import metadata  # only an error needs it
+
+    with suppress(metadata.PackageNotFoundError):
+        required = re.compile(rf"{module.replace('_', '-')}\b(?!-).*extra == [\"']([a-z0-9-]+)")
+        found = map(required.match, metadata.requires(_DISTRIBUTION) or [])
+        return sorted({match[1] for match in found if match})
+    return []

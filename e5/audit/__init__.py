@@ -22,4 +22,4 @@ if TYPE_CHECKING:
     from e5.audit.vector_source import VectorSource as VectorSource
     from e5.audit.verdict import audit as audit
 
-__all__, __getattr__, __dir__ = lazy_exports(__name__, extra="serve")
+__all__, __getattr__, __dir__ = lazy_exports(__name__)

@@ -31,4 +31,4 @@ if TYPE_CHECKING:
     from e5.corpora.synchronize import Summary as Summary
     from e5.corpora.synchronize import embed_corpus as embed_corpus
 
-__all__, __getattr__, __dir__ = lazy_exports(__name__, extra="corpus")
+__all__, __getattr__, __dir__ = lazy_exports(__name__)

@@ -15,4 +15,4 @@ if TYPE_CHECKING:
     from e5.gateway.server import serve as serve
     from e5.gateway.wire import Searchable as Searchable
 
-__all__, __getattr__, __dir__ = lazy_exports(__name__, extra="gateway")
+__all__, __getattr__, __dir__ = lazy_exports(__name__)

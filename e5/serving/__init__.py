@@ -14,4 +14,4 @@ if TYPE_CHECKING:
     from e5.serving.service import Service as Service
     from e5.serving.whole_machine import run_processes as run_processes
 
-__all__, __getattr__, __dir__ = lazy_exports(__name__, extra="serve")
+__all__, __getattr__, __dir__ = lazy_exports(__name__)
